@@ -1,0 +1,427 @@
+"""Padded neighbor matrices, and a neighbor list that is reused while atoms move little.
+
+A neighbor matrix has one row per atom and as many columns as the atom with the most neighbors
+needs. The list is full: both directions of every pair, periodic images of the atom itself
+included. Unused places hold the atom's own index with an offset beyond the cutoff, where every
+filter of the network is zero; there is always at least one column, so an isolated atom is no
+special case.
+
+The search is vesin's. It is imported at first use, because it imports torch where torch is
+installed, which takes seconds; small molecules without periodic axes never need it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["NeighborList", "NeighborMatrix", "concatenate", "neighbor_matrix"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Pairs = tuple[Integers, Integers, NDArray[Any], Floats]
+
+# Closer than this, two atoms count as one spot: the direction between them means nothing.
+SMALLEST_DISTANCE = 1e-6
+# Beyond this, float64 positions lose the digits that forces need.
+LARGEST_COORDINATE = 1e8
+# A periodic cell thinner than this has an absurd number of images within any cutoff.
+SMALLEST_CELL_HEIGHT = 0.1
+# Up to this size, a table of all pairs is found faster than vesin can be called.
+LARGEST_ALL_PAIRS = 128
+# vesin divides space into at most this many bins (MAX_NUMBER_OF_CELLS in its sources).
+VESIN_BINS = 1e5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NeighborMatrix:
+    """The neighbors of every atom, in whole cells, so that the cell may change.
+
+    Attributes
+    ----------
+    neighbors : (n_atoms, n_neighbors) int64
+        Index of each neighbor, ascending along a row; then padding, the atom's own index.
+    shifts : (n_atoms, n_neighbors, 3) float64
+        Lattice translation of each neighbor's image in whole cells; zero for padding.
+    is_padding : (n_atoms, n_neighbors) bool
+        Which places are not used.
+    cutoff : float, Å
+        Padding lies at twice this distance.
+    """
+
+    neighbors: Integers
+    shifts: Floats
+    is_padding: Booleans
+    cutoff: float
+
+    def offsets(self, cell: ArrayLike) -> Floats:
+        """Return the lattice translation of each neighbor's image.
+
+        Parameters
+        ----------
+        cell : (3, 3) float, Å
+            Rows are lattice vectors; those of axes that are not periodic must be finite.
+
+        Returns
+        -------
+        (n_atoms, n_neighbors, 3) float64, Å
+            ``positions[neighbors] + offsets - positions[:, None]`` points from each atom to its
+            neighbors; padding is at (2 * cutoff, 0, 0).
+        """
+        # One product of two matrices: numpy would multiply a three-dimensional array row by row.
+        offsets = self.shifts.reshape(-1, 3) @ np.asarray(cell, dtype=np.float64)
+        offsets = offsets.reshape(self.shifts.shape)
+        offsets[self.is_padding] = (2.0 * self.cutoff, 0.0, 0.0)
+        return offsets
+
+
+def neighbor_matrix(
+    positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, cutoff: float, skin: float = 0.0
+) -> NeighborMatrix:
+    """Return all neighbors closer than the cutoff plus the skin.
+
+    Parameters
+    ----------
+    positions : (n_atoms, 3) float, Å
+        Anywhere in space: atoms outside a periodic cell are not wrapped, the shifts account
+        for them.
+    cell : (3, 3) float, Å
+        Rows are lattice vectors. May be smaller than the cutoff. Rows of axes that are not
+        periodic are ignored and may be zero.
+    pbc : (3,) bool
+        Which axes are periodic.
+    cutoff : float, Å
+    skin : float, Å
+        Also include pairs that are this much farther apart.
+
+    Returns
+    -------
+    NeighborMatrix
+
+    Raises
+    ------
+    ValueError
+        If there are no atoms, a position or the cell is not finite, two atoms are on one spot,
+        or the vectors of the periodic axes don't span a cell.
+    """
+    _check_distances(cutoff, skin)
+    matrix, _ = _search(
+        np.asarray(positions, dtype=np.float64),
+        np.asarray(cell, dtype=np.float64),
+        np.asarray(pbc, dtype=np.bool_),
+        float(cutoff),
+        float(skin),
+    )
+    return matrix
+
+
+def concatenate(parts: Sequence[tuple[Integers, Floats]], cutoff: float) -> tuple[Integers, Floats]:
+    """Join several structures into one whose parts don't see each other.
+
+    Parameters
+    ----------
+    parts : sequence of (neighbors, offsets)
+        Neighbors (n_atoms, n_neighbors) and offsets (n_atoms, n_neighbors, 3) in Å of each
+        structure.
+    cutoff : float, Å
+        Padding is placed at twice this distance.
+
+    Returns
+    -------
+    neighbors : (total atoms, largest n_neighbors) int64
+    offsets : (total atoms, largest n_neighbors, 3) float64, Å
+
+    Raises
+    ------
+    ValueError
+        If there are no parts.
+    """
+    if not parts:
+        raise ValueError("no structures were given; at least one is needed.")
+    ends = np.cumsum([len(neighbors) for neighbors, _ in parts])
+    n_neighbors = max(neighbors.shape[1] for neighbors, _ in parts)
+    all_neighbors = np.repeat(np.arange(ends[-1]), n_neighbors).reshape(-1, n_neighbors)
+    all_offsets = np.zeros((ends[-1], n_neighbors, 3))
+    all_offsets[:, :, 0] = 2.0 * cutoff
+    for end, (neighbors, offsets) in zip(ends, parts, strict=True):
+        n_atoms, used = neighbors.shape
+        start = end - n_atoms
+        np.add(neighbors, start, out=all_neighbors[start:end, :used])
+        all_offsets[start:end, :used] = offsets
+    return all_neighbors, all_offsets
+
+
+class NeighborList:
+    """A neighbor matrix that is built with a skin and reused while that is safe.
+
+    A pair that was left out was at least cutoff + skin apart when the list was built. Let F be
+    the deformation that took the periodic vectors from then to now, and d_i what atom i moved
+    beyond following F. The pair r0 has become r = r0 F + d_j - d_i, so
+
+        |r| >= s (cutoff + skin) - |d_j - d_i|,    s the smallest singular value of F,
+
+    and the list is reused while this is at least the cutoff for the two atoms that moved most.
+    That holds for any motion: atoms that jump or are wrapped have moved far, and the list is
+    rebuilt. So it is when the number or kinds of atoms or the periodic axes change.
+
+    Two atoms on one spot are noticed when the list is built, not between: coming there from an
+    ordinary distance takes more motion than a skin allows.
+
+    Parameters
+    ----------
+    cutoff : float, Å
+    skin : float, Å
+        Zero builds the list at every update.
+
+    Attributes
+    ----------
+    n_updates, n_rebuilds : int
+        How often the list was asked for, and how often it had to be built.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        _check_distances(cutoff, skin)
+        self.cutoff = float(cutoff)
+        self.skin = float(skin)
+        self.n_updates = 0
+        self.n_rebuilds = 0
+        self._state: _State | None = None
+
+    def update(
+        self, positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, numbers: ArrayLike
+    ) -> tuple[Integers, Floats]:
+        """Return neighbors and offsets that hold every pair closer than the cutoff.
+
+        Parameters
+        ----------
+        positions : (n_atoms, 3) float, Å
+        cell : (3, 3) float, Å
+        pbc : (3,) bool
+        numbers : (n_atoms,) int
+
+        Returns
+        -------
+        neighbors : (n_atoms, n_neighbors) int64
+        offsets : (n_atoms, n_neighbors, 3) float64, Å
+            As in `NeighborMatrix`, pairs up to cutoff + skin included. These are the list's own
+            arrays, the same objects again until their content changes: don't write into them.
+
+        Raises
+        ------
+        ValueError
+            Where `neighbor_matrix` does. The list stays usable.
+        """
+        positions = np.asarray(positions, dtype=np.float64)
+        cell = np.asarray(cell, dtype=np.float64)
+        pbc = np.asarray(pbc, dtype=np.bool_)
+        # Comparing bytes takes a tenth of the time of np.array_equal.
+        system = (np.asarray(numbers).tobytes(), pbc.tobytes())
+        state = self._state
+        if state is None or state.system != system or not self._is_safe(state, positions, cell):
+            matrix, frame = _search(positions, cell, pbc, self.cutoff, self.skin)
+            state = _State(matrix, positions.copy(), frame, pbc.copy(), system)
+            state.follow(cell)
+            self._state = state
+            self.n_rebuilds += 1
+        self.n_updates += 1
+        if state.offsets is None:
+            state.offsets = state.matrix.offsets(cell)
+        return state.matrix.neighbors, state.offsets
+
+    def _is_safe(self, state: "_State", positions: Floats, cell: Floats) -> bool:
+        """Say whether no pair that was left out can be within the cutoff by now."""
+        if self.skin == 0.0 or positions.shape != state.positions.shape:
+            return False
+        if cell.tobytes() != state.cell:
+            if not np.isfinite(cell).all():
+                return False
+            state.follow(cell)
+        # How far two atoms may have moved relative to each other.
+        allowed = state.stretch * (self.cutoff + self.skin) - self.cutoff
+        if not allowed >= 0.0:
+            return False
+        moved = positions - state.followed
+        if 4.0 * np.einsum("ij,ij->i", moved, moved).max() <= allowed**2:
+            return True
+        # A translation of all atoms changes no pair: look again without it.
+        moved -= moved.mean(axis=0)
+        lengths = np.sqrt(np.einsum("ij,ij->i", moved, moved))
+        # False for NaN, which the rebuild then refuses.
+        return bool(np.sort(lengths)[-2:].sum() <= allowed)
+
+
+@dataclass(slots=True, eq=False)
+class _State:
+    """What a neighbor list remembers of the structure it was built for, and of the last cell."""
+
+    matrix: NeighborMatrix
+    positions: Floats
+    frame: Floats
+    pbc: Booleans
+    system: tuple[bytes, bytes]
+    # Of the last cell: its bytes, the smallest singular value of F, positions F, and the offsets
+    # (made when needed).
+    cell: bytes = b""
+    stretch: float = 1.0
+    followed: Floats = field(init=False)
+    offsets: Floats | None = None
+
+    def follow(self, cell: Floats) -> None:
+        """Let the remembered positions follow the cell."""
+        # Open axes have no say in F: the directions orthogonal to the periodic vectors stay.
+        frame = np.where(self.pbc[:, None], cell, self.frame)
+        if np.array_equal(frame, self.frame):
+            self.stretch, self.followed = 1.0, self.positions
+        else:
+            deformation = np.linalg.solve(self.frame, frame)
+            self.stretch = float(np.linalg.svd(deformation, compute_uv=False)[-1])
+            self.followed = self.positions @ deformation
+        self.cell = cell.tobytes()
+        self.offsets = None
+
+
+def _search(
+    positions: Floats, cell: Floats, pbc: Booleans, cutoff: float, skin: float
+) -> tuple[NeighborMatrix, Floats]:
+    """Return the neighbor matrix and the frame (see `_frame`) of a structure."""
+    _check_positions(positions)
+    frame = _frame(cell, pbc)
+    n_atoms = len(positions)
+    if n_atoms <= LARGEST_ALL_PAIRS and not pbc.any():
+        first, second, shifts, distances = _all_pairs(positions, cutoff + skin)
+    else:
+        first, second, shifts, distances = _vesin_pairs(positions, frame, pbc, cutoff + skin)
+    if distances.size and distances.min() < SMALLEST_DISTANCE:
+        closest = distances.argmin()
+        raise ValueError(
+            f"atoms {first[closest]} and {second[closest]} are on one spot "
+            f"({distances[closest]:.1e} Å apart); move one of them."
+        )
+
+    counts = np.bincount(first, minlength=n_atoms)
+    columns = np.arange(max(counts.max(), 1))
+    is_pair = columns < counts[:, None]
+    neighbors = np.repeat(np.arange(n_atoms), len(columns)).reshape(is_pair.shape)
+    all_shifts = np.zeros((*is_pair.shape, 3))
+    # The pairs are sorted by their first atom, so they fill the rows one after the other.
+    neighbors[is_pair] = second
+    all_shifts[is_pair] = shifts
+    return NeighborMatrix(neighbors, all_shifts, ~is_pair, cutoff), frame
+
+
+def _all_pairs(positions: Floats, cutoff: float) -> Pairs:
+    """Return first and second atom, shift and distance of each pair in a molecule."""
+    # Component by component: numpy is slow on arrays with a last axis of three.
+    x, y, z = positions.T[:, :, None] - positions.T[:, None]
+    squares = x * x + y * y + z * z
+    np.fill_diagonal(squares, np.inf)
+    first, second = np.nonzero(squares < cutoff**2)
+    return first, second, np.zeros((1, 3)), np.sqrt(squares[first, second])
+
+
+def _vesin_pairs(positions: Floats, frame: Floats, pbc: Booleans, cutoff: float) -> Pairs:
+    """Return first and second atom, shift and distance of each pair, sorted by the atoms."""
+    from vesin import NeighborList as VesinNeighborList
+
+    box, radius = _vesin_box(positions, frame, pbc, cutoff)
+    # One thread: more take longer to wake than they save at the sizes a student runs at, and
+    # the order of pairs that share both atoms stays the same from run to run.
+    search = VesinNeighborList(cutoff=radius, full_list=True, n_threads=1)
+    found = search.compute(positions, box, periodic=True, quantities="ijSd")
+    if radius > cutoff:
+        is_near = found[3] < cutoff
+        found = tuple(array[is_near] for array in found)
+    first, second, shifts, distances = found
+    first, second = first.astype(np.int64), second.astype(np.int64)
+    # vesin can only sort by the first atom. This costs no more, and gathers run along memory.
+    order = np.argsort(first * len(positions) + second, kind="stable")
+    return first[order], second[order], shifts[order], distances[order]
+
+
+def _vesin_box(
+    positions: Floats, frame: Floats, pbc: Booleans, cutoff: float
+) -> tuple[Floats, float]:
+    """Return a fully periodic box without images along open axes, and the radius to search."""
+    is_open = ~pbc
+    extents = np.ptp(positions @ frame[is_open].T, axis=0)
+    heights = _heights(frame)
+    box = frame.copy()
+    radius = cutoff
+    while True:
+        heights[is_open] = extents + 1.001 * radius
+        bins = np.maximum(np.trunc(heights / radius), 1.0)
+        # vesin reduces the number of bins in these steps; where it arrives at zero for an axis,
+        # it divides by it and takes the process down. Larger bins need a larger radius.
+        if bins.prod() > VESIN_BINS:
+            ratios = bins[:2] / bins[1:]
+            bins[2] = np.trunc(np.cbrt(VESIN_BINS / (ratios[0] * ratios[1] ** 2)))
+            bins[1] = np.trunc(ratios[1] * bins[2])
+            bins[0] = np.trunc(ratios[0] * bins[1])
+        if bins.min() >= 1.0:
+            box[is_open] *= heights[is_open, None]
+            return box, radius
+        radius *= 1.5
+
+
+def _frame(cell: Floats, pbc: Booleans) -> Floats:
+    """Return the cell with unit vectors orthogonal to the periodic ones along open axes."""
+    if cell.shape != (3, 3) or pbc.shape != (3,):
+        raise ValueError(
+            f"cell has shape {cell.shape} and pbc {pbc.shape}; they must be (3, 3) and (3,)."
+        )
+    if not np.isfinite(cell).all():
+        raise ValueError("the cell has components that are NaN or infinite.")
+    if not pbc.any():
+        return np.eye(3)
+    for axis in np.flatnonzero(pbc):
+        if not cell[axis].any():
+            raise ValueError(
+                f"axis {axis} is periodic but its cell vector is zero; "
+                f"give it a vector, or set pbc to False there."
+            )
+    frame = cell.copy()
+    if not pbc.all():
+        basis, _ = np.linalg.qr(cell[pbc].T, mode="complete")
+        frame[~pbc] = basis[:, pbc.sum() :].T
+    thickness = _heights(frame).min()
+    if thickness < SMALLEST_CELL_HEIGHT:
+        raise ValueError(
+            f"the cell vectors of the periodic axes are linearly dependent or nearly so: the "
+            f"cell is {thickness:.1e} Å thick, and must be at least {SMALLEST_CELL_HEIGHT} Å."
+        )
+    return frame
+
+
+def _heights(cell: Floats) -> Floats:
+    """Return the distances in Å between opposite faces of a cell, zeros if it is flat."""
+    try:
+        inverse = np.linalg.inv(cell)
+    except np.linalg.LinAlgError:
+        return np.zeros(3)
+    return np.asarray(1.0 / np.linalg.norm(inverse, axis=0))
+
+
+def _check_distances(cutoff: float, skin: float) -> None:
+    if not 0.0 < cutoff < np.inf:
+        raise ValueError(f"the cutoff is {cutoff} Å; it must be positive and finite.")
+    if not 0.0 <= skin < np.inf:
+        raise ValueError(f"the skin is {skin} Å; it must be zero or positive, and finite.")
+
+
+def _check_positions(positions: Floats) -> None:
+    if positions.ndim != 2 or positions.shape[1] != 3:
+        raise ValueError(f"positions have shape {positions.shape}; it must be (n_atoms, 3).")
+    if not len(positions):
+        raise ValueError("the structure has no atoms; at least one is needed.")
+    # False for NaN too.
+    if np.abs(positions).max() < LARGEST_COORDINATE:
+        return
+    wrong = np.flatnonzero(~(np.abs(positions) < LARGEST_COORDINATE).all(axis=1)).tolist()
+    listed = ", ".join(str(index) for index in wrong[:10]) + (", …" if len(wrong) > 10 else "")
+    raise ValueError(
+        f"positions must be finite and below {LARGEST_COORDINATE:.0e} Å; "
+        f"those of {'atom' if len(wrong) == 1 else 'atoms'} {listed} are not."
+    )
