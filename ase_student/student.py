@@ -1,0 +1,276 @@
+"""The student artefact: weights and what belongs to them, without any machine-learning framework.
+
+``weights.safetensors`` is the one source of truth. It holds the tensors and, as JSON in the file's
+metadata, the architecture, elements, reference energies, units, teacher, training settings and
+metrics. ONNX and TorchScript files are made from it and carry its SHA-256.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase.data import chemical_symbols
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from ase_student.files import replaced_when_complete
+
+FORMAT_VERSION = 1
+UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "virials": "eV", "stress": "eV/Å³"}
+STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
+_METADATA_KEY = "ase_student"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a PaiNN student; everything that is needed to build the network.
+
+    Attributes
+    ----------
+    elements : tuple of int
+        Atomic numbers that the student knows, ascending.
+    features : int
+        Scalar and vector features of an atom.
+    blocks : int
+        Interaction and update blocks, the element interaction included.
+    hidden : int
+        Width of the hidden layers in messages and updates.
+    n_rbf : int
+        Radial functions.
+    element_channels : int
+        Channels that represent the elements in the first interaction.
+    message_channels : int
+        Channels of the messages in the later interactions.
+    cutoff : float
+        Å.
+    """
+
+    elements: tuple[int, ...]
+    features: int = 64
+    blocks: int = 2
+    hidden: int = 48
+    n_rbf: int = 12
+    element_channels: int = 8
+    message_channels: int = 32
+    cutoff: float = 5.0
+    family: ClassVar[str] = "painn"
+
+    def __post_init__(self) -> None:
+        if not self.elements or list(self.elements) != sorted(set(self.elements)):
+            raise ValueError(f"elements must be ascending and unique; given {self.elements}.")
+        if not all(1 <= number <= 118 for number in self.elements):
+            raise ValueError(f"elements must be atomic numbers 1 to 118; given {self.elements}.")
+        for name in ("features", "blocks", "hidden", "n_rbf", "element_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}.")
+        if self.features % 2:
+            raise ValueError(f"features must be even; given {self.features}.")
+        if not self.cutoff > 0:
+            raise ValueError(f"cutoff must be positive; given {self.cutoff} Å.")
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained student.
+
+    Attributes
+    ----------
+    architecture : Architecture
+        Or the architecture of a first-generation checkpoint (:mod:`ase_student.legacy`).
+    tensors : mapping of str to ndarray
+        The network's parameters by their names in the torch module.
+    reference_energies : mapping of int to float
+        Energy of each element in eV that is added to the network's, by atomic number.
+    metadata : dict
+        What is known of its making: teacher, data hash, training settings, metrics. JSON only.
+    """
+
+    architecture: Any
+    tensors: Mapping[str, np.ndarray]
+    reference_energies: Mapping[int, float]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that the student knows."""
+        return tuple(self.architecture.elements)
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff in Å."""
+        return float(self.architecture.cutoff)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained parameters."""
+        counted = getattr(self.architecture, "n_parameters", None)
+        return counted or sum(tensor.size for tensor in self.tensors.values())
+
+    def header(self) -> dict[str, Any]:
+        """Return all but the tensors and the metadata, in a form that JSON can hold."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "family": self.architecture.family,
+            "architecture": dataclasses.asdict(self.architecture),
+            "cutoff": self.cutoff,
+            "elements": [chemical_symbols[number] for number in self.elements],
+            "reference_energies": {
+                chemical_symbols[number]: energy
+                for number, energy in sorted(self.reference_energies.items())
+            },
+            "units": UNITS,
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the header and the tensors: what the function depends on, and no more."""
+        digest = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
+            digest.update(np.ascontiguousarray(tensor).tobytes())
+        return digest.hexdigest()
+
+
+def student_folder(name: str) -> Path:
+    """Return the folder of a bundled student."""
+    return Path(str(files("ase_student"))) / "students" / name
+
+
+def available_students() -> tuple[str, ...]:
+    """Return the names of the bundled students."""
+    return tuple(
+        name for name in STUDENT_NAMES if (student_folder(name) / "weights.safetensors").is_file()
+    )
+
+
+def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safetensors") -> Path:
+    """Return the path of a bundled student's file, or the given path if there is such a file.
+
+    Raises
+    ------
+    ValueError
+        If ``model`` is neither a bundled student nor looks like a path.
+    FileNotFoundError
+        If ``model`` looks like a path and there is no such file.
+    """
+    available = available_students()
+    if isinstance(model, str) and model in available:
+        return student_folder(model) / filename
+    path = Path(model)
+    if path.is_file():
+        return path
+    names = ", ".join(f"'{name}'" for name in available)
+    if path.suffix or len(path.parts) > 1 or not isinstance(model, str):
+        reason = "it is a folder" if path.is_dir() else "there is no such file"
+        raise FileNotFoundError(f"cannot read '{model}': {reason}. Bundled students: {names}.")
+    raise ValueError(f"no student named '{model}'; available: {names}. To load a file, give its path.")
+
+
+def load_student(model: str | os.PathLike[str]) -> Student:
+    """Load a student by name or from a checkpoint.
+
+    Parameters
+    ----------
+    model : str or path
+        Name of a bundled student, a ``weights.safetensors`` file, or a first-generation ``.pt``
+        checkpoint, which needs torch and warns about what that network is.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the file is not a checkpoint or is damaged.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the file needs torch and torch is not installed.
+
+    Examples
+    --------
+    >>> student = load_student("tiny")
+    >>> student.n_parameters <= 77203
+    True
+    >>> student.cutoff
+    5.0
+    """
+    path = resolve_model(model)
+    with open(path, "rb") as file:
+        head = file.read(9)
+    if path.suffix == ".onnx":
+        raise ValueError(
+            f"{path}: an exported file has no trainable weights; "
+            "load the checkpoint that it was made from."
+        )
+    # A safetensors file is the header's length in 8 bytes, then the header, a JSON object.
+    if len(head) == 9 and head[8:] == b"{":
+        return _read_safetensors(path)
+    if path.suffix == ".safetensors":
+        raise ValueError(f"{path}: not a safetensors file, or a truncated one.")
+    try:
+        from ase_student.legacy import load_legacy_student
+    except ImportError as error:
+        raise ImportError(
+            f'{path}: reading this checkpoint needs torch: pip install "ase-student[torch]"'
+        ) from error
+    return load_legacy_student(path, stacklevel=3)
+
+
+def _read_safetensors(path: Path) -> Student:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
+    if text is None:
+        raise ValueError(f"{path}: a safetensors file, but not of a student (no '{_METADATA_KEY}').")
+    try:
+        document = json.loads(text)
+        version, family = document["format_version"], document["family"]
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"{path}: format version {version}; this release reads version {FORMAT_VERSION}."
+            )
+        if family != Architecture.family:
+            raise ValueError(f"{path}: unknown family of networks '{family}'.")
+        shape = document["architecture"]
+        architecture = Architecture(**{**shape, "elements": tuple(shape["elements"])})
+        references = {
+            chemical_symbols.index(symbol): float(energy)
+            for symbol, energy in document["reference_energies"].items()
+        }
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: incomplete student metadata ({error!r}).") from error
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"{path}: tensor '{name}' has values that are not finite.")
+    missing = sorted(set(architecture.elements) - set(references))
+    if missing:
+        raise ValueError(f"{path}: no reference energy for {chemical_symbols[missing[0]]}.")
+    return Student(architecture, tensors, references, document.get("metadata", {}))
+
+
+def save_student(student: Student, path: str | os.PathLike[str]) -> None:
+    """Write a student as a safetensors file; an existing file is replaced when all is written.
+
+    Parameters
+    ----------
+    student : Student
+    path : str or path
+        Ends in ``.safetensors``.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise ValueError(f"'{path}': a student is saved under a name that ends in '.safetensors'.")
+    if student.architecture.family != Architecture.family:
+        raise ValueError("first-generation checkpoints are read and exported, but not written.")
+    document = {**student.header(), "metadata": student.metadata}
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in student.tensors.items()}
+    with replaced_when_complete(path) as temporary:
+        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(document)})
