@@ -1,0 +1,75 @@
+"""Screened nuclear repulsion, which keeps atoms apart where there are no training data."""
+
+import torch
+from ase.data import covalent_radii
+from ase.units import Bohr, Hartree
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from ase_student.networks.geometry import envelope
+
+# Universal screening function: Ziegler, Biersack and Littmark, The Stopping and Range of Ions
+# in Matter, Pergamon 1985.
+_WEIGHTS = (0.18175, 0.50986, 0.28022, 0.02817)
+_RATES = (3.19980, 0.94229, 0.40290, 0.20162)
+_SCREENING_LENGTH = 0.8854 * Bohr
+_EXPONENT = 0.23
+
+
+class Repulsion(nn.Module):
+    """ZBL repulsion of every pair, faded out at the sum of the two covalent radii.
+
+    It has no trained parameters, and is zero for most bonds and all non-bonded pairs.
+
+    Parameters
+    ----------
+    elements : tuple of int
+        Atomic numbers, in the order of the network's element index.
+    """
+
+    weights: Tensor
+    rates: Tensor
+    table: Tensor
+
+    def __init__(self, elements: tuple[int, ...]):
+        super().__init__()
+        numbers = torch.tensor(elements, dtype=torch.float64)
+        radii = torch.tensor([covalent_radii[z] for z in elements], dtype=torch.float64)
+        charges = numbers * (Hartree * Bohr) ** 0.5
+        screening = numbers**_EXPONENT / _SCREENING_LENGTH
+        # Stored in float32 and cast up, so that the constants are the same in every precision.
+        table = torch.stack([charges, screening, radii], dim=1).to(torch.float32)
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("weights", torch.tensor(_WEIGHTS).reshape(4, 1), persistent=False)
+        self.register_buffer("rates", torch.tensor(_RATES).reshape(4, 1), persistent=False)
+
+    def forward(
+        self, species: Tensor, neighbors: Tensor, distances: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return each atom's share of the repulsion and the slope of each pair's repulsion.
+
+        Parameters
+        ----------
+        species : (n_atoms,) int64
+            Element index.
+        neighbors : (n_atoms, n_neighbors) int64
+        distances : (n_atoms, 1, n_neighbors) float, Å
+
+        Returns
+        -------
+        energies : (n_atoms, 1) float, eV
+            Half of the sum over the atom's pairs.
+        slopes : (n_atoms, 1, n_neighbors) float, eV/Å
+        """
+        own = embedding(species, self.table)
+        own_charges, own_screening, own_radii = own.unsqueeze(2).split(1, dim=1)
+        charges, screening, radii = embedding(neighbors, own).transpose(1, 2).split(1, dim=1)
+        inverse_length = own_screening + screening
+        terms = self.weights * torch.exp(-self.rates * (distances * inverse_length))
+        coulomb = own_charges * charges / distances
+        screened = coulomb * terms.sum(1, keepdim=True)
+        screened_slope = -coulomb * inverse_length * (self.rates * terms).sum(1, keepdim=True)
+        fade, fade_slope = envelope(distances, own_radii + radii)
+        energies = 0.5 * (screened * fade).sum(2)
+        slopes = (screened_slope - screened / distances) * fade + screened * fade_slope
+        return energies, slopes
