@@ -1,0 +1,54 @@
+"""Run students in torch: the reference that every other backend is compared with."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ase_student.backends import Results
+from ase_student.backends.devices import set_threads, torch_device
+from ase_student.backends.metadata import decode, describe, encode
+from ase_student.networks import build_potential
+from ase_student.student import Student
+
+
+class TorchBackend:
+    """A potential as a torch module.
+
+    Parameters
+    ----------
+    student : Student
+    name : str
+    device : str
+    dtype : str
+    threads : int or None
+    """
+
+    backend = "torch"
+
+    def __init__(
+        self,
+        student: Student,
+        name: str,
+        device: str = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+    ):
+        set_threads(threads)
+        self._device = torch_device(device)
+        self.device = str(self._device)
+        self.info = decode(encode(describe(student, name, dtype)), name)
+        self._potential = build_potential(student, getattr(torch, dtype)).to(self._device)
+
+    def evaluate(
+        self,
+        numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        neighbors: NDArray[np.int64],
+        offsets: NDArray[np.float64],
+    ) -> Results:
+        """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
+        inputs = (torch.from_numpy(x).to(self._device) for x in (numbers, positions, neighbors, offsets))
+        with torch.inference_mode():
+            outputs = self._potential(*inputs)
+        energies, forces, virials = (output.cpu().numpy() for output in outputs)
+        return energies, forces, virials

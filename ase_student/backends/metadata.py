@@ -1,0 +1,85 @@
+"""The metadata that every exported file carries, and what is read back from it."""
+
+import json
+from typing import Any
+
+from ase.data import atomic_numbers, chemical_symbols
+
+from ase_student.backends import PotentialInfo
+from ase_student.student import FORMAT_VERSION, Student
+
+METADATA_KEY = "ase_student"
+INPUTS = ("numbers", "positions", "neighbors", "offsets")
+OUTPUTS = ("energies", "forces", "virials")
+
+
+def describe(student: Student, name: str, dtype: str) -> dict[str, Any]:
+    """Return the metadata of a potential made from a student.
+
+    Parameters
+    ----------
+    student : Student
+    name : str
+    dtype : str
+        Precision of the network in the file.
+    """
+    described = student.header()
+    for key in ("teacher", "metrics"):
+        if key in student.metadata:
+            described[key] = student.metadata[key]
+    return {
+        **described,
+        "name": name,
+        "dtype": dtype,
+        "weights_sha256": student.sha256,
+        "n_parameters": student.n_parameters,
+        "inputs": INPUTS,
+        "outputs": OUTPUTS,
+    }
+
+
+def encode(metadata: dict[str, Any]) -> str:
+    """Return metadata as text for a file."""
+    return json.dumps(metadata, ensure_ascii=False)
+
+
+def decode(text: str | None, file: str) -> PotentialInfo:
+    """Return what a file's metadata say.
+
+    Parameters
+    ----------
+    text : str or None
+        As :func:`encode` returned it; None if the file has none.
+    file : str
+        What error messages call the file.
+
+    Raises
+    ------
+    ValueError
+        If the text is not the metadata of an exported student of this format version.
+    """
+    if text is None:
+        raise ValueError(f"'{file}' is not an exported student: it has no '{METADATA_KEY}' metadata.")
+    try:
+        metadata = json.loads(text)
+        version = metadata["format_version"]
+        info = PotentialInfo(
+            name=str(metadata["name"]),
+            elements=tuple(atomic_numbers[symbol] for symbol in metadata["elements"]),
+            cutoff=float(metadata["cutoff"]),
+            dtype=str(metadata["dtype"]),
+            weights_sha256=str(metadata["weights_sha256"]),
+            metadata=metadata,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{file}' has metadata that are not an exported student's: {error!r}.") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"'{file}' has format version {version}; this release reads version {FORMAT_VERSION}."
+        )
+    return info
+
+
+def symbols(numbers: tuple[int, ...]) -> str:
+    """Return 'H, C, N' for atomic numbers."""
+    return ", ".join(chemical_symbols[number] for number in numbers)

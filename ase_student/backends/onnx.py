@@ -1,0 +1,97 @@
+"""Run exported ONNX files with ONNX Runtime; torch is not needed."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from ase_student.backends import Results
+from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, decode
+
+# Everything that the parser or the session may raise for a damaged or foreign file.
+_UNREADABLE = (
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NoSuchFile,
+    errors.NotImplemented,
+    errors.RuntimeException,
+)
+
+
+class OnnxBackend:
+    """A potential in an ONNX Runtime session.
+
+    Parameters
+    ----------
+    content : bytes
+        Of the file. It is self-contained: weights in other files are not followed.
+    file : str
+        What error messages call it.
+    device : str
+        'auto', 'cpu', 'cuda' or 'cuda:N'.
+    threads : int or None
+        Threads of the session; None for ONNX Runtime's default, one per physical core.
+    """
+
+    backend = "onnx"
+
+    def __init__(self, content: bytes, file: str, device: str = "auto", threads: int | None = None):
+        self.device, providers = _providers(device)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+        except _UNREADABLE as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"'{file}' is not a readable ONNX file: {reason}") from error
+        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+        self.info = decode(text, file)
+        inputs = tuple(item.name for item in self._session.get_inputs())
+        outputs = tuple(item.name for item in self._session.get_outputs())
+        if inputs != INPUTS or outputs != OUTPUTS:
+            raise ValueError(
+                f"'{file}' has inputs {inputs} and outputs {outputs}; "
+                f"a student has {INPUTS} and {OUTPUTS}."
+            )
+
+    def evaluate(
+        self,
+        numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        neighbors: NDArray[np.int64],
+        offsets: NDArray[np.float64],
+    ) -> Results:
+        """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
+        energies, forces, virials = self._session.run(
+            OUTPUTS,
+            {
+                "numbers": numbers,
+                "positions": positions,
+                "neighbors": neighbors,
+                "offsets": offsets,
+            },
+        )
+        return energies, forces, virials
+
+
+def _providers(device: str) -> tuple[str, list[Any]]:
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "auto":
+        device = "cuda" if has_cuda else "cpu"
+    kind, _, index = device.partition(":")
+    if device == "cpu":
+        return device, ["CPUExecutionProvider"]
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise ValueError(f"unknown device '{device}'; available: 'auto', 'cpu', 'cuda', 'cuda:N'.")
+    if not has_cuda:
+        raise ValueError(
+            f"device '{device}' was asked for, but this onnxruntime has no CUDA: "
+            "pip install onnxruntime-gpu, or use device='cpu'."
+        )
+    return device, [("CUDAExecutionProvider", {"device_id": int(index or 0)})]

@@ -1,0 +1,302 @@
+"""The ASE calculator."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, InputError, all_changes
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from ase_student.backends import Backend, PotentialInfo, open_backend
+from ase_student.backends.metadata import symbols
+from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
+
+# Pairs in one call of calculate_many: its arrays stay near the caches of a core.
+PAIRS_PER_CALL = 20_000
+
+_Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
+
+
+class StudentCalculator(Calculator):
+    """Energies, forces and stress of a distilled student.
+
+    Parameters
+    ----------
+    model : str or path
+        Name of a bundled student, a checkpoint (``weights.safetensors``, or a first-generation
+        ``.pt``), or an exported ``.onnx`` or TorchScript file.
+    backend : str
+        'onnx', 'torchscript' or 'torch'; 'auto' takes the fastest that is installed for the
+        device. Bundled students and ``.onnx`` files need no torch.
+    device : str
+        'cpu', 'cuda' or 'cuda:N'; 'auto' takes a GPU if the backend can use one.
+    dtype : str
+        Precision of the network, 'float32' or 'float64'. Vectors between atoms, reference
+        energies and totals are in float64 with either.
+    skin : float, Å
+        Neighbor lists are built for the cutoff plus the skin, and reused while no atom can have
+        crossed it. Zero builds a list at every step.
+    threads : int, optional
+        CPU threads of the backend; by default the backend's own choice. In torch backends this
+        sets the number for the whole process.
+
+    Attributes
+    ----------
+    info : PotentialInfo
+        Elements, cutoff and origin of the student.
+    allowed_atomic_numbers : list of int
+        Elements that the student knows.
+    neighbor_list : NeighborList
+        With the counters ``n_updates`` and ``n_rebuilds``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is unknown, or the file is damaged or of another kind.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the backend is not installed.
+
+    Notes
+    -----
+    Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. Atoms
+    that the student was not trained on raise ``InputError``, as do positions that are not finite,
+    two atoms on one spot and periodic axes without a cell vector.
+
+    Examples
+    --------
+    >>> from ase import Atoms
+    >>> water = Atoms("OHH", [(0, 0, 0), (0.96, 0, 0), (-0.24, 0.93, 0)])
+    >>> water.calc = StudentCalculator("tiny")
+    >>> water.get_forces().shape
+    (3, 3)
+    """
+
+    implemented_properties: ClassVar[list[str]] = [
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
+    # A student sees neither charges nor moments.
+    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "tiny",
+        backend: str = "auto",
+        device: str = "auto",
+        dtype: str = "float32",
+        skin: float = 0.5,
+        threads: int | None = None,
+    ):
+        super().__init__()
+        self._arguments = (os.fspath(model), backend, device, dtype, skin, threads)
+        self._backend: Backend = open_backend(model, backend, device, dtype, threads)
+        self.neighbor_list = NeighborList(self.info.cutoff, skin)
+        self.allowed_atomic_numbers = list(self.info.elements)
+        self._known = np.zeros(len(chemical_symbols), dtype=bool)
+        self._known[self.allowed_atomic_numbers] = True
+        self._state: _Structure | None = None
+        self._numbers = np.zeros(0, dtype=np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+    @property
+    def info(self) -> PotentialInfo:
+        """What the file says about the potential."""
+        return self._backend.info
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend in use."""
+        return self._backend.backend
+
+    @property
+    def device(self) -> str:
+        """Device in use."""
+        return self._backend.device
+
+    # ASE copies the whole Atoms object at every step to know later what has changed. Keeping the
+    # four arrays that matter takes a tenth of the time; the object is made when asked for.
+    @property
+    def atoms(self) -> Atoms | None:
+        """Copy of the structure of the last calculation, None if there was none."""
+        if self._state is None:
+            return None
+        numbers, positions, cell, pbc = self._state
+        return Atoms(numbers, positions, cell=cell, pbc=pbc)
+
+    @atoms.setter
+    def atoms(self, atoms: Atoms | None) -> None:
+        self._state = None if atoms is None else _snapshot(atoms)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Return what has changed since the last calculation."""
+        if self._state is None:
+            return list(all_changes)
+        current = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        names = ("numbers", "positions", "cell", "pbc")
+        return [
+            name
+            for name, before, now in zip(names, self._state, current, strict=True)
+            if before.shape != now.shape or before.tobytes() != now.tobytes()
+        ]
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Iterable[str] = all_changes,
+    ) -> None:
+        """Compute all properties of a structure; see ``ase.calculators.calculator.Calculator``.
+
+        Raises
+        ------
+        InputError
+            If the student cannot say anything sensible about the structure.
+        """
+        self.results = {}
+        if atoms is not None:
+            if "numbers" in system_changes or self._state is None:
+                self._check_elements(atoms.numbers)
+                self._numbers = atoms.numbers.astype(np.int64)
+            self._state = _snapshot(atoms)
+        if self._state is None:
+            raise InputError("no structure was given; pass atoms.")
+        _, positions, cell, pbc = self._state
+        try:
+            neighbors, offsets = self.neighbor_list.update(positions, cell, pbc, self._numbers)
+        except ValueError as error:
+            self._state = None
+            raise InputError(str(error)) from error
+        outputs = self._backend.evaluate(self._numbers, positions, neighbors, offsets)
+        self.results = _results(*outputs, cell)
+
+    def calculate_many(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
+        """Compute all properties of many structures, of any sizes, at once.
+
+        Structures are joined into calls of bounded size, so memory stays bounded too. Neither
+        the order nor what else is in the list changes a result beyond rounding.
+
+        Parameters
+        ----------
+        structures : sequence of Atoms
+
+        Returns
+        -------
+        list of dict
+            ``results`` of each structure, as after :meth:`calculate`.
+
+        Raises
+        ------
+        InputError
+            If one of the structures cannot be computed; the message says which.
+        """
+        parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
+        # Structures with equally many neighbors share calls, so that little padding is computed.
+        order = sorted(range(len(parts)), key=lambda index: parts[index][0].shape[1])
+        results: list[dict[str, Any]] = [{}] * len(parts)
+        start = 0
+        while start < len(order):
+            stop, n_atoms = start, 0
+            while stop < len(order):
+                size, width = parts[order[stop]][0].shape
+                if stop > start and (n_atoms + size) * width > PAIRS_PER_CALL:
+                    break
+                n_atoms += size
+                stop += 1
+            indices = order[start:stop]
+            group = self._evaluate_group(
+                [structures[index] for index in indices], [parts[index] for index in indices]
+            )
+            for index, result in zip(indices, group, strict=True):
+                results[index] = result
+            start = stop
+        return results
+
+    def _part(
+        self, index: int, atoms: Atoms
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the neighbors and offsets of one of many structures."""
+        try:
+            self._check_elements(atoms.numbers)
+            matrix = neighbor_matrix(
+                atoms.positions, atoms.cell.array, atoms.pbc, self.info.cutoff
+            )
+        except (InputError, ValueError) as error:
+            raise InputError(f"structure {index}: {error}") from error
+        return matrix.neighbors, matrix.offsets(atoms.cell.array)
+
+    def _evaluate_group(
+        self,
+        structures: Sequence[Atoms],
+        parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
+    ) -> list[dict[str, Any]]:
+        """Return the results of structures that fit into one call."""
+        neighbors, offsets = concatenate(parts, self.info.cutoff)
+        numbers = np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)
+        positions = np.concatenate([atoms.positions for atoms in structures])
+        outputs = self._backend.evaluate(numbers, positions, neighbors, offsets)
+        ends = np.cumsum([len(atoms) for atoms in structures])
+        split = zip(*(np.split(output, ends[:-1]) for output in outputs), strict=True)
+        return [
+            _results(energies, forces, virials, atoms.cell.array)
+            for (energies, forces, virials), atoms in zip(split, structures, strict=True)
+        ]
+
+    def _check_elements(self, numbers: NDArray[np.integer]) -> None:
+        if len(numbers) == 0:
+            raise InputError("the structure has no atoms.")
+        known = (numbers >= 0) & self._known[np.clip(numbers, 0, len(self._known) - 1)]
+        if known.all():
+            return
+        unknown = {}
+        for index in np.flatnonzero(~known):
+            unknown.setdefault(chemical_symbols[numbers[index]], []).append(str(index))
+        listed = "; ".join(
+            f"{symbol} (atom{'s' * (len(where) > 1)} {', '.join(where)})"
+            for symbol, where in unknown.items()
+        )
+        raise InputError(
+            f"student '{self.info.name}' knows {symbols(self.info.elements)}; "
+            f"this structure also has {listed}."
+        )
+
+
+def _snapshot(atoms: Atoms) -> _Structure:
+    return (
+        atoms.numbers.copy(),
+        atoms.positions.copy(),
+        atoms.cell.array.copy(),
+        atoms.pbc.copy(),
+    )
+
+
+def _results(
+    energies: NDArray[np.float64],
+    forces: NDArray[np.floating],
+    virials: NDArray[np.floating],
+    cell: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Return ASE's results of one structure from the outputs of its atoms."""
+    energy = float(energies.sum())
+    forces = forces.astype(np.float64)
+    if not (np.isfinite(energy) and np.isfinite(forces.sum())):
+        raise InputError(
+            "energy or forces are not finite: atoms are on one spot or far too close."
+        )
+    results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
+    if cell.any():
+        volume = abs(float(np.linalg.det(cell)))
+        if volume > 0.0:
+            virial = virials.sum(axis=0, dtype=np.float64)
+            virial = 0.5 * (virial + virial.T)
+            results["stress"] = virial[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / volume
+    return results
