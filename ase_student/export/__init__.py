@@ -1,0 +1,131 @@
+"""Export students to files that other programs run, each checked before it is kept.
+
+An ONNX or TorchScript file has the potential signature (inputs numbers, positions, neighbors and
+offsets; outputs energies, forces and virials; atoms and neighbors are dynamic) and carries, as JSON
+under the key ``ase_student`` of its metadata, everything that is needed to run it and to check it
+again: elements, cutoff, units, dtype, the SHA-256 of the weights and reference structures with
+results in float64.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ase_student.backends import DTYPES
+from ase_student.export.references import reference_results, reference_structures
+from ase_student.export.verification import Report, verify_file
+from ase_student.files import replaced_when_complete
+from ase_student.student import Student, available_students, load_student
+
+__all__ = ["FORMATS", "Report", "export_student", "verify_file"]
+
+FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
+
+
+def export_student(
+    model: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    formats: Sequence[str] = tuple(FORMATS),
+    dtype: str = "float32",
+) -> dict[str, Any]:
+    """Write a student's exported files and a summary, ``export.json``, into a folder.
+
+    The files are named after the student. All of them are written under temporary names, verified
+    at sizes that they were not traced with, and renamed into place only if all are right.
+
+    Parameters
+    ----------
+    model : str or path
+        Name of a bundled student, or a checkpoint.
+    folder : path
+        Made if there is none.
+    formats : sequence of str
+        'onnx', 'torchscript' or both.
+    dtype : str
+        Precision of the network in the files.
+
+    Returns
+    -------
+    dict
+        The content of ``export.json``: per file its size in bytes, and the largest differences
+        from the float64 reference in eV per atom, eV/Å and eV.
+
+    Raises
+    ------
+    ValueError
+        If an argument is unknown, the checkpoint is damaged, or a file does not compute what the
+        student does.
+    FileNotFoundError, ImportError
+        As in :func:`ase_student.load_student`.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise ValueError(
+            f"unknown format '{unknown[0] if unknown else ''}'; available: 'onnx', 'torchscript'."
+        )
+    if dtype not in DTYPES:
+        raise ValueError(f"unknown dtype '{dtype}'; available: 'float32', 'float64'.")
+    student = load_student(model)
+    name = str(model) if model in available_students() else _stem(Path(model))
+    folder = Path(folder)
+    structures = reference_structures(student.elements)
+    metadata = {"references": reference_results(student, structures)}
+    summary: dict[str, Any] = {
+        "name": name,
+        "weights_sha256": student.sha256,
+        "n_parameters": student.n_parameters,
+        "dtype": dtype,
+        "versions": _versions(),
+        "files": {},
+    }
+    with ExitStack() as stack:
+        for format_name in formats:
+            path = folder / f"{name}{FORMATS[format_name]}"
+            temporary = stack.enter_context(replaced_when_complete(path))
+            entry = _write(student, name, format_name, temporary, dtype, metadata)
+            report = verify_file(temporary, called=str(path))
+            report.raise_if_wrong()
+            entry.update(bytes=temporary.stat().st_size, **report.as_dict())
+            summary["files"][path.name] = entry
+        temporary = stack.enter_context(replaced_when_complete(folder / "export.json"))
+        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def _stem(path: Path) -> str:
+    """Return what to call a student that is a file; ``weights`` says nothing, its folder does."""
+    return path.absolute().parent.name if path.stem == "weights" else path.stem
+
+
+def _write(
+    student: Student, name: str, format_name: str, path: Path, dtype: str, metadata: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        if format_name == "onnx":
+            from ase_student.backends.onnx_writer import OPSET, to_onnx
+
+            path.write_bytes(to_onnx(student, name, dtype, metadata))
+            return {"format": "onnx", "opset": OPSET}
+        from ase_student.backends.torchscript import save_torchscript
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'exporting needs {error.name}: pip install "ase-student[torch]"'
+        ) from error
+    save_torchscript(student, name, path, dtype, metadata)
+    return {"format": "torchscript"}
+
+
+def _versions() -> dict[str, str]:
+    packages = ("ase-student", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

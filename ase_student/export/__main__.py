@@ -1,0 +1,67 @@
+"""Export a student to ONNX and TorchScript, or verify an exported file."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ase_student.export import FORMATS, export_student, verify_file
+
+_USAGE = "python -m ase_student.export"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 2 if what was given is wrong, 1 if a file fails its check."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["verify"]:
+            return _verify(arguments[1:])
+        return _export(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _export(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=_USAGE,
+        description=__doc__,
+        epilog=f"{_USAGE} verify FILE replays the check that an exported file carries.",
+    )
+    parser.add_argument("model", help="name of a bundled student, or path of a checkpoint")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    given = parser.parse_args(argv)
+    summary = export_student(given.model, given.output, given.formats, given.dtype)
+    for name, entry in summary["files"].items():
+        print(
+            f"{given.output / name}: {entry['bytes'] / 1e3:.0f} kB, "
+            f"{_described(entry['energy_per_atom'], entry['forces'])}"
+        )
+    return 0
+
+
+def _verify(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"{_USAGE} verify", description=verify_file.__doc__)
+    parser.add_argument("file", type=Path)
+    path = parser.parse_args(argv).file
+    report = verify_file(path)
+    try:
+        report.raise_if_wrong()
+    except ValueError as error:
+        print(f"wrong: {error}", file=sys.stderr)
+        return 1
+    print(
+        f"{path}: right on {report.n_structures} structures, "
+        f"{_described(report.energy_per_atom, report.forces)}"
+    )
+    return 0
+
+
+def _described(energy: float, forces: float) -> str:
+    return f"within {energy:.1e} eV/atom and {forces:.1e} eV/Å of the float64 reference"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Check that an exported file computes what the student it was made from computes."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_student.backends import Backend, Results, open_exported
+from ase_student.neighbors import concatenate, neighbor_matrix
+
+# Largest differences allowed from the float64 reference: eV per atom, eV/Å, and eV per atom.
+TOLERANCES = {
+    "float32": {"energy_per_atom": 1e-5, "forces": 1e-4, "virial_per_atom": 1e-4},
+    "float64": {"energy_per_atom": 1e-9, "forces": 1e-9, "virial_per_atom": 1e-9},
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Largest differences between an exported file and the results that it carries.
+
+    Attributes
+    ----------
+    file : str
+    dtype : str
+    n_structures : int
+    largest_call : int
+        Most atoms in one call.
+    energy_per_atom : float, eV
+    forces : float, eV/Å
+    virial_per_atom : float, eV
+    """
+
+    file: str
+    dtype: str
+    n_structures: int
+    largest_call: int
+    energy_per_atom: float
+    forces: float
+    virial_per_atom: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the differences and what was compared."""
+        return {key: value for key, value in asdict(self).items() if key not in ("file", "dtype")}
+
+    def raise_if_wrong(self) -> None:
+        """Raise ValueError if a difference is above its tolerance or not a number."""
+        for name, tolerance in TOLERANCES[self.dtype].items():
+            value = getattr(self, name)
+            if not value <= tolerance:
+                raise ValueError(
+                    f"'{self.file}' does not compute what its student does: {name} differs by "
+                    f"{value:.1e}, allowed are {tolerance:.0e}."
+                )
+
+
+def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Report:
+    """Compare an exported file with the reference results that it carries.
+
+    Every structure is evaluated by itself, and then all of them in one call with more padding,
+    which must change nothing: neither sizes nor neighbors may have been frozen by the export.
+
+    Parameters
+    ----------
+    path : path
+        An exported ``.onnx`` or TorchScript file.
+    called : str, optional
+        What messages call the file.
+
+    Returns
+    -------
+    Report
+        Call its ``raise_if_wrong`` for the verdict.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, of another kind, or carries no references.
+    FileNotFoundError, ImportError
+        If there is no such file, or what runs it is not installed.
+    """
+    file = called or str(path)
+    backend = open_exported(Path(path), device="cpu")
+    references = backend.info.metadata.get("references")
+    if not references:
+        raise ValueError(f"'{file}' carries no reference structures to check it with.")
+    structures = [_structure(row) for row in references]
+    outputs = [evaluate(backend, atoms) for atoms in structures]
+    outputs += _evaluate_together(backend, structures)
+    differences = [
+        _differences(output, row) for output, row in zip(outputs, references * 2, strict=True)
+    ]
+    n_atoms = 1 + sum(len(atoms) for atoms in structures)
+    return _report(file, backend, differences, len(structures), n_atoms)
+
+
+def _structure(row: dict[str, Any]) -> Atoms:
+    return Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=row["pbc"])
+
+
+def _report(
+    file: str,
+    backend: Backend,
+    differences: list[tuple[float, float, float]],
+    n_structures: int,
+    largest_call: int,
+) -> Report:
+    # The maximum of numpy is NaN where there is one, and NaN is never within a tolerance.
+    energy, forces, virial = np.max(differences, axis=0)
+    return Report(
+        file=file,
+        dtype=backend.info.dtype,
+        n_structures=n_structures,
+        largest_call=largest_call,
+        energy_per_atom=float(energy),
+        forces=float(forces),
+        virial_per_atom=float(virial),
+    )
+
+
+def check_opened(backend: Backend, file: str) -> None:
+    """Compare a file that was just opened with one of the small references that it carries.
+
+    It takes a millisecond or two, and a file that was damaged or whose weights were exchanged does
+    not get to drive a simulation.
+
+    Raises
+    ------
+    ValueError
+        If the results differ.
+    """
+    references = backend.info.metadata.get("references", [])
+    sizes = [len(row["numbers"]) if not any(row["pbc"]) else 0 for row in references]
+    # The smallest molecule of at least five atoms; periodic ones need a longer search.
+    suitable = [index for index, size in enumerate(sizes) if size >= 5]
+    if not suitable:
+        return
+    row = references[min(suitable, key=lambda index: sizes[index])]
+    output = evaluate(backend, _structure(row))
+    _report(file, backend, [_differences(output, row)], 1, len(row["numbers"])).raise_if_wrong()
+
+
+def evaluate(backend: Backend, atoms: Atoms) -> Results:
+    """Return a backend's energies, forces and virials of a structure."""
+    matrix = neighbor_matrix(
+        atoms.positions, atoms.cell.array, atoms.pbc, backend.info.cutoff
+    )
+    return backend.evaluate(
+        atoms.numbers.astype(np.int64),
+        atoms.positions,
+        matrix.neighbors,
+        matrix.offsets(atoms.cell.array),
+    )
+
+
+def _evaluate_together(backend: Backend, structures: list[Atoms]) -> list[Results]:
+    """Return the results of structures that are evaluated in one call, with more padding."""
+    cutoff = backend.info.cutoff
+    parts = []
+    for atoms in structures:
+        matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+        parts.append((matrix.neighbors, matrix.offsets(atoms.cell.array)))
+    widest = max(neighbors.shape[1] for neighbors, _ in parts) + 3
+    padding = (np.zeros((1, widest), dtype=np.int64), np.full((1, widest, 3), 2.0 * cutoff))
+    # One more atom, which sees nothing, makes every row as wide as its own.
+    neighbors, offsets = concatenate([*parts, padding], cutoff)
+    numbers = np.concatenate([*(atoms.numbers for atoms in structures), structures[0].numbers[:1]])
+    positions = np.concatenate([*(atoms.positions for atoms in structures), np.zeros((1, 3))])
+    outputs = backend.evaluate(numbers.astype(np.int64), positions, neighbors, offsets)
+    ends = np.cumsum([len(atoms) for atoms in structures])
+    rows = zip(*(np.split(output, ends)[:-1] for output in outputs), strict=True)
+    return [(energies, forces, virials) for energies, forces, virials in rows]
+
+
+def _differences(output: Results, reference: dict[str, Any]) -> tuple[float, float, float]:
+    energies, forces, virials = output
+    n_atoms = len(energies)
+    energy = abs(float(energies.sum()) - reference["energy"]) / n_atoms
+    force = np.abs(forces - np.array(reference["forces"])).max()
+    virial = np.abs(virials.sum(axis=0) - np.array(reference["virial"])).max() / n_atoms
+    return energy, float(force), float(virial)
