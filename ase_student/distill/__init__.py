@@ -1,0 +1,1 @@
+"""Distillation: from structures and a teacher to a small student."""

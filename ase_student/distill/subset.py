@@ -1,0 +1,73 @@
+"""Take some structures of one part of the split out of a labelled file."""
+
+import argparse
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from ase_student.dataset import Dataset, Labels, write_dataset
+from ase_student.distill import provenance
+from ase_student.distill.split import split_of
+
+#: What is kept of the metadata of the file that the structures come from.
+_KEPT = ("teacher", "teacher_settings", "max_force")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line of ``subset``."""
+    parser.add_argument("dataset", type=Path, help="labelled HDF5 file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--part", choices=("train", "validation", "test"), default="test")
+    parser.add_argument(
+        "--per-source", type=int, metavar="N", default=60, help="structures per source (default 60)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split and of the choice")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Write the subset as the command line says and return a summary."""
+    if arguments.per_source < 1:
+        raise ValueError(f"--per-source is {arguments.per_source}; it must be at least 1.")
+    with Dataset(arguments.dataset) as dataset:
+        structures, labels = dataset.read_structures(), dataset.read_labels()
+        metadata = dataset.metadata
+    if structures.molecules is None or structures.sources is None:
+        raise ValueError(f"{arguments.dataset}: no structures/molecules and structures/sources.")
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, index in enumerate(labels.structure_indices):
+        if split_of(structures.molecules[index], arguments.seed) == arguments.part:
+            rows_of[structures.sources[index]].append(row)
+    if not rows_of:
+        raise ValueError(f"{arguments.dataset}: no structures in the {arguments.part} part.")
+    generator = np.random.default_rng(arguments.seed)
+    chosen: list[int] = []
+    for _, rows in sorted(rows_of.items()):
+        n_taken = min(arguments.per_source, len(rows))
+        chosen += sorted(generator.choice(rows, n_taken, replace=False).tolist())
+    subset = structures.take(labels.structure_indices[chosen])
+    write_dataset(
+        arguments.output,
+        subset,
+        _take(labels, chosen),
+        {
+            **provenance.metadata("", "h5py"),
+            "part": f"{arguments.part} part of the split with seed {arguments.seed}",
+            **{key: metadata[key] for key in _KEPT if key in metadata},
+        },
+    )
+    return f"{arguments.output}: {len(chosen)} structures of {len(rows_of)} sources."
+
+
+def _take(labels: Labels, rows: list[int]) -> Labels:
+    pieces = [labels.forces[labels.splits[row] : labels.splits[row + 1]] for row in rows]
+    return dataclasses.replace(
+        labels,
+        structure_indices=np.arange(len(rows)),
+        energies=labels.energies[rows],
+        splits=np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]),
+        forces=np.concatenate(pieces),
+        stress=None if labels.stress is None else labels.stress[rows],
+        stress_mask=None if labels.stress_mask is None else labels.stress_mask[rows],
+    )

@@ -1,0 +1,209 @@
+"""Training: splits, resumption, and a student that learns."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.calculators.morse import MorsePotential
+
+pytest.importorskip("h5py")
+torch = pytest.importorskip("torch")
+
+from ase_student import load_student  # noqa: E402
+from ase_student.dataset import Labels, Structures, write_dataset  # noqa: E402
+from ase_student.distill.__main__ import main  # noqa: E402
+from ase_student.distill.batches import (  # noqa: E402
+    collate,
+    fit_reference_energies,
+    read_samples,
+    shuffled,
+)
+from ase_student.distill.split import split_of  # noqa: E402
+from ase_student.distill.train import SHAPES, Settings  # noqa: E402
+from ase_student.distill.training import (  # noqa: E402
+    Training,
+    energies_and_forces,
+    evaluate,
+    learning_rate,
+)
+from ase_student.export.references import random_cluster  # noqa: E402
+from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
+from ase_student.student import Architecture  # noqa: E402
+
+SETTINGS = Settings(epochs=2, batch_size=4, warmup=5)
+CPU = torch.device("cpu")
+
+
+def molecule_names(n_molecules: int) -> list[str]:
+    """Return names of which every part of the split gets some."""
+    return [f"molecule-{index}" for index in range(n_molecules)]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of clusters of H, C and O that a Morse potential has labelled."""
+    path = tmp_path_factory.mktemp("data") / "morse.h5"
+    generator = np.random.default_rng(0)
+    atoms, energies, forces = [], [], []
+    teacher = MorsePotential(epsilon=0.6, r0=1.1, rho0=2.0)
+    references = {1: -13.0, 6: -1030.0, 8: -2040.0}
+    names = molecule_names(60)
+    for _ in names:
+        cluster = random_cluster((1, 6, 8), int(generator.integers(3, 9)), generator)
+        cluster.positions += 0.03 * generator.standard_normal((len(cluster), 3))
+        cluster.calc = teacher
+        reference = sum(references[z] for z in cluster.numbers)
+        energies.append(cluster.get_potential_energy() + reference)
+        forces.append(cluster.get_forces())
+        atoms.append(cluster)
+    structures = Structures.from_atoms(atoms, ["morse"] * len(atoms), names)
+    labels = Labels(
+        np.arange(len(atoms)), np.array(energies), structures.splits, np.concatenate(forces)
+    )
+    write_dataset(path, structures, labels, {"teacher": "morse", "command": "/home/somebody/x"})
+    return path
+
+
+def train(dataset: Path, folder: Path, settings: Settings = SETTINGS) -> Training:
+    training = Training([dataset], "ultra-tiny", folder, settings, CPU)
+    training.run()
+    return training
+
+
+def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=8)
+    train(dataset, tmp_path, settings)
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    errors = [row["validation"]["all"]["force_rmse"] for row in rows]
+    assert len(rows) == 8
+    assert errors[-1] < 0.8 * errors[0]
+    student = load_student(tmp_path / "weights.safetensors")
+    assert student.elements == (1, 6, 8)
+    assert student.metadata["teacher"] == "morse"
+    assert student.metadata["metrics"]["test"]["morse"]["structures"] > 0
+    assert student.metadata["training"]["epochs"] == 8
+    assert "somebody" not in json.dumps(student.metadata)
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(dataset, tmp_path / "whole")
+    validate = Training._validate
+
+    def interrupted(self: Training) -> dict[str, float]:
+        row = validate(self)
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(dataset, tmp_path / "parts")
+    resumed = train(dataset, tmp_path / "parts")
+    assert resumed.step == whole.step
+    for name, value in whole.average.state_dict().items():
+        torch.testing.assert_close(resumed.average.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(dataset: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, epochs=1)
+    train(dataset, tmp_path, settings)
+    with pytest.raises(ValueError, match="other settings"):
+        train(dataset, tmp_path, dataclasses.replace(settings, seed=1))
+
+
+def test_parts_of_the_split_share_no_molecule(dataset: Path, tmp_path: Path) -> None:
+    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
+    counts = {part: len(samples) for part, samples in training.samples.items()}
+    expected = {part: 0 for part in counts}
+    for name in molecule_names(60):
+        expected[split_of(name)] += 1
+    assert counts == expected
+    assert min(counts.values()) > 0
+
+
+def test_reference_energies_are_recovered(dataset: Path, tmp_path: Path) -> None:
+    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
+    fitted = fit_reference_energies(training.samples["train"])
+    # The potential's own energies, a few eV, are on top of what the labels were given.
+    for number, energy in {1: -13.0, 6: -1030.0, 8: -2040.0}.items():
+        assert abs(fitted[number] - energy) < 3.0
+
+
+def test_training_forces_are_those_of_the_potential(dataset: Path) -> None:
+    from ase_student.dataset import Dataset
+
+    torch.manual_seed(0)
+    network = PaiNN(Architecture((1, 6, 8), **SHAPES["ultra-tiny"]), {1: 0.0, 6: 0.0, 8: 0.0})
+    network = network.double()
+    with Dataset(dataset) as file:
+        samples = read_samples(file, range(6), network.shape.cutoff)
+    batch = collate(samples, network.shape.cutoff, CPU)
+    energies, forces = energies_and_forces(network, batch)
+    atomic, expected, _ = PaiNNPotential(network)(*batch.inputs)
+    torch.testing.assert_close(batch.totals(atomic), energies, rtol=0, atol=1e-9)
+    torch.testing.assert_close(expected.float(), forces, rtol=0, atol=1e-5)
+
+
+def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> None:
+    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
+    samples = training.samples["test"]
+    errors = evaluate(training.network, samples, 5.0, CPU)["all"]
+    batch = collate(samples, 5.0, CPU)
+    energies, forces = energies_and_forces(training.network, batch)
+    difference = (forces - batch.forces).numpy().astype(float)
+    truth = batch.forces.numpy().astype(float)
+    assert errors["force_rmse"] == pytest.approx(np.sqrt((difference**2).mean()), abs=1e-5)
+    assert errors["force_r2"] == pytest.approx(
+        1 - (difference**2).mean() / truth.var(), abs=1e-5
+    )
+    deviations = ((energies.detach() - batch.energies) / batch.sizes).abs().mean()
+    assert errors["energy_mae"] == pytest.approx(float(deviations), abs=1e-5)
+
+
+def test_batches_hold_every_sample_once(dataset: Path, tmp_path: Path) -> None:
+    samples = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU).samples["train"]
+    batches = list(shuffled(samples, 4, np.random.default_rng(0)))
+    seen = sorted(id(sample) for batch in batches for sample in batch)
+    assert seen == sorted(map(id, samples))
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [learning_rate(step, 1000, Settings(warmup=100)) for step in range(1001)]
+    assert max(rates) <= Settings().learning_rate
+    assert rates[0] < rates[50] < rates[100]
+    assert rates[-1] == pytest.approx(Settings().final_learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--epochs=0", "epochs must be at least 1; given 0."),
+        ("--learning-rate=-1", "learning_rate must be above 0; given -1.0."),
+        ("--device=tpu", "unknown device 'tpu'"),
+    ],
+)
+def test_mistakes_get_one_line(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
+    assert main(["train", str(dataset), "-o", str(tmp_path / "run"), argument]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_data_without_molecules_cannot_be_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atoms = [random_cluster((1, 6), 3, np.random.default_rng(0))]
+    structures = Structures.from_atoms(atoms)
+    labels = Labels(np.zeros(1, int), np.zeros(1), structures.splits, np.zeros((3, 3), np.float32))
+    write_dataset(tmp_path / "plain.h5", structures, labels)
+    assert main(["train", str(tmp_path / "plain.h5"), "-o", str(tmp_path / "run")]) == 2
+    assert "no structures/molecules" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "nothing.h5"), "-o", str(tmp_path / "run")]) == 2
+    assert "no data set at" in capsys.readouterr().err
