@@ -32,13 +32,6 @@ from torch import Tensor
 
 from ase_student.student import Student
 
-ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17)
-"""Atomic numbers these networks may be used for.
-
-The embedding has a row for every element up to `max_z` and a checkpoint does not say which rows
-were trained; these are the elements of the data set they are known to come from.
-"""
-
 CUTOFF = 5.0
 PREFIXES = ("model.", "module.", "_orig_mod.")
 # Below this length v counts as zero where |v| is differentiated. At an atom with enough symmetry
@@ -83,8 +76,12 @@ class LegacyArchitecture:
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """Atomic numbers the network may be used for: those of `ELEMENTS` it has a row for."""
-        return tuple(z for z in ELEMENTS if z <= self.max_z)
+        """Atomic numbers that the network has a row for.
+
+        A checkpoint does not say which rows were trained; the data set that they are known to come
+        from holds H, C, N, O, F, P, S and Cl.
+        """
+        return tuple(range(1, min(self.max_z, 118) + 1))
 
     @property
     def n_parameters(self) -> int:
@@ -274,7 +271,8 @@ def warn_first_generation(name: str, stacklevel: int = 2) -> None:
         "molecule changes them by up to 0.13 eV (128 and 64 features) or 0.47 eV (32 features), "
         f"and they jump when a pair of atoms crosses the cutoff of {CUTOFF:g} Å (two waters: "
         "0.025, 0.20 and 0.45 eV for 128, 64 and 32 features), so molecular dynamics with it does "
-        "not conserve energy; use it only to reproduce old results.",
+        "not conserve energy; elements other than H, C, N, O, F, P, S and Cl were not trained at "
+        "all; use it only to reproduce old results.",
         UserWarning,
         stacklevel=stacklevel + 1,
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "virials": "eV", "stress": "eV/Å³"}
 STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
 _METADATA_KEY = "ase_student"
+_WIDTHS = ("features", "blocks", "hidden", "n_rbf", "element_channels", "message_channels")
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class Architecture:
             raise ValueError(f"elements must be ascending and unique; given {self.elements}.")
         if not all(1 <= number <= 118 for number in self.elements):
             raise ValueError(f"elements must be atomic numbers 1 to 118; given {self.elements}.")
-        for name in ("features", "blocks", "hidden", "n_rbf", "element_channels"):
+        for name in _WIDTHS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}.")
         if self.features % 2:
             raise ValueError(f"features must be even; given {self.features}.")
-        if not self.cutoff > 0:
-            raise ValueError(f"cutoff must be positive; given {self.cutoff} Å.")
+        if not 0 < self.cutoff < np.inf:
+            raise ValueError(f"cutoff must be positive and finite; given {self.cutoff} Å.")
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
     if path.suffix or len(path.parts) > 1 or not isinstance(model, str):
         reason = "it is a folder" if path.is_dir() else "there is no such file"
         raise FileNotFoundError(f"cannot read '{model}': {reason}. Bundled students: {names}.")
-    raise ValueError(f"no student named '{model}'; available: {names}. To load a file, give its path.")
+    raise ValueError(
+        f"no student named '{model}'; available: {names}. To load a file, give its path."
+    )
 
 
 def load_student(model: str | os.PathLike[str]) -> Student:
@@ -230,30 +233,39 @@ def _read_safetensors(path: Path) -> Student:
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
     if text is None:
-        raise ValueError(f"{path}: a safetensors file, but not of a student (no '{_METADATA_KEY}').")
-    try:
-        document = json.loads(text)
-        version, family = document["format_version"], document["family"]
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path}: format version {version}; this release reads version {FORMAT_VERSION}."
-            )
-        if family != Architecture.family:
-            raise ValueError(f"{path}: unknown family of networks '{family}'.")
-        shape = document["architecture"]
-        architecture = Architecture(**{**shape, "elements": tuple(shape["elements"])})
-        references = {
-            chemical_symbols.index(symbol): float(energy)
-            for symbol, energy in document["reference_energies"].items()
-        }
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: incomplete student metadata ({error!r}).") from error
+        raise ValueError(f"{path}: a safetensors file, but no student (no '{_METADATA_KEY}').")
     for name, tensor in tensors.items():
+        if tensor.dtype.kind != "f":
+            raise ValueError(f"{path}: tensor '{name}' is of {tensor.dtype}; expected floats.")
         if not np.isfinite(tensor).all():
             raise ValueError(f"{path}: tensor '{name}' has values that are not finite.")
-    missing = sorted(set(architecture.elements) - set(references))
-    if missing:
-        raise ValueError(f"{path}: no reference energy for {chemical_symbols[missing[0]]}.")
+    try:
+        return _read_document(json.loads(text), tensors)
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: incomplete student metadata ({error!r}).") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_document(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Student:
+    """Return the student of a file's JSON document."""
+    version, family = document["format_version"], document["family"]
+    if version != FORMAT_VERSION:
+        raise ValueError(f"format version {version}; this release reads version {FORMAT_VERSION}.")
+    if family != Architecture.family:
+        raise ValueError(f"unknown family of networks '{family}'.")
+    shape = document["architecture"]
+    architecture = Architecture(**{**shape, "elements": tuple(shape["elements"])})
+    references = {
+        atomic_numbers[symbol]: float(energy)
+        for symbol, energy in document["reference_energies"].items()
+    }
+    for number in architecture.elements:
+        symbol = chemical_symbols[number]
+        if number not in references:
+            raise ValueError(f"no reference energy for {symbol}.")
+        if not np.isfinite(references[number]):
+            raise ValueError(f"the reference energy of {symbol} is {references[number]} eV.")
     return Student(architecture, tensors, references, document.get("metadata", {}))
 
 
@@ -271,6 +283,6 @@ def save_student(student: Student, path: str | os.PathLike[str]) -> None:
     if student.architecture.family != Architecture.family:
         raise ValueError("first-generation checkpoints are read and exported, but not written.")
     document = {**student.header(), "metadata": student.metadata}
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in student.tensors.items()}
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in student.tensors.items()}
     with replaced_when_complete(path) as temporary:
         save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(document)})

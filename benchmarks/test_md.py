@@ -1,4 +1,4 @@
-"""A step of molecular dynamics in ASE: how much a student adds to a calculator that does nothing."""
+"""Molecular dynamics in ASE: what a student adds to a calculator that does nothing."""
 
 from typing import Any
 

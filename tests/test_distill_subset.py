@@ -8,9 +8,9 @@ from ase import Atoms
 
 pytest.importorskip("h5py")
 
-from ase_student.dataset import Dataset, Labels, Structures, write_dataset  # noqa: E402
-from ase_student.distill.__main__ import main  # noqa: E402
-from ase_student.distill.split import split_of  # noqa: E402
+from ase_student.dataset import Dataset, Labels, Structures, write_dataset
+from ase_student.distill.__main__ import main
+from ase_student.distill.split import split_of
 
 
 @pytest.fixture

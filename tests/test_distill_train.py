@@ -119,7 +119,7 @@ def test_a_checkpoint_of_other_settings_is_refused(dataset: Path, tmp_path: Path
 def test_parts_of_the_split_share_no_molecule(dataset: Path, tmp_path: Path) -> None:
     training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
     counts = {part: len(samples) for part, samples in training.samples.items()}
-    expected = {part: 0 for part in counts}
+    expected = dict.fromkeys(counts, 0)
     for name in molecule_names(60):
         expected[split_of(name)] += 1
     assert counts == expected
@@ -158,9 +158,7 @@ def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> No
     difference = (forces - batch.forces).numpy().astype(float)
     truth = batch.forces.numpy().astype(float)
     assert errors["force_rmse"] == pytest.approx(np.sqrt((difference**2).mean()), abs=1e-5)
-    assert errors["force_r2"] == pytest.approx(
-        1 - (difference**2).mean() / truth.var(), abs=1e-5
-    )
+    assert errors["force_r2"] == pytest.approx(1 - (difference**2).mean() / truth.var(), abs=1e-5)
     deviations = ((energies.detach() - batch.energies) / batch.sizes).abs().mean()
     assert errors["energy_mae"] == pytest.approx(float(deviations), abs=1e-5)
 

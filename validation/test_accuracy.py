@@ -38,9 +38,7 @@ def errors(request: pytest.FixtureRequest) -> dict[str, tuple[str, float, float,
         truth = np.concatenate([labels.forces[slice(*labels.splits[i : i + 2])] for i in rows])
         forces = np.concatenate([results[i]["forces"] for i in rows])
         mean_square = ((forces - truth) ** 2).mean()
-        deviations = [
-            abs(results[i]["energy"] - labels.energies[i]) / len(atoms[i]) for i in rows
-        ]
+        deviations = [abs(results[i]["energy"] - labels.energies[i]) / len(atoms[i]) for i in rows]
         r2 = 1.0 - mean_square / truth.var(dtype=np.float64)
         found[str(source)] = (
             str(request.param),

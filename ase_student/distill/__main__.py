@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ase_student.distill import label, structures, subset, train
+from ase_student.distill import bundle, label, structures, subset, train
 
 #: Each step is a module with `add_arguments(parser)`, where one argument is `output`, and
 #: `run(arguments) -> str`, which returns a summary.
@@ -16,6 +16,7 @@ STEPS = {
     "structures": (structures, "sample structures of molecules and clusters"),
     "label": (label, "let a teacher label structures"),
     "train": (train, "train a student on the labels"),
+    "bundle": (bundle, "add ONNX file and model card to a trained student"),
     "subset": (subset, "take held-out structures out of a labelled file"),
 }
 

@@ -80,9 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("dataset", type=Path, nargs="+", help="labelled HDF5 files")
     parser.add_argument("--student", choices=SHAPES, default="tiny", help="shape of the network")
-    parser.add_argument(
-        "-o", dest="folder", type=Path, required=True, help="folder of the run"
-    )
+    parser.add_argument("-o", dest="folder", type=Path, required=True, help="folder of the run")
     parser.add_argument("--device", default="cpu", help="torch device")
     parser.add_argument("--threads", type=int, help="CPU threads")
     for field in dataclasses.fields(Settings):

@@ -32,6 +32,7 @@ from ase_student.student import Architecture, Student, load_student, save_studen
 # What a student's metadata keep of each data set's.
 _KEPT = ("teacher_settings", "structures_sha256", "max_force", "statistics")
 
+
 class Training:
     """One training run in a folder.
 
@@ -165,7 +166,7 @@ class Training:
         return self.folder / "weights.safetensors"
 
     def _setup(self) -> str:
-        """What a checkpoint must agree on with the run that continues it."""
+        """Return what a checkpoint must agree on with the run that continues it."""
         data = [entry["sha256"] for entry in self.provenance]
         return json.dumps([self.name, dataclasses.asdict(self.settings), data])
 

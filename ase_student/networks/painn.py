@@ -25,7 +25,8 @@ functions. Vector features are (N, 3, F). Arrays of pairs are ordered such that 
 neighbors is one matrix product per atom, as large as can be and without a transposed copy.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class Pairs(NamedTuple):
         return sums.reshape(n_atoms, n_rbf, 3, -1)
 
     def sum_projected(self, sent: Tensor) -> Tensor:
-        """Return ``(N, R, X)`` sums over neighbors and axes of ``(N, 3 * K, X)``, ordered by axis."""
+        """Return ``(N, R, X)`` sums over neighbors and axes of ``(N, 3 * K, X)``."""
         n_atoms, n_rbf, _, n_neighbors = self.angular.shape
         return self.angular.reshape(n_atoms, n_rbf, 3 * n_neighbors) @ sent
 
@@ -338,7 +339,7 @@ class PaiNN(nn.Module):
         self.register_buffer("species_of", species_of, persistent=False)
         self.register_buffer("reference", reference, persistent=False)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast the module, but leave the reference energies in float64."""
         reference = self.reference
         super()._apply(fn, recurse)
@@ -359,14 +360,12 @@ class PaiNN(nn.Module):
         species = self.species_of.index_select(0, numbers)
         repulsion, repulsion_slopes = self.repulsion(species, neighbors, geometry.distances)
         radial, radial_slopes = self.basis(geometry.distances)
-        pairs = Pairs(
-            neighbors, radial, radial.unsqueeze(2) * geometry.directions.unsqueeze(1)
-        )
+        pairs = Pairs(neighbors, radial, radial.unsqueeze(2) * geometry.directions.unsqueeze(1))
         scalars, vectors, cache = self.first(species, pairs)
         caches = [cache]
         scalars, vectors, cache = self.updates[0](scalars, vectors)
         caches.append(cache)
-        for interaction, update in zip(self.interactions, self.updates[1:], strict=True):
+        for interaction, update in self._later_blocks():
             scalars, vectors, cache = interaction(scalars, vectors, pairs)
             caches.append(cache)
             scalars, vectors, cache = update(scalars, vectors)
@@ -377,6 +376,11 @@ class PaiNN(nn.Module):
         energies = energies + self.reference.index_select(0, numbers)
         return energies, Evaluation(geometry, radial_slopes, repulsion_slopes, pairs, caches)
 
+    def _later_blocks(self) -> list[tuple[Interaction, Update]]:
+        """Return the interactions and updates after the first, in order."""
+        blocks = list(zip(self.interactions, self.updates[1:], strict=True))
+        return cast(list[tuple[Interaction, Update]], blocks)
+
     def pair_gradients(self, evaluation: "Evaluation") -> Tensor:
         """Return dE/dr for the vector r to every neighbor, (N, 3, K), eV/Å, by hand."""
         geometry, radial_slopes, repulsion_slopes, pairs, caches = evaluation
@@ -385,15 +389,14 @@ class PaiNN(nn.Module):
         by_scalars = self.readout.backward(torch.ones_like(gate[:, :1]), caches.pop())
         by_vectors: Tensor | None = None
         shares: list[Coefficients] = []
-        for interaction, update in zip(
-            reversed(self.interactions), reversed(self.updates[1:]), strict=True
-        ):
+        for interaction, update in reversed(self._later_blocks()):
             by_scalars, by_vectors = update.backward(by_scalars, by_vectors, caches.pop())
             by_scalars, by_vectors, share = interaction.backward(
                 by_scalars, by_vectors, caches.pop(), pairs
             )
             shares.append(share)
-        by_scalars, by_vectors = self.updates[0].backward(by_scalars, by_vectors, caches.pop())
+        first_update = cast(Update, self.updates[0])
+        by_scalars, by_vectors = first_update.backward(by_scalars, by_vectors, caches.pop())
         shares.append(self.first.backward(by_scalars, by_vectors, caches.pop(), pairs))
         total = shares[0]
         for share in shares[1:]:

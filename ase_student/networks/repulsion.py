@@ -39,9 +39,11 @@ class Repulsion(nn.Module):
         screening = numbers**_EXPONENT / _SCREENING_LENGTH
         # Stored in float32 and cast up, so that the constants are the same in every precision.
         table = torch.stack([charges, screening, radii], dim=1).to(torch.float32)
+        weights = torch.tensor(_WEIGHTS, dtype=torch.float32).reshape(4, 1)
+        rates = torch.tensor(_RATES, dtype=torch.float32).reshape(4, 1)
         self.register_buffer("table", table, persistent=False)
-        self.register_buffer("weights", torch.tensor(_WEIGHTS).reshape(4, 1), persistent=False)
-        self.register_buffer("rates", torch.tensor(_RATES).reshape(4, 1), persistent=False)
+        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("rates", rates, persistent=False)
 
     def forward(
         self, species: Tensor, neighbors: Tensor, distances: Tensor

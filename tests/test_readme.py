@@ -1,0 +1,84 @@
+"""What the README shows is what happens."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def commands(module: str) -> list[list[str]]:
+    """Return the arguments of every ``python -m module`` in the README."""
+    lines = "\n".join(blocks("bash")).splitlines()
+    split = [shlex.split(line, comments=True) for line in lines]
+    return [words[3:] for words in split if words[:3] == ["python", "-m", module]]
+
+
+def test_python_blocks_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    found = blocks("python")
+    assert found
+    namespace: dict[str, object] = {}
+    for block in found:
+        exec(compile(block, str(README), "exec"), namespace)
+    printed = capsys.readouterr().out
+    assert " eV\n" in printed
+    assert "neighbor lists in 100 steps" in printed
+
+
+def test_export_commands_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    from ase_student.export.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    found = commands("ase_student.export")
+    assert len(found) == 2
+    for arguments in found:
+        assert main(arguments) == 0
+    assert "right on" in capsys.readouterr().out
+    written = sorted(path.name for path in (tmp_path / "exported").iterdir())
+    assert written == ["export.json", "tiny.onnx", "tiny.pt"]
+
+
+def test_distillation_commands_have_the_options_they_show(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("h5py")
+    from ase_student.distill.__main__ import main
+
+    found = commands("ase_student.distill")
+    assert [arguments[0] for arguments in found] == ["structures", "label", "train"]
+    for arguments in found:
+        with pytest.raises(SystemExit, match="0"):
+            main([arguments[0], "--help"])
+        text = capsys.readouterr().out
+        for option in (word for word in arguments if word.startswith("-")):
+            assert option in text
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        if "://" not in target:
+            assert (README.parent / target).exists(), target
+
+
+def test_numbers_of_parameters_and_elements_are_right() -> None:
+    from ase.data import chemical_symbols
+
+    from ase_student import load_student
+
+    student = load_student("tiny")
+    assert f"{student.n_parameters:,} parameters" in TEXT
+    listed = re.search(r"knows ([A-Z][^.]*?), and imitates", TEXT)
+    assert listed is not None
+    symbols = re.findall(r"[A-Z][a-z]?\b", listed[1])
+    assert symbols == [chemical_symbols[number] for number in student.elements]
