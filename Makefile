@@ -1,0 +1,74 @@
+# make demo    molecular dynamics of aspirin; needs only Python 3.11 or newer and make
+# make test    all tests
+# make lint    ruff and mypy
+# make clean   remove everything that was made
+#
+# ARGS="..." are passed on to the demo or to pytest, PYTHON=... is the Python to make .venv with.
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: clean demo lint test
+
+python := .venv/bin/python
+wanted := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+candidates := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
+usable = $(firstword $(foreach name,$(candidates),$(shell \
+	$(name) -c '$(wanted)' >/dev/null 2>&1 && echo '$(name)')))
+no_python = Python 3.11 or newer with the modules venv and ensurepip is needed (Debian and Ubuntu \
+	have them in the package python3-venv); found none among: $(candidates). \
+	Give one with make PYTHON=/path/to/python
+
+# A .venv whose Python has gone is made anew, and so is one in which making it or installing was
+# interrupted, which leaves .venv/.unfinished: pip may take half a package for a whole one.
+sound := $(shell test ! -e .venv/.unfinished && $(python) -c 'import sys, \
+	pip._internal.cli.main; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo yes)
+ifneq ($(sound),yes)
+.PHONY: .venv/.made
+endif
+
+define install
+	@echo "installing '.[$(1)]' into .venv"
+	@touch .venv/.unfinished
+	@$(python) -m pip install --no-user --disable-pip-version-check --quiet \
+		--constraint constraints.txt --editable '.[$(1)]'; \
+		status=$$?; rm -f .venv/.unfinished; exit $$status
+	@touch $@
+endef
+declared := setup.cfg constraints.txt
+comma := ,
+
+demo: .venv/.demo
+	$(python) -m ase_student.demo $(ARGS)
+
+test: .venv/.test
+	$(python) -m pytest $(ARGS)
+
+lint: .venv/.lint
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+.venv/.made:
+ifneq ($(sound),yes)
+	$(if $(usable),,$(error $(no_python)))
+	rm -rf .venv
+	@mkdir .venv && touch .venv/.unfinished
+	$(usable) -m venv .venv
+	@rm .venv/.unfinished
+endif
+	@touch $@
+
+.venv/.demo: .venv/.made $(declared)
+	$(call install,plot)
+
+.venv/.test: .venv/.made $(declared)
+	$(call install,test)
+
+# mypy reads the annotations of what the tests install.
+.venv/.lint: .venv/.test $(declared)
+	$(call install,test$(comma)dev)
+
+clean:
+	rm -rf .venv build dist *.egg-info demo-output .coverage htmlcov
+	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find ase_student tests -name __pycache__ -exec rm -rf {} +
