@@ -14,7 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_student.student import Student, available_students, load_student, resolve_model
+from ase_student.student import (
+    Student,
+    available_students,
+    load_student,
+    resolve_model,
+    student_name,
+)
 
 BACKENDS = ("onnx", "torchscript", "torch")
 DTYPES = ("float32", "float64")
@@ -108,8 +114,7 @@ def open_backend(
         name = str(model)
         return _open_checked(resolve_model(name, f"{name}.onnx"), "onnx", device, threads)
     student = load_student(model)
-    name = str(model) if bundled else Path(model).stem
-    return _open_student(student, name, backend, device, dtype, threads)
+    return _open_student(student, student_name(model), backend, device, dtype, threads)
 
 
 def _check_choice(what: str, given: str, allowed: tuple[str, ...]) -> None:
@@ -127,23 +132,34 @@ def _exported_file(model: str | os.PathLike[str]) -> tuple[Path, str] | None:
         return path, "onnx"
     # Both kinds of torch files are zip archives; only a program has code.
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any("/code/" in name for name in archive.namelist()):
-                return path, "torchscript"
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if any("/code/" in name for name in archive.namelist()):
+                    return path, "torchscript"
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"'{path}' is a damaged archive: {error}.") from error
     return None
 
 
 def _fastest(device: str, dtype: str, bundled: bool) -> str:
     """Return the fastest backend that can run a student on the device as installed."""
     has_torch = importlib.util.find_spec("torch") is not None
-    on_gpu = device.startswith("cuda") or (device == "auto" and _has_nvidia_driver())
-    if bundled and dtype == "float32" and not (has_torch and on_gpu):
+    on_gpu = has_torch and (device.startswith("cuda") or (device == "auto" and _torch_has_cuda()))
+    if bundled and dtype == "float32" and not on_gpu:
         return "onnx"
     return "torchscript" if has_torch else "onnx"
 
 
+def _torch_has_cuda() -> bool:
+    """Say whether torch can use a GPU; it is imported only where there is a driver for one."""
+    if not _has_nvidia_driver():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _has_nvidia_driver() -> bool:
-    """Say whether a GPU may be there, without importing torch to ask."""
     return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg")) or (
         os.name == "nt" and Path(os.environ.get("SYSTEMROOT", ""), "System32/nvcuda.dll").exists()
     )

@@ -14,7 +14,7 @@ def torch_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+    if device != "cpu" and (kind != "cuda" or (index and not index.isdigit())):
         raise ValueError(f"unknown device '{device}'; available: 'auto', 'cpu', 'cuda', 'cuda:N'.")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ValueError(

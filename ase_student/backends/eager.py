@@ -47,7 +47,8 @@ class TorchBackend:
         offsets: NDArray[np.float64],
     ) -> Results:
         """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
-        inputs = (torch.from_numpy(x).to(self._device) for x in (numbers, positions, neighbors, offsets))
+        arrays = (numbers, positions, neighbors, offsets)
+        inputs = [torch.from_numpy(array).to(self._device) for array in arrays]
         with torch.inference_mode():
             outputs = self._potential(*inputs)
         energies, forces, virials = (output.cpu().numpy() for output in outputs)

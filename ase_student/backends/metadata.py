@@ -59,7 +59,9 @@ def decode(text: str | None, file: str) -> PotentialInfo:
         If the text is not the metadata of an exported student of this format version.
     """
     if text is None:
-        raise ValueError(f"'{file}' is not an exported student: it has no '{METADATA_KEY}' metadata.")
+        raise ValueError(
+            f"'{file}' is not an exported student: it has no '{METADATA_KEY}' metadata."
+        )
     try:
         metadata = json.loads(text)
         version = metadata["format_version"]
@@ -72,7 +74,9 @@ def decode(text: str | None, file: str) -> PotentialInfo:
             metadata=metadata,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{file}' has metadata that are not an exported student's: {error!r}.") from error
+        raise ValueError(
+            f"'{file}' has metadata that are not an exported student's: {error!r}."
+        ) from error
     if version != FORMAT_VERSION:
         raise ValueError(
             f"'{file}' has format version {version}; this release reads version {FORMAT_VERSION}."

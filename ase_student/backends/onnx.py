@@ -9,6 +9,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ase_student.backends import Results
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, decode
+from ase_student.backends.onnx_guard import check_onnx
 
 # Everything that the parser or the session may raise for a damaged or foreign file.
 _UNREADABLE = (
@@ -19,6 +20,7 @@ _UNREADABLE = (
     errors.NoSuchFile,
     errors.NotImplemented,
     errors.RuntimeException,
+    UnicodeDecodeError,
 )
 
 
@@ -35,25 +37,32 @@ class OnnxBackend:
         'auto', 'cpu', 'cuda' or 'cuda:N'.
     threads : int or None
         Threads of the session; None for ONNX Runtime's default, one per physical core.
+
+    Raises
+    ------
+    ValueError
+        If the file is not an exported student, is damaged, or is not self-contained
+        (:mod:`ase_student.backends.onnx_guard`); or if the device is unknown or not there.
     """
 
     backend = "onnx"
 
     def __init__(self, content: bytes, file: str, device: str = "auto", threads: int | None = None):
         self.device, providers = _providers(device)
+        check_onnx(content, file)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+            text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            inputs = tuple(item.name for item in self._session.get_inputs())
+            outputs = tuple(item.name for item in self._session.get_outputs())
         except _UNREADABLE as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"'{file}' is not a readable ONNX file: {reason}") from error
-        text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         self.info = decode(text, file)
-        inputs = tuple(item.name for item in self._session.get_inputs())
-        outputs = tuple(item.name for item in self._session.get_outputs())
         if inputs != INPUTS or outputs != OUTPUTS:
             raise ValueError(
                 f"'{file}' has inputs {inputs} and outputs {outputs}; "

@@ -9,12 +9,30 @@ from typing import Any
 import onnx
 import torch
 
+from ase_student import __version__
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, describe, encode
+from ase_student.backends.onnx_guard import seal
 from ase_student.backends.tracing import example_inputs
 from ase_student.networks import build_potential
 from ase_student.student import Student
 
-OPSET = 20
+# What torch's exporter writes without conversion, and the file format of that time: runtimes since
+# 2023 read both.
+OPSET = 18
+IR_VERSION = 8
+
+_MEANINGS = {
+    "numbers": "atomic numbers",
+    "positions": "Å",
+    "neighbors": "index of each neighbor; a full list, both directions of every pair; unused "
+    "places repeat the atom's own index",
+    "offsets": "Å, lattice translation of the neighbor's image; unused places point beyond the "
+    "cutoff, to (2 * cutoff, 0, 0)",
+    "energies": "eV, of each atom, reference energies included",
+    "forces": "eV/Å",
+    "virials": "eV, of each atom; summed over a structure and divided by its volume they are the "
+    "stress, positive in tension",
+}
 
 
 def to_onnx(
@@ -49,10 +67,11 @@ def to_onnx(
     assert exported is not None
     model = exported.model_proto
     _strip(model)
+    _label(model, name, student.cutoff)
     described = {**describe(student, name, dtype), **(metadata or {})}
     onnx.helper.set_model_props(model, {METADATA_KEY: encode(described)})
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    onnx.checker.check_model(model, full_check=True)
+    return seal(model.SerializeToString())
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -60,14 +79,34 @@ def _strip(model: onnx.ModelProto) -> None:
     graphs = [model.graph, *(function for function in model.functions)]
     for graph in graphs:
         del graph.metadata_props[:]
-        graph.doc_string = ""
+        # Shapes of intermediate results; every runtime infers them itself.
+        del graph.value_info[:]
         for node in graph.node:
             del node.metadata_props[:]
             node.doc_string = ""
-        for value in graph.value_info:
-            del value.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
+
+
+def _label(model: onnx.ModelProto, name: str, cutoff: float) -> None:
+    """Say in the file what it is, who wrote it and what goes in and out."""
+    model.ir_version = IR_VERSION
+    model.producer_name = "ase-student"
+    model.producer_version = __version__
+    model.doc_string = (
+        f"Interatomic potential '{name}' with a cutoff of {cutoff:g} Å; its metadata entry "
+        f"'{METADATA_KEY}' (JSON) holds elements, units and reference results."
+    )
+    model.graph.name = name
+    model.graph.doc_string = ""
+    list_input = next(value for value in model.graph.input if value.name == "neighbors")
+    list_shape = list_input.type.tensor_type.shape.dim
+    names = {list_shape[0].dim_param: "atoms", list_shape[1].dim_param: "neighbors"}
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = _MEANINGS[value.name]
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = names[size.dim_param]
 
 
 @contextlib.contextmanager

@@ -103,10 +103,11 @@ class TorchScriptBackend:
         """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
         # Specialising the program for the sizes it meets costs seconds at each of the first
         # calls of every new size, and gains little on programs of matrix products.
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
-            outputs = self._module(
-                *(torch.from_numpy(x).to(self._device) for x in (numbers, positions, neighbors, offsets))
-            )
+        arrays = (numbers, positions, neighbors, offsets)
+        inputs = [torch.from_numpy(array).to(self._device) for array in arrays]
+        unoptimized = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+        with torch.inference_mode(), unoptimized:
+            outputs = self._module(*inputs)
         energies, forces, virials = (output.cpu().numpy() for output in outputs)
         return energies, forces, virials
 

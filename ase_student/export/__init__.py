@@ -7,9 +7,11 @@ again: elements, cutoff, units, dtype, the SHA-256 of the weights and reference 
 results in float64.
 """
 
+import importlib.util
 import json
 import os
 import platform
+import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
@@ -18,11 +20,11 @@ from typing import Any
 
 from ase_student.backends import DTYPES
 from ase_student.export.references import reference_results, reference_structures
-from ase_student.export.verification import Report, verify_file
+from ase_student.export.verification import Report, VerificationError, verify_file
 from ase_student.files import replaced_when_complete
-from ase_student.student import Student, available_students, load_student
+from ase_student.student import Student, load_student, student_name
 
-__all__ = ["FORMATS", "Report", "export_student", "verify_file"]
+__all__ = ["FORMATS", "Report", "VerificationError", "export_student", "verify_file"]
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
 
@@ -58,10 +60,13 @@ def export_student(
     Raises
     ------
     ValueError
-        If an argument is unknown, the checkpoint is damaged, or a file does not compute what the
-        student does.
+        If an argument is unknown, the checkpoint is damaged, or it would be replaced.
+    VerificationError
+        If a file does not compute what the student does.
     FileNotFoundError, ImportError
         As in :func:`ase_student.load_student`.
+    OSError
+        If the folder cannot be made or written into.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
@@ -70,9 +75,14 @@ def export_student(
         )
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype '{dtype}'; available: 'float32', 'float64'.")
+    _check_installed(formats)
     student = load_student(model)
-    name = str(model) if model in available_students() else _stem(Path(model))
-    folder = Path(folder)
+    name = student_name(model)
+    folder = _prepared_folder(folder)
+    paths = {format_name: folder / f"{name}{FORMATS[format_name]}" for format_name in formats}
+    for path in paths.values():
+        if path.exists() and Path(model).exists() and path.samefile(model):
+            raise ValueError(f"'{path}' would replace the checkpoint; give another folder with -o.")
     structures = reference_structures(student.elements)
     metadata = {"references": reference_results(student, structures)}
     summary: dict[str, Any] = {
@@ -84,8 +94,7 @@ def export_student(
         "files": {},
     }
     with ExitStack() as stack:
-        for format_name in formats:
-            path = folder / f"{name}{FORMATS[format_name]}"
+        for format_name, path in paths.items():
             temporary = stack.enter_context(replaced_when_complete(path))
             entry = _write(student, name, format_name, temporary, dtype, metadata)
             report = verify_file(temporary, called=str(path))
@@ -97,27 +106,55 @@ def export_student(
     return summary
 
 
-def _stem(path: Path) -> str:
-    """Return what to call a student that is a file; ``weights`` says nothing, its folder does."""
-    return path.absolute().parent.name if path.stem == "weights" else path.stem
+def _prepared_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder if there is none, before anything slow is done for it."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make folder '{folder}': {error.strerror}.") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write into folder '{folder}': give another with -o.")
+    return folder
+
+
+def _check_installed(formats: Sequence[str]) -> None:
+    """Raise ImportError, before anything slow is done, if a package that writes is missing."""
+    needed = ["torch", *(("onnx", "onnxscript") if "onnx" in formats else ())]
+    for package in needed:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f'exporting needs {package}: pip install "ase-student[torch]"')
 
 
 def _write(
     student: Student, name: str, format_name: str, path: Path, dtype: str, metadata: dict[str, Any]
 ) -> dict[str, Any]:
-    try:
-        if format_name == "onnx":
-            from ase_student.backends.onnx_writer import OPSET, to_onnx
+    if format_name == "onnx":
+        from ase_student.backends.onnx_writer import OPSET, to_onnx
 
-            path.write_bytes(to_onnx(student, name, dtype, metadata))
-            return {"format": "onnx", "opset": OPSET}
-        from ase_student.backends.torchscript import save_torchscript
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f'exporting needs {error.name}: pip install "ase-student[torch]"'
-        ) from error
+        path.write_bytes(to_onnx(student, name, dtype, metadata))
+        return {"format": "onnx", "opset": OPSET}
+    from ase_student.backends.torchscript import save_torchscript
+
     save_torchscript(student, name, path, dtype, metadata)
+    _drop_traces(path, name)
     return {"format": "torchscript"}
+
+
+def _drop_traces(path: Path, name: str) -> None:
+    """Remove from a TorchScript file what tells of the machine it was made on.
+
+    That is the temporary name of the file, after which torch names the folder in the archive, and
+    records of the source lines that each operation is from, a tenth of all bytes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        records = [(record, archive.read(record)) for record in archive.namelist()]
+    # Uncompressed and with a fixed date, as torch writes and reads them.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for record, content in records:
+            if not record.endswith(".debug_pkl"):
+                _, _, inner = record.partition("/")
+                archive.writestr(zipfile.ZipInfo(f"{name}/{inner}"), content)
 
 
 def _versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ase_student.export import FORMATS, export_student, verify_file
+from ase_student.export import FORMATS, VerificationError, export_student, verify_file
 
 _USAGE = "python -m ase_student.export"
 
@@ -17,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["verify"]:
             return _verify(arguments[1:])
         return _export(arguments)
+    except VerificationError as error:
+        print(f"wrong: {error}", file=sys.stderr)
+        return 1
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,11 +50,7 @@ def _verify(argv: list[str]) -> int:
     parser.add_argument("file", type=Path)
     path = parser.parse_args(argv).file
     report = verify_file(path)
-    try:
-        report.raise_if_wrong()
-    except ValueError as error:
-        print(f"wrong: {error}", file=sys.stderr)
-        return 1
+    report.raise_if_wrong()
     print(
         f"{path}: right on {report.n_structures} structures, "
         f"{_described(report.energy_per_atom, report.forces)}"

@@ -34,9 +34,7 @@ def reference_structures(elements: Sequence[int]) -> list[Atoms]:
     return structures
 
 
-def random_cluster(
-    elements: Sequence[int], n_atoms: int, generator: np.random.Generator
-) -> Atoms:
+def random_cluster(elements: Sequence[int], n_atoms: int, generator: np.random.Generator) -> Atoms:
     """Return a cluster in which every atom is bonded to an earlier one and far from the others.
 
     Parameters
@@ -83,8 +81,8 @@ def reference_results(student: Student, structures: Sequence[Atoms]) -> list[dic
     Returns
     -------
     list of dict
-        ``numbers``, ``positions`` (Å), ``cell`` (Å), ``pbc``, ``energy`` (eV), ``forces`` (eV/Å) and
-        ``virial`` (3, 3) (eV).
+        ``numbers``, ``positions`` (Å), ``cell`` (Å), ``pbc``, ``energy`` (eV), ``forces`` (eV/Å)
+        and ``virial`` (3, 3) (eV).
     """
     from ase_student.backends.eager import TorchBackend
     from ase_student.export.verification import evaluate

@@ -1,12 +1,16 @@
 """Check that an exported file computes what the student it was made from computes."""
 
 import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from ase_student.backends import Backend, Results, open_exported
 from ase_student.neighbors import concatenate, neighbor_matrix
@@ -16,6 +20,10 @@ TOLERANCES = {
     "float32": {"energy_per_atom": 1e-5, "forces": 1e-4, "virial_per_atom": 1e-4},
     "float64": {"energy_per_atom": 1e-9, "forces": 1e-9, "virial_per_atom": 1e-9},
 }
+
+
+class VerificationError(ValueError):
+    """An exported file does not compute what its student computes."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +55,11 @@ class Report:
         return {key: value for key, value in asdict(self).items() if key not in ("file", "dtype")}
 
     def raise_if_wrong(self) -> None:
-        """Raise ValueError if a difference is above its tolerance or not a number."""
+        """Raise VerificationError if a difference is above its tolerance or not a number."""
         for name, tolerance in TOLERANCES[self.dtype].items():
             value = getattr(self, name)
             if not value <= tolerance:
-                raise ValueError(
+                raise VerificationError(
                     f"'{self.file}' does not compute what its student does: {name} differs by "
                     f"{value:.1e}, allowed are {tolerance:.0e}."
                 )
@@ -83,22 +91,92 @@ def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Repo
         If there is no such file, or what runs it is not installed.
     """
     file = called or str(path)
-    backend = open_exported(Path(path), device="cpu")
-    references = backend.info.metadata.get("references")
+    path = Path(path)
+    if path.suffix != ".onnx" and path.is_file() and zipfile.is_zipfile(path):
+        check_archive(path, file)
+    try:
+        backend = open_exported(path, device="cpu")
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), file)) from error
+    references = _references(backend, file)
     if not references:
         raise ValueError(f"'{file}' carries no reference structures to check it with.")
-    structures = [_structure(row) for row in references]
-    outputs = [evaluate(backend, atoms) for atoms in structures]
-    outputs += _evaluate_together(backend, structures)
-    differences = [
-        _differences(output, row) for output, row in zip(outputs, references * 2, strict=True)
-    ]
+    with _failures_named(file):
+        structures = [reference.atoms for reference in references]
+        outputs = [evaluate(backend, atoms) for atoms in structures]
+        outputs += _evaluate_together(backend, structures)
+        differences = [
+            _differences(output, reference)
+            for output, reference in zip(outputs, references * 2, strict=True)
+        ]
     n_atoms = 1 + sum(len(atoms) for atoms in structures)
     return _report(file, backend, differences, len(structures), n_atoms)
 
 
-def _structure(row: dict[str, Any]) -> Atoms:
-    return Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=row["pbc"])
+def check_archive(path: str | os.PathLike[str], file: str) -> None:
+    """Compare what is in a zip archive with the checksums in it, which torch does not look at.
+
+    Parameters
+    ----------
+    path : path
+        A TorchScript file.
+    file : str
+        What messages call it.
+
+    Raises
+    ------
+    ValueError
+        If a checksum is another.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # A damaged archive can make zipfile and zlib raise nearly anything.
+    except Exception as error:
+        raise ValueError(f"'{file}' is damaged: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"'{file}' is damaged: the checksum of '{damaged}' in it is wrong.")
+
+
+class _Reference(NamedTuple):
+    """A structure that a file carries and its results in float64."""
+
+    atoms: Atoms
+    energy: float
+    forces: NDArray[np.float64]
+    virial: NDArray[np.float64]
+
+
+def _references(backend: Backend, file: str) -> list[_Reference]:
+    if backend.info.dtype not in TOLERANCES:
+        raise ValueError(
+            f"'{file}' computes in {backend.info.dtype}; known are 'float32' and 'float64'."
+        )
+    try:
+        return [
+            _Reference(
+                Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=row["pbc"]),
+                float(row["energy"]),
+                np.array(row["forces"], dtype=np.float64).reshape(len(row["numbers"]), 3),
+                np.array(row["virial"], dtype=np.float64).reshape(3, 3),
+            )
+            for row in backend.info.metadata.get("references", [])
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"'{file}' carries reference structures that cannot be read: {error!r}."
+        ) from error
+
+
+@contextmanager
+def _failures_named(file: str) -> Iterator[None]:
+    """Turn whatever a program that is not a student's raises into one sentence."""
+    try:
+        yield
+    # Runtimes have exceptions of their own, which don't share a base class.
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"'{file}' cannot be evaluated: {lines[0]}") from error
 
 
 def _report(
@@ -130,24 +208,29 @@ def check_opened(backend: Backend, file: str) -> None:
     Raises
     ------
     ValueError
+        If the file is damaged or cannot be evaluated.
+    VerificationError
         If the results differ.
     """
-    references = backend.info.metadata.get("references", [])
-    sizes = [len(row["numbers"]) if not any(row["pbc"]) else 0 for row in references]
+    if backend.backend == "torchscript":
+        check_archive(file, file)
     # The smallest molecule of at least five atoms; periodic ones need a longer search.
-    suitable = [index for index, size in enumerate(sizes) if size >= 5]
+    suitable = [
+        reference
+        for reference in _references(backend, file)
+        if len(reference.atoms) >= 5 and not reference.atoms.pbc.any()
+    ]
     if not suitable:
         return
-    row = references[min(suitable, key=lambda index: sizes[index])]
-    output = evaluate(backend, _structure(row))
-    _report(file, backend, [_differences(output, row)], 1, len(row["numbers"])).raise_if_wrong()
+    reference = min(suitable, key=lambda reference: len(reference.atoms))
+    with _failures_named(file):
+        difference = _differences(evaluate(backend, reference.atoms), reference)
+    _report(file, backend, [difference], 1, len(reference.atoms)).raise_if_wrong()
 
 
 def evaluate(backend: Backend, atoms: Atoms) -> Results:
     """Return a backend's energies, forces and virials of a structure."""
-    matrix = neighbor_matrix(
-        atoms.positions, atoms.cell.array, atoms.pbc, backend.info.cutoff
-    )
+    matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, backend.info.cutoff)
     return backend.evaluate(
         atoms.numbers.astype(np.int64),
         atoms.positions,
@@ -175,10 +258,10 @@ def _evaluate_together(backend: Backend, structures: list[Atoms]) -> list[Result
     return [(energies, forces, virials) for energies, forces, virials in rows]
 
 
-def _differences(output: Results, reference: dict[str, Any]) -> tuple[float, float, float]:
+def _differences(output: Results, reference: _Reference) -> tuple[float, float, float]:
     energies, forces, virials = output
     n_atoms = len(energies)
-    energy = abs(float(energies.sum()) - reference["energy"]) / n_atoms
-    force = np.abs(forces - np.array(reference["forces"])).max()
-    virial = np.abs(virials.sum(axis=0) - np.array(reference["virial"])).max() / n_atoms
+    energy = abs(float(energies.sum()) - reference.energy) / n_atoms
+    force = np.abs(forces - reference.forces).max()
+    virial = np.abs(virials.sum(axis=0) - reference.virial).max() / n_atoms
     return energy, float(force), float(virial)
