@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
+from ase_student.plugin import register
+from ase_student.student import available_students
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000
@@ -76,15 +79,9 @@ class StudentCalculator(Calculator):
     (3, 3)
     """
 
-    implemented_properties: ClassVar[list[str]] = [
-        "energy",
-        "free_energy",
-        "energies",
-        "forces",
-        "stress",
-    ]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
     # A student sees neither charges nor moments.
-    ignored_changes: ClassVar[set[str]] = {"initial_charges", "initial_magmoms"}
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -96,7 +93,9 @@ class StudentCalculator(Calculator):
         threads: int | None = None,
     ):
         super().__init__()
-        self._arguments = (os.fspath(model), backend, device, dtype, skin, threads)
+        # A copy in another process may have another working folder.
+        path = model if model in available_students() else Path(model).absolute()
+        self._arguments = (path, backend, device, dtype, skin, threads)
         self._backend: Backend = open_backend(model, backend, device, dtype, threads)
         self.neighbor_list = NeighborList(self.info.cutoff, skin)
         self.allowed_atomic_numbers = list(self.info.elements)
@@ -221,15 +220,11 @@ class StudentCalculator(Calculator):
             start = stop
         return results
 
-    def _part(
-        self, index: int, atoms: Atoms
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _part(self, index: int, atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the neighbors and offsets of one of many structures."""
         try:
             self._check_elements(atoms.numbers)
-            matrix = neighbor_matrix(
-                atoms.positions, atoms.cell.array, atoms.pbc, self.info.cutoff
-            )
+            matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, self.info.cutoff)
         except (InputError, ValueError) as error:
             raise InputError(f"structure {index}: {error}") from error
         return matrix.neighbors, matrix.offsets(atoms.cell.array)
@@ -257,11 +252,15 @@ class StudentCalculator(Calculator):
         known = (numbers >= 0) & self._known[np.clip(numbers, 0, len(self._known) - 1)]
         if known.all():
             return
-        unknown = {}
+        unknown: dict[str, list[str]] = {}
         for index in np.flatnonzero(~known):
-            unknown.setdefault(chemical_symbols[numbers[index]], []).append(str(index))
+            number = int(numbers[index])
+            is_element = 0 <= number < len(chemical_symbols)
+            symbol = chemical_symbols[number] if is_element else f"atomic number {number}"
+            unknown.setdefault(symbol, []).append(str(index))
         listed = "; ".join(
-            f"{symbol} (atom{'s' * (len(where) > 1)} {', '.join(where)})"
+            f"{symbol} (atom{'s' * (len(where) > 1)} {', '.join(where[:10])}"
+            f"{', …' * (len(where) > 10)})"
             for symbol, where in unknown.items()
         )
         raise InputError(
@@ -289,9 +288,7 @@ def _results(
     energy = float(energies.sum())
     forces = forces.astype(np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces.sum())):
-        raise InputError(
-            "energy or forces are not finite: atoms are on one spot or far too close."
-        )
+        raise InputError("energy or forces are not finite: atoms are on one spot or far too close.")
     results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
     if cell.any():
         volume = abs(float(np.linalg.det(cell)))
@@ -300,3 +297,6 @@ def _results(
             virial = 0.5 * (virial + virial.T)
             results["stress"] = virial[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / volume
     return results
+
+
+register(StudentCalculator)

@@ -177,6 +177,22 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
     )
 
 
+def student_name(model: str | os.PathLike[str]) -> str:
+    """Return what to call a bundled student or a file.
+
+    A file is called by its name without the suffix; ``weights`` says nothing, its folder does.
+
+    Examples
+    --------
+    >>> student_name("tiny"), student_name("runs/mine/weights.safetensors"), student_name("old.pt")
+    ('tiny', 'mine', 'old')
+    """
+    if model in available_students():
+        return str(model)
+    path = Path(model)
+    return path.absolute().parent.name if path.stem == "weights" else path.stem
+
+
 def load_student(model: str | os.PathLike[str]) -> Student:
     """Load a student by name or from a checkpoint.
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ase_student.export import export_student
 from ase_student.files import replaced_when_complete
 from ase_student.student import Student, load_student, save_student
 
@@ -44,12 +45,6 @@ def run(arguments: argparse.Namespace) -> str:
         raise ValueError(f"{arguments.weights}: has no metrics on held-out molecules.")
     folder: Path = arguments.folder
     name = folder.absolute().name
-    try:
-        from ase_student.export import export_student
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f'exporting needs {error.name}: pip install "ase-student[torch]"'
-        ) from error
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
     for file, text in (("README.md", card(student, name)), ("metrics.json", metrics(student))):

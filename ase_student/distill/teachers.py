@@ -270,7 +270,7 @@ def _gfn2_xtb() -> CalculatorTeacher:
         from tblite.ase import TBLite
     except ImportError as error:
         raise ImportError(
-            'the teacher gfn2-xtb needs tblite: pip install "ase-student[distill]"'
+            'the teacher gfn2-xtb needs tblite: pip install "ase-student[xtb]"'
         ) from error
     return CalculatorTeacher(
         "gfn2-xtb",

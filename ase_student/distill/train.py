@@ -100,8 +100,6 @@ def run(arguments: argparse.Namespace) -> str:
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: getattr(arguments, name) for name in names})
     try:
-        import torch
-
         from ase_student.backends.devices import set_threads, torch_device
         from ase_student.distill.training import Training
     except ModuleNotFoundError as error:
@@ -109,8 +107,6 @@ def run(arguments: argparse.Namespace) -> str:
             f'training needs {error.name}: pip install "ase-student[distill]"'
         ) from error
     set_threads(arguments.threads)
-    # Gaussians far from their centers underflow, and denormal numbers are slow.
-    torch.set_flush_denormal(True)
     training = Training(
         arguments.dataset,
         arguments.student,

@@ -1,0 +1,495 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.calculators.calculator import (
+    Calculator,
+    InputError,
+    PropertyNotImplementedError,
+    all_properties,
+)
+from ase.calculators.fd import calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.filters import FrechetCellFilter, UnitCellFilter
+from ase.io import read, write
+from ase.md.langevin import Langevin
+from ase.optimize import BFGS, FIRE
+
+from ase_student import StudentCalculator
+from ase_student.testing import STRUCTURES, TOLERANCES, small_structures, structure
+
+NOT_CRYSTALS = ("atom", "far_pair", "wire", "aspirin", "slab_zero_vector")
+
+
+@pytest.fixture
+def calc():
+    return StudentCalculator("tiny", device="cpu")
+
+
+class Counted:
+    """A backend that counts how often it is asked."""
+
+    def __init__(self, backend):
+        self.n_calls = 0
+        self._backend = backend
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def evaluate(self, *arrays):
+        self.n_calls += 1
+        return self._backend.evaluate(*arrays)
+
+
+@pytest.fixture
+def counted(calc):
+    """A calculator whose backend counts its calls."""
+    calc._backend = Counted(calc._backend)
+    return calc
+
+
+def with_calculator(name, calc):
+    atoms = structure(name)
+    atoms.calc = calc
+    return atoms
+
+
+# --- what ASE expects --------------------------------------------------------------------------
+
+
+def test_properties_are_declared(calc):
+    declared = StudentCalculator.implemented_properties
+    assert declared == ["energy", "free_energy", "energies", "forces", "stress"]
+    assert declared is not Calculator.implemented_properties
+    assert set(declared) <= set(all_properties)
+    assert isinstance(calc, Calculator)
+    assert calc.name == "studentcalculator"
+    assert calc.allowed_atomic_numbers == [1, 6, 7, 8, 9, 15, 16, 17]
+    assert all(type(number) is int for number in calc.allowed_atomic_numbers)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_results(calc, name):
+    atoms = with_calculator(name, calc)
+    n_atoms = len(atoms)
+    energy = atoms.get_potential_energy()
+    assert type(energy) is float
+    assert type(calc.results["free_energy"]) is float
+    assert atoms.get_potential_energy(force_consistent=True) == energy
+    assert atoms.get_potential_energies().shape == (n_atoms,)
+    assert atoms.get_potential_energies().sum() == pytest.approx(energy, rel=1e-12)
+    assert atoms.get_forces().shape == (n_atoms, 3)
+    expected = {"energy", "free_energy", "energies", "forces"}
+    if name not in NOT_CRYSTALS and name != "water_dimer" and name != "eight_elements":
+        assert atoms.get_stress().shape == (6,)
+        assert atoms.get_stress(voigt=False).shape == (3, 3)
+        assert atoms.get_stress().dtype == np.float64
+        expected.add("stress")
+    assert atoms.get_potential_energies().dtype == atoms.get_forces().dtype == np.float64
+    assert calc.results.keys() == expected
+    assert set(calc.export_properties()) == {*expected, "natoms"}
+
+
+@pytest.mark.parametrize("name", NOT_CRYSTALS)
+def test_stress_needs_three_cell_vectors(calc, name):
+    atoms = with_calculator(name, calc)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
+    assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_properties_it_does_not_have_are_refused(calc):
+    with pytest.raises(PropertyNotImplementedError):
+        with_calculator("aspirin", calc).get_dipole_moment()
+
+
+@pytest.mark.parametrize("name", ["triclinic", "slab"])
+def test_order_and_sign_of_the_stress(calculators, name):
+    atoms = with_calculator(name, calculators("torch", "float64"))
+    stress = atoms.get_stress()
+    expected = calculate_numerical_stress(atoms, eps=1e-5)
+    np.testing.assert_allclose(stress, expected, rtol=0, atol=1e-6)
+    # All components differ by more than that, so none can stand in another's place.
+    assert np.diff(np.sort(stress)).min() > 2e-6
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_computed_twice(counted):
+    atoms = with_calculator("triclinic", counted)
+    for _ in range(3):
+        atoms.get_potential_energy()
+        atoms.get_potential_energies()
+        atoms.get_forces()
+        atoms.get_stress()
+    assert counted._backend.n_calls == 1
+
+
+def set_info(atoms):
+    atoms.info["note"] = 1
+    atoms.new_array("note", np.ones(len(atoms)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_info,
+        lambda atoms: atoms.set_initial_charges(np.ones(len(atoms))),
+        lambda atoms: atoms.set_initial_magnetic_moments(np.ones(len(atoms))),
+        lambda atoms: atoms.set_momenta(np.ones((len(atoms), 3))),
+        lambda atoms: atoms.set_tags(1),
+        lambda atoms: atoms.set_masses(np.full(len(atoms), 4.0)),
+        lambda atoms: atoms.set_constraint(FixAtoms([0])),
+        lambda atoms: atoms.set_positions(atoms.get_positions()),
+    ],
+    ids=["info", "charges", "magmoms", "momenta", "tags", "masses", "constraint", "same"],
+)
+def test_what_does_not_matter_is_not_computed_again(counted, change):
+    atoms = with_calculator("triclinic", counted)
+    energy = atoms.get_potential_energy()
+    change(atoms)
+    assert atoms.get_potential_energy() == energy
+    atoms.get_forces()
+    assert counted._backend.n_calls == 1
+
+
+def edit_position(atoms):
+    atoms.positions[3, 1] += 0.03
+
+
+def edit_cell(atoms):
+    atoms.cell[1, 1] += 0.1
+
+
+def strain(atoms):
+    atoms.set_cell(1.01 * atoms.cell.array, scale_atoms=True)
+
+
+def edit_pbc(atoms):
+    atoms.pbc[2] = False
+
+
+def edit_number(atoms):
+    atoms.numbers[0] = 16
+
+
+def exchange_kinds(atoms):
+    atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]
+
+
+def add_an_atom(atoms):
+    atoms.append("H")
+    atoms.positions[-1] = [2.5, 2.8, 2.1]
+
+
+def remove_atoms(atoms):
+    del atoms[[1, 5]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edit_position,
+        edit_cell,
+        strain,
+        edit_pbc,
+        edit_number,
+        exchange_kinds,
+        add_an_atom,
+        remove_atoms,
+    ],
+)
+def test_every_change_is_noticed(counted, change):
+    atoms = with_calculator("triclinic", counted)
+    before = atoms.get_potential_energy()
+    change(atoms)
+    after, forces = atoms.get_potential_energy(), atoms.get_forces()
+    assert after != before
+    assert counted._backend.n_calls == 2
+    fresh = StudentCalculator("tiny", device="cpu", skin=0.0)
+    expected = fresh.calculate_many([atoms])[0]
+    assert after == pytest.approx(expected["energy"], rel=0, abs=1e-5)
+    np.testing.assert_allclose(forces, expected["forces"], rtol=0, atol=1e-5)
+
+
+def test_the_calculator_remembers_a_copy(calc):
+    assert calc.atoms is None
+    atoms = with_calculator("triclinic", calc)
+    energy = atoms.get_potential_energy()
+    remembered = calc.atoms
+    assert remembered == atoms
+    atoms.positions += 0.1
+    remembered.positions += 0.2
+    assert calc.atoms == structure("triclinic")
+    assert calc.get_potential_energy() == energy
+    calc.reset()
+    assert calc.atoms is None
+    assert calc.results == {}
+
+
+def test_results_are_nobody_elses(calc):
+    atoms = with_calculator("triclinic", calc)
+    names = ("energies", "forces", "stress")
+    kept = {name: calc.get_property(name, atoms) for name in names}
+    copies = {name: array.copy() for name, array in kept.items()}
+    first = calc.results
+    # Writing into what was returned changes no later answer.
+    for name in names:
+        calc.get_property(name, atoms)[:] = 7.0
+        np.testing.assert_array_equal(calc.get_property(name, atoms), copies[name])
+    # The next calculation writes into no earlier answer.
+    atoms.rattle(0.1, rng=np.random.default_rng(0))
+    atoms.get_forces()
+    assert calc.results is not first
+    for name in names:
+        np.testing.assert_array_equal(first[name], copies[name])
+        np.testing.assert_array_equal(kept[name], copies[name])
+
+
+def test_two_structures_may_share_a_calculator(counted):
+    one, other = (with_calculator(name, counted) for name in ("aspirin", "triclinic"))
+    energies = [one.get_potential_energy(), other.get_potential_energy()]
+    assert [one.get_potential_energy(), other.get_potential_energy()] == energies
+    assert counted._backend.n_calls == 4
+
+
+def test_calculate_takes_the_arguments_of_ase(calc):
+    atoms = structure("triclinic")
+    calc.calculate(atoms, ["energy"], ["positions", "numbers", "cell", "pbc"])
+    energy = calc.results["energy"]
+    calc.calculate()
+    assert calc.results["energy"] == energy
+    assert not calc.calculation_required(atoms, ["energy", "forces", "stress"])
+    edit_position(atoms)
+    assert calc.calculation_required(atoms, ["energy"])
+    assert calc.get_property("energy", atoms, allow_calculation=False) is None
+
+
+# --- at work -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", [FIRE, BFGS])
+def test_molecules_relax(calc, optimizer):
+    atoms = with_calculator("aspirin", calc)
+    atoms.rattle(0.05, rng=np.random.default_rng(0))
+    before = atoms.get_potential_energy()
+    optimizer(atoms, logfile=None, maxstep=0.03).run(fmax=0.01, steps=8)
+    assert atoms.get_potential_energy() < before - 0.01
+
+
+@pytest.mark.parametrize("cell_filter", [FrechetCellFilter, UnitCellFilter])
+def test_cells_relax(calc, cell_filter):
+    atoms = with_calculator("triclinic", calc)
+    atoms.set_cell(0.97 * atoms.cell.array, scale_atoms=True)
+    before, cell = atoms.get_potential_energy(), atoms.cell.array.copy()
+    FIRE(cell_filter(atoms), logfile=None, maxstep=0.03).run(fmax=1e-3, steps=8)
+    assert atoms.get_potential_energy() < before
+    assert np.abs(atoms.cell.array - cell).max() > 1e-3
+
+
+def test_langevin_reuses_neighbor_lists(calc):
+    atoms = with_calculator("aspirin", calc)
+    md = Langevin(
+        atoms,
+        0.5 * units.fs,
+        temperature_K=300.0,
+        friction=0.01 / units.fs,
+        fixcm=False,
+        rng=np.random.default_rng(0),
+    )
+    md.run(40)
+    assert np.isfinite(atoms.get_total_energy())
+    assert calc.neighbor_list.n_updates == 41
+    assert calc.neighbor_list.n_rebuilds < 20
+
+
+@pytest.mark.parametrize("name", ["small_triclinic", "triclinic", "slab", "aspirin"])
+def test_skin_changes_nothing_along_a_rough_walk(calculators, name):
+    pytest.importorskip("torch")
+    plain = calculators("torch", "float64")
+    skinned = StudentCalculator("tiny", "torch", "cpu", "float64", skin=0.6)
+    atoms = structure(name)
+    rng = np.random.default_rng(0)
+    for step in range(30):
+        atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
+        # As a barostat, with larger steps than one would take.
+        atoms.set_cell(
+            atoms.cell.array @ (np.eye(3) + rng.uniform(-0.004, 0.004, (3, 3))), scale_atoms=True
+        )
+        if step == 10:
+            atoms.wrap()
+        if step == 20:
+            atoms.positions[0] += 0.4
+        skinned.calculate(atoms)
+        plain.calculate(atoms)
+        found, expected = skinned.results, plain.results
+        assert found.keys() == expected.keys()
+        energies = [found["energy"], expected["energy"]]
+        np.testing.assert_allclose(*energies, rtol=0, atol=TOLERANCES.skin_energy)
+        np.testing.assert_allclose(
+            found["forces"], expected["forces"], rtol=0, atol=TOLERANCES.skin_forces
+        )
+        if "stress" in expected:
+            np.testing.assert_allclose(found["stress"], expected["stress"], rtol=0, atol=1e-11)
+    assert skinned.neighbor_list.n_updates == 30
+    assert 2 <= skinned.neighbor_list.n_rebuilds <= 25
+
+
+def test_results_travel_with_the_structure(calc, tmp_path):
+    atoms = with_calculator("triclinic", calc)
+    energy, forces, stress = (
+        atoms.get_potential_energy(),
+        atoms.get_forces(),
+        atoms.get_stress(),
+    )
+    for path in (tmp_path / "one.extxyz", tmp_path / "one.traj"):
+        write(path, atoms)
+        found = read(path)
+        assert isinstance(found.calc, SinglePointCalculator)
+        assert found.get_potential_energy() == pytest.approx(energy, rel=0, abs=1e-6)
+        np.testing.assert_allclose(found.get_forces(), forces, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found.get_stress(), stress, rtol=0, atol=1e-6)
+    frozen = atoms.copy()
+    assert frozen.calc is None
+    frozen.calc = SinglePointCalculator(frozen, **calc.results)
+    np.testing.assert_array_equal(frozen.get_stress(), stress)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))]
+)
+def test_copies_are_independent(duplicate):
+    calc = StudentCalculator("tiny", device="cpu", skin=0.3, threads=1)
+    atoms = with_calculator("aspirin", calc)
+    energy = atoms.get_potential_energy()
+    other = duplicate(calc)
+    assert type(other) is StudentCalculator
+    assert other.backend == calc.backend == "onnx"
+    assert other.neighbor_list.skin == 0.3
+    moved = structure("aspirin")
+    moved.rattle(0.1, rng=np.random.default_rng(0))
+    other.calculate(moved)
+    assert calc.neighbor_list.n_updates == 1
+    assert calc.results["energy"] == energy != other.results["energy"]
+    other.calculate(structure("aspirin"))
+    assert other.results["energy"] == energy
+
+
+def test_atoms_with_a_calculator_can_be_copied_deeply(calc):
+    atoms = with_calculator("aspirin", calc)
+    other = copy.deepcopy(atoms)
+    assert other.calc is not calc
+    assert other.get_potential_energy() == atoms.get_potential_energy()
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_threads(backend):
+    if backend != "onnx":
+        torch = pytest.importorskip("torch")
+        before = torch.get_num_threads()
+    energies = []
+    for threads in (1, 2, None):
+        calc = StudentCalculator("tiny", backend, "cpu", threads=threads)
+        calc.calculate(structure("water_box"))
+        energies.append(calc.results["energy"])
+        if backend != "onnx" and threads:
+            assert torch.get_num_threads() == threads
+    if backend != "onnx":
+        torch.set_num_threads(before)
+    np.testing.assert_allclose(energies, energies[0], rtol=0, atol=1e-4)
+
+
+# --- many structures ---------------------------------------------------------------------------
+
+# Factors on the tolerances, which are for onnx. Products of matrices in torch go through other
+# kernels for other sizes, which round differently.
+FACTORS = {("onnx", "float32"): 1.0, ("torch", "float32"): 10.0, ("torch", "float64"): 1e-3}
+
+
+def mixed_structures(displacement):
+    """Return structures of all kinds in a random order, most of them twice."""
+    rng = np.random.default_rng(0)
+    names = [*small_structures(), *small_structures(), "water_box", "outside"]
+    structures = [structure(name) for name in names]
+    for atoms in structures:
+        atoms.positions += rng.normal(scale=displacement, size=(len(atoms), 3))
+    return [structures[index] for index in rng.permutation(len(structures))]
+
+
+@pytest.mark.parametrize("displacement", [0.0, 0.06])
+@pytest.mark.parametrize("kind", FACTORS, ids="-".join)
+def test_many_at_once_are_the_same_as_one_by_one(calculators, kind, displacement):
+    calc, factor = calculators(*kind), FACTORS[kind]
+    structures = mixed_structures(displacement)
+    found = calc.calculate_many(structures)
+    assert len(found) == len(structures)
+    for atoms, together in zip(structures, found, strict=True):
+        calc.calculate(atoms)
+        alone = calc.results
+        assert together.keys() == alone.keys()
+        assert type(together["energy"]) is float
+        np.testing.assert_allclose(
+            together["energy"], alone["energy"], rtol=0, atol=factor * TOLERANCES.batch_energy
+        )
+        # Forces of some 10 eV/Å have a last float32 digit of 1e-6 eV/Å.
+        tolerance = factor * TOLERANCES.batch_forces * max(1.0, np.abs(alone["forces"]).max())
+        np.testing.assert_allclose(together["forces"], alone["forces"], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(
+            together["energies"], alone["energies"], rtol=0, atol=factor * TOLERANCES.batch_energy
+        )
+        if "stress" in alone:
+            atol = factor * 1e-6
+            np.testing.assert_allclose(together["stress"], alone["stress"], rtol=0, atol=atol)
+
+
+def test_order_and_company_do_not_matter(calc):
+    structures = mixed_structures(0.0)
+    forwards = calc.calculate_many(structures)
+    backwards = calc.calculate_many(structures[::-1])[::-1]
+    for one, other in zip(forwards, backwards, strict=True):
+        np.testing.assert_allclose(
+            one["energy"], other["energy"], rtol=0, atol=TOLERANCES.batch_energy
+        )
+
+
+def test_many_structures_take_bounded_calls(counted, monkeypatch):
+    sizes = []
+    evaluate = counted._backend.evaluate
+
+    def measured(numbers, positions, neighbors, offsets):
+        sizes.append(neighbors.size)
+        return evaluate(numbers, positions, neighbors, offsets)
+
+    monkeypatch.setattr(counted._backend, "evaluate", measured)
+    structures = [structure("aspirin") for _ in range(150)] + [structure("thousand_atoms")]
+    found = counted.calculate_many(structures)
+    assert len(found) == 151
+    assert 3 <= len(sizes) < 20
+    # A structure that is too large has a call of its own.
+    assert sorted(sizes)[-2] <= 20_000 < max(sizes) < 100_000
+    assert found[-1]["forces"].shape == (1000, 3)
+
+
+def test_many_structures_leave_the_calculator_as_it_was(calc):
+    atoms = with_calculator("aspirin", calc)
+    energy = atoms.get_potential_energy()
+    calc.calculate_many([structure("triclinic"), structure("atom")])
+    assert calc.atoms == atoms
+    assert calc.results["energy"] == energy
+    assert calc.neighbor_list.n_updates == 1
+
+
+def test_many_of_nothing(calc):
+    assert calc.calculate_many([]) == []
+
+
+def test_many_say_which_structure_is_wrong(calc):
+    structures = [structure("aspirin"), Atoms("OSi", [[0, 0, 0], [0, 0, 1.6]])]
+    with pytest.raises(InputError, match=r"^structure 1: .* this structure also has Si \(atom 1\)"):
+        calc.calculate_many(structures)
+    with pytest.raises(InputError, match=r"^structure 0: the structure has no atoms\.$"):
+        calc.calculate_many([Atoms()])

@@ -1,0 +1,49 @@
+import pytest
+
+from ase_student.files import replaced_when_complete
+
+
+def test_file_appears_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "folder" / "data.txt"
+    with replaced_when_complete(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".txt"
+        temporary.write_text("half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_old_file_is_replaced(tmp_path):
+    path = tmp_path / "data.txt"
+    path.write_text("old")
+    with replaced_when_complete(str(path)) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_old_file_stays_after_an_error(tmp_path, error):
+    path = tmp_path / "data.txt"
+    path.write_text("old")
+
+    def write_half():
+        with replaced_when_complete(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_left_where_nothing_was_written(tmp_path):
+    path = tmp_path / "data.txt"
+    with pytest.raises(ValueError, match="stop"), replaced_when_complete(path):
+        raise ValueError("stop")
+    assert list(tmp_path.iterdir()) == []
+    # A block that writes nothing has not made the file either.
+    with pytest.raises(FileNotFoundError), replaced_when_complete(path):
+        pass
