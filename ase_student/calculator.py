@@ -33,7 +33,9 @@ class StudentCalculator(Calculator):
         ``.pt``), or an exported ``.onnx`` or TorchScript file.
     backend : str
         'onnx', 'torchscript' or 'torch'; 'auto' takes the fastest that is installed for the
-        device. Bundled students and ``.onnx`` files need no torch.
+        device and needs no conversion: 'onnx' for bundled students on a CPU, else 'torchscript'.
+        With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
+        students and ``.onnx`` files need no torch.
     device : str
         'cpu', 'cuda' or 'cuda:N'; 'auto' takes a GPU if the backend can use one.
     dtype : str

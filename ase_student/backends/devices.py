@@ -1,6 +1,12 @@
-"""Choose torch devices and threads."""
+"""Choose torch devices and threads, and run modules on them."""
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from ase_student.backends import Results
 
 
 def torch_device(device: str) -> torch.device:
@@ -28,3 +34,11 @@ def set_threads(threads: int | None) -> None:
     """Set the number of CPU threads of torch, which all its models in the process share."""
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def run_module(module: Any, device: torch.device, *arrays: NDArray[np.generic]) -> Results:
+    """Return the outputs of a torch module with the potential signature as arrays."""
+    with torch.inference_mode():
+        outputs = module(*(torch.from_numpy(array).to(device) for array in arrays))
+    energies, forces, virials = (output.cpu().numpy() for output in outputs)
+    return energies, forces, virials

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from ase_student.backends import Results
-from ase_student.backends.devices import set_threads, torch_device
+from ase_student.backends.devices import run_module, set_threads, torch_device
 from ase_student.backends.metadata import decode, describe, encode
 from ase_student.networks import build_potential
 from ase_student.student import Student
@@ -47,9 +47,4 @@ class TorchBackend:
         offsets: NDArray[np.float64],
     ) -> Results:
         """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
-        arrays = (numbers, positions, neighbors, offsets)
-        inputs = [torch.from_numpy(array).to(self._device) for array in arrays]
-        with torch.inference_mode():
-            outputs = self._potential(*inputs)
-        energies, forces, virials = (output.cpu().numpy() for output in outputs)
-        return energies, forces, virials
+        return run_module(self._potential, self._device, numbers, positions, neighbors, offsets)

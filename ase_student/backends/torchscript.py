@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ase_student.backends import Results
-from ase_student.backends.devices import set_threads, torch_device
+from ase_student.backends.devices import run_module, set_threads, torch_device
 from ase_student.backends.metadata import METADATA_KEY, decode, describe, encode
 from ase_student.backends.tracing import example_inputs
 from ase_student.networks import build_potential
@@ -103,13 +103,8 @@ class TorchScriptBackend:
         """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
         # Specialising the program for the sizes it meets costs seconds at each of the first
         # calls of every new size, and gains little on programs of matrix products.
-        arrays = (numbers, positions, neighbors, offsets)
-        inputs = [torch.from_numpy(array).to(self._device) for array in arrays]
-        unoptimized = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
-        with torch.inference_mode(), unoptimized:
-            outputs = self._module(*inputs)
-        energies, forces, virials = (output.cpu().numpy() for output in outputs)
-        return energies, forces, virials
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return run_module(self._module, self._device, numbers, positions, neighbors, offsets)
 
 
 @contextmanager
