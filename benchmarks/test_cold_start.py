@@ -15,7 +15,7 @@ from ase import Atoms
 water = Atoms("OHH", [(0, 0, 0), (0.96, 0, 0), (-0.24, 0.93, 0)])
 water.calc = StudentCalculator("{student}", backend="onnx")
 water.get_potential_energy()
-assert "torch" not in sys.modules
+assert sys.modules["torch"] is None
 print(time.perf_counter() - start)
 """
 
