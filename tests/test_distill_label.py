@@ -229,14 +229,15 @@ def test_missing_structures_are_named(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "package"), [("so3lr", "so3krates_torch"), ("gfn2-xtb", "tblite")]
+    ("name", "package", "extra"),
+    [("so3lr", "so3krates_torch", "distill"), ("gfn2-xtb", "tblite", "xtb")],
 )
-def test_missing_extras_say_how_to_install_them(monkeypatch, name, package):
+def test_missing_extras_say_how_to_install_them(monkeypatch, name, package, extra):
     for loaded in list(sys.modules):
         if loaded.split(".")[0] == package:
             monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=re.escape('pip install "ase-student[distill]"')):
+    with pytest.raises(ImportError, match=re.escape(f'pip install "ase-student[{extra}]"')):
         teachers.load_teacher(name)
 
 

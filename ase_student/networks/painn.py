@@ -1,7 +1,7 @@
 """PaiNN on a neighbor matrix, with its forces and virials written out by hand.
 
-The network is PaiNN (Schütt, Unke and Gastegger, ICML 2021, arXiv:2102.03150) with three changes
-that make it smaller and faster at equal error:
+The network is PaiNN (Schütt, Unke and Gastegger, ICML 2021, arXiv:2102.03150) with three changes,
+the first two to spend less work on every pair, the third to be smooth:
 
 - the first interaction, whose senders are bare elements, has a radial function for every pair of
   element channel and feature instead of a product of an embedding and a filter, and its sums over
