@@ -6,34 +6,39 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from ase_student.distill import bundle, label, structures, subset, train
-
-#: Each step is a module with `add_arguments(parser)`, where one argument is `output`, and
-#: `run(arguments) -> str`, which returns a summary.
+#: Each step is a module of its name here with `add_arguments(parser)`, where the file to write, if
+#: it is one, is called `output`, and `run(arguments) -> str`, which returns a summary.
 STEPS = {
-    "structures": (structures, "sample structures of molecules and clusters"),
-    "label": (label, "let a teacher label structures"),
-    "train": (train, "train a student on the labels"),
-    "bundle": (bundle, "add ONNX file and model card to a trained student"),
-    "subset": (subset, "take held-out structures out of a labelled file"),
+    "structures": "sample structures of molecules and clusters",
+    "label": "let a teacher label structures",
+    "train": "train a student on the labels",
+    "bundle": "add ONNX file and model card to a trained student",
+    "subset": "take held-out structures out of a labelled file",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one step and print its summary; return 2 if what was given is wrong."""
+    try:
+        modules = {name: _module(name) for name in STEPS}
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     parser = argparse.ArgumentParser(prog="python -m ase_student.distill", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    for name, (module, text) in STEPS.items():
-        module.add_arguments(steps.add_parser(name, help=text, description=module.__doc__))
+    for name, module in modules.items():
+        module.add_arguments(steps.add_parser(name, help=STEPS[name], description=module.__doc__))
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
     arguments.command = f"{parser.prog} {shlex.join(argv)}"
     try:
         if "output" in arguments:
             check_output(arguments.output)
-        print(STEPS[arguments.step][0].run(arguments))
+        print(modules[arguments.step].run(arguments))
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -41,6 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: run the same command again.", file=sys.stderr)
         return 130
     return 0
+
+
+def _module(step: str) -> Any:
+    try:
+        return import_module(f"ase_student.distill.{step}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ase_student"):
+            raise
+        raise ImportError(
+            f'distillation needs {error.name}: pip install "ase-student[distill]"'
+        ) from error
 
 
 def check_output(path: Path) -> None:
