@@ -126,6 +126,14 @@ def test_parts_of_the_split_share_no_molecule(dataset: Path, tmp_path: Path) -> 
     assert min(counts.values()) > 0
 
 
+def test_an_element_that_is_not_trained_on_is_refused(dataset: Path, tmp_path: Path) -> None:
+    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
+    sample = training.samples["test"][0]
+    training.samples["test"][0] = dataclasses.replace(sample, numbers=sample.numbers + 1)
+    with pytest.raises(ValueError, match="the test part has He, which no molecule of the train"):
+        training._check_parts()
+
+
 def test_reference_energies_are_recovered(dataset: Path, tmp_path: Path) -> None:
     training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
     fitted = fit_reference_energies(training.samples["train"])

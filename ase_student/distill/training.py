@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 from tqdm import tqdm
 
@@ -48,6 +49,11 @@ class Training:
     folder : path
     settings : Settings
     device : torch.device
+
+    Raises
+    ------
+    ValueError
+        If a part of the split is empty or has elements that the part for training lacks.
     """
 
     def __init__(
@@ -63,9 +69,7 @@ class Training:
         self.cutoff = Architecture((1,)).cutoff
         self.samples: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
         self.provenance = [self._read(path) for path in datasets]
-        for split, samples in self.samples.items():
-            if not samples:
-                raise ValueError(f"the data hold no molecules of the {split} split.")
+        self._check_parts()
         references = fit_reference_energies(self.samples["train"])
         shape = Architecture(elements=tuple(sorted(references)), **SHAPES[name])
         torch.manual_seed(settings.seed)
@@ -76,6 +80,21 @@ class Training:
         self.step, self.epoch, self.seconds = 0, 0, 0.0
         self.best = float("inf")
         self.steps_per_epoch = -(-len(self.samples["train"]) // settings.batch_size)
+
+    def _check_parts(self) -> None:
+        """Raise ValueError if a part is empty or has elements that are not trained on."""
+        known: set[int] = set()
+        for part, samples in self.samples.items():
+            if not samples:
+                raise ValueError(f"the data hold no molecules of the {part} part.")
+            elements = {int(z) for sample in samples for z in np.unique(sample.numbers)}
+            known = known or elements
+            if elements - known:
+                symbol = chemical_symbols[min(elements - known)]
+                raise ValueError(
+                    f"the {part} part has {symbol}, which no molecule of the train part has; "
+                    "label more molecules with it, or split by another --seed."
+                )
 
     def _read(self, path: Path) -> dict[str, Any]:
         """Add a file's samples to the splits and return what is to be known of the file."""
