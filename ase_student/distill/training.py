@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -102,21 +102,22 @@ class Training:
             molecules = dataset.read_structures().molecules
             if molecules is None:
                 raise ValueError(f"{path}: no structures/molecules, by which data are split.")
-            rows: dict[str, list[int]] = defaultdict(list)
-            for row, index in enumerate(dataset.read_labels().structure_indices):
-                rows[split_of(molecules[index], seed=self.settings.seed)].append(row)
-            for split, indices in rows.items():
-                self.samples[split] += read_samples(dataset, indices, self.cutoff)
+            indices = dataset.read_labels().structure_indices
+            samples = read_samples(dataset, range(len(indices)), self.cutoff)
             metadata = dataset.metadata
+        counts: Counter[str] = Counter()
+        for index, sample in zip(indices, samples, strict=True):
+            part = split_of(molecules[index], seed=self.settings.seed)
+            self.samples[part].append(sample)
+            counts[part] += 1
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        counts = {split: len(indices) for split, indices in rows.items()}
         kept = {key: metadata[key] for key in _KEPT if key in metadata}
         sampling = metadata.get("structures_metadata", {}).get("sampling")
         return {
             "sha256": digest,
             "teacher": metadata.get("teacher"),
-            "structures": counts,
+            "structures": dict(counts),
             "sampling": sampling,
             **kept,
         }

@@ -230,22 +230,19 @@ def check_opened(backend: Backend, file: str) -> None:
 
 def evaluate(backend: Backend, atoms: Atoms) -> Results:
     """Return a backend's energies, forces and virials of a structure."""
-    matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, backend.info.cutoff)
-    return backend.evaluate(
-        atoms.numbers.astype(np.int64),
-        atoms.positions,
-        matrix.neighbors,
-        matrix.offsets(atoms.cell.array),
-    )
+    neighbors, offsets = _neighbors(atoms, backend.info.cutoff)
+    return backend.evaluate(atoms.numbers.astype(np.int64), atoms.positions, neighbors, offsets)
+
+
+def _neighbors(atoms: Atoms, cutoff: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
+    return matrix.neighbors, matrix.offsets(atoms.cell.array)
 
 
 def _evaluate_together(backend: Backend, structures: list[Atoms]) -> list[Results]:
     """Return the results of structures that are evaluated in one call, with more padding."""
     cutoff = backend.info.cutoff
-    parts = []
-    for atoms in structures:
-        matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-        parts.append((matrix.neighbors, matrix.offsets(atoms.cell.array)))
+    parts = [_neighbors(atoms, cutoff) for atoms in structures]
     widest = max(neighbors.shape[1] for neighbors, _ in parts) + 3
     padding = (np.zeros((1, widest), dtype=np.int64), np.full((1, widest, 3), 2.0 * cutoff))
     # One more atom, which sees nothing, makes every row as wide as its own.
