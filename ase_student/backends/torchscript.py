@@ -5,6 +5,7 @@ in this file, and its deprecation warnings are silenced here and only here.
 """
 
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,7 @@ class TorchScriptBackend:
         """Load an exported file."""
         set_threads(threads)
         target = torch_device(device)
+        _check_archive(path)
         extra = {METADATA_KEY: ""}
         try:
             with _deprecation_silenced():
@@ -105,6 +107,18 @@ class TorchScriptBackend:
         # calls of every new size, and gains little on programs of matrix products.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return run_module(self._module, self._device, numbers, positions, neighbors, offsets)
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ValueError if a checksum in a file is wrong; torch does not look at them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    # A damaged archive can make zipfile and zlib raise nearly anything.
+    except Exception as error:
+        raise ValueError(f"'{path}' is damaged: {error}") from error
+    if damaged is not None:
+        raise ValueError(f"'{path}' is damaged: the checksum of '{damaged}' in it is wrong.")
 
 
 @contextmanager
