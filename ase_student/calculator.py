@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
+from ase_student.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
 from ase_student.student import available_students
@@ -47,6 +48,11 @@ class StudentCalculator(Calculator):
     threads : int, optional
         CPU threads of the backend; by default the backend's own choice. In torch backends this
         sets the number for the whole process.
+    guard : str
+        What to do with a frame outside of what training saw: with two atoms closer than their
+        elements ever were, more or fewer neighbors than any atom of an element had, or a larger
+        force. 'warn' says so once for each of these kinds, 'raise' raises each time, 'off' does
+        not look. 'auto' is 'warn' for students that carry what training saw, and 'off' for others.
 
     Attributes
     ----------
@@ -56,11 +62,14 @@ class StudentCalculator(Calculator):
         Elements that the student knows.
     neighbor_list : NeighborList
         With the counters ``n_updates`` and ``n_rebuilds``.
+    guard : str
+        'warn', 'raise' or 'off'.
 
     Raises
     ------
     ValueError
-        If an argument is unknown, or the file is damaged or of another kind.
+        If an argument is unknown, the file is damaged or of another kind, or a guard is asked for
+        that has nothing to compare with.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -70,7 +79,10 @@ class StudentCalculator(Calculator):
     -----
     Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. Atoms
     that the student was not trained on raise ``InputError``, as do positions that are not finite,
-    two atoms on one spot and periodic axes without a cell vector.
+    two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
+    :class:`ase_student.guard.OutsideTrainingWarning`, its errors, which leave no results, of
+    :class:`ase_student.guard.OutsideTrainingError`. No word from it does not mean that all is
+    well: it sees neither charges nor radicals.
 
     Examples
     --------
@@ -93,13 +105,18 @@ class StudentCalculator(Calculator):
         dtype: str = "float32",
         skin: float = 0.5,
         threads: int | None = None,
+        guard: str = "auto",
     ):
         super().__init__()
+        if guard not in GUARDS:
+            choices = ", ".join(f"'{choice}'" for choice in GUARDS)
+            raise ValueError(f"unknown guard '{guard}'; available: {choices}.")
         # A copy in another process may have another working folder.
         path = model if model in available_students() else Path(model).absolute()
-        self._arguments = (path, backend, device, dtype, skin, threads)
+        self._arguments = (path, backend, device, dtype, skin, threads, guard)
         self._backend: Backend = open_backend(model, backend, device, dtype, threads)
         self.neighbor_list = NeighborList(self.info.cutoff, skin)
+        self._guard: Guard | None = open_guard(guard, self.info, skin)
         self.allowed_atomic_numbers = list(self.info.elements)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
         self._known[self.allowed_atomic_numbers] = True
@@ -123,6 +140,11 @@ class StudentCalculator(Calculator):
     def device(self) -> str:
         """Device in use."""
         return self._backend.device
+
+    @property
+    def guard(self) -> str:
+        """What is done with frames outside of what training saw."""
+        return "off" if self._guard is None else self._guard.action
 
     # ASE copies the whole Atoms object at every step to know later what has changed. Keeping the
     # four arrays that matter takes a tenth of the time; the object is made when asked for.
@@ -162,6 +184,8 @@ class StudentCalculator(Calculator):
         ------
         InputError
             If the student cannot say anything sensible about the structure.
+        OutsideTrainingError
+            If it lies outside of what training saw, and the guard is to raise.
         """
         self.results = {}
         if atoms is not None:
@@ -172,13 +196,20 @@ class StudentCalculator(Calculator):
         if self._state is None:
             raise InputError("no structure was given; pass atoms.")
         _, positions, cell, pbc = self._state
+        n_rebuilds = self.neighbor_list.n_rebuilds
         try:
             neighbors, offsets = self.neighbor_list.update(positions, cell, pbc, self._numbers)
         except ValueError as error:
             self._state = None
             raise InputError(str(error)) from error
+        if self._guard is not None:
+            rebuilt = self.neighbor_list.n_rebuilds > n_rebuilds
+            self._guard.check(self._numbers, positions, neighbors, offsets, rebuilt)
         outputs = self._backend.evaluate(self._numbers, positions, neighbors, offsets)
-        self.results = _results(*outputs, cell)
+        results = _results(*outputs, cell)
+        if self._guard is not None:
+            self._guard.check_forces(self._numbers, results["forces"])
+        self.results = results
 
     def calculate_many(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
         """Compute all properties of many structures, of any sizes, at once.
@@ -199,6 +230,8 @@ class StudentCalculator(Calculator):
         ------
         InputError
             If one of the structures cannot be computed; the message says which.
+        OutsideTrainingError
+            If one of them lies outside of what training saw, and the guard is to raise; likewise.
         """
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
         # Structures with equally many neighbors share calls, so that little padding is computed.
@@ -215,7 +248,9 @@ class StudentCalculator(Calculator):
                 stop += 1
             indices = order[start:stop]
             group = self._evaluate_group(
-                [structures[index] for index in indices], [parts[index] for index in indices]
+                indices,
+                [structures[index] for index in indices],
+                [parts[index] for index in indices],
             )
             for index, result in zip(indices, group, strict=True):
                 results[index] = result
@@ -233,6 +268,7 @@ class StudentCalculator(Calculator):
 
     def _evaluate_group(
         self,
+        indices: Sequence[int],
         structures: Sequence[Atoms],
         parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float64]]],
     ) -> list[dict[str, Any]]:
@@ -240,13 +276,19 @@ class StudentCalculator(Calculator):
         neighbors, offsets = concatenate(parts, self.info.cutoff)
         numbers = np.concatenate([atoms.numbers for atoms in structures]).astype(np.int64)
         positions = np.concatenate([atoms.positions for atoms in structures])
+        ends = np.cumsum([len(atoms) for atoms in structures]).tolist()
+        if self._guard is not None:
+            self._guard.check_many(indices, ends, numbers, positions, neighbors, offsets)
         outputs = self._backend.evaluate(numbers, positions, neighbors, offsets)
-        ends = np.cumsum([len(atoms) for atoms in structures])
         split = zip(*(np.split(output, ends[:-1]) for output in outputs), strict=True)
-        return [
+        results = [
             _results(energies, forces, virials, atoms.cell.array)
             for (energies, forces, virials), atoms in zip(split, structures, strict=True)
         ]
+        if self._guard is not None:
+            forces = np.concatenate([result["forces"] for result in results])
+            self._guard.check_many_forces(indices, ends, numbers, forces)
+        return results
 
     def _check_elements(self, numbers: NDArray[np.integer]) -> None:
         if len(numbers) == 0:

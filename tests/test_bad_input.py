@@ -111,7 +111,7 @@ def test_many_foreign_atoms_make_a_short_message(calc):
 
 @pytest.mark.parametrize("distance", [0.0, 1e-300])
 def test_atoms_that_meet_within_the_skin_are_refused(distance):
-    calc = StudentCalculator("tiny", device="cpu", skin=3.0)
+    calc = StudentCalculator("tiny", device="cpu", skin=3.0, guard="off")
     atoms = Atoms("HH", [[0.0, 0.0, 0.0], [0.0, 0.0, 0.7]], calculator=calc)
     atoms.get_forces()
     atoms.positions[1, 2] = distance

@@ -24,7 +24,7 @@ def describe(student: Student, name: str, dtype: str) -> dict[str, Any]:
         Precision of the network in the file.
     """
     described = student.header()
-    for key in ("teacher", "metrics"):
+    for key in ("teacher", "metrics", "seen"):
         if key in student.metadata:
             described[key] = student.metadata[key]
     return {
