@@ -18,6 +18,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ase_student.dataset_checks import ATOMIC_ENERGIES_TOLERANCE as ATOMIC_ENERGIES_TOLERANCE
 from ase_student.dataset_checks import check, import_h5py, open_hdf5
 from ase_student.files import replaced_when_complete
 
@@ -109,6 +110,9 @@ class Labels:
         Voigt order xx, yy, zz, yz, xz, xy; positive in tension.
     stress_mask : (n,) bool, or None
         Which rows of ``stress`` are real.
+    atomic_energies : (n_atoms,) float64, eV, or None
+        Parts of the energy that belong to the atoms, rows as those of the forces; NaN for all
+        atoms of a structure where the teacher gave none.
     """
 
     structure_indices: NDArray[np.int64]
@@ -117,9 +121,31 @@ class Labels:
     forces: NDArray[np.float32]
     stress: NDArray[np.float64] | None = None
     stress_mask: NDArray[np.bool_] | None = None
+    atomic_energies: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.structure_indices)
+
+    @property
+    def n_atomic_energies(self) -> int:
+        """Number of labels that have atomic energies."""
+        if self.atomic_energies is None:
+            return 0
+        return int(np.isfinite(self.atomic_energies[self.splits[:-1]]).sum())
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Labels:
+        """Return the labels of these rows, in this order, for the structures they were for."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        atoms, splits = _rows_of(self.splits, chosen)
+        return Labels(
+            structure_indices=self.structure_indices[chosen],
+            energies=self.energies[chosen],
+            splits=splits,
+            forces=self.forces[atoms],
+            stress=None if self.stress is None else self.stress[chosen],
+            stress_mask=None if self.stress_mask is None else self.stress_mask[chosen],
+            atomic_energies=None if self.atomic_energies is None else self.atomic_energies[atoms],
+        )
 
 
 def _rows_of(
@@ -199,6 +225,8 @@ def _write_labels(group: Any, labels: Labels) -> None:
     _write_column(group, "forces", labels.forces.astype(np.float32))
     _write_column(group, "forces_splits", labels.splits.astype(np.int64))
     _write_column(group, "structure_indices", labels.structure_indices.astype(np.int64))
+    if labels.atomic_energies is not None:
+        _write_column(group, "atomic_energies", labels.atomic_energies.astype(np.float64))
     if labels.stress is not None:
         _write_column(group, "stress", labels.stress.astype(np.float64))
         mask = np.ones(len(labels), bool) if labels.stress_mask is None else labels.stress_mask
@@ -297,7 +325,7 @@ class Dataset:
         return self.read_structures(index, index + 1).atoms(0)
 
     def labels(self, index: int) -> dict[str, Any] | None:
-        """Return energy, forces and, if there is one, stress of structure `index`.
+        """Return energy, forces and, if there are any, stress and energies of structure `index`.
 
         None if the teacher gave no label for it.
         """
@@ -308,6 +336,8 @@ class Dataset:
         result: dict[str, Any] = {"energy": float(labels.energies[0]), "forces": labels.forces}
         if labels.stress is not None and (labels.stress_mask is None or labels.stress_mask[0]):
             result["stress"] = labels.stress[0]
+        if labels.atomic_energies is not None and labels.n_atomic_energies:
+            result["energies"] = labels.atomic_energies
         return result
 
     def read_structures(self, start: int = 0, stop: int | None = None) -> Structures:
@@ -338,13 +368,15 @@ class Dataset:
             return Labels(none, none.astype(float), one, np.zeros((0, 3), np.float32))
         group = self._file["labels"]
         splits = group["forces_splits"][start : stop + 1]
+        atoms = slice(splits[0], splits[-1])
         return Labels(
             structure_indices=group["structure_indices"][start:stop],
             energies=group["energy"][start:stop],
             splits=splits - splits[0],
-            forces=group["forces"][splits[0] : splits[-1]],
+            forces=group["forces"][atoms],
             stress=group["stress"][start:stop] if "stress" in group else None,
             stress_mask=group["stress_mask"][start:stop] if "stress_mask" in group else None,
+            atomic_energies=group["atomic_energies"][atoms] if "atomic_energies" in group else None,
         )
 
 

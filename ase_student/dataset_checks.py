@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,10 @@ from numpy.typing import NDArray
 
 #: Rows of a large column that are read at once.
 BLOCK_ROWS = 1_000_000
+
+#: By how much atomic energies may miss the energy of their structure, eV per atom. Single
+#: precision stays far below, and a contribution that was forgotten far above.
+ATOMIC_ENERGIES_TOLERANCE = 1e-4
 
 #: Column: shape after the first axis, kinds of dtype allowed, whether it may be missing.
 STRUCTURE_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
@@ -31,6 +36,11 @@ LABEL_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "structure_indices": ((), "iu", False),
     "stress": ((6,), "f", True),
     "stress_mask": ((), "b", True),
+    "atomic_energies": ((), "f", True),
+}
+FAILURE_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
+    "structure_indices": ((), "iu", False),
+    "reasons": ((), "OS", False),
 }
 KINDS = {"iu": "integers", "f": "floats", "b": "booleans", "OS": "strings"}
 
@@ -51,6 +61,9 @@ def open_hdf5(path: Path, name: str) -> Any:
         raise FileNotFoundError(f"no data set at '{path}'.")
     try:
         return h5py.File(path, "r")
+    except (PermissionError, BlockingIOError) as error:
+        # Somebody else is writing it, or it is not ours to read.
+        raise type(error)(f"{name}: cannot be opened: {error}.") from None
     except OSError:
         raise ValueError(f"{name}: not an HDF5 file, or cut short.") from None
 
@@ -64,7 +77,12 @@ def check(file: Any, name: str) -> None:
         if "labels" in file:
             _check_columns(file, name, "labels", LABEL_COLUMNS)
             _check_labels(file, name, splits)
-    except (OSError, RuntimeError) as error:
+        if "failures" in file:
+            _check_columns(file, name, "failures", FAILURE_COLUMNS)
+            _check_failures(file, name, len(splits) - 1)
+        if "metadata" in file:
+            dict(file["metadata"].attrs)
+    except (OSError, RuntimeError, KeyError) as error:
         # h5py raises these when the bytes of a column are missing or damaged.
         raise ValueError(f"{name}: cannot be read, it is damaged or cut short ({error}).") from None
 
@@ -81,7 +99,10 @@ def _check_columns(
             continue
         if not isinstance(data, h5py.Dataset):
             raise ValueError(f"{name}: has no dataset '{group}/{column}'.")
-        if data.ndim == 0 or data.shape[1:] != shape or data.dtype.kind not in kinds:
+        # An empty dataspace has no shape, and variable length need not mean text.
+        is_text = data.dtype.kind != "O" or h5py.check_string_dtype(data.dtype) is not None
+        fits = bool(data.shape) and data.shape[1:] == shape and data.dtype.kind in kinds
+        if not fits or not is_text:
             expected = ("rows", *map(str, shape))
             raise ValueError(
                 f"{name}: {group}/{column} has shape {data.shape} and type {data.dtype}; "
@@ -91,15 +112,16 @@ def _check_columns(
 
 def _check_splits(file: Any, name: str, path: str, column: str) -> NDArray[np.int64]:
     """Check that `path` cuts the rows of `column` into pieces that are not empty."""
+    group = path.split("/")[0]
     splits: NDArray[np.int64] = file[path][:].astype(np.int64)
     if len(splits) == 0 or splits[0] != 0:
         raise ValueError(f"{name}: {path} must begin with 0.")
     bad = np.flatnonzero(np.diff(splits) <= 0)
     if len(bad):
         i = int(bad[0])
+        what = "label" if group == "labels" else "structure"
         sizes = f"it goes from {splits[i]} to {splits[i + 1]}"
-        raise ValueError(f"{name}: {path} gives structure {i} no atoms, {sizes}.")
-    group = path.split("/")[0]
+        raise ValueError(f"{name}: {path} gives {what} {i} no atoms, {sizes}.")
     _check_rows(file, name, f"{group}/{column}", int(splits[-1]), f"{path} ends at {splits[-1]}")
     return splits
 
@@ -123,6 +145,54 @@ def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:
 
     said = "is not an atomic number from 1 to 118"
     _check_values(file, name, "structures/atomic_numbers", splits, known, said)
+    _check_cells(file, name, n)
+    for column in ("sources", "molecules"):
+        _check_text(file, name, f"structures/{column}")
+
+
+def _check_cells(file: Any, name: str, n: int) -> None:
+    """Check that the vectors of periodic axes span a cell."""
+    for start in range(0, n, BLOCK_ROWS):
+        pbc = file["structures/pbc"][start : start + BLOCK_ROWS]
+        cells = file["structures/cells"][start : start + BLOCK_ROWS] * pbc[:, :, None]
+        flat = np.flatnonzero(np.linalg.matrix_rank(cells) < pbc.sum(axis=1))
+        if len(flat):
+            i = int(flat[0]) + start
+            axes = ", ".join(np.array(["x", "y", "z"])[pbc[flat[0]]])
+            said = f"does not span a cell, though structures/pbc says that {axes} are periodic"
+            raise ValueError(f"{name}: structures/cells[{i}] (structure {i}) {said}.")
+
+
+def _check_text(file: Any, name: str, path: str) -> None:
+    """Check that an optional column of strings is UTF-8."""
+    for start in range(0, len(file[path]) if path in file else 0, BLOCK_ROWS):
+        for i, text in enumerate(file[path][start : start + BLOCK_ROWS], start):
+            try:
+                text.decode("utf-8")
+            except UnicodeDecodeError:
+                raise ValueError(f"{name}: {path}[{i}] is not UTF-8.") from None
+
+
+def _check_indices(file: Any, name: str, path: str, n_structures: int) -> NDArray[np.int64]:
+    """Check that a column names structures, none of them twice."""
+    indices: NDArray[np.int64] = file[path][:].astype(np.int64)
+    outside = np.flatnonzero((indices < 0) | (indices >= n_structures))
+    if len(outside):
+        i = int(outside[0])
+        said = f"structure {indices[i]}, but there are {n_structures} structures"
+        raise ValueError(f"{name}: {path}[{i}] names {said}.")
+    _, first = np.unique(indices, return_index=True)
+    if len(first) != len(indices):
+        i = int(np.setdiff1d(np.arange(len(indices)), first)[0])
+        raise ValueError(f"{name}: {path}[{i}] names structure {indices[i]} a second time.")
+    return indices
+
+
+def _check_failures(file: Any, name: str, n_structures: int) -> None:
+    indices = _check_indices(file, name, "failures/structure_indices", n_structures)
+    said = f"there are {len(indices)} failures"
+    _check_rows(file, name, "failures/reasons", len(indices), said)
+    _check_text(file, name, "failures/reasons")
 
 
 def _check_labels(file: Any, name: str, structure_splits: NDArray[np.int64]) -> None:
@@ -130,18 +200,7 @@ def _check_labels(file: Any, name: str, structure_splits: NDArray[np.int64]) -> 
     n = len(splits) - 1
     for column in ("energy", "structure_indices", "stress", "stress_mask"):
         _check_rows(file, name, f"labels/{column}", n, f"there are {n} labels")
-    indices = file["labels/structure_indices"][:].astype(np.int64)
-    n_structures = len(structure_splits) - 1
-    outside = np.flatnonzero((indices < 0) | (indices >= n_structures))
-    if len(outside):
-        i = int(outside[0])
-        said = f"structure {indices[i]}, but there are {n_structures} structures"
-        raise ValueError(f"{name}: labels/structure_indices[{i}] names {said}.")
-    _, first = np.unique(indices, return_index=True)
-    if len(first) != n:
-        i = int(np.setdiff1d(np.arange(n), first)[0])
-        said = f"names structure {indices[i]} a second time"
-        raise ValueError(f"{name}: labels/structure_indices[{i}] {said}.")
+    indices = _check_indices(file, name, "labels/structure_indices", len(structure_splits) - 1)
     differs = np.flatnonzero(np.diff(splits) != np.diff(structure_splits)[indices])
     if len(differs):
         i = int(differs[0])
@@ -150,8 +209,49 @@ def _check_labels(file: Any, name: str, structure_splits: NDArray[np.int64]) -> 
         raise ValueError(f"{name}: labels/forces_splits gives label {i} {said}.")
     _check_finite(file, name, "labels/energy", np.arange(n + 1))
     _check_finite(file, name, "labels/forces", splits)
-    if "labels/stress" in file and "labels/stress_mask" not in file:
+    _check_stress(file, name, n)
+    end = f"labels/forces_splits ends at {splits[-1]}"
+    _check_rows(file, name, "labels/atomic_energies", int(splits[-1]), end)
+    if "labels/atomic_energies" in file:
+        _check_atomic_energies(file, name, splits)
+
+
+def _check_stress(file: Any, name: str, n: int) -> None:
+    """Check the rows of the stress that are said to be real."""
+    if "labels/stress" not in file:
+        return
+    if "labels/stress_mask" not in file:
         _check_finite(file, name, "labels/stress", np.arange(n + 1))
+        return
+    for start in range(0, n, BLOCK_ROWS):
+        stress = file["labels/stress"][start : start + BLOCK_ROWS]
+        real = file["labels/stress_mask"][start : start + BLOCK_ROWS]
+        bad = np.argwhere(real[:, None] & ~np.isfinite(stress))
+        if len(bad):
+            row, axis = bad[0].tolist()
+            said = f"= {stress[row, axis]} (label {start + row}) is not finite"
+            raise ValueError(f"{name}: labels/stress[{start + row}, {axis}] {said}.")
+
+
+def _check_atomic_energies(file: Any, name: str, splits: NDArray[np.int64]) -> None:
+    """Check that atomic energies add up to the energy, or are NaN for a whole structure."""
+    path, sizes = "labels/atomic_energies", np.diff(splits)
+    # At least one label at a time, however many atoms it has.
+    firsts = np.searchsorted(splits, np.arange(0, splits[-1], BLOCK_ROWS), side="right") - 1
+    for first, last in pairwise([*np.unique(firsts).tolist(), len(sizes)]):
+        values = file[path][splits[first] : splits[last]].astype(np.float64)
+        starts = splits[first:last] - splits[first]
+        n_none = np.add.reduceat(np.isnan(values), starts, dtype=np.int64)
+        sums = np.add.reduceat(values, starts)
+        missed = np.abs(sums - file["labels/energy"][first:last])
+        limits = ATOMIC_ENERGIES_TOLERANCE * sizes[first:last]
+        bad = np.flatnonzero((n_none != sizes[first:last]) & ~(missed <= limits))
+        if len(bad):
+            i = int(bad[0])
+            label, energy = first + i, file["labels/energy"][first + i]
+            said = f"add up to {sums[i]:.10g} eV but its energy is {energy:.10g} eV"
+            rows = f"{splits[label]}:{splits[label + 1]}"
+            raise ValueError(f"{name}: {path}[{rows}] of label {label} {said}.")
 
 
 def _check_finite(file: Any, name: str, path: str, splits: NDArray[np.int64]) -> None:

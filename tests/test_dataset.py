@@ -10,7 +10,10 @@ import sys
 import numpy as np
 import pytest
 from ase import Atoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ase_student import dataset_checks
 from ase_student.dataset import Dataset, Labels, Structures, write_dataset
 
 h5py = pytest.importorskip("h5py")
@@ -37,6 +40,7 @@ def two_labels() -> Labels:
         forces=rng.normal(size=(5, 3)).astype(np.float32),
         stress=np.array([[1.0, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0]]),
         stress_mask=np.array([True, False]),
+        atomic_energies=np.array([-1000.0, -1000.123456789, np.nan, np.nan, np.nan]),
     )
 
 
@@ -63,9 +67,10 @@ def test_what_is_written_is_read(path):
         assert second["energy"] == -2000.123456789
         np.testing.assert_array_equal(second["forces"], labels.forces[:2])
         np.testing.assert_array_equal(second["stress"], [1, 2, 3, 4, 5, 6])
+        np.testing.assert_array_equal(second["energies"], [-1000.0, -1000.123456789])
         first = dataset.labels(0)
         assert first is not None
-        assert "stress" not in first
+        assert first.keys() == {"energy", "forces"}
         with pytest.raises(IndexError):
             dataset.atoms(3)
 
@@ -80,6 +85,7 @@ def test_columns_are_read_in_slices(path):
         assert labels.structure_indices.tolist() == [0]
         assert labels.splits.tolist() == [0, 3]
         np.testing.assert_array_equal(labels.forces, two_labels().forces[2:])
+        assert (labels.atomic_energies.shape, labels.n_atomic_energies) == ((3,), 0)
         assert len(dataset.read_structures(2, 1)) == 0
         assert len(dataset.read_labels(5, 9)) == 0
 
@@ -90,6 +96,20 @@ def test_taken_structures_keep_the_order_asked_for():
     assert taken.atoms(0) == three_structures().atoms(2)
     assert taken.atoms(1) == three_structures().atoms(0)
     assert len(three_structures().take([])) == 0
+
+
+def test_taken_labels_keep_the_order_asked_for():
+    labels = two_labels()
+    taken = labels.take([1, 0])
+    assert taken.structure_indices.tolist() == [0, 2]
+    assert taken.energies.tolist() == [-1.5, -2000.123456789]
+    assert taken.splits.tolist() == [0, 3, 5]
+    np.testing.assert_array_equal(taken.forces, np.roll(labels.forces, 3, axis=0))
+    np.testing.assert_array_equal(taken.stress, labels.stress[::-1])
+    np.testing.assert_array_equal(taken.stress_mask, [False, True])
+    np.testing.assert_array_equal(taken.atomic_energies, np.roll(labels.atomic_energies, 3))
+    assert taken.n_atomic_energies == labels.n_atomic_energies == 1
+    assert len(labels.take([])) == 0
 
 
 def test_the_layout_is_the_documented_one(path):
@@ -106,6 +126,7 @@ def test_the_layout_is_the_documented_one(path):
         }
         found = {name: str(data.dtype) for name, data in file["labels"].items()}
         assert found == {
+            "atomic_energies": "float64",
             "energy": "float64",
             "forces": "float32",
             "forces_splits": "int64",
@@ -119,10 +140,11 @@ def test_optional_columns_may_be_missing(path):
     with h5py.File(path, "a") as file:
         for name in ("structures/sources", "structures/molecules", "failures", "metadata"):
             del file[name]
-        del file["labels/stress"], file["labels/stress_mask"]
+        del file["labels/stress"], file["labels/stress_mask"], file["labels/atomic_energies"]
     with Dataset(path) as dataset:
         assert dataset.read_structures().sources is None
         assert dataset.read_labels().stress is None
+        assert dataset.read_labels().atomic_energies is None
         assert dataset.metadata == {}
         assert dataset.failures == {}
 
@@ -148,6 +170,19 @@ def edited(name, change):
 def deleted(name):
     def edit(file):
         del file[name]
+
+    return edit
+
+
+def replaced(name, shape, dtype):
+    """Return an edit that puts a column of zeros in the place of what was there."""
+
+    def edit(file):
+        del file[name]
+        if shape is None:
+            file[name] = h5py.Empty(dtype)
+        else:
+            file.create_dataset(name, shape, dtype)
 
     return edit
 
@@ -223,6 +258,73 @@ BROKEN = {
         edited("labels/energy", lambda x: x[:1]),
         "labels/energy has 1 rows but there are 2 labels",
     ),
+    "atomic energies": (
+        edited("labels/atomic_energies", lambda x: x[:4]),
+        "labels/atomic_energies has 4 rows but labels/forces_splits ends at 5",
+    ),
+    "other sum": (
+        edited("labels/atomic_energies", with_value(1, -1000.0)),
+        "labels/atomic_energies[0:2] of label 0 add up to -2000 eV but its energy is -2000.123457",
+    ),
+    "half of the atoms": (
+        edited("labels/atomic_energies", with_value(3, -1.5)),
+        "labels/atomic_energies[2:5] of label 1 add up to nan eV but its energy is -1.5 eV",
+    ),
+    "stress": (
+        edited("labels/stress", with_value((0, 4), np.nan)),
+        "labels/stress[0, 4] = nan (label 0) is not finite",
+    ),
+    "flat cell": (
+        edited("structures/cells", with_value((2, 1), (18, 0, 0))),
+        "structures/cells[2] (structure 2) does not span a cell, though structures/pbc says that "
+        "x, y are periodic",
+    ),
+    "no cell": (
+        edited("structures/cells", with_value(1, 0)),
+        "structures/cells[1] (structure 1) does not span a cell",
+    ),
+    "numbers as sources": (
+        edited("structures/sources", lambda x: np.arange(3)),
+        "structures/sources has shape (3,) and type int64; it must be (rows) strings",
+    ),
+    "lists as sources": (
+        replaced("structures/sources", (3,), h5py.vlen_dtype(np.int64)),
+        "structures/sources has shape (3,) and type object; it must be (rows) strings",
+    ),
+    "a scalar": (
+        replaced("structures/positions", (), np.float64),
+        "structures/positions has shape () and type float64",
+    ),
+    "nothing": (
+        replaced("structures/positions", None, np.float64),
+        "structures/positions has shape None and type float64",
+    ),
+    "a group": (
+        lambda file: (deleted("structures/pbc")(file), file.create_group("structures/pbc")),
+        "has no dataset 'structures/pbc'",
+    ),
+    "a dataset": (replaced("labels", (3,), np.float64), "has no group 'labels'"),
+    "no text": (
+        edited("structures/molecules", lambda x: np.array([b"O", b"\xff", b"C"])),
+        "structures/molecules[1] is not UTF-8",
+    ),
+    "empty splits": (
+        edited("structures/atomic_numbers_splits", lambda x: x[:0]),
+        "structures/atomic_numbers_splits must begin with 0",
+    ),
+    "descending": (
+        edited("labels/forces_splits", with_value(1, 6)),
+        "labels/forces_splits gives label 1 no atoms, it goes from 6 to 5",
+    ),
+    "failure": (
+        edited("failures/structure_indices", with_value(0, -1)),
+        "failures/structure_indices[0] names structure -1, but there are 3 structures",
+    ),
+    "reasons": (
+        edited("failures/reasons", lambda x: np.array([b"a", b"b"])),
+        "failures/reasons has 2 rows but there are 1 failures",
+    ),
+    "no reasons": (deleted("failures/reasons"), "has no dataset 'failures/reasons'"),
     "forces": (
         edited("labels/forces", lambda x: x[:4]),
         "labels/forces has 4 rows but labels/forces_splits ends at 5",
@@ -239,6 +341,15 @@ def test_a_broken_file_is_named_with_dataset_and_index(path, case):
         Dataset(path)
     assert str(caught.value).startswith("data.h5: ")
     assert "\n" not in str(caught.value)
+
+
+def test_columns_are_checked_in_blocks_of_any_size(path, monkeypatch):
+    monkeypatch.setattr(dataset_checks, "BLOCK_ROWS", 1)
+    Dataset(path).close()
+    with h5py.File(path, "a") as file:
+        edited("labels/atomic_energies", with_value(slice(2, 5), -1.0))(file)
+    with pytest.raises(ValueError, match=re.escape("atomic_energies[2:5] of label 1 add up to -3")):
+        Dataset(path)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.98])
@@ -258,6 +369,34 @@ def test_flipped_bytes_are_noticed(path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"data\.h5: cannot be read, it is damaged"):
         Dataset(path)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_damaged_bytes_never_get_past_one_sentence(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.h5"
+    write_dataset(path, three_structures(), two_labels(), {"seed": 3}, {1: "no such element"})
+    damaged = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    said = "damaged.h5: nothing"
+    try:
+        with Dataset(path) as dataset:
+            dataset.read_structures()
+            dataset.read_labels()
+            assert len(dataset.metadata) + len(dataset.failures) <= 2
+    except ValueError as error:
+        said = str(error)
+    assert re.fullmatch(r"damaged\.h5: [^\n]+", said)
+
+
+def test_a_file_that_is_being_written_is_not_called_damaged(path):
+    fcntl = pytest.importorskip("fcntl")
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError, match=r"data\.h5: cannot be opened: "):
+            Dataset(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

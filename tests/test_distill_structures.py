@@ -10,11 +10,13 @@ from ase import units
 from ase.data import vdw_alvarez
 
 from ase_student.dataset import Dataset, Structures
-from ase_student.distill import molecules, sampling
+from ase_student.distill import mmff, molecules, sampler, sampling
 from ase_student.distill.__main__ import main
+from ase_student.distill.mmff import sample_molecule
 from ase_student.distill.molecules import UnsuitableError
+from ase_student.distill.plan import Settings
 from ase_student.distill.split import split_of
-from ase_student.distill.structures import Settings, make_structures, sample_molecule
+from ase_student.distill.structures import choose_jobs, make_structures
 
 pytest.importorskip("rdkit")
 pytest.importorskip("h5py")
@@ -105,11 +107,49 @@ def test_rotations_are_proper():
         assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-12)
 
 
+def test_each_atom_may_have_its_own_temperature():
+    stiffness = 20.0
+    numbers = np.array([6] * 1000)
+    temperatures = np.repeat([300.0, 900.0], 500)[:, None]
+    steps = sampling.langevin(
+        numbers,
+        np.zeros((1000, 3)),
+        lambda x: -stiffness * x,
+        temperatures,
+        np.random.default_rng(0),
+    )
+    squares = [(sampling.after(steps, 20) ** 2).mean(axis=1) for _ in range(80)][20:]
+    got = stiffness * np.mean(squares, axis=0) / units.kB
+    assert got[:500].mean() == pytest.approx(300.0, rel=2e-2)
+    assert got[500:].mean() == pytest.approx(900.0, rel=2e-2)
+
+
 def test_clashes_are_seen():
     numbers = np.array([6, 6])
     assert sampling.clashes(numbers, np.array([[0, 0, 0], [0, 0, 0.9]]))
     assert not sampling.clashes(numbers, np.array([[0, 0, 0], [0, 0, 1.0]]))
     assert not sampling.clashes(numbers[:1], np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(("length", "clash"), [(0.9, True), (1.0, False)])
+def test_clashes_with_images_are_seen(length, clash):
+    cell, pbc = np.diag([length, 5.0, 5.0]), np.array([True, False, False])
+    assert sampling.clashes(np.array([6]), np.zeros((1, 3)), cell, pbc) == clash
+    assert not sampling.clashes(np.array([6]), np.zeros((1, 3)), cell, ~pbc)
+
+
+def test_a_broken_bond_is_seen():
+    numbers = np.array([6, 6, 1])
+    before = np.array([[0, 0, 0], [1.5, 0, 0], [6.0, 0, 0]])
+    assert not sampling.came_apart(numbers, before, before * 1.2)
+    assert sampling.came_apart(numbers, before, before * 2.0)
+
+
+def test_descent_goes_downhill_in_short_steps():
+    start = np.array([[0.3, 0, 0], [100.0, 0, 0]])
+    end = sampling.descended(start, lambda x: -20.0 * x, 5)
+    assert 0 < end[0, 0] < 0.2
+    assert start[1, 0] - end[1, 0] == pytest.approx(5 * sampling.LONGEST_DESCENT)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +174,19 @@ def test_a_molecule_without_parameters_is_refused():
         molecules.embed(molecules.species_of(NOT_IN_MMFF, 45), 1, 0)
 
 
+@pytest.mark.parametrize("smiles", ["O=C=O", "CN=C=S", "C=C=C"])
+def test_what_mmff94_gets_wrong_needs_another_driver(smiles):
+    species = molecules.species_of(smiles, 45)
+    with pytest.raises(UnsuitableError, match=r"^cumulated double bonds, wrong in MMFF94$"):
+        molecules.embed(species, 1, 0)
+    assert len(molecules.embed(species, 1, 0, mmff=False).numbers) == species.n_atoms
+
+
+def test_a_driver_allows_molecules_without_parameters():
+    species = molecules.species_of(NOT_IN_MMFF, 45)
+    assert len(molecules.embed(species, 1, 0, mmff=False).conformers) == 1
+
+
 def test_stereoisomers_count_as_one_and_duplicates_are_counted():
     chosen, skipped = molecules.select_species(
         ["C/C=C/C", r"C/C=C\C", "OCC", "CCO", "CBr"], 45, None, 0
@@ -153,25 +206,34 @@ def test_one_molecule_does_not_depend_on_the_others():
     assert alone.structures != other_seed.structures
 
 
+def sampled(smiles, settings, processes=1, lists=None):
+    jobs, partners, skipped = choose_jobs(smiles, settings, lists=lists)
+    return make_structures(jobs, settings, partners, skipped=skipped, processes=processes)
+
+
 def tables_agree(one: Structures, two: Structures) -> bool:
     return one.molecules == two.molecules and np.array_equal(one.positions, two.positions)
 
 
-def test_processes_and_order_do_not_matter():
-    settings = Settings(md=1, displaced=1, cluster=1, contact=0)
-    one, report = make_structures(SMILES[:3], settings, small_molecules=False)
-    two, _ = make_structures(SMILES[2::-1], settings, processes=2, small_molecules=False)
+@pytest.mark.parametrize("dynamics", ["mmff94", "tiny"])
+def test_processes_and_order_do_not_matter(monkeypatch, dynamics):
+    monkeypatch.setattr(sampler, "MMFF_PIECE", 2)
+    monkeypatch.setattr(sampler, "DRIVEN_PIECE", 2)
+    settings = Settings(md=1, displaced=1, cluster=1, contact=0, dynamics=dynamics, steps=5)
+    one, report = sampled(SMILES[:3], settings)
+    two, _ = sampled(SMILES[2::-1], settings, processes=2)
     assert tables_agree(one, two)
     assert report["n_molecules"] == 3
 
 
-def test_every_kind_is_sampled_within_the_limits():
-    settings = Settings(max_atoms=20)
-    structures, report = make_structures(SMILES, settings, small_molecules=False)
+@pytest.mark.parametrize("dynamics", ["mmff94", "tiny"])
+def test_every_kind_is_sampled_within_the_limits(dynamics):
+    settings = Settings(max_atoms=20, max_cluster_atoms=24, dynamics=dynamics, steps=20)
+    structures, report = sampled(SMILES, settings)
     assert set(report["sources"]) == {"md", "displaced", "cluster", "contact"}
     assert structures.molecules is not None
     assert structures.sources is not None
-    assert np.diff(structures.splits).max() <= 20
+    assert np.diff(structures.splits).max() <= 24
     for i, (source, name) in enumerate(zip(structures.sources, structures.molecules, strict=True)):
         atoms = structures.atoms(i)
         assert not sampling.clashes(atoms.numbers, atoms.positions)
@@ -181,7 +243,7 @@ def test_every_kind_is_sampled_within_the_limits():
 
 @pytest.mark.parametrize("max_atoms", [3, 5])
 def test_clusters_that_do_not_fit_are_counted(max_atoms):
-    settings = Settings(max_atoms=max_atoms, small_factor=8)
+    settings = Settings(max_cluster_atoms=max_atoms)
     water = molecules.species_of("O", max_atoms)
     frames = sample_molecule(water, settings, [water], n_times=8)
     assert frames.dropped == {"cluster: no room for a partner": 8}
@@ -192,8 +254,8 @@ def test_the_command_writes_a_data_set(tmp_path, capsys):
     smiles = tmp_path / "some.smi"
     smiles.write_text("# name\n" + "\n".join(f"{one} {i}" for i, one in enumerate(SMILES)) + "\nxx")
     output = tmp_path / "structures.h5"
-    command = ["structures", "-o", str(output), "--smiles", str(smiles), "--small-factor", "0"]
-    assert main([*command, "--molecules", "3", "--seed", "5", "--md", "1"]) == 0
+    command = ["structures", "-o", str(output), "--smiles", str(smiles), "--molecules", "3"]
+    assert main([*command, "--seed", "5", "--md", "1", "--steps", "20"]) == 0
     assert "1 unreadable SMILES" in capsys.readouterr().out
     with Dataset(output) as dataset:
         assert dataset.metadata["sampling"]["seed"] == 5
@@ -209,6 +271,17 @@ def test_the_command_writes_a_data_set(tmp_path, capsys):
         (["--molecules", "0"], "--molecules is 0; it must be at least 1."),
         (["--md", "-1"], "--md is -1; it must not be negative."),
         (["--smiles", "nowhere.smi"], "no file of SMILES at 'nowhere.smi'."),
+        (["--sequence", "ACX"], "the sequence 'ACX' has 'X'"),
+        (["--sequence", "rna:"], "the sequence 'rna:' has no letters"),
+        (["--sequence", "protein:A"], "'protein:A' is of no known kind of sequence"),
+        (["--dynamics", "tiney"], "nothing named 'tiney' can drive dynamics"),
+        (["--peptides", "-2"], "--peptides is -2; it must not be negative."),
+        (["--steps", "0"], "--steps is 0; it must be at least 1."),
+        (["--strain", "1.5"], "--strain is 1.5; it must be at least 0 and below 1."),
+        (["--displacements", "0"], "--displacements has 0; each must be above 0 Å."),
+        (["--file", "nowhere.xyz"], "no file of structures at 'nowhere.xyz'."),
+        (["--crystal", "Cu"], "choose a student or a teacher by --dynamics, or give --md 0."),
+        (["--repeat", "2", "0", "1"], "--repeat is 0; it must be at least 1."),
         (["-o", "no/such/folder.h5"], "to write 'folder.h5' to."),
     ],
 )
@@ -222,11 +295,80 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("part", ["test", "train"])
+def test_molecules_of_one_part_are_taken(part):
+    smiles = [f"C{'C' * i}O{'N' * j}" for i in range(10) for j in range(8)]
+    settings = Settings(part=part)
+    jobs, partners, skipped = choose_jobs(smiles, settings, lists={"small": ["O", "CO", "CCO"]})
+    keys = {job.species.key for job in jobs}
+    assert all(split_of(key) == part for key in keys - {"O"})
+    assert "O" in keys
+    assert len(keys) > 2
+    assert {one.key for one in partners} == keys
+    assert skipped[f"not in the {part} part"] > 0
+
+
+def test_short_lists_are_taken_whole_and_sampled_more():
+    settings = Settings(max_atoms=9, max_cluster_atoms=20)
+    lists = {"small": ["O", "C"], "biomolecules": ["CCCC"], "peptides": ["CC(=O)NC"]}
+    jobs, _, skipped = choose_jobs(["CCCC", "CCO", "CCN", "CCC"], settings, 2, lists)
+    times = {job.species.key: job.n_times for job in jobs}
+    assert {key: times[key] for key in ("O", "C", "CCCC", "CNC(C)=O")} == {
+        "O": 6, "C": 6, "CCCC": 4, "CNC(C)=O": 1,
+    }  # fmt: skip
+    assert len(times) == 5
+    # Butane, propane and ethylamine are too large for those that are not on a list.
+    assert skipped == {"more than 9 atoms": 3}
+
+
+def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sampler, "MMFF_PIECE", 2)
+    smiles = tmp_path / "some.smi"
+    smiles.write_text("\n".join(SMILES[:6]))
+    folder = tmp_path / "b.h5.partial"
+
+    def command(name, *options):
+        arguments = ["--smiles", str(smiles), "--steps", "5", "--cluster", "0", *options]
+        return main(["structures", "-o", str(tmp_path / name), *arguments])
+
+    assert command("a.h5") == 0
+    whole = mmff.sample_molecule
+    calls = []
+
+    def failing(species, *others):
+        calls.append(species.key)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(species, *others)
+
+    monkeypatch.setattr(mmff, "sample_molecule", failing)
+    assert command("b.h5") == 130
+    assert sorted(file.name for file in folder.iterdir()) == ["000000.npz", "job.json"]
+    capsys.readouterr()
+    assert command("b.h5", "--seed", "1") == 2
+    assert (
+        "holds structures sampled with other molecules, seed: delete it" in capsys.readouterr().err
+    )
+    assert command("b.h5") == 0
+    # The piece that was finished was not done again, the one that was begun was.
+    assert len(calls) == 4 + 4
+    assert not folder.exists()
+    with Dataset(tmp_path / "a.h5") as one, Dataset(tmp_path / "b.h5") as two:
+        assert tables_agree(one.read_structures(), two.read_structures())
+
+
+def test_a_file_of_bad_smiles_fails_clearly(tmp_path, capsys):
+    (tmp_path / "bad.smi").write_text("not\na\nmolecule\n")
+    command = ["structures", "-o", str(tmp_path / "out.h5"), "--smiles", str(tmp_path / "bad.smi")]
+    assert main(command) == 2
+    assert "no structure could be sampled; left out: 3 unreadable SMILES" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.smi"]
+
+
 def test_nothing_to_sample_is_told_with_the_reasons(tmp_path, capsys):
     smiles = tmp_path / "some.smi"
     smiles.write_text(f"{NOT_IN_MMFF}\nCBr\n")
-    command = ["structures", "-o", str(tmp_path / "out.h5"), "--smiles", str(smiles)]
-    assert main([*command, "--small-factor", "0"]) == 2
+    assert main(["structures", "-o", str(tmp_path / "out.h5"), "--smiles", str(smiles)]) == 2
     assert capsys.readouterr().err == (
         "error: no structure could be sampled; "
         "left out: 1 other element, 1 molecule: no MMFF94 parameters.\n"

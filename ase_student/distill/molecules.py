@@ -5,30 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
 from numpy.typing import NDArray
 
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 EV_PER_KCAL_MOL = units.kcal / units.mol
 
-#: Small molecules that any student should know well; those without MMFF94 parameters are left out.
-#: Carbon dioxide is missing because RDKit's MMFF94 makes its bonds 0.25 Å too long.
-SMALL_MOLECULES = (
-    "O", "C", "N", "CO", "C=O", "OC=O", "C#N", "S", "P", "CCl", "CF", "CS(C)=O",
-    "OP(O)(O)=O", "CC(N)=O", "c1ccccc1", "CC", "C=C", "C#C", "CCC", "CCO", "COC", "CC=O",
-    "CC(C)=O", "CC(O)=O", "COC=O", "NC=O", "CNC=O", "CNC(C)=O", "CN", "CNC", "CN(C)C", "CC#N",
-    "C[N+](=O)[O-]", "NC(N)=O", "NC(N)=N", "NN", "NO", "OO", "CS", "CSC", "CSSC", "CS(C)(=O)=O",
-    "CS(N)(=O)=O", "COP(=O)(OC)OC", "CP(C)C", "ClCCl", "ClC(Cl)Cl", "FC(F)F", "FC(F)(F)F", "FC=C",
-    "ClC=C", "Oc1ccccc1", "Nc1ccccc1", "Fc1ccccc1", "Clc1ccccc1", "c1ccncc1", "c1cc[nH]c1",
-    "c1ccoc1", "c1ccsc1", "c1c[nH]cn1", "C1CC1", "C1CCCCC1", "C1CCOC1", "OCCO", "NCC(O)=O",
-    "CC(N)C(O)=O", "O=c1cc[nH]c(=O)[nH]1", "Nc1cc[nH]c(=O)n1", "Nc1ncnc2[nH]cnc12",
-    "CC(=O)NC(C)C(=O)NC", "NC(=O)c1ccccc1", "OC(=O)C(O)=O", "CC(=O)C(C)=O", "S=C(N)N", "CN=C=O",
-    "CN=C=S", "CN=[N+]=[N-]", "CC(F)(F)F", "OC(=O)C(F)(F)F",
-)  # fmt: skip
+#: Carbon between two double bonds, which RDKit's MMFF94 makes 0.25 Å too long (CO2) or bends.
+CUMULATED = "*=[#6]=*"
 
 
 class UnsuitableError(Exception):
@@ -47,15 +34,6 @@ def import_rdkit() -> tuple[Any, Any]:
     # Thousands of molecules go by, and those that fail are counted: RDKit need not print them.
     rdBase.DisableLog("rdApp.*")
     return Chem, AllChem
-
-
-def nci_smiles() -> list[str]:
-    """Return the SMILES of the 5,000 NCI compounds that RDKit carries."""
-    import_rdkit()
-    from rdkit import RDConfig
-
-    lines = (Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi").read_text().splitlines()
-    return [line.split()[0] for line in lines if line.strip()]
 
 
 @dataclass(frozen=True)
@@ -167,25 +145,42 @@ class Molecule:
         """Canonical SMILES, sorted and joined by '.'."""
         return ".".join(sorted(self.keys))
 
+    def atoms(self, positions: NDArray[np.float64]) -> Atoms:
+        """Return the atoms at these positions, moved so that their mean is the origin."""
+        return Atoms(self.numbers, positions - positions.mean(0))
 
-def embed(species: Species, n_conformers: int, seed: int) -> Molecule:
+
+def embed(species: Species, n_conformers: int, seed: int, mmff: bool = True) -> Molecule:
     """Return a molecule with conformers, embedded by ETKDG and relaxed with MMFF94.
+
+    Parameters
+    ----------
+    species : Species
+    n_conformers : int
+    seed : int
+    mmff : bool
+        Whether MMFF94 is to move the molecule afterwards. If not, molecules that it gets wrong are
+        allowed, and those without parameters stay as embedded.
 
     Raises
     ------
     UnsuitableError
-        If the embedding fails or MMFF94 lacks parameters.
+        If the embedding fails, or MMFF94 lacks parameters or is wrong for such a molecule.
     """
     chem, all_chem = import_rdkit()
     molecule = chem.AddHs(chem.MolFromSmiles(species.smiles))
-    if not all_chem.MMFFHasAllMoleculeParams(molecule):
+    has_parameters = all_chem.MMFFHasAllMoleculeParams(molecule)
+    if mmff and not has_parameters:
         raise UnsuitableError("no MMFF94 parameters")
+    if mmff and molecule.HasSubstructMatch(chem.MolFromSmarts(CUMULATED)):
+        raise UnsuitableError("cumulated double bonds, wrong in MMFF94")
     settings = all_chem.ETKDGv3()
     settings.randomSeed = seed % (2**31 - 1)
     settings.maxIterations = 20
     if not list(all_chem.EmbedMultipleConfs(molecule, n_conformers, settings)):
         raise UnsuitableError("embedding failed")
-    all_chem.MMFFOptimizeMoleculeConfs(molecule, maxIters=500)
+    if has_parameters:
+        all_chem.MMFFOptimizeMoleculeConfs(molecule, maxIters=500)
     conformers = [conformer.GetPositions() for conformer in molecule.GetConformers()]
     numbers = np.array([atom.GetAtomicNum() for atom in molecule.GetAtoms()], dtype=np.int64)
     return Molecule((species.key,), numbers, conformers, np.zeros_like(numbers), molecule)

@@ -9,11 +9,16 @@ from ase import units
 from ase.data import atomic_masses, covalent_radii, vdw_alvarez
 from numpy.typing import NDArray
 
+from ase_student.neighbors import neighbor_matrix
+
 Positions = NDArray[np.float64]
 Forces = Callable[[Positions], Positions]
 
 #: Two atoms closer than this fraction of the sum of their covalent radii clash.
 CLASH_RATIO = 0.6
+#: Two atoms are bound below the first fraction of that sum, and no longer above the second.
+BOUND_RATIO = 1.25
+APART_RATIO = 1.8
 #: Masses do not change which configurations a thermostat visits, so hydrogen is made heavier, which
 #: allows a longer step and so more distance between frames at the same cost.
 HYDROGEN_MASS = 4.0
@@ -21,13 +26,16 @@ TIMESTEP = 2.0 * units.fs
 FRICTION = 0.02 / units.fs
 #: Restoring force, eV/Å², on atoms of a cluster that leave its first radius.
 CONFINEMENT = 0.1
+#: Step downhill, Å per eV/Å (less than two over the stiffest bond's force constant), and its limit.
+DESCENT = 0.01
+LONGEST_DESCENT = 0.05
 
 
 def langevin(
     numbers: NDArray[np.int64],
     positions: Positions,
     forces: Forces,
-    temperature: float,
+    temperature: float | Positions,
     rng: np.random.Generator,
 ) -> Iterator[Positions]:
     """Yield positions of Langevin dynamics, one step after the other, for ever.
@@ -42,7 +50,8 @@ def langevin(
         Where to begin; velocities are drawn for the temperature.
     forces : callable
         Forces in eV/Å at any positions.
-    temperature : float, K
+    temperature : float or (n_atoms, 1) float64, K
+        With one per atom, many molecules can be moved as one system.
     rng : numpy.random.Generator
     """
     masses = np.where(numbers == 1, HYDROGEN_MASS, atomic_masses[numbers])[:, None]
@@ -62,22 +71,39 @@ def langevin(
         yield positions
 
 
-def confined(forces: Forces, positions: Positions) -> Forces:
-    """Return `forces` plus a soft wall that keeps a cluster together.
+def wall(positions: Positions, radius: float) -> Positions:
+    """Return forces (n_atoms, 3) that draw atoms back, harmonically, into a sphere about the mean.
 
-    The wall is a sphere about the mean position that just holds `positions`: inside nothing is
-    changed, outside each atom is drawn back harmonically.
+    Inside the sphere nothing is changed.
     """
-    radius = np.linalg.norm(positions - positions.mean(0), axis=1).max()
+    from_center = positions - positions.mean(0)
+    distance = np.linalg.norm(from_center, axis=1, keepdims=True)
+    outside = np.maximum(distance - radius, 0.0)
+    forces: Positions = -CONFINEMENT * from_center * outside / np.maximum(distance, 1e-9)
+    return forces
 
-    def with_wall(positions: Positions) -> Positions:
-        from_center = positions - positions.mean(0)
-        distance = np.linalg.norm(from_center, axis=1, keepdims=True)
-        outside = np.maximum(distance - radius, 0.0)
-        wall: Positions = CONFINEMENT * from_center * outside / np.maximum(distance, 1e-9)
-        return forces(positions) - wall
 
-    return with_wall
+def radius_of(positions: Positions) -> float:
+    """Return the radius of the sphere about the mean position that just holds all atoms."""
+    return float(np.linalg.norm(positions - positions.mean(0), axis=1).max())
+
+
+def confined(forces: Forces, positions: Positions) -> Forces:
+    """Return `forces` plus a soft wall that keeps a cluster as close as it is at `positions`."""
+    radius = radius_of(positions)
+    return lambda positions: forces(positions) + wall(positions, radius)
+
+
+def descended(positions: Positions, forces: Forces, n_steps: int) -> Positions:
+    """Return positions after some steps downhill, none of which moves an atom far.
+
+    A gentle start for dynamics from a geometry that another force field or a person made.
+    """
+    for _ in range(n_steps):
+        step = DESCENT * forces(positions)
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        positions = positions + step * np.minimum(1.0, LONGEST_DESCENT / np.maximum(length, 1e-9))
+    return positions
 
 
 def after(steps: Iterator[Positions], n_steps: int) -> Positions:
@@ -96,12 +122,43 @@ def displaced(positions: Positions, sigma: float, rng: np.random.Generator) -> P
     return positions + rng.normal(scale=sigma, size=positions.shape)
 
 
-def clashes(numbers: NDArray[np.int64], positions: Positions) -> bool:
-    """Say whether any two atoms are closer than `CLASH_RATIO` allows."""
+def clashes(
+    numbers: NDArray[np.int64],
+    positions: Positions,
+    cell: Positions | None = None,
+    pbc: NDArray[np.bool_] | None = None,
+) -> bool:
+    """Say whether any two atoms, or images, are closer than `CLASH_RATIO` allows.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int64
+    positions : (n_atoms, 3) float64, Å
+    cell : (3, 3) float64, Å, optional
+    pbc : (3,) bool, optional
+    """
+    radii = covalent_radii[numbers]
+    if cell is None or pbc is None or not pbc.any():
+        i, j = np.triu_indices(len(numbers), 1)
+        distances = np.linalg.norm(positions[i] - positions[j], axis=1)
+        return bool((distances < CLASH_RATIO * (radii[i] + radii[j])).any())
+    try:
+        matrix = neighbor_matrix(positions, cell, pbc, 2 * CLASH_RATIO * radii.max())
+    except ValueError:
+        # Two atoms on one spot.
+        return True
+    vectors = positions[matrix.neighbors] + matrix.offsets(cell) - positions[:, None]
+    limits = CLASH_RATIO * (radii[:, None] + radii[matrix.neighbors])
+    return bool((np.linalg.norm(vectors, axis=-1) < limits).any())
+
+
+def came_apart(numbers: NDArray[np.int64], before: Positions, after: Positions) -> bool:
+    """Say whether any two atoms that were bound to each other no longer are."""
     i, j = np.triu_indices(len(numbers), 1)
-    distances = np.linalg.norm(positions[i] - positions[j], axis=1)
-    radii = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
-    return bool((distances < CLASH_RATIO * radii).any())
+    bond = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
+    bound = np.linalg.norm(before[i] - before[j], axis=1) < BOUND_RATIO * bond
+    apart = np.linalg.norm(after[i] - after[j], axis=1) > APART_RATIO * bond
+    return bool((bound & apart).any())
 
 
 def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:

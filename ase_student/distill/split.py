@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
+
+from ase_student.dataset import Structures
+
+SPLITS = ("molecule", "structure")
 WATER = "O"
 TEST_FRACTION = 0.08
 VALIDATION_FRACTION = 0.05
@@ -29,15 +34,45 @@ def split_of(molecules: str, seed: int = 0) -> str:
     -------
     'train', 'validation' or 'test'
     """
-    parts = {_split_of_one(smiles, seed) for smiles in molecules.split(".") if smiles != WATER}
+    parts = {_drawn(smiles.encode(), seed) for smiles in molecules.split(".") if smiles != WATER}
     for part in ("test", "validation"):
         if part in parts:
             return part
     return "train"
 
 
-def _split_of_one(smiles: str, seed: int) -> str:
-    digest = hashlib.sha256(f"{seed}:{smiles}".encode()).digest()
+def parts_of(structures: Structures, split: str = "molecule", seed: int = 0) -> list[str]:
+    """Return the part of the data that each structure belongs to.
+
+    Parameters
+    ----------
+    structures : Structures
+    split : 'molecule' or 'structure'
+        By molecule as :func:`split_of` does, or by the structure's own elements and positions, for
+        data of one molecule or one crystal.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If there are no molecules to split by.
+    """
+    if split == "structure":
+        return [_drawn(_fingerprint(structures, index), seed) for index in range(len(structures))]
+    if structures.molecules is None:
+        raise ValueError("no structures/molecules, by which data are split.")
+    return [split_of(molecules, seed) for molecules in structures.molecules]
+
+
+def _fingerprint(structures: Structures, index: int) -> bytes:
+    atoms = slice(*structures.splits[index : index + 2])
+    # To 0.001 Å, so that the same structure in another file belongs to the same part.
+    positions = np.rint(structures.positions[atoms] / 0.001).astype("<i8")
+    return structures.numbers[atoms].astype("<i8").tobytes() + positions.tobytes()
+
+
+def _drawn(key: bytes, seed: int) -> str:
+    digest = hashlib.sha256(f"{seed}:".encode() + key).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
     if fraction < TEST_FRACTION:
         return "test"

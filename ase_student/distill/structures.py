@@ -3,231 +3,96 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from multiprocessing import get_context
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ase_student.dataset import Structures, write_dataset
-from ase_student.distill import molecules, provenance, sampling
-from ase_student.distill.molecules import Molecule, Species, UnsuitableError
-from ase_student.distill.split import WATER
+from ase_student.distill import dynamics, molecules, provenance, sampler
+from ase_student.distill.biomolecules import random_peptides, smiles_of_sequence
+from ase_student.distill.molecules import Species
+from ase_student.distill.origins import all_origins
+from ase_student.distill.plan import MMFF94, Job, Settings
+from ase_student.distill.rattled import Group, groups_of
+from ase_student.distill.smiles import LARGE_SETS, SHORT_LISTS, read_smiles
+from ase_student.distill.split import WATER, split_of
 
-N_CONFORMERS = 2
-#: Steps of 2 fs before a frame is kept; a cluster has to find its hydrogen bonds first.
-MOLECULE_STEPS = 200
-CLUSTER_STEPS = 250
-CLUSTER_MINIMISATION_STEPS = 50
-MOLECULE_TEMPERATURES = (300.0, 1000.0)
-CLUSTER_TEMPERATURES = (300.0, 600.0)
-#: MMFF94's minima are not the teacher's: a small displacement on top of the dynamics covers both.
-MD_DISPLACEMENTS = (0.0, 0.03)
-STRONG_DISPLACEMENTS = (0.03, 0.09)
-#: Closest approach of two molecules, as a fraction of their van der Waals radii.
-SQUEEZED_CONTACTS = (0.5, 0.8)
-STRETCHED_CONTACTS = (0.95, 2.0)
+PARTS = ("train", "validation", "test")
+DEFAULT_SETS = ("nci", "small")
+_SETTINGS = tuple(one.name for one in fields(Settings))
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What to sample of every molecule.
-
-    Attributes
-    ----------
-    md, displaced, cluster, contact : int
-        Frames per molecule from dynamics, from strong displacement, from the dynamics of a cluster
-        that holds it, and from such a cluster with one molecule pressed in or pulled away.
-    small_factor : int
-        How many times more frames the small molecules of the built-in list get.
-    max_atoms : int
-        Largest structure, clusters included.
-    seed : int
-    """
-
-    md: int = 3
-    displaced: int = 2
-    cluster: int = 1
-    contact: int = 1
-    small_factor: int = 6
-    max_atoms: int = 45
-    seed: int = 0
-
-
-@dataclass
-class Frames:
-    """Structures sampled so far, and counts of what was left out."""
-
-    structures: list[Atoms] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
-    molecules: list[str] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def add(self, molecule: Molecule, positions: NDArray[np.float64], source: str) -> None:
-        """Keep a geometry, unless it clashes."""
-        if not np.isfinite(positions).all():
-            self.dropped[f"diverged ({source})"] += 1
-            return
-        if sampling.clashes(molecule.numbers, positions):
-            self.dropped[f"clash ({source})"] += 1
-            return
-        self.structures.append(Atoms(molecule.numbers, positions - positions.mean(0)))
-        self.sources.append(source)
-        self.molecules.append(molecule.name)
-
-    @contextmanager
-    def counting_failures(self, what: str) -> Iterator[None]:
-        """Let a molecule that cannot be sampled end the block, and count it by its reason."""
-        try:
-            yield
-        except UnsuitableError as reason:
-            self.dropped[f"{what}: {reason}"] += 1
-        except RuntimeError:
-            # RDKit's violated invariants: nothing is known but that this molecule cannot be done.
-            self.dropped[f"{what}: RDKit gave up"] += 1
-
-    def extend(self, other: Frames) -> None:
-        """Keep the frames of another molecule."""
-        self.structures += other.structures
-        self.sources += other.sources
-        self.molecules += other.molecules
-        self.dropped += other.dropped
-
-
-def sample_molecule(
-    species: Species, settings: Settings, partners: Sequence[Species], n_times: int = 1
-) -> Frames:
-    """Return frames of one molecule and of clusters with it.
-
-    What comes out depends on the arguments alone, not on which other molecules are sampled before
-    or beside it.
+def choose_jobs(
+    large: Iterable[str],
+    settings: Settings,
+    n_molecules: int | None = None,
+    lists: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[list[Job], tuple[Species, ...], dict[str, int]]:
+    """Return what to sample, what may meet in clusters, and counts of what was skipped.
 
     Parameters
     ----------
-    species : Species
+    large : iterable of str
+        SMILES of which any number may be taken.
     settings : Settings
-    partners : sequence of Species
-        What it may meet in a cluster.
-    n_times : int
-        How many times the number of frames in `settings`.
+    n_molecules : int, optional
+        How many of them to take, chosen by the seed; all by default.
+    lists : mapping of str to sequence of str, optional
+        SMILES that are taken whole: 'small', 'biomolecules', or any other name.
     """
-    rng = molecules.generator(settings.seed, species.key)
-    frames = Frames()
-    with frames.counting_failures("molecule"):
-        molecule = molecules.embed(species, N_CONFORMERS, int(rng.integers(2**31 - 1)))
-        _sample_dynamics(frames, molecule, settings.md * n_times, rng)
-        for i in range(settings.displaced * n_times):
-            conformer = molecule.conformers[i % len(molecule.conformers)]
-            sigma = rng.uniform(*STRONG_DISPLACEMENTS)
-            frames.add(molecule, sampling.displaced(conformer, sigma, rng), "displaced")
-        for _ in range(n_times if settings.cluster + settings.contact else 0):
-            with frames.counting_failures("cluster"):
-                cluster = _cluster(molecule, settings, partners, rng)
-                _sample_cluster(frames, cluster, settings, rng)
-    return frames
+    factors = {"small": settings.small_factor, "biomolecules": settings.biomolecule_factor}
+    skipped: Counter[str] = Counter()
+    jobs: dict[str, Job] = {}
+    small: list[Species] = []
+    for name, listed in (lists or {}).items():
+        found, left_out = _selected(listed, settings.max_cluster_atoms, settings)
+        skipped.update(left_out)
+        if name == "small":
+            small = found
+        for one in found:
+            if factors.get(name, 1) > 0:
+                jobs.setdefault(one.key, Job(one, factors.get(name, 1)))
+    found, left_out = _selected(large, settings.max_atoms, settings)
+    skipped.update(left_out)
+    rest = [one for one in found if one.key not in jobs][:n_molecules]
+    jobs |= {one.key: Job(one) for one in rest}
+    # A third of the partners are small molecules, which fit and pair with anything.
+    others = [job.species for job in jobs.values() if job.species not in small]
+    partners = others + small * max(1, len(others) // max(1, 2 * len(small)))
+    return list(jobs.values()), tuple(partners), dict(skipped)
 
 
-def _sample_dynamics(
-    frames: Frames, molecule: Molecule, n_frames: int, rng: np.random.Generator
-) -> None:
-    forces = molecules.mmff_forces(molecule)
-    latest = list(molecule.conformers)
-    for i in range(n_frames):
-        # Each frame has its own temperature, and goes on from an earlier frame of its conformer.
-        k = i % len(latest)
-        temperature = rng.uniform(*MOLECULE_TEMPERATURES)
-        steps = sampling.langevin(molecule.numbers, latest[k], forces, temperature, rng)
-        positions = sampling.after(steps, MOLECULE_STEPS)
-        sigma = rng.uniform(*MD_DISPLACEMENTS)
-        frames.add(molecule, sampling.displaced(positions, sigma, rng), "md")
-        if np.isfinite(positions).all():
-            latest[k] = positions
-
-
-def _cluster(
-    molecule: Molecule, settings: Settings, partners: Sequence[Species], rng: np.random.Generator
-) -> Molecule:
-    """Return a cluster: waters, the molecule in water, or the molecule and another one.
-
-    Raises
-    ------
-    UnsuitableError
-        If nothing fits beside the molecule.
-    """
-    room = settings.max_atoms - len(molecule.numbers)
-    fitting = [partner for partner in partners if partner.n_atoms <= room]
-    water = molecules.species_of(WATER, 3)
-    kind = rng.choice(["waters", "solvated", "dimer"], p=[0.2, 0.4, 0.4])
-    if kind == "waters" or molecule.name == WATER or (kind == "solvated" and room < 3):
-        parts = [water] * min(int(rng.integers(2, 9)), settings.max_atoms // 3)
-        members = []
-    elif kind == "solvated":
-        parts = [water] * min(int(rng.integers(1, 7)), room // 3)
-        members = [molecule]
-    elif kind == "dimer" and fitting:
-        parts = [fitting[int(rng.integers(len(fitting)))]]
-        members = [molecule]
-    else:
-        parts, members = [], [molecule]
-    if len(parts) + len(members) < 2:
-        raise UnsuitableError("no room for a partner")
-    built: dict[str, Molecule] = {}
-    for species in parts:
-        if species.key not in built:
-            built[species.key] = molecules.embed(species, 1, int(rng.integers(2**31 - 1)))
-        members.append(built[species.key])
-    conformers = [one.conformers[int(rng.integers(len(one.conformers)))] for one in members]
-    positions = sampling.packed([one.numbers for one in members], conformers, rng)
-    return molecules.combine(members, positions)
-
-
-def _sample_cluster(
-    frames: Frames, cluster: Molecule, settings: Settings, rng: np.random.Generator
-) -> None:
-    start = molecules.relaxed(cluster, CLUSTER_MINIMISATION_STEPS)
-    forces = sampling.confined(molecules.mmff_forces(cluster), start)
-    temperature = rng.uniform(*CLUSTER_TEMPERATURES)
-    steps = sampling.langevin(cluster.numbers, start, forces, temperature, rng)
-    sources = ["cluster"] * settings.cluster + ["contact"] * settings.contact
-    for source in sources:
-        positions = sampling.after(steps, CLUSTER_STEPS)
-        if source == "contact":
-            positions = _in_contact(cluster, positions, rng)
-        sigma = rng.uniform(*MD_DISPLACEMENTS)
-        frames.add(cluster, sampling.displaced(positions, sigma, rng), source)
-
-
-def _in_contact(
-    cluster: Molecule, positions: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Press one molecule into the others, or pull it away, along a line near its own."""
-    moving = cluster.fragments == rng.integers(cluster.fragments.max() + 1)
-    outwards = positions[moving].mean(0) - positions[~moving].mean(0)
-    direction = outwards / np.linalg.norm(outwards) + 0.3 * rng.normal(size=3)
-    contacts = SQUEEZED_CONTACTS if rng.random() < 0.4 else STRETCHED_CONTACTS
-    return sampling.shift_to_contact(
-        cluster.numbers,
-        positions,
-        moving,
-        direction / np.linalg.norm(direction),
-        rng.uniform(*contacts),
-    )
+def _selected(
+    smiles: Iterable[str], max_atoms: int, settings: Settings
+) -> tuple[list[Species], dict[str, int]]:
+    found, skipped = molecules.select_species(smiles, max_atoms, None, settings.seed)
+    if settings.part is None:
+        return found, skipped
+    # Water belongs to every part.
+    kept = [
+        one
+        for one in found
+        if one.key == WATER or split_of(one.key, settings.split_seed) == settings.part
+    ]
+    if len(kept) < len(found):
+        skipped[f"not in the {settings.part} part"] = len(found) - len(kept)
+    return kept, skipped
 
 
 def make_structures(
-    smiles: Iterable[str],
+    jobs: Sequence[Job],
     settings: Settings,
-    n_molecules: int | None = None,
+    partners: Sequence[Species] = (),
+    groups: Sequence[Group] = (),
+    skipped: Mapping[str, int] | None = None,
     processes: int = 1,
-    small_molecules: bool = True,
+    folder: Path | None = None,
 ) -> tuple[Structures, dict[str, Any]]:
     """Sample all molecules and return their frames in random order, with what was left out.
 
@@ -235,122 +100,259 @@ def make_structures(
 
     Parameters
     ----------
-    smiles : iterable of str
+    jobs : sequence of Job
     settings : Settings
-    n_molecules : int, optional
-        How many molecules to take, chosen by the seed; all by default.
+    partners : sequence of Species
+        What molecules may meet in a cluster.
+    groups : sequence of Group
+        What to make of given structures.
+    skipped : mapping of str to int, optional
+        Counts of what was skipped before, for the report.
     processes : int
-    small_molecules : bool
-        Whether to add the built-in small molecules.
+    folder : path, optional
+        Where finished pieces are kept.
 
     Raises
     ------
     ValueError
         If no structure is left.
     """
-    species, skipped = molecules.select_species(
-        smiles, settings.max_atoms, n_molecules, settings.seed
-    )
-    small, _ = molecules.select_species(
-        molecules.SMALL_MOLECULES if small_molecules else (),
-        settings.max_atoms,
-        None,
-        settings.seed,
-    )
-    small_keys = {one.key for one in small}
-    large = [one for one in species if one.key not in small_keys]
-    # A third of the partners are small molecules, which fit and pair with anything.
-    partners = large + small * max(1, len(large) // max(1, 2 * len(small)))
-    frames = Frames()
-    for jobs, n_times in ((small, settings.small_factor), (large, 1)):
-        work = partial(sample_molecule, settings=settings, partners=partners, n_times=n_times)
-        for one in tqdm(_mapped(work, jobs, processes), total=len(jobs), disable=None):
-            frames.extend(one)
+    pieces = sampler.in_pieces(jobs, groups, settings)
+    one = sampler.Sampler(settings, tuple(partners))
+    frames = sampler.sample(one, pieces, processes, folder).without_duplicates()
     if not frames.structures:
-        left_out = {**skipped, **frames.dropped}
+        if folder is not None:
+            shutil.rmtree(folder)
+        left_out = Counter(skipped or {}) + frames.dropped
         raise ValueError(f"no structure could be sampled; left out: {_counts(left_out)}.")
     order = np.random.default_rng(settings.seed).permutation(len(frames.structures))
     structures = Structures.from_atoms(frames.structures, frames.sources, frames.molecules)
     report = {
-        "n_molecules": len(large) + len(small),
-        "skipped_molecules": skipped,
+        "n_molecules": len(jobs),
+        "skipped_molecules": dict(skipped or {}),
         "dropped": dict(frames.dropped),
         "sources": dict(Counter(frames.sources)),
     }
     return structures.take(order), report
 
 
-def _mapped(work: Any, jobs: Sequence[Species], processes: int) -> Iterable[Frames]:
-    if processes == 1:
-        yield from map(work, jobs)
-        return
-    with get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(work, jobs, chunksize=4)
-
-
-def _counts(counts: dict[str, int]) -> str:
+def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "nothing"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``structures``."""
-    default = Settings()
     parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    parser.add_argument(
-        "--smiles", type=Path, help="file with one SMILES per line (default: RDKit's NCI set)"
+    _add_sources(parser)
+    _add_origins(parser)
+    _add_sampling(parser)
+    parser.add_argument("--processes", type=int, default=1, help="how many share the work")
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    default = Settings()
+    group = parser.add_argument_group("molecules", "what to sample; all that is given is joined")
+    group.add_argument(
+        "--set", nargs="+", choices=[*LARGE_SETS, *SHORT_LISTS], metavar="NAME", dest="sets",
+        help="'nci' (5,000 that RDKit carries), 'chemicals' (73,000 of that package), 'small' or "
+        "'biomolecules' (built-in lists); by default, and if nothing else is given, nci and small",
+    )  # fmt: skip
+    group.add_argument(
+        "--smiles", nargs="+", type=Path, metavar="FILE", help="text with one SMILES per line"
     )
-    parser.add_argument("--molecules", type=int, help="how many molecules to take (default: all)")
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--max-atoms", type=int, default=default.max_atoms)
+    group.add_argument(
+        "--peptides", type=int, default=0, metavar="N",
+        help="N random peptides of one to three residues, capped by acetyl and N-methyl",
+    )  # fmt: skip
+    group.add_argument(
+        "--sequence", nargs="+", default=[], metavar="LETTERS",
+        help="capped peptides such as 'ACDE', nucleic acids such as 'rna:ACGU' and 'dna:ACGT'",
+    )  # fmt: skip
+    group.add_argument(
+        "--molecules", type=int, metavar="N",
+        help="how many to take from large sets and files together (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--part", choices=PARTS, help="take molecules of this part of the split only"
+    )
+    group.add_argument("--split-seed", type=int, default=default.split_seed)
+    group.add_argument(
+        "--max-atoms", type=int, default=default.max_atoms, metavar="N",
+        help=f"largest molecule of sets and files (default: {default.max_atoms})",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-cluster-atoms", type=int, default=default.max_cluster_atoms, metavar="N",
+        help="largest cluster, peptide, nucleic acid or molecule of a built-in list "
+        f"(default: {default.max_cluster_atoms})",
+    )  # fmt: skip
+
+
+def _add_origins(parser: argparse.ArgumentParser) -> None:
+    default = Settings()
+    group = parser.add_argument_group("given structures", "displaced and strained, and moved")
+    group.add_argument(
+        "--file", nargs="+", type=Path, default=[], metavar="FILE",
+        help="all structures of files that ASE reads, molecules or periodic",
+    )  # fmt: skip
+    group.add_argument(
+        "--crystal", nargs="+", default=[], metavar="SPEC",
+        help="formula:structure:a:c as ase.build.bulk takes them, such as NaCl:rocksalt:5.64; "
+        "for elements 'Cu' is enough",
+    )  # fmt: skip
+    group.add_argument(
+        "--surface", nargs="+", default=[], metavar="SPEC",
+        help="element:face:size:vacuum such as Cu:fcc111:2,2,4:10, and :a for the lattice constant",
+    )  # fmt: skip
+    group.add_argument(
+        "--repeat", nargs=3, type=int, default=[1, 1, 1], metavar="N",
+        help="repeat each along its periodic axes",
+    )  # fmt: skip
+    group.add_argument(
+        "--displacements", nargs="+", type=float, default=list(default.displacements), metavar="S",
+        help="scales in Å; of each come as many frames as --displaced says (default: "
+        f"{' '.join(map(str, default.displacements))})",
+    )  # fmt: skip
+    group.add_argument(
+        "--strain", type=float, default=default.strain, metavar="S",
+        help="largest component of the random strain of periodic structures (default: "
+        f"{default.strain})",
+    )  # fmt: skip
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    default = Settings()
+    group = parser.add_argument_group("sampling", "what to make of each molecule")
     for name, what in (
-        ("md", "dynamics"),
-        ("displaced", "strong displacement"),
-        ("cluster", "dynamics of a cluster"),
-        ("contact", "molecules pressed together or pulled apart"),
+        ("md", "molecule or given structure from dynamics"),
+        ("displaced", "molecule from strong displacement, or given structure and scale"),
+        ("cluster", "molecule from dynamics of a cluster"),
+        ("contact", "molecule from clusters pressed together or pulled apart"),
     ):
         value = getattr(default, name)
-        text = f"frames per molecule from {what} (default: {value})"
-        parser.add_argument(f"--{name}", type=int, default=value, help=text)
-    parser.add_argument(
-        "--small-factor", type=int, default=default.small_factor,
-        help="how many times more frames small molecules get (0 leaves them out)",
+        text = f"frames per {what} (default: {value})"
+        group.add_argument(f"--{name}", type=int, default=value, metavar="N", help=text)
+    for name, what in (("small", "small molecules"), ("biomolecule", "molecules of life")):
+        value = getattr(default, f"{name}_factor")
+        text = f"how many times more frames the built-in {what} get (default: {value}; 0: none)"
+        group.add_argument(f"--{name}-factor", type=int, default=value, metavar="N", help=text)
+    group.add_argument(
+        "--dynamics", default=default.dynamics, metavar="NAME",
+        help=f"what moves the atoms: '{MMFF94}' (default), a student (name or path) or a teacher",
     )  # fmt: skip
-    parser.add_argument("--processes", type=int, default=1)
+    group.add_argument(
+        "--temperatures", nargs="+", type=temperature_range, default=[], metavar="T",
+        help="of the dynamics, K: each trajectory takes one of these, which may be ranges such as "
+        "300:1000 (default: 300:1000 for molecules, 300:600 for clusters)",
+    )  # fmt: skip
+    group.add_argument(
+        "--steps", type=int, metavar="N",
+        help="steps of 2 fs before each frame (default: 200, for clusters 250)",
+    )  # fmt: skip
+    group.add_argument("--seed", type=int, default=default.seed)
+
+
+def temperature_range(text: str) -> tuple[float, float]:
+    """Return the lowest and highest temperature that '300' or '300:1000' means, in K."""
+    try:
+        bounds = [float(word) for word in text.split(":")]
+        low, high = bounds * 2 if len(bounds) == 1 else bounds
+    except ValueError:
+        low = high = np.nan
+    if not 0 < low <= high < np.inf:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no temperature above 0 K such as '300', nor a range such as '300:1000'"
+        )
+    return low, high
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Return the settings that a command line gives.
+
+    Raises
+    ------
+    ValueError
+        If a number is too small.
+    """
+    for name in ("molecules", "max_atoms", "max_cluster_atoms", "processes", "steps"):
+        _check_at_least(1, name, getattr(arguments, name))
+    _check_at_least(0, "peptides", arguments.peptides)
+    values = {name: getattr(arguments, name) for name in _SETTINGS}
+    for name, value in values.items():
+        if isinstance(value, int):
+            _check_at_least(0, name, value)
+    _check_at_least(1, "repeat", min(arguments.repeat))
+    _check_lengths(arguments)
+    tuples = {name: tuple(values[name]) for name in ("temperatures", "displacements")}
+    return Settings(**{**values, **tuples})
+
+
+def _check_lengths(arguments: argparse.Namespace) -> None:
+    for scale in arguments.displacements:
+        if not 0 < scale < np.inf:
+            raise ValueError(f"--displacements has {scale:g}; each must be above 0 Å.")
+    if not 0 <= arguments.strain < 1:
+        raise ValueError(f"--strain is {arguments.strain:g}; it must be at least 0 and below 1.")
+
+
+def _check_at_least(least: int, name: str, value: int | None) -> None:
+    if value is not None and value < least:
+        rule = "not be negative" if least == 0 else f"be at least {least}"
+        raise ValueError(f"--{name.replace('_', '-')} is {value}; it must {rule}.")
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Sample structures as the command line says, write them, and return a summary."""
-    for name in ("molecules", "max_atoms", "processes"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} is {value}; it must be at least 1.")
-    names = ("md", "displaced", "cluster", "contact", "small_factor", "max_atoms", "seed")
-    settings = Settings(**{name: getattr(arguments, name) for name in names})
-    for name, value in asdict(settings).items():
-        if value < 0:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} is {value}; it must not be negative.")
-    smiles = molecules.nci_smiles() if arguments.smiles is None else _read(arguments.smiles)
+    settings = settings_of(arguments)
+    if settings.dynamics != MMFF94:
+        # What is missing is better said before the work than during it.
+        dynamics.batched_forces(settings.dynamics)
+    origins = all_origins(arguments.file, arguments.crystal, arguments.surface, arguments.repeat)
+    if origins and settings.md and settings.dynamics == MMFF94:
+        raise ValueError(
+            f"{MMFF94} cannot move structures of files, crystals and surfaces: choose a student or "
+            "a teacher by --dynamics, or give --md 0."
+        )
+    sources, large, lists = _sources(arguments)
+    jobs, partners, skipped = choose_jobs(large, settings, arguments.molecules, lists)
+    groups = groups_of(origins, settings)
+    folder = arguments.output.with_name(f"{arguments.output.name}.partial")
     structures, report = make_structures(
-        smiles, settings, arguments.molecules, arguments.processes, settings.small_factor > 0
+        jobs, settings, partners, groups, skipped, arguments.processes, folder
     )
     metadata = {
-        **provenance.metadata(arguments.command, "rdkit"),
-        "smiles": "RDKit NCI first_5K" if arguments.smiles is None else arguments.smiles.name,
+        **provenance.metadata(arguments.command, "rdkit", "chemicals"),
+        "structure_sources": sources,
         "sampling": asdict(settings),
         **report,
     }
     write_dataset(arguments.output, structures, metadata=metadata)
+    shutil.rmtree(folder)
+    given = f" and {len(origins)} given structures" if origins else ""
     return (
-        f"{arguments.output}: {len(structures)} structures of {report['n_molecules']} molecules "
-        f"({_counts(report['sources'])}); skipped {_counts(report['skipped_molecules'])}; "
-        f"dropped {_counts(report['dropped'])}."
+        f"{arguments.output}: {len(structures)} structures of {report['n_molecules']} molecules"
+        f"{given} ({_counts(report['sources'])}); "
+        f"skipped {_counts(report['skipped_molecules'])}; dropped {_counts(report['dropped'])}."
     )
 
 
-def _read(path: Path) -> list[str]:
-    if not path.exists():
-        raise FileNotFoundError(f"no file of SMILES at '{path}'.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+def _sources(
+    arguments: argparse.Namespace,
+) -> tuple[list[str], Iterable[str], dict[str, Sequence[str]]]:
+    """Return what the molecules are called, the large sets of them, and the lists."""
+    sets = arguments.sets
+    others = (
+        *(arguments.smiles or ()), *arguments.sequence, *arguments.file, *arguments.crystal,
+        *arguments.surface, *range(arguments.peptides),
+    )  # fmt: skip
+    if not sets:
+        sets = () if others else DEFAULT_SETS
+    files = {path: read_smiles(path) for path in arguments.smiles or ()}
+    large = chain(*files.values(), *(LARGE_SETS[name]() for name in sets if name in LARGE_SETS))
+    lists: dict[str, Sequence[str]] = {n: SHORT_LISTS[n]() for n in sets if n in SHORT_LISTS}
+    lists["sequences"] = [smiles_of_sequence(text) for text in arguments.sequence]
+    lists["peptides"] = list(random_peptides(arguments.peptides, arguments.seed))
+    names = [*sets, *(path.name for path in (*files, *arguments.file))]
+    names += [*arguments.sequence, *arguments.crystal, *arguments.surface]
+    if arguments.peptides:
+        names.append(f"{arguments.peptides} random peptides")
+    return names, large, lists
