@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ pytest.importorskip("h5py")
 torch = pytest.importorskip("torch")
 
 from ase_student import load_student  # noqa: E402
-from ase_student.dataset import Labels, Structures, write_dataset  # noqa: E402
+from ase_student.dataset import Dataset, Labels, Structures, write_dataset  # noqa: E402
 from ase_student.distill.__main__ import main  # noqa: E402
 from ase_student.distill.batches import (  # noqa: E402
     collate,
@@ -20,19 +23,18 @@ from ase_student.distill.batches import (  # noqa: E402
     read_samples,
     shuffled,
 )
-from ase_student.distill.split import split_of  # noqa: E402
-from ase_student.distill.train import SHAPES, Settings  # noqa: E402
-from ase_student.distill.training import (  # noqa: E402
-    Training,
-    energies_and_forces,
-    evaluate,
-    learning_rate,
-)
+from ase_student.distill.evaluation import evaluate  # noqa: E402
+from ase_student.distill.objective import predict  # noqa: E402
+from ase_student.distill.parts import PARTS, Parts  # noqa: E402
+from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
+from ase_student.distill.split import parts_of, split_of  # noqa: E402
+from ase_student.distill.training import Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
 
-SETTINGS = Settings(epochs=2, batch_size=4, warmup=5)
+SETTINGS = Settings(epochs=2, batch_size=4, warmup=5, validate_every=13)
+CUTOFF = 5.0
 CPU = torch.device("cpu")
 
 
@@ -66,10 +68,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(dataset: Path, folder: Path, settings: Settings = SETTINGS) -> Training:
-    training = Training([dataset], "ultra-tiny", folder, settings, CPU)
+def train(dataset: Path, folder: Path, settings: Settings = SETTINGS, **options: Any) -> Training:
+    training = begin(dataset, folder, settings, **options)
     training.run()
     return training
+
+
+def begin(dataset: Path, folder: Path, settings: Settings = SETTINGS, **options: Any) -> Training:
+    parts = Parts([dataset], settings, CUTOFF)
+    return Training(parts, "ultra-tiny", folder, settings, **options)
 
 
 def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
@@ -78,6 +85,7 @@ def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
     errors = [row["validation"]["all"]["force_rmse"] for row in rows]
     assert len(rows) == 8
+    assert rows[-1]["epoch"] == 8
     assert errors[-1] < 0.8 * errors[0]
     student = load_student(tmp_path / "weights.safetensors")
     assert student.elements == (1, 6, 8)
@@ -87,23 +95,26 @@ def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path
     assert "somebody" not in json.dumps(student.metadata)
 
 
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    whole = train(dataset, tmp_path / "whole")
+    # In the middle of the second epoch, and the optimizer has changed its eigenbases.
+    settings = dataclasses.replace(SETTINGS, optimizer=optimizer, validate_every=20)
+    whole = train(dataset, tmp_path / "whole", settings)
     validate = Training._validate
 
-    def interrupted(self: Training) -> dict[str, float]:
-        row = validate(self)
-        if self.epoch == 1:
+    def interrupted(self: Training, mean_loss: float) -> dict[str, float]:
+        row = validate(self, mean_loss)
+        if self.step == 20:
             raise KeyboardInterrupt
         return row
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_validate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train(dataset, tmp_path / "parts")
-    resumed = train(dataset, tmp_path / "parts")
+            train(dataset, tmp_path / "parts", settings)
+    resumed = train(dataset, tmp_path / "parts", settings)
     assert resumed.step == whole.step
     for name, value in whole.average.state_dict().items():
         torch.testing.assert_close(resumed.average.state_dict()[name], value, rtol=0, atol=0)
@@ -117,8 +128,8 @@ def test_a_checkpoint_of_other_settings_is_refused(dataset: Path, tmp_path: Path
 
 
 def test_parts_of_the_split_share_no_molecule(dataset: Path, tmp_path: Path) -> None:
-    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
-    counts = {part: len(samples) for part, samples in training.samples.items()}
+    training = begin(dataset, tmp_path)
+    counts = {part: len(training.parts[part]) for part in PARTS}
     expected = dict.fromkeys(counts, 0)
     for name in molecule_names(60):
         expected[split_of(name)] += 1
@@ -127,42 +138,40 @@ def test_parts_of_the_split_share_no_molecule(dataset: Path, tmp_path: Path) -> 
 
 
 def test_an_element_that_is_not_trained_on_is_refused(dataset: Path, tmp_path: Path) -> None:
-    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
-    sample = training.samples["test"][0]
-    training.samples["test"][0] = dataclasses.replace(sample, numbers=sample.numbers + 1)
+    training = begin(dataset, tmp_path)
+    sample = training.parts["test"][0]
+    training.parts["test"][0] = dataclasses.replace(sample, numbers=sample.numbers + 1)
     with pytest.raises(ValueError, match="the test part has He, which no molecule of the train"):
-        training._check_parts()
+        training.parts.check()
 
 
 def test_reference_energies_are_recovered(dataset: Path, tmp_path: Path) -> None:
-    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
-    fitted = fit_reference_energies(training.samples["train"])
+    training = begin(dataset, tmp_path)
+    fitted = fit_reference_energies(training.parts["train"])
     # The potential's own energies, a few eV, are on top of what the labels were given.
     for number, energy in {1: -13.0, 6: -1030.0, 8: -2040.0}.items():
         assert abs(fitted[number] - energy) < 3.0
 
 
 def test_training_forces_are_those_of_the_potential(dataset: Path) -> None:
-    from ase_student.dataset import Dataset
-
     torch.manual_seed(0)
     network = PaiNN(Architecture((1, 6, 8), **SHAPES["ultra-tiny"]), {1: 0.0, 6: 0.0, 8: 0.0})
     network = network.double()
     with Dataset(dataset) as file:
         samples = read_samples(file, range(6), network.shape.cutoff)
     batch = collate(samples, network.shape.cutoff, CPU)
-    energies, forces = energies_and_forces(network, batch)
+    energies, forces = predict(network, batch)[1:3]
     atomic, expected, _ = PaiNNPotential(network)(*batch.inputs)
     torch.testing.assert_close(batch.totals(atomic), energies, rtol=0, atol=1e-9)
     torch.testing.assert_close(expected.float(), forces, rtol=0, atol=1e-5)
 
 
 def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> None:
-    training = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU)
-    samples = training.samples["test"]
+    training = begin(dataset, tmp_path)
+    samples = training.parts["test"]
     errors = evaluate(training.network, samples, 5.0, CPU)["all"]
     batch = collate(samples, 5.0, CPU)
-    energies, forces = energies_and_forces(training.network, batch)
+    energies, forces = predict(training.network, batch)[1:3]
     difference = (forces - batch.forces).numpy().astype(float)
     truth = batch.forces.numpy().astype(float)
     assert errors["force_rmse"] == pytest.approx(np.sqrt((difference**2).mean()), abs=1e-5)
@@ -172,7 +181,7 @@ def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> No
 
 
 def test_batches_hold_every_sample_once(dataset: Path, tmp_path: Path) -> None:
-    samples = Training([dataset], "ultra-tiny", tmp_path, SETTINGS, CPU).samples["train"]
+    samples = begin(dataset, tmp_path).parts["train"]
     batches = list(shuffled(samples, 4, np.random.default_rng(0)))
     seen = sorted(id(sample) for batch in batches for sample in batch)
     assert seen == sorted(map(id, samples))
@@ -185,12 +194,79 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[-1] == pytest.approx(Settings().final_learning_rate)
 
 
+def test_training_on_begins_with_the_weights_it_is_given(dataset: Path, tmp_path: Path) -> None:
+    train(dataset, tmp_path / "first", dataclasses.replace(SETTINGS, epochs=4))
+    start = load_student(tmp_path / "first" / "weights.safetensors")
+    second = begin(dataset, tmp_path / "second", start=start)
+    for name, value in second.network.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), start.tensors[name])
+    assert second.references == start.reference_energies
+    second.run()
+    student = load_student(tmp_path / "second" / "weights.safetensors")
+    assert student.metadata["training"]["start"]["weights_sha256"] == start.sha256
+    assert student.metadata["seen"] == start.metadata["seen"]
+    with pytest.raises(ValueError, match="the student to start from has the shape"):
+        begin(dataset, tmp_path / "third", start=start, changes={"features": 16})
+
+
+def test_whole_files_can_be_held_out(dataset: Path, tmp_path: Path) -> None:
+    with Dataset(dataset) as file:
+        structures, labels = file.read_structures(), file.read_labels()
+    parts = np.array(parts_of(structures))
+    for name, wanted in (("held-out", "test"), ("trained", "train")):
+        rows = np.flatnonzero(parts == wanted)
+        labels_of = dataclasses.replace(labels.take(rows), structure_indices=np.arange(len(rows)))
+        write_dataset(tmp_path / f"{name}.h5", structures.take(rows), labels_of)
+    whole = Parts([dataset], SETTINGS, CUTOFF)
+    more = Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "held-out.h5"])
+    assert len(more.tests["held-out"]) == len(more["test"]) == len(whole["test"])
+    assert len(more["train"]) == len(whole["train"])
+    with pytest.raises(ValueError, match="trained.h5: structure 0 is for the test"):
+        Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "trained.h5"])
+
+
+def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None:
+    with Dataset(dataset) as file:
+        structures = file.read_structures()
+    parts = parts_of(structures, "structure")
+    assert {"train", "validation", "test"} == set(parts)
+    order = np.random.default_rng(0).permutation(len(structures))
+    assert parts_of(structures.take(order), "structure") == [parts[i] for i in order]
+    assert parts != parts_of(structures, "structure", seed=1)
+
+
+def test_two_processes_end_with_the_same_weights(dataset: Path, tmp_path: Path) -> None:
+    # A process of its own: PyTorch's process group cannot be made twice in one.
+    arguments = [str(dataset), "-o", str(tmp_path), "--student=ultra-tiny", "--devices=2"]
+    code = (
+        "import sys; from ase_student.distill.__main__ import main;"
+        f"sys.exit(main(['train', '--epochs=1', '--batch-size=4', '--threads=1', *{arguments}]))"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(f"if __name__ == '__main__':\n    {code}\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    student = load_student(tmp_path / "weights.safetensors")
+    n_train = student.metadata["data"][0]["structures"]["train"]
+    assert student.metadata["training"]["processes"] == 2
+    assert student.metadata["training"]["steps"] == -(-n_train // 4 // 2)
+
+
+def test_the_energy_weight_grows_from_its_first_to_its_final_value() -> None:
+    settings = Settings(energy_weight=0.02, final_energy_weight=0.5)
+    weights = [energy_weight(step, 100, settings) for step in range(101)]
+    assert weights[0] == pytest.approx(0.02)
+    assert weights[-1] == pytest.approx(0.5)
+    assert weights == sorted(weights)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("--epochs=0", "epochs must be at least 1; given 0."),
         ("--learning-rate=-1", "learning_rate must be above 0; given -1.0."),
-        ("--device=tpu", "unknown device 'tpu'"),
+        ("--accelerator=abacus", "cannot train on 1 device(s) 'abacus'"),
+        ("--split=element", "split must be one of"),
     ],
 )
 def test_mistakes_get_one_line(

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ase_student.dataset import Dataset, Structures
+from ase_student.dataset import Dataset, Labels, Structures
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 
@@ -29,6 +30,12 @@ class Sample:
     forces : (n_atoms, 3) float32, eV/Å
     source : str
         How the structure was sampled.
+    stress : (3, 3) float64, eV/Å³, or None
+        Positive in tension; None where the teacher gave none.
+    volume : float, Å³
+        Of the cell; 0 without one.
+    atomic_energies : (n_atoms,) float64, eV, or None
+        The teacher's energies of the atoms; None where it gave none.
     """
 
     numbers: NDArray[np.int64]
@@ -38,6 +45,9 @@ class Sample:
     energy: float
     forces: NDArray[np.float32]
     source: str
+    stress: NDArray[np.float64] | None = None
+    volume: float = 0.0
+    atomic_energies: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,11 @@ class Batch:
         Number of atoms of each structure.
     energies : (n_structures,) float64, eV
     forces : (n_atoms, 3) float32, eV/Å
+    volumes : (n_structures,) float64, Å³
+    stress : (n_structures, 3, 3) float64, eV/Å³, or None
+        NaN for structures without; None if none has one.
+    atomic_energies : (n_atoms,) float64, eV, or None
+        NaN for structures without; None if none has them.
     """
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
@@ -61,6 +76,9 @@ class Batch:
     sizes: Tensor
     energies: Tensor
     forces: Tensor
+    volumes: Tensor
+    stress: Tensor | None
+    atomic_energies: Tensor | None
 
     def totals(self, energies: Tensor) -> Tensor:
         """Return the sum of the atoms' energies for every structure."""
@@ -79,32 +97,38 @@ def read_samples(dataset: Dataset, indices: Sequence[int], cutoff: float) -> lis
     """
     labels = dataset.read_labels()
     structures = dataset.read_structures()
-    samples = []
-    for row in tqdm(indices, desc="neighbors", unit="structure", disable=None, leave=False):
-        index = int(labels.structure_indices[row])
-        forces = labels.forces[labels.splits[row] : labels.splits[row + 1]]
-        samples.append(_sample(structures, index, float(labels.energies[row]), forces, cutoff))
-    return samples
+    return [
+        _sample(structures, labels, row, cutoff)
+        for row in tqdm(indices, desc="neighbors", unit="structure", disable=None, leave=False)
+    ]
 
 
-def _sample(
-    structures: Structures,
-    index: int,
-    energy: float,
-    forces: NDArray[np.float32],
-    cutoff: float,
-) -> Sample:
+def _sample(structures: Structures, labels: Labels, row: int, cutoff: float) -> Sample:
+    index = int(labels.structure_indices[row])
     atoms = slice(*structures.splits[index : index + 2])
-    positions, pbc = structures.positions[atoms], structures.pbc[index]
-    matrix = neighbor_matrix(positions, structures.cells[index], pbc, cutoff)
+    labelled = slice(*labels.splits[row : row + 2])
+    positions, cell = structures.positions[atoms], structures.cells[index]
+    pbc = structures.pbc[index]
+    matrix = neighbor_matrix(positions, cell, pbc, cutoff)
+    has_stress = labels.stress_mask is not None and bool(labels.stress_mask[row])
+    atomic_energies = None
+    if labels.atomic_energies is not None:
+        atomic_energies = labels.atomic_energies[labelled]
     return Sample(
         numbers=structures.numbers[atoms],
         positions=positions,
         neighbors=matrix.neighbors.astype(np.int32),
-        offsets=matrix.offsets(structures.cells[index]) if pbc.any() else None,
-        energy=energy,
-        forces=forces,
+        offsets=matrix.offsets(cell) if pbc.any() else None,
+        energy=float(labels.energies[row]),
+        forces=labels.forces[labelled],
         source="" if structures.sources is None else structures.sources[index],
+        stress=voigt_6_to_full_3x3_stress(labels.stress[row])
+        if has_stress and labels.stress is not None
+        else None,
+        volume=float(abs(np.linalg.det(cell))),
+        atomic_energies=None
+        if atomic_energies is None or np.isnan(atomic_energies).any()
+        else atomic_energies,
     )
 
 
@@ -137,7 +161,29 @@ def collate(samples: Sequence[Sample], cutoff: float, device: torch.device) -> B
             [sample.energy for sample in samples], dtype=torch.float64, device=device
         ),
         forces=torch.from_numpy(np.concatenate([sample.forces for sample in samples])).to(device),
+        volumes=torch.tensor(
+            [sample.volume for sample in samples], dtype=torch.float64, device=device
+        ),
+        stress=_stacked([sample.stress for sample in samples], [(1, 3, 3)] * len(samples), device),
+        atomic_energies=_stacked(
+            [sample.atomic_energies for sample in samples], [(n,) for n in sizes], device
+        ),
     )
+
+
+def _stacked(
+    arrays: Sequence[NDArray[np.float64] | None],
+    shapes: Sequence[tuple[int, ...]],
+    device: torch.device,
+) -> Tensor | None:
+    """Return arrays as one tensor, with NaN for those that are missing; None if all are."""
+    if all(array is None for array in arrays):
+        return None
+    filled = [
+        np.full(shape, np.nan) if array is None else array.reshape(shape)
+        for array, shape in zip(arrays, shapes, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(filled)).to(device)
 
 
 def shuffled(

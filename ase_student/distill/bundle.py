@@ -22,11 +22,19 @@ TEACHERS = {
 }
 
 SOURCES = {
-    "md": "molecules from MMFF94 dynamics at 300 to 1000 K",
-    "displaced": "conformers with random displacements of 0.03 to 0.09 Å",
-    "cluster": "water clusters, solvated molecules and dimers, from dynamics at 300 to 600 K",
+    "md": "molecules from dynamics",
+    "displaced": "conformers with random displacements",
+    "cluster": "water clusters, solvated molecules and pairs, from dynamics",
     "contact": "clusters with one molecule pressed in or pulled away",
+    "grown": "dynamics of an earlier student, where it was likely wrong",
     "all": "all of them",
+}
+
+#: Tests by the names of their files; 'test' is the test part of the training data's split.
+TESTS = {
+    "test": "like the training data",
+    "teacher-md-so3lr": "dynamics of the teacher at 300 and 600 K",
+    "chemicals-so3lr": "the same, of molecules from another source",
 }
 
 
@@ -36,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", dest="folder", type=Path, required=True, help="folder, named after the student"
     )
+    parser.add_argument("--recipe", help="what to say of how it is made, e.g. recipes/tiny.toml")
+    parser.add_argument(
+        "--stability", type=Path, help="JSON of python -m ase_student.validation.stability_table"
+    )
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -44,85 +56,158 @@ def run(arguments: argparse.Namespace) -> str:
     if "test" not in student.metadata.get("metrics", {}):
         raise ValueError(f"{arguments.weights}: has no metrics on held-out molecules.")
     folder: Path = arguments.folder
-    name = folder.absolute().name
+    report = {
+        "weights_sha256": student.sha256,
+        **student.metadata,
+        "learning_curve": learning_curve(arguments.weights.with_name("history.jsonl")),
+        "stability": None
+        if arguments.stability is None
+        else stability(arguments.stability, student.sha256),
+    }
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
-    for file, text in (("README.md", card(student, name)), ("metrics.json", metrics(student))):
+    text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    card_text = card(student, folder.absolute().name, report, arguments.recipe)
+    for file, content in (("README.md", card_text), ("metrics.json", text)):
         with replaced_when_complete(folder / file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(content, encoding="utf-8")
     return f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"
 
 
-def metrics(student: Student) -> str:
-    """Return a student's metadata as JSON: teacher, data, training settings and errors."""
-    return (
-        json.dumps({"weights_sha256": student.sha256, **student.metadata}, indent=2, sort_keys=True)
-        + "\n"
-    )
-
-
-def card(student: Student, name: str) -> str:
-    """Return a student's model card in Markdown."""
-    metadata = student.metadata
-    header = student.header()
-    training = metadata["training"]
-    data = metadata["data"]
-    teacher = str(metadata["teacher"])
-    n_train = sum(entry["structures"].get("train", 0) for entry in data)
-    rows = [
-        f"| {SOURCES.get(source, source)} | {row['structures']:.0f} | {row['force_sigma']:.2f} "
-        f"| {row['force_rmse']:.3f} | {row['force_r2']:.4f} | {1000 * row['energy_mae']:.1f} |"
-        for source, row in sorted(metadata["metrics"]["test"].items(), key=_all_last)
+def learning_curve(path: Path) -> list[dict[str, float]]:
+    """Return steps and errors on the validation part from the history of a run."""
+    if not path.is_file():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    keys = ("force_rmse", "force_r2", "energy_mae")
+    return [
+        {"step": row["step"], **{key: row["validation"]["all"][key] for key in keys}}
+        for row in rows
     ]
-    settings = ", ".join(
-        f"{key} {training[key]}"
-        for key in ("epochs", "batch_size", "learning_rate", "ema_decay", "seed")
-    )
+
+
+def stability(path: Path, sha256: str) -> dict[str, Any]:
+    """Return a table of stability.
+
+    Raises
+    ------
+    ValueError
+        If it is not one, or not of these weights.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        measured = report["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: is not a table of stability: {error!r}.") from error
+    if measured != sha256:
+        raise ValueError(f"{path}: is of other weights ({measured}) than these ({sha256}).")
+    return report
+
+
+def card(student: Student, name: str, report: dict[str, Any], recipe: str | None = None) -> str:
+    """Return a student's model card in Markdown."""
+    header = student.header()
     shape = header["architecture"]
-    return f"""# {name}
+    teacher = str(report["teacher"])
+    sections = [
+        f"""# {name}
 
 A PaiNN student with {student.n_parameters:,} parameters ({shape["blocks"]} blocks of
 {shape["features"]} features, {shape["n_rbf"]} radial functions, messages of
 {shape["message_channels"]} channels, cutoff {shape["cutoff"]:g} Å) for
-{", ".join(header["elements"])}. This file is written by `python -m ase_student.distill bundle`.
+{", ".join(header["elements"])}. This file is written by `python -m ase_student.distill bundle`.""",
+        f"""## Errors
 
-## Errors
-
-Against the teacher, on structures of molecules that training never saw. σ is the standard deviation
+Against the teacher, on structures that training never saw. σ is the standard deviation
 of the teacher's force components; energies are compared as they are, without a fitted shift.
 
-| held-out structures | number | σ, eV/Å | force RMSE, eV/Å | force R² | energy MAE, meV/atom |
-|---|---|---|---|---|---|
-{chr(10).join(rows)}
+{_error_table(report["metrics"])}""",
+        _stability_section(report["stability"]),
+        f"""## Teacher
 
-## Teacher
+{TEACHERS.get(teacher, teacher)}.""",
+        _data_section(report),
+        """## Limits
 
-{TEACHERS.get(teacher, teacher)}.
+- It knows what it was trained on. Ions, radicals, reactions, metals and other elements are outside
+  of neutral closed-shell molecules. `StudentCalculator(guard=...)` compares every frame with the
+  closest contacts, the numbers of neighbors and the forces of the training data (`seen` in
+  `metrics.json`) and says where one lies outside; inside does not mean right.
+- Sees 5 Å far: what the teacher has of electrostatics and dispersion beyond that is missing.""",
+        _making_section(report, recipe),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
 
-## Data
 
-{n_train:,} structures for training; the split is by molecule, so that no conformer of a test
-molecule, alone or in a cluster, is trained on. Settings of teacher and sampling, hashes and counts
-are in `metrics.json`.
+def _error_table(metrics: dict[str, Any]) -> str:
+    head = (
+        "| test | structures | number | σ, eV/Å | force RMSE, eV/Å | force R² "
+        "| energy MAE, meV/atom |"
+    )
+    rows = [
+        f"| {TESTS.get(test, test)} | {SOURCES.get(source, source)} | {row['structures']:.0f} "
+        f"| {row['force_sigma']:.2f} | {row['force_rmse']:.3f} | {row['force_r2']:.4f} "
+        f"| {1000 * row['energy_mae']:.1f} |"
+        for test, errors in metrics.items()
+        if test != "validation"
+        for source, row in sorted(errors.items(), key=_all_last)
+    ]
+    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
 
-## Limits
 
-- Trained on neutral closed-shell molecules of up to 45 atoms and on their clusters. Ions, radicals,
-  reactions, metals and other elements are outside of that; nothing warns about the first four.
-- Sees 5 Å far: what the teacher has of electrostatics and dispersion beyond that is missing.
-- Liquids and crystals were not trained on; errors on them are unknown.
+def _stability_section(report: dict[str, Any] | None) -> str:
+    if report is None:
+        return ""
+    runs = report["runs"]
+    rows = []
+    for kind in sorted({(run["temperature"], run["picoseconds"]) for run in runs}):
+        of_kind = [run for run in runs if (run["temperature"], run["picoseconds"]) == kind]
+        n_stable = sum(run["stable"] for run in of_kind)
+        rows.append(f"| {kind[0]:.0f} | {kind[1]:g} | {n_stable} of {len(of_kind)} |")
+    failures = [
+        f"- {run['name']} at {run['temperature']:.0f} K after {run['failed_ps']:.2f} ps: "
+        f"{run['reason']}"
+        for run in runs
+        if not run["stable"]
+    ]
+    table = ["| temperature, K | ps | stable |", "|---|---|---|", *rows]
+    text = (
+        "## Stability\n\nLangevin dynamics of held-out molecules: no bond breaks or forms, no "
+        "runaway of the temperature,\nenergies finite.\n\n" + "\n".join(table)
+    )
+    return text + ("\n\n" + "\n".join(failures) if failures else "")
 
-## Make it again
 
-```bash
-python -m ase_student.distill structures -o structures.h5 --seed 0
-python -m ase_student.distill label structures.h5 --teacher {teacher} -o labelled.h5
-python -m ase_student.distill train labelled.h5 --student {name} -o run
-python -m ase_student.distill bundle run/weights.safetensors -o {name}
-```
+def _data_section(report: dict[str, Any]) -> str:
+    rows = []
+    for entry in report["data"]:
+        counts = entry["structures"]
+        named = [f"{counts[part]:,} for {part}" for part in counts]
+        sources = sorted(set(entry.get("statistics", {})) - {"all"})
+        rows.append(
+            f"- {', '.join(named)}: {', '.join(sources)} (SHA-256 `{entry['sha256'][:12]}`)"
+        )
+    return (
+        "## Data\n\nStructures of each file, and how they were sampled; settings of teacher and "
+        "sampling are in\n`metrics.json`. The split is by molecule, so that no conformer of a test "
+        "molecule, alone or in a\ncluster, is trained on.\n\n" + "\n".join(rows)
+    )
 
-Training took {training["steps"]:,} steps ({settings}).
-"""
+
+def _making_section(report: dict[str, Any], recipe: str | None) -> str:
+    training = report["training"]
+    keys = ("epochs", "batch_size", "optimizer", "learning_rate", "ema_decay", "seed")
+    settings = ", ".join(f"{key} {training[key]}" for key in keys if key in training)
+    text = f"## Training\n\n{training['steps']:,} steps ({settings})."
+    if "start" in training:
+        before = training["start"]["training"] or {}
+        text += (
+            f"\nBegan with the weights `{training['start']['weights_sha256'][:12]}`, which had "
+            f"{before.get('steps', 0):,} steps."
+        )
+    if recipe:
+        text += f"\nTo make it again:\n\n```bash\npython -m ase_student.distill run {recipe}\n```"
+    return text
 
 
 def _all_last(item: tuple[str, Any]) -> tuple[bool, str]:

@@ -1,0 +1,161 @@
+"""Labelled data in memory, in the parts of the split: to train on, to validate on, to test on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from ase_student.dataset import Dataset, Structures
+from ase_student.distill.batches import Sample, read_samples
+from ase_student.distill.settings import Settings
+from ase_student.distill.split import WATER, parts_of
+from ase_student.seen import Seen
+
+PARTS = ("train", "validation", "test")
+
+# What a student's metadata keep of each data set's.
+_KEPT = ("teacher_settings", "structures_sha256", "max_force", "statistics")
+
+
+class Parts:
+    """The samples of each part of the split.
+
+    Parameters
+    ----------
+    datasets : sequence of path
+        Labelled files, which are split.
+    settings : Settings
+        Says how to split.
+    cutoff : float, Å
+        Of the neighbors.
+    tests : sequence of path
+        Labelled files that are for the test as a whole, each a test of its own.
+
+    Attributes
+    ----------
+    tests : dict of str to list of Sample
+        The samples of each of `tests`, by the file's name without its suffix.
+    provenance : list of dict
+        What is to be known of each file.
+    seen : Seen
+        Extremes of the part for training, which the guard of a calculator compares with.
+
+    Raises
+    ------
+    ValueError
+        If a part is empty, a part or a test has elements that are not trained on, or the molecules
+        of a test are trained on.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Path],
+        settings: Settings,
+        cutoff: float,
+        tests: Sequence[Path] = (),
+    ):
+        self._settings, self._cutoff = settings, cutoff
+        self._samples: dict[str, list[Sample]] = {part: [] for part in PARTS}
+        self._trained: set[str] = set()
+        self.seen = Seen(cutoff)
+        self.provenance = [self._read(path) for path in datasets]
+        self.tests = {path.stem: self._read_test(path) for path in tests}
+        self.check()
+
+    def __getitem__(self, part: str) -> list[Sample]:
+        return self._samples[part]
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers of what is trained on, ascending."""
+        found = {int(z) for sample in self["train"] for z in np.unique(sample.numbers)}
+        return tuple(sorted(found))
+
+    def chosen(self, part: str, limit: int) -> list[Sample]:
+        """Return at most `limit` samples of a part, the same in every call."""
+        samples = self[part]
+        if len(samples) <= limit:
+            return samples
+        generator = np.random.default_rng(self._settings.seed)
+        return [samples[i] for i in generator.choice(len(samples), limit, replace=False)]
+
+    def check(self) -> None:
+        """Raise ValueError if a part is empty or has elements that are not trained on."""
+        known = set(self.elements)
+        for part in PARTS:
+            if not self[part]:
+                raise ValueError(f"the data hold no {self._settings.split}s of the {part} part.")
+        named = {f"the {part} part": self[part] for part in PARTS}
+        named |= {f"the test '{name}'": samples for name, samples in self.tests.items()}
+        for name, samples in named.items():
+            elements = {int(z) for sample in samples for z in np.unique(sample.numbers)}
+            if elements - known:
+                symbol = chemical_symbols[min(elements - known)]
+                raise ValueError(
+                    f"{name} has {symbol}, which no molecule of the train part has; "
+                    "label more molecules with it, or split by another split_seed."
+                )
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Add a file's samples to the parts and return what is to be known of the file."""
+        with Dataset(path) as dataset:
+            structures = dataset.read_structures()
+            indices = dataset.read_labels().structure_indices
+            try:
+                parts = parts_of(structures, self._settings.split, self._settings.split_seed)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            samples = read_samples(dataset, range(len(indices)), self._cutoff)
+            metadata = dataset.metadata
+        counts: Counter[str] = Counter()
+        for index, sample in zip(indices, samples, strict=True):
+            part = parts[index]
+            self._samples[part].append(sample)
+            counts[part] += 1
+            if part == "train":
+                self._trained |= _components(structures, index)
+                self.seen.add(
+                    sample.numbers,
+                    sample.positions,
+                    sample.neighbors,
+                    sample.offsets,
+                    sample.forces,
+                )
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {
+            "sha256": digest,
+            "teacher": metadata.get("teacher"),
+            "structures": dict(counts),
+            "sampling": metadata.get("structures_metadata", {}).get("sampling"),
+            **{key: metadata[key] for key in _KEPT if key in metadata},
+        }
+
+    def _read_test(self, path: Path) -> list[Sample]:
+        """Return a file's samples, none of which is of what is trained on."""
+        with Dataset(path) as dataset:
+            structures = dataset.read_structures()
+            indices = dataset.read_labels().structure_indices
+            samples = read_samples(dataset, range(len(indices)), self._cutoff)
+        if self._settings.split == "molecule":
+            for index in indices:
+                components = _components(structures, index)
+                if components and components <= self._trained:
+                    raise ValueError(
+                        f"{path}: structure {index} is for the test as a whole, but its molecules "
+                        f"{', '.join(sorted(components))} are trained on."
+                    )
+        return samples
+
+
+def _components(structures: Structures, index: int) -> set[str]:
+    """Return the molecules of a structure, but water, which belongs to every part."""
+    if structures.molecules is None:
+        return set()
+    return set(structures.molecules[index].split(".")) - {WATER}

@@ -1,0 +1,116 @@
+"""What a trained student is bundled with: ONNX file, model card, metrics."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("h5py")
+pytest.importorskip("onnxscript")
+
+from ase_student import StudentCalculator, load_student, save_student
+from ase_student.distill.__main__ import main
+from ase_student.testing import structure
+
+ERRORS = {
+    "force_rmse": 0.1234,
+    "force_r2": 0.9876,
+    "force_sigma": 1.2,
+    "energy_mae": 0.0042,
+    "structures": 7,
+}
+METADATA = {
+    "teacher": "so3lr",
+    "data": [{"sha256": "ab" * 32, "structures": {"train": 1234}, "statistics": {"md": {}}}],
+    "training": {
+        "epochs": 3,
+        "steps": 4321,
+        "optimizer": "soap",
+        "start": {"weights_sha256": "cd" * 32, "training": {"steps": 1111}},
+    },
+    "metrics": {
+        "validation": {},
+        "test": {"md": ERRORS, "all": ERRORS},
+        "peptides": {"md": ERRORS},
+    },
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return the folder of a run that has ended."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    student = dataclasses.replace(load_student("tiny"), metadata=METADATA)
+    save_student(student, folder / "weights.safetensors")
+    row = {"step": 200, "validation": {"all": ERRORS}}
+    (folder / "history.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return folder
+
+
+def stability(student_sha256: str, path: Path) -> Path:
+    run = {"name": "CCO", "temperature": 300.0, "picoseconds": 50.0, "stable": True}
+    broken = {**run, "name": "CO", "stable": False, "failed_ps": 1.5, "reason": "a bond broke"}
+    document: dict[str, Any] = {"weights_sha256": student_sha256, "runs": [run, broken]}
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return path
+
+
+def bundle(run: Path, folder: Path, *options: str) -> int:
+    return main(["bundle", str(run / "weights.safetensors"), "-o", str(folder), *options])
+
+
+def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
+    run: Path, tmp_path: Path
+) -> None:
+    sha256 = load_student(run / "weights.safetensors").sha256
+    table = stability(sha256, tmp_path / "stability.json")
+    folder = tmp_path / "mine"
+    options = ["--recipe", "recipes/mine.toml", "--stability", str(table)]
+    assert bundle(run, folder, *options) == 0
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "export.json", "metrics.json", "weights.safetensors", "mine.onnx",
+    }  # fmt: skip
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "# mine\n" in card
+    assert (
+        "| like the training data | molecules from dynamics | 7 | 1.20 | 0.123 | 0.9876 | 4.2 |"
+        in card
+    )
+    assert "| peptides | molecules from dynamics | 7 |" in card
+    assert "| 300 | 50 | 1 of 2 |" in card
+    assert "CO at 300 K after 1.50 ps: a bond broke" in card
+    assert "4,321 steps" in card
+    assert "which had 1,111 steps" in card
+    assert "distill run recipes/mine.toml" in card
+    report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert report["weights_sha256"] == sha256
+    assert report["learning_curve"][0]["step"] == 200
+    atoms = structure("aspirin")
+    energies = []
+    for calculator in ("tiny", folder / "mine.onnx"):
+        atoms.calc = StudentCalculator(calculator)
+        energies.append(atoms.get_potential_energy())
+    assert energies[0] == pytest.approx(energies[1], abs=1e-6)
+
+
+def test_stability_of_other_weights_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = stability("00" * 32, tmp_path / "stability.json")
+    assert bundle(run, tmp_path / "mine", "--stability", str(table)) == 2
+    assert "is of other weights" in capsys.readouterr().err
+    table.write_text("[]", encoding="utf-8")
+    assert bundle(run, tmp_path / "mine", "--stability", str(table)) == 2
+    assert "is not a table of stability" in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_ended_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = dataclasses.replace(load_student("tiny"), metadata={"metrics": {}})
+    save_student(student, tmp_path / "weights.safetensors")
+    assert bundle(tmp_path, tmp_path / "mine") == 2
+    assert "has no metrics on held-out molecules" in capsys.readouterr().err
