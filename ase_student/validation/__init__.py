@@ -1,0 +1,1 @@
+"""Say how wrong a student is, where, and whether its physics holds."""

@@ -1,0 +1,85 @@
+"""The students that are compared: what was asked for, and how to open it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ase_student.calculator import StudentCalculator
+from ase_student.student import student_name
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One student in one backend.
+
+    Attributes
+    ----------
+    model : str
+        Name or path, as for :class:`ase_student.StudentCalculator`.
+    backend, device, dtype : str
+    threads : int or None
+    """
+
+    model: str
+    backend: str = "auto"
+    device: str = "auto"
+    dtype: str = "float32"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if Path(self.model).is_file():
+            # Another process may have another working folder.
+            object.__setattr__(self, "model", str(Path(self.model).absolute()))
+
+    def open(self) -> StudentCalculator:
+        """Return a calculator; the guard is off, because here errors are measured instead."""
+        return StudentCalculator(
+            self.model,
+            backend=self.backend,
+            device=self.device,
+            dtype=self.dtype,
+            threads=self.threads,
+            guard="off",
+        )
+
+    def open_quietly(self) -> StudentCalculator:
+        """Return a calculator without the warnings that its first opening has given."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return self.open()
+
+    def open_precise(self) -> StudentCalculator | None:
+        """Return the same student in float64, run by torch on the CPU.
+
+        None if it is an exported file, whose precision is what it is, or if torch is missing.
+        """
+        if self.dtype == "float64" and self.backend == "torch":
+            return self.open_quietly()
+        precise = replace(self, backend="torch", device="cpu", dtype="float64")
+        try:
+            return precise.open_quietly()
+        except (ValueError, ImportError):
+            return None
+
+    @property
+    def name(self) -> str:
+        """Name of the student, without backend."""
+        return student_name(self.model)
+
+
+def describe(spec: ModelSpec, calculator: StudentCalculator) -> dict[str, Any]:
+    """Return what there is to know about a student, for the report."""
+    info = calculator.info
+    return {
+        "name": spec.name,
+        "backend": calculator.backend,
+        "device": calculator.device,
+        "dtype": info.dtype,
+        "n_parameters": info.metadata.get("n_parameters"),
+        "cutoff": info.cutoff,
+        "elements": list(info.elements),
+        "weights_sha256": info.weights_sha256,
+    }

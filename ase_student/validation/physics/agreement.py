@@ -1,0 +1,63 @@
+"""Every backend computes the same function."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from ase_student.backends import BACKENDS
+from ase_student.testing import TOLERANCES
+from ase_student.validation.models import ModelSpec
+from ase_student.validation.physics.checks import Check, Subject, ask, judged
+from ase_student.validation.potentials import Evaluation, StudentPotential
+
+
+def check_backends(subject: Subject, spec: ModelSpec) -> list[Check]:
+    """Return the largest differences of every backend in float32 from float64 and each other.
+
+    Forces above 1 eV/Å are compared relative to the largest force of their structure.
+    """
+    if not subject.is_precise:
+        said = "this file runs in one backend and precision only"
+        return [Check("backends against float64", None, detail=said)]
+    structures = list(subject.structures.values())
+    answers = {"float64": ask(subject.precise, structures)}
+    for backend in BACKENDS:
+        other = replace(spec, backend=backend, device="cpu", dtype="float32")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                potential = StudentPotential(other.open())
+        except ImportError:
+            continue
+        answers[backend] = ask(potential, structures)
+    names = list(subject.structures)
+    return [
+        *_compared("backends against float64", names, answers, with_float64=True),
+        *_compared("backends against each other", names, answers, with_float64=False),
+    ]
+
+
+def _compared(
+    what: str, names: list[str], said: dict[str, list[Evaluation]], with_float64: bool
+) -> list[Check]:
+    """Return the largest differences between pairs of backends."""
+    energies: dict[str, float] = {}
+    forces: dict[str, float] = {}
+    for first, second in combinations(said, 2):
+        if (first == "float64") != with_float64:
+            continue
+        for name, expected, found in zip(names, said[first], said[second], strict=True):
+            where = f"{name}, {second}" if with_float64 else f"{name}, {first} and {second}"
+            energies[where] = abs(found.energy - expected.energy) / len(expected.forces)
+            scale = max(1.0, float(np.abs(expected.forces).max()))
+            forces[where] = float(np.abs(found.forces - expected.forces).max()) / scale
+    # Two that are each as far from float64 as allowed.
+    factor = 1.0 if with_float64 else 2.0
+    return [
+        judged(f"{what}, energy", energies, factor * TOLERANCES.backend_energy_per_atom, "eV/atom"),
+        judged(f"{what}, forces", forces, factor * TOLERANCES.backend_forces, "eV/Å"),
+    ]

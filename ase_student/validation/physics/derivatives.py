@@ -1,0 +1,105 @@
+"""Forces and stress are the derivatives of the energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations_with_replacement
+
+import numpy as np
+from ase import Atoms
+
+from ase_student.testing import TOLERANCES
+from ase_student.validation.physics.checks import Check, Subject, ask, judged
+from ase_student.validation.potentials import Evaluation, Potential
+
+SEED = 0
+N_DIRECTIONS = 3
+#: Steps of the finite differences, of fourth order, in Å or as a strain. The energies of float32
+#: need longer ones, and give fewer digits.
+STEP = 2e-4
+STEP_FLOAT32 = 0.01
+FORCES_FLOAT32 = 0.01
+STRESS_FLOAT32 = 0.001
+OFFSETS = np.array([-2.0, -1.0, 1.0, 2.0])
+WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
+
+
+def check_derivatives(subject: Subject) -> list[Check]:
+    """Return how far forces and stress are from finite differences of the energy."""
+    step = STEP if subject.is_precise else STEP_FLOAT32
+    forces: dict[str, float] = {}
+    stress: dict[str, float] = {}
+    rng = np.random.default_rng(SEED)
+    for name, atoms in subject.structures.items():
+        answer = ask(subject.precise, [atoms])[0]
+        forces[name] = _force_deviation(subject.precise, atoms, answer, step, rng)
+        if answer.stress is not None:
+            stress[name] = _stress_deviation(subject.precise, atoms, answer, step)
+    exact = subject.is_precise
+    return [
+        judged(
+            "forces against finite differences",
+            forces,
+            TOLERANCES.finite_difference_forces if exact else FORCES_FLOAT32,
+            "eV/Å",
+        ),
+        judged(
+            "stress against finite differences",
+            stress,
+            TOLERANCES.finite_difference_stress if exact else STRESS_FLOAT32,
+            "eV/Å³",
+        ),
+    ]
+
+
+def slopes(potential: Potential, makes: list[Callable[[float], Atoms]], step: float) -> list[float]:
+    """Return the derivative at zero of the energy of each ``make(x)``."""
+    structures = [make(offset * step) for make in makes for offset in OFFSETS]
+    energies = np.array([answer.energy for answer in ask(potential, structures)])
+    found: list[float] = (energies.reshape(-1, len(OFFSETS)) @ WEIGHTS / step).tolist()
+    return found
+
+
+def _force_deviation(
+    potential: Potential, atoms: Atoms, answer: Evaluation, step: float, rng: np.random.Generator
+) -> float:
+    """Return the largest deviation along some directions in which all atoms move."""
+    directions = rng.normal(size=(N_DIRECTIONS, len(atoms), 3))
+    directions /= np.linalg.norm(directions, axis=(1, 2), keepdims=True)
+
+    def along(direction: np.ndarray) -> Callable[[float], Atoms]:
+        def make(x: float) -> Atoms:
+            copy = atoms.copy()
+            copy.positions += x * direction
+            return copy
+
+        return make
+
+    found = slopes(potential, [along(direction) for direction in directions], step)
+    expected = -(directions * answer.forces).sum(axis=(1, 2))
+    return float(np.abs(np.array(found) - expected).max())
+
+
+def _stress_deviation(potential: Potential, atoms: Atoms, answer: Evaluation, step: float) -> float:
+    """Return the largest deviation of a component of the stress."""
+    assert answer.stress is not None
+    voigt = {(0, 0): 0, (1, 1): 1, (2, 2): 2, (1, 2): 3, (0, 2): 4, (0, 1): 5}
+
+    def along(row: int, column: int) -> Callable[[float], Atoms]:
+        strain = np.zeros((3, 3))
+        strain[row, column] += 0.5
+        strain[column, row] += 0.5
+
+        def make(x: float) -> Atoms:
+            copy = atoms.copy()
+            copy.set_cell(atoms.cell.array @ (np.eye(3) + x * strain))
+            copy.positions = atoms.positions @ (np.eye(3) + x * strain)
+            return copy
+
+        return make
+
+    components = list(combinations_with_replacement(range(3), 2))
+    found = slopes(potential, [along(*component) for component in components], step)
+    volume = atoms.get_volume()
+    expected = [answer.stress[voigt[component]] for component in components]
+    return float(np.abs(np.array(found) / volume - expected).max())

@@ -1,0 +1,144 @@
+"""One way to ask for energies and forces, whoever answers: student, teacher or ASE calculator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import InputError
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a potential says about one structure.
+
+    Attributes
+    ----------
+    energy : float, eV
+    forces : (n_atoms, 3) float64, eV/Å
+    stress : (6,) float64, eV/Å³, or None
+        Voigt order, positive in tension.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a potential says nothing about a structure."""
+
+    reason: str
+
+
+Answer = Evaluation | Refusal
+
+
+class Potential(Protocol):
+    """Anything that answers for many structures at once; one it refuses costs no other its answer.
+
+    Attributes
+    ----------
+    name : str
+    """
+
+    name: str
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Answer]:
+        """Return one answer for each structure."""
+        ...
+
+
+class StudentPotential:
+    """A student, all structures in one ``calculate_many``."""
+
+    def __init__(self, calculator: Any) -> None:
+        self.name: str = calculator.info.name
+        self.calculator = calculator
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Answer]:
+        """Return one answer for each structure."""
+        try:
+            results = self.calculator.calculate_many(structures)
+        except InputError as error:
+            if len(structures) == 1:
+                return [Refusal(str(error).removeprefix("structure 0: "))]
+            middle = len(structures) // 2
+            return [*self.evaluate(structures[:middle]), *self.evaluate(structures[middle:])]
+        return [
+            Evaluation(result["energy"], result["forces"], result.get("stress"))
+            for result in results
+        ]
+
+
+class TeacherPotential:
+    """A teacher of :mod:`ase_student.distill.teachers`."""
+
+    def __init__(self, teacher: Any) -> None:
+        self.name: str = teacher.name
+        self.teacher = teacher
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Answer]:
+        """Return one answer for each structure."""
+        return [
+            Refusal(label.reason)
+            if hasattr(label, "reason")
+            else Evaluation(
+                float(label.energy),
+                np.asarray(label.forces, dtype=np.float64),
+                None if label.stress is None else np.asarray(label.stress, dtype=np.float64),
+            )
+            for label in self.teacher.label(list(structures))
+        ]
+
+
+class CalculatorPotential:
+    """Any ASE calculator, one structure after the other."""
+
+    def __init__(self, calculator: Any) -> None:
+        self.name = type(calculator).__name__
+        self.calculator = calculator
+
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Answer]:
+        """Return one answer for each structure."""
+        return [self._evaluate_one(atoms) for atoms in structures]
+
+    def _evaluate_one(self, atoms: Atoms) -> Answer:
+        atoms = atoms.copy()
+        atoms.calc = self.calculator
+        # A calculator is third-party code: whatever it raises must not stop a long job.
+        try:
+            energy = float(atoms.get_potential_energy())
+            forces = np.array(atoms.get_forces(), dtype=np.float64)
+            stress = None
+            if atoms.pbc.all() and atoms.cell.rank == 3:
+                with suppress(NotImplementedError):
+                    stress = np.array(atoms.get_stress(), dtype=np.float64)
+        except Exception as error:
+            return Refusal(" ".join(f"{type(error).__name__}: {error}".split()))
+        return Evaluation(energy, forces, stress)
+
+
+def as_potential(source: Any) -> Potential:
+    """Return a student calculator, a teacher or any ASE calculator as a potential.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
+    if hasattr(source, "evaluate") and hasattr(source, "name"):
+        return source
+    if hasattr(source, "calculate_many"):
+        return StudentPotential(source)
+    if hasattr(source, "get_potential_energy"):
+        return CalculatorPotential(source)
+    if hasattr(source, "label"):
+        return TeacherPotential(source)
+    raise TypeError(f"a calculator or a teacher is needed; given {type(source).__name__}.")

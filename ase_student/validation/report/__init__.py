@@ -1,0 +1,1 @@
+"""What a validation shows: tables, plots and one page that opens anywhere."""

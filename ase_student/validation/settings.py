@@ -1,0 +1,120 @@
+"""What a validation is asked to do."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ase_student.backends import BACKENDS, DTYPES
+from ase_student.validation.models import ModelSpec
+from ase_student.validation.physics.runner import Lengths
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a validation is asked to do.
+
+    Attributes
+    ----------
+    data : path
+        HDF5, extended XYZ or ASE database.
+    output : path
+        Folder.
+    specs : tuple of ModelSpec
+        One for each student and backend.
+    teacher : str or None
+        As for ``python -m ase_student.distill label --teacher``.
+    limit : int or None
+        Structures, drawn at random; None takes all.
+    seed : int
+    skip_invalid : bool
+    physics : bool
+        Whether to check more than errors.
+    lengths : Lengths
+        Of dynamics.
+    scheduler : str or None
+        Address of a Dask scheduler.
+    command : str
+        For the record.
+    """
+
+    data: Path
+    output: Path
+    specs: tuple[ModelSpec, ...]
+    teacher: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    skip_invalid: bool = False
+    physics: bool = True
+    lengths: Lengths = field(default_factory=Lengths)
+    scheduler: str | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit is {self.limit}; it must be at least 1.")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}; it must not be negative.")
+        for name, length in vars(self.lengths).items():
+            if not 0.0 <= length < float("inf"):
+                raise ValueError(f"--{name} is {length} ps; it must be finite and not negative.")
+            if 0.0 < length < 0.01:
+                raise ValueError(f"--{name} is {length} ps; it must be 0, or 0.01 ps and more.")
+        if len(set(self.specs)) != len(self.specs):
+            raise ValueError("the same model was given twice.")
+        if self.output.exists() and not self.output.is_dir():
+            raise NotADirectoryError(f"'{self.output}' is a file; give a folder to write to.")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m ase_student.validation",
+        description="Say how wrong students are, where, and whether their physics holds.",
+        epilog="A command that was interrupted goes on when it is given again.",
+    )
+    add = found.add_argument
+    add("data", type=Path, help="labelled structures: HDF5, extended XYZ or ASE database")
+    add("--model", action="append", metavar="MODEL", help="student by name or file; repeatable")
+    add(
+        "--backend", action="append", choices=("auto", *BACKENDS),
+        help="repeatable: every model runs in each (default: auto)",
+    )  # fmt: skip
+    add("--device", default="auto", help="cpu, cuda, cuda:N or auto")
+    add("--dtype", default="float32", choices=DTYPES, help="precision of the network")
+    add("--threads", type=int, help="CPU threads of the backends")
+    add("--teacher", metavar="NAME", help="so3lr, gfn2-xtb, package.module:Class, …; for speed, "
+        "vibrations and torsions")  # fmt: skip
+    add("--limit", type=int, metavar="N", help="structures, drawn at random (default: all)")
+    add("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
+    add("--skip-invalid", action="store_true", help="leave out structures that are wrong")
+    add("--no-physics", dest="physics", action="store_false", help="errors and speed only")
+    add("--nve", type=float, default=Lengths.nve, metavar="PS", help="constant energy (2)")
+    add("--nvt", type=float, default=Lengths.nvt, metavar="PS", help="thermostat (2)")
+    add("--water", type=float, default=Lengths.water, metavar="PS", help="64 waters (0)")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the pass")
+    add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write to")
+    return found
+
+
+def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
+    """Return the settings of a command line."""
+    specs = tuple(
+        ModelSpec(model, backend, arguments.device, arguments.dtype, arguments.threads)
+        for model in arguments.model or ["tiny"]
+        for backend in arguments.backend or ["auto"]
+    )
+    return Settings(
+        data=arguments.data,
+        output=arguments.output,
+        specs=specs,
+        teacher=arguments.teacher,
+        limit=arguments.limit,
+        seed=arguments.seed,
+        skip_invalid=arguments.skip_invalid,
+        physics=arguments.physics,
+        lengths=Lengths(arguments.nve, arguments.nvt, arguments.water),
+        scheduler=arguments.scheduler,
+        command=command,
+    )

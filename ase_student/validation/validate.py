@@ -1,0 +1,284 @@
+"""A whole validation: the pass of every student, physics, speed, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import InputError
+
+from ase_student import __version__
+from ase_student.calculator import StudentCalculator
+from ase_student.distill.teachers import load_teacher
+from ase_student.files import replaced_when_complete
+from ase_student.validation.accuracy import Pass, metrics
+from ase_student.validation.extras import extra
+from ase_student.validation.frames import Frames, open_frames
+from ase_student.validation.models import ModelSpec, describe
+from ase_student.validation.passes import Selection, run_pass
+from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
+from ase_student.validation.potentials import Potential, as_potential
+from ase_student.validation.report.page import page
+from ase_student.validation.report.plots import comparison, plots_of
+from ase_student.validation.report.table import table
+from ase_student.validation.settings import Settings
+from ase_student.validation.speed import force_rmse, sample_of, timed
+from ase_student.validation.worst import worst_structures, write_worst
+
+FORMAT_VERSION = 1
+#: Structures that are named in the results among those that were left out.
+N_LEFT_OUT = 100
+PACKAGES = ("ase", "numpy", "onnxruntime", "torch", "vesin", "h5py", "chemiscope")
+
+
+@dataclass(frozen=True)
+class Student:
+    """One student in one backend, opened, and its pass over the data."""
+
+    spec: ModelSpec
+    calculator: StudentCalculator
+    found: Pass
+
+    @property
+    def slug(self) -> str:
+        """A name for its files."""
+        info = self.calculator.info
+        return f"{self.spec.name}-{self.calculator.backend}-{info.dtype}"
+
+
+def validate(settings: Settings) -> str:
+    """Do all that was asked for, write it, and return the table for the terminal.
+
+    Raises
+    ------
+    ValueError
+        If something is wrong with the data, the students or what was asked for.
+    FileNotFoundError, ImportError
+        If a file or a package is missing.
+    """
+    for module in ("matplotlib.figure", "chemiscope", "tqdm"):
+        extra(module)
+    # Before the long work rather than after it.
+    calculators = [spec.open() for spec in settings.specs]
+    teacher = None if settings.teacher is None else as_potential(load_teacher(settings.teacher))
+    frames = open_frames(settings.data)
+    partial = settings.output / ".partial"
+    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        said = _validate(settings, calculators, teacher, frames, partial)
+    except (ValueError, InputError):
+        # The same command would fail again, so there is nothing to go on from.
+        shutil.rmtree(partial)
+        if not any(settings.output.iterdir()):
+            settings.output.rmdir()
+        raise
+    finally:
+        frames.close()
+    shutil.rmtree(partial)
+    return said
+
+
+def _validate(
+    settings: Settings,
+    calculators: list[StudentCalculator],
+    teacher: Potential | None,
+    frames: Frames,
+    partial: Path,
+) -> str:
+    sha256 = file_sha256(settings.data)
+    known = set.intersection(*(set(one.info.elements) for one in calculators))
+    selection = Selection(
+        settings.data, settings.limit, settings.seed, settings.skip_invalid, tuple(sorted(known))
+    )
+    students = [
+        Student(
+            spec,
+            calculator,
+            Pass.of(
+                run_pass(
+                    spec, calculator.info.weights_sha256, selection, sha256, partial,
+                    settings.scheduler,
+                )
+            ),
+        )
+        for spec, calculator in zip(settings.specs, calculators, strict=True)
+    ]  # fmt: skip
+    document: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": settings.command,
+        "settings": _settings(settings),
+        "versions": versions(),
+        "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
+        "data": _data(settings, frames, sha256, students[0].found),
+        "students": [
+            {
+                **describe(one.spec, one.calculator),
+                "seconds": one.found.seconds,
+                "accuracy": metrics(one.found, settings.seed),
+            }
+            for one in students
+        ],
+    }
+    _add_speed(document, settings, students, teacher, frames)
+    _add_physics(document, settings, students, teacher, frames, partial)
+    worst = [
+        worst_structures(
+            as_potential(one.calculator), frames, described["accuracy"]["worst_structures"]
+        )
+        for one, described in zip(students, document["students"], strict=True)
+    ]
+    write_results(settings.output, document, students, worst)
+    return f"{table(document)}\n\nwrote {settings.output / 'report.html'}, metrics.json beside it"
+
+
+def write_results(
+    folder: Path,
+    document: dict[str, Any],
+    students: list[Student],
+    worst: list[list[Atoms]],
+) -> None:
+    """Write metrics, plots, worst structures and the page."""
+    plots = []
+    for one, described, structures in zip(students, document["students"], worst, strict=True):
+        plots.append(plots_of(described, one.found))
+        for name, content in plots[-1].items():
+            _write(folder / "plots" / f"{one.slug}-{name}.png", content)
+        if structures:
+            write_worst(folder / f"worst-{one.slug}.extxyz", structures)
+    overview = comparison(document["students"], document["teacher"])
+    _write(folder / "plots" / "comparison.png", overview)
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    _write(folder / "metrics.json", f"{text}\n".encode())
+    _write(folder / "report.html", page(document, plots, overview, worst).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replaced_when_complete(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _add_speed(
+    document: dict[str, Any],
+    settings: Settings,
+    students: list[Student],
+    teacher: Potential | None,
+    frames: Frames,
+) -> None:
+    """Time the students, and the teacher, on the same structures in turns."""
+    indices = students[0].found.column("indices").tolist()
+    sample = sample_of(frames, indices, settings.seed)
+    potentials = {str(i): as_potential(one.calculator) for i, one in enumerate(students)}
+    if teacher is not None:
+        potentials["teacher"] = teacher
+    speeds = timed(potentials, [frame.atoms for frame in sample])
+    for index, described in enumerate(document["students"]):
+        described["speed"] = speeds[str(index)]
+        if teacher is not None:
+            ours = speeds[str(index)]["microseconds_per_atom"]
+            ratio = speeds["teacher"]["microseconds_per_atom"] / ours
+            described["speed"]["times_faster_than_teacher"] = ratio
+    document["teacher"] = None
+    if teacher is not None:
+        document["teacher"] = {
+            "name": teacher.name,
+            "speed": speeds["teacher"],
+            "force_rmse": force_rmse(teacher, sample),
+        }
+
+
+def _add_physics(
+    document: dict[str, Any],
+    settings: Settings,
+    students: list[Student],
+    teacher: Potential | None,
+    frames: Frames,
+    partial: Path,
+) -> None:
+    """Check the physics of each student, in the first of its backends."""
+    done: dict[str, list[dict[str, Any]]] = {}
+    indices = students[0].found.column("indices").tolist()
+    elements = tuple(np.flatnonzero(students[0].found.column("counts").any(axis=0)).tolist())
+    for one, described in zip(students, document["students"], strict=True):
+        described["physics"] = []
+        if not settings.physics:
+            continue
+        key = hashlib.sha256(
+            f"{FORMAT_VERSION} {described['weights_sha256']} {described['dtype']} "
+            f"{settings.lengths} {settings.seed} {settings.teacher} {indices}".encode()
+        ).hexdigest()[:16]
+        path = partial / f"physics-{key}.json"
+        if key not in done and path.exists():
+            done[key] = json.loads(path.read_text(encoding="utf-8"))
+        if key not in done:
+            molecules = molecules_of(frames, indices, settings.seed)
+            subject = subject_of(one.spec, molecules, elements)
+            checks = run_checks(one.spec, subject, settings.lengths, teacher)
+            done[key] = [_plain(asdict(check)) for check in checks]
+            _write(path, json.dumps(done[key]).encode())
+        described["physics"] = done[key]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold; what is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    return {
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "skip_invalid": settings.skip_invalid,
+        "lengths_ps": asdict(settings.lengths),
+        "models": [spec.model for spec in settings.specs],
+    }
+
+
+def _data(settings: Settings, frames: Frames, sha256: str, found: Pass) -> dict[str, Any]:
+    return {
+        "file": settings.data.name,
+        "sha256": sha256,
+        "teacher": frames.metadata.get("teacher"),
+        "n_structures": len(frames.sizes),
+        "n_used": len(found.column("indices")) if found.rows else 0,
+        "n_atoms": found.n_atoms,
+        "n_left_out": len(found.left_out),
+        "n_invalid": sum(invalid for _, _, invalid in found.left_out),
+        "left_out": [
+            {"index": index, "reason": reason, "invalid": invalid}
+            for index, reason, invalid in found.left_out[:N_LEFT_OUT]
+        ],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the results depend on."""
+    found = {"ase_student": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,67 @@
+"""What is accepted: the bundled students on the reference data, or any model on any data."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ase_student.student import available_students
+from ase_student.validation.accuracy import Pass, metrics
+from ase_student.validation.frames import open_frames
+from ase_student.validation.models import ModelSpec
+from ase_student.validation.passes import Selection, run_pass
+from ase_student.validation.validate import file_sha256
+
+REFERENCE = Path(__file__).parent / "reference" / "nci-so3lr-test.h5"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("validation")
+    group.addoption(
+        "--structures", type=Path, metavar="FILE",
+        help="labelled structures, HDF5, extended XYZ or ASE database, instead of the reference",
+    )  # fmt: skip
+    group.addoption(
+        "--model", action="append", metavar="MODEL",
+        help="student by name or file, instead of all bundled ones; repeatable",
+    )  # fmt: skip
+    group.addoption("--force-rmse", type=float, metavar="X", help="at most so much, eV/Å")
+    group.addoption("--energy-mae", type=float, metavar="X", help="at most so much, meV/atom")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "model" in metafunc.fixturenames:
+        models = metafunc.config.getoption("--model") or available_students()
+        metafunc.parametrize("model", models, scope="session")
+
+
+@pytest.fixture(scope="session")
+def structures(request: pytest.FixtureRequest) -> Path:
+    given = request.config.getoption("--structures")
+    return REFERENCE if given is None else given
+
+
+@pytest.fixture(scope="session")
+def spec(model: str) -> ModelSpec:
+    return ModelSpec(model)
+
+
+@pytest.fixture(scope="session")
+def found(spec: ModelSpec, structures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pass:
+    info = spec.open().info
+    selection = Selection(structures, elements=info.elements)
+    folder = tmp_path_factory.mktemp("pieces")
+    sha256 = file_sha256(structures)
+    return Pass.of(run_pass(spec, info.weights_sha256, selection, sha256, folder))
+
+
+@pytest.fixture(scope="session")
+def accuracy(found: Pass) -> dict[str, Any]:
+    return metrics(found, seed=0)
+
+
+@pytest.fixture(scope="session")
+def frames(structures: Path) -> Any:
+    opened = open_frames(structures)
+    yield opened
+    opened.close()
