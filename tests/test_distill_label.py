@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -13,17 +13,11 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
 from ase_student.dataset import Dataset, Structures, write_dataset
-from ase_student.distill import label, teachers
+from ase_student.distill import answers, label, pieces, teachers
 from ase_student.distill.__main__ import main
 from ase_student.distill.teachers import Failure, Label
 
 pytest.importorskip("h5py")
-
-#: float32 results of one structure alone and among others: eV, eV/Å.
-BATCH_TOLERANCE = 2e-5
-#: float32 against float64 of SO3LR: eV, eV/Å.
-FLOAT32_ENERGY_TOLERANCE = 1e-4
-FLOAT32_FORCE_TOLERANCE = 2e-4
 
 
 def waters(n):
@@ -46,8 +40,9 @@ def path(tmp_path):
 class CountingTeacher:
     """Knows the sum of positions, counts what it is asked, and can be interrupted."""
 
-    def __init__(self, stop_after=None, **settings):
+    def __init__(self, stop_after=None, elements=None, **settings):
         self.name = "counting"
+        self.elements = elements
         self.settings = settings
         self.asked = 0
         self.stop_after = stop_after
@@ -82,7 +77,13 @@ def test_labels_are_those_of_the_calculator(path, tmp_path):
     output = tmp_path / "labelled.h5"
     teacher = teachers.CalculatorTeacher("emt", EMT, {"package": "ase"})
     report = label.label_structures(path, teacher, output)
-    assert report == {"n_structures": 7, "n_labels": 7, "n_failures": 0}
+    assert report == {
+        "n_structures": 7,
+        "n_labels": 7,
+        "n_failures": 0,
+        "n_atomic_energies": 7,
+        "failure_reasons": {},
+    }
     with Dataset(output) as dataset:
         for i, atoms in enumerate(waters(7)):
             assert dataset.atoms(i) == atoms
@@ -91,6 +92,7 @@ def test_labels_are_those_of_the_calculator(path, tmp_path):
             assert found is not None
             assert found["energy"] == atoms.get_potential_energy()
             np.testing.assert_allclose(found["forces"], atoms.get_forces(), rtol=1e-6)
+            np.testing.assert_array_equal(found["energies"], atoms.get_potential_energies())
             assert "stress" not in found
         assert dataset.read_structures().sources == ("md",) * 4 + ("displaced",) * 3
         metadata = dataset.metadata
@@ -119,7 +121,7 @@ def test_stress_is_kept_for_crystals_only(tmp_path):
 
 
 def test_an_interrupted_run_goes_on_without_repeating(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(label, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
     output = tmp_path / "out.h5"
     first = CountingTeacher(stop_after=4)
     with pytest.raises(KeyboardInterrupt):
@@ -140,7 +142,7 @@ def test_an_interrupted_run_goes_on_without_repeating(path, tmp_path, monkeypatc
 
 
 def test_labels_of_other_settings_are_not_mixed(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(label, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
     output = tmp_path / "out.h5"
     with pytest.raises(KeyboardInterrupt):
         label.label_structures(path, CountingTeacher(stop_after=2, cutoff=4), output)
@@ -175,8 +177,172 @@ def test_failures_are_recorded_and_never_labels(path, tmp_path):
 
 
 def test_forces_of_the_wrong_shape_are_a_failure():
-    answer = label.checked(Label(0.0, np.zeros((2, 3))), waters(1)[0], 60.0)
+    answer = answers.checked(Label(0.0, np.zeros((2, 3))), waters(1)[0], 60.0)
     assert answer == Failure("forces of shape (2, 3) for 3 atoms")
+
+
+@pytest.mark.parametrize(
+    ("energies", "kept"),
+    [
+        ([-1.0, -2.0, -3.0], True),
+        ([-1.0, -2.0, -3.0 + 2e-4], True),
+        ([-1.0, -2.0, -3.0 + 4e-4], False),
+        ([-1.0, np.nan, -3.0], False),
+        ([-3.0, -3.0], False),
+        (None, False),
+    ],
+)
+def test_atomic_energies_are_kept_if_they_are_parts_of_the_energy(energies, kept):
+    given = Label(-6.0, np.zeros((3, 3)), None, None if energies is None else np.array(energies))
+    answer = answers.checked(given, waters(1)[0], 60.0)
+    assert isinstance(answer, Label)
+    assert answer.energy == -6.0
+    assert answer.energies is (given.energies if kept else None)
+
+
+class SomeEnergies(CountingTeacher):
+    """Gives atomic energies for every other structure."""
+
+    def label(self, structures):
+        answers = []
+        for i, answer in enumerate(super().label(structures)):
+            energies = -answer.forces.sum(axis=1) if i % 2 else None
+            answers.append(dataclasses.replace(answer, energies=energies))
+        return answers
+
+
+def test_atomic_energies_may_be_missing_for_some(path, tmp_path):
+    report = label.label_structures(path, SomeEnergies(), tmp_path / "out.h5")
+    assert report["n_atomic_energies"] == 3
+    with Dataset(tmp_path / "out.h5") as dataset:
+        for i in range(7):
+            found = dataset.labels(i)
+            assert found is not None
+            assert ("energies" in found) == (i % 2 == 1)
+            if i % 2:
+                np.testing.assert_array_equal(found["energies"], dataset.atoms(i).positions.sum(1))
+
+
+def test_unknown_elements_are_skipped_and_counted(path, tmp_path):
+    structures = [Atoms("UH", np.eye(2, 3)), Atoms("Og"), Atoms("U"), *waters(1)]
+    write_dataset(path, Structures.from_atoms(structures))
+    teacher = teachers.CalculatorTeacher("emt", EMT, {}, elements=range(1, 20))
+    report = label.label_structures(path, teacher, tmp_path / "out.h5")
+    assert report["failure_reasons"] == {
+        "has U, which the teacher does not know": 2,
+        "has Og, which the teacher does not know": 1,
+    }
+    with Dataset(tmp_path / "out.h5") as dataset:
+        assert dataset.read_labels().structure_indices.tolist() == [3]
+        assert dataset.metadata["failure_reasons"] == report["failure_reasons"]
+
+
+@pytest.mark.parametrize(
+    ("elements", "said"),
+    [({6, 1}, "knows H, C"), (range(9, 90), "knows 81 elements up to Ac")],
+)
+def test_a_teacher_of_other_elements_is_refused_before_it_is_asked(path, tmp_path, elements, said):
+    teacher = CountingTeacher(elements=elements)
+    message = (
+        f"structures.h5: the teacher 'counting' {said}; structure 0 has O "
+        "(structures/atomic_numbers[0]), and every other has such an element."
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        label.label_structures(path, teacher, tmp_path / "out.h5")
+    assert teacher.asked == 0
+
+
+class Failing(CountingTeacher):
+    """Fails for the structures it is told."""
+
+    failing: dict[int, str] = {}  # noqa: RUF012
+
+    def label(self, structures):
+        first = self.asked
+        answers = super().label(structures)
+        return [
+            Failure(self.failing[i]) if i in self.failing else answer
+            for i, answer in enumerate(answers, first)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("failing", "stops"),
+    [
+        ({0: "no licence", 1: "no licence"}, True),
+        ({0: "no licence", 1: "no licence", 2: "x", 3: "x", 4: "x", 5: "x", 6: "x"}, True),
+        ({0: "no licence", 1: "no convergence"}, False),
+        ({0: "no licence"}, False),
+        ({2: "no licence", 3: "no licence"}, False),
+    ],
+)
+def test_one_reason_for_all_of_the_first_piece_stops(path, tmp_path, monkeypatch, failing, stops):
+    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(Failing, "failing", failing)
+    teacher = Failing()
+    output = tmp_path / "out.h5"
+    if not stops:
+        assert label.label_structures(path, teacher, output)["n_failures"] == len(failing)
+        return
+    message = "could label none of the first 2 structures of structures.h5; it says of structure 0 "
+    with pytest.raises(ValueError, match=f"{message}and all others: no licence"):
+        label.label_structures(path, teacher, output)
+    assert teacher.asked == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["structures.h5"]
+
+
+def test_elements_that_all_of_the_first_piece_have_do_not_stop(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    write_dataset(path, Structures.from_atoms([Atoms("U"), Atoms("U"), *waters(3)]))
+    teacher = teachers.CalculatorTeacher("emt", EMT, {}, elements=(1, 8))
+    assert label.label_structures(path, teacher, tmp_path / "out.h5")["n_labels"] == 3
+
+
+@pytest.mark.parametrize("n_answers", [6, 8])
+def test_another_number_of_answers_is_an_error(path, tmp_path, n_answers):
+    teacher = CountingTeacher()
+    teacher.label = lambda structures: [Failure("no")] * n_answers
+    with pytest.raises(ValueError, match=f"gave {n_answers} answers to 7 structures"):
+        label.label_structures(path, teacher, tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 and no more"])
+def test_a_damaged_piece_is_named(path, tmp_path, monkeypatch, data):
+    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    with pytest.raises(KeyboardInterrupt):
+        label.label_structures(path, CountingTeacher(stop_after=4), tmp_path / "out.h5")
+    damaged = tmp_path / "out.h5.partial" / "000000002-000000004.npz"
+    damaged.write_bytes(data)
+    with pytest.raises(ValueError, match=r"000000002-000000004\.npz' is damaged: delete it"):
+        label.label_structures(path, CountingTeacher(), tmp_path / "out.h5")
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        ((5, 5, {}), "5 structures labelled by me, 0 failed."),
+        ((5, 0, {"a": 1}), "5 structures labelled by me, 1 failed: 1 × a."),
+        (
+            (5, 3, {"a": 3, "b": 2, "c": 1}),
+            "5 structures labelled by me, 3 of them with atomic energies, 6 failed: "
+            "3 × a; 2 × b; 1 × c.",
+        ),
+        (
+            (5, 5, {"a": 3, "b": 2, "c": 1, "d": 1}),
+            "5 structures labelled by me, 7 failed: 3 × a; 2 × b; 1 × c; others for other "
+            "reasons, see /failures in the file.",
+        ),
+    ],
+)
+def test_the_summary_counts_failures_by_reason(report, text):
+    n_labels, n_atomic_energies, reasons = report
+    given = {
+        "n_labels": n_labels,
+        "n_atomic_energies": n_atomic_energies,
+        "n_failures": sum(reasons.values()),
+        "failure_reasons": reasons,
+    }
+    assert label.summary(given, "me") == text
 
 
 def test_a_teacher_that_always_fails_leaves_no_file(path, tmp_path, capsys):
@@ -185,7 +351,8 @@ def test_a_teacher_that_always_fails_leaves_no_file(path, tmp_path, capsys):
     write_dataset(path, Structures.from_atoms([Atoms("U"), Atoms("U2", [[0] * 3, [0, 0, 3]])]))
     assert main([*command, "--teacher", teacher]) == 2
     error = capsys.readouterr().err
-    assert "could label none of the 2 structures of structures.h5; it says of the first: " in error
+    assert f"the teacher '{teacher}' could label none of the first 2 structures of " in error
+    assert "it says of structure 0 and all others: NotImplementedError: No EMT-potential" in error
     assert [file.name for file in tmp_path.iterdir()] == ["structures.h5"]
 
 
@@ -202,13 +369,23 @@ def test_the_command_labels_with_any_calculator(path, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--teacher", "so3lrr"], "no teacher named 'so3lrr'; available: 'so3lr', 'gfn2-xtb'."),
+        (["--teacher", "so3lrr"], "no teacher named 'so3lrr'; available: 'so3lr', 'gfn2-xtb', "),
         (["--teacher", "no.such:Thing"], "teacher 'no.such:Thing': No module named 'no'."),
         (["--teacher", "ase:Thing"], "teacher 'ase:Thing': module 'ase' has no 'Thing'."),
-        (["--teacher", "ase:Atoms"], None),
-        (["--teacher", "math:pi"], "teacher 'math:pi' is not a class of ASE calculators."),
+        (["--teacher", "ase:Atoms"], "'ase:Atoms' makes neither a teacher nor an ASE calculator."),
+        (["--teacher", "ase.calculators.lj:"], "has no ''."),
+        (
+            ["--teacher", "ase.calculators.mixing:SumCalculator"],
+            "teacher 'ase.calculators.mixing:SumCalculator' cannot be made: TypeError: ",
+        ),
+        (["--teacher", "math:pi"], "teacher 'math:pi' cannot be called."),
         (["--teacher", "so3lr", "--first", "0"], "--first is 0; it must be at least 1."),
         (["--teacher", "so3lr", "--max-force", "0"], "--max-force is 0; it must be above 0 eV/Å."),
+        (["--teacher", "so3lr", "--processes", "0"], "--processes is 0; it must be at least 1."),
+        (
+            ["--teacher", "so3lr", "--processes", "2", "--scheduler", "tcp://localhost:1"],
+            "--processes and --scheduler exclude each other; give one of them.",
+        ),
         (["--teacher", "so3lr", "-o", "structures.h5"], "is the file of structures"),
     ],
 )
@@ -226,51 +403,3 @@ def test_missing_structures_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["label", "none.h5", "-o", "out.h5", "--teacher", "so3lr"]) == 2
     assert capsys.readouterr().err == "error: no data set at 'none.h5'.\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "package", "extra"),
-    [("so3lr", "so3krates_torch", "distill"), ("gfn2-xtb", "tblite", "xtb")],
-)
-def test_missing_extras_say_how_to_install_them(monkeypatch, name, package, extra):
-    for loaded in list(sys.modules):
-        if loaded.split(".")[0] == package:
-            monkeypatch.delitem(sys.modules, loaded)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=re.escape(f'pip install "ase-student[{extra}]"')):
-        teachers.load_teacher(name)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_so3lr_labels_many_as_it_labels_one():
-    pytest.importorskip("so3krates_torch")
-    import torch
-
-    before = torch.get_default_dtype()
-    structures = [molecule(name) for name in ("CH3COOH", "H2O", "C6H6")]
-    teacher = teachers.load_teacher("so3lr")
-    exact = teachers.So3lrTeacher("float64").label(structures)
-    for atoms, one, reference in zip(structures, teacher.label(structures), exact, strict=True):
-        (alone,) = teacher.label([atoms])
-        assert isinstance(one, Label)
-        assert isinstance(alone, Label)
-        assert isinstance(reference, Label)
-        assert one.forces.dtype == np.float32
-        assert one.stress is None
-        assert one.energy == pytest.approx(alone.energy, abs=BATCH_TOLERANCE)
-        np.testing.assert_allclose(one.forces, alone.forces, rtol=0, atol=BATCH_TOLERANCE)
-        assert one.energy == pytest.approx(reference.energy, abs=FLOAT32_ENERGY_TOLERANCE)
-        np.testing.assert_allclose(
-            one.forces, reference.forces, rtol=0, atol=FLOAT32_FORCE_TOLERANCE
-        )
-    assert torch.get_default_dtype() == before
-
-    # The package's own calculator, whose energies keep the constant inside.
-    from so3krates_torch.calculator.so3 import SO3LRCalculator
-
-    atoms = structures[0]
-    with teachers.default_dtype(torch.float64):
-        atoms.calc = SO3LRCalculator(device="cpu", default_dtype="float64")
-        assert isinstance(exact[0], Label)
-        assert exact[0].energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
-        np.testing.assert_allclose(exact[0].forces, atoms.get_forces(), rtol=0, atol=1e-9)

@@ -23,7 +23,13 @@ def labelled(tmp_path: Path) -> Path:
     # Row 0 belongs to structure 79: rows of labels and of structures are not the same.
     order = np.arange(80)[::-1]
     forces = np.repeat(order, 2)[:, None] * np.ones(3, dtype=np.float32)
-    labels = Labels(order, order.astype(float), structures.splits, forces.astype(np.float32))
+    labels = Labels(
+        order,
+        order.astype(float),
+        structures.splits,
+        forces.astype(np.float32),
+        atomic_energies=np.repeat(order / 2, 2),
+    )
     path = tmp_path / "all.h5"
     write_dataset(path, structures, labels, {"teacher": "counting", "command": "/home/somebody"})
     return path
@@ -46,6 +52,7 @@ def test_a_subset_holds_whole_labelled_structures_of_one_part(
             number = int(labels["energy"])
             assert dataset.atoms(index).positions[1, 2] == 1 + number
             assert (labels["forces"] == number).all()
+            assert (labels["energies"] == number / 2).all()
             assert structures.molecules[index] == f"molecule-{number}"
             assert split_of(f"molecule-{number}") == "train"
 

@@ -19,6 +19,14 @@ TEACHERS = {
         "GFN2-xTB (Bannwarth, Ehlert and Grimme, JCTC 2019, "
         "[doi:10.1021/acs.jctc.8b01176](https://doi.org/10.1021/acs.jctc.8b01176))"
     ),
+    "sevennet": (
+        "SevenNet-0 (MIT licence, Park et al., JCTC 2024, "
+        "[doi:10.1021/acs.jctc.4c00190](https://doi.org/10.1021/acs.jctc.4c00190))"
+    ),
+    "chgnet": (
+        "CHGNet (modified BSD licence, Deng et al., Nat. Mach. Intell. 2023, "
+        "[doi:10.1038/s42256-023-00716-3](https://doi.org/10.1038/s42256-023-00716-3))"
+    ),
 }
 
 SOURCES = {

@@ -4,142 +4,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ase_student.dataset import Dataset, Labels, Structures, write_dataset
 from ase_student.distill import provenance
-from ase_student.distill.teachers import Failure, Label, Teacher, load_teacher, one_line
-from ase_student.files import replaced_when_complete
+from ase_student.distill.pieces import Partial, ranges
+from ase_student.distill.teachers import TEACHERS, Failure, Teacher, load_teacher, symbols_of
+from ase_student.distill.workers import Answers, Piece, Workers, labelled, workers_for
 
-#: Structures per piece of work. What was not finished when a run ends is at most one piece.
-CHUNK_SIZE = 200
 #: Largest force that is believed, eV/Å.
 MAX_FORCE = 60.0
-
-
-def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | Failure:
-    """Return the label, or a failure if it cannot be right.
-
-    Parameters
-    ----------
-    answer : Label or Failure
-    atoms : ase.Atoms
-        The structure it is for.
-    max_force : float, eV/Å
-    """
-    if isinstance(answer, Failure):
-        return answer
-    if np.shape(answer.forces) != (len(atoms), 3):
-        return Failure(f"forces of shape {np.shape(answer.forces)} for {len(atoms)} atoms")
-    if not np.isfinite(answer.energy):
-        return Failure(f"energy is {answer.energy}")
-    if not np.isfinite(answer.forces).all():
-        return Failure("forces are not finite")
-    if answer.stress is not None and not np.isfinite(answer.stress).all():
-        return Failure("stress is not finite")
-    norms = np.linalg.norm(answer.forces, axis=1)
-    worst = int(norms.argmax())
-    if norms[worst] > max_force:
-        return Failure(
-            f"force on atom {worst} is {norms[worst]:.4g} eV/Å, above the limit of {max_force:g}"
-        )
-    return answer
-
-
-def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Label | Failure]:
-    """Return the teacher's answers, each checked, whatever the teacher raises."""
-    try:
-        answers = teacher.label(structures)
-    except Exception as error:
-        answers = [Failure(one_line(error))] * len(structures)
-    pairs = zip(answers, structures, strict=True)
-    return [checked(answer, atoms, max_force) for answer, atoms in pairs]
-
-
-class Partial:
-    """Answers on disk, one file per finished piece, in a folder that belongs to one job.
-
-    Parameters
-    ----------
-    folder : path
-    job : dict
-        What decides the answers: the structures, the teacher, the limits.
-
-    Raises
-    ------
-    ValueError
-        If the folder was begun by another job.
-    """
-
-    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
-        self.folder = folder
-        known = folder / "job.json"
-        if known.exists():
-            before = json.loads(known.read_text(encoding="utf-8"))
-            differs = sorted(key for key in job if before.get(key) != job[key])
-            if differs:
-                raise ValueError(
-                    f"'{folder}' holds labels made with other {', '.join(differs)}: "
-                    "delete it or write to another file."
-                )
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with replaced_when_complete(known) as temporary:
-            temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
-
-    def path(self, start: int, stop: int) -> Path:
-        """Return where the answers for structures `start` up to `stop` are."""
-        return self.folder / f"{start:09d}-{stop:09d}.npz"
-
-    def write(self, start: int, stop: int, answers: Sequence[Label | Failure]) -> None:
-        """Keep the answers for structures `start` up to `stop`."""
-        labels = {i: a for i, a in enumerate(answers, start) if isinstance(a, Label)}
-        failures = {i: a.reason for i, a in enumerate(answers, start) if isinstance(a, Failure)}
-        stress = [np.full(6, np.nan) if a.stress is None else a.stress for a in labels.values()]
-        with (
-            replaced_when_complete(self.path(start, stop)) as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(
-                file,
-                indices=np.array(list(labels), dtype=np.int64),
-                energies=np.array([a.energy for a in labels.values()], dtype=np.float64),
-                sizes=np.array([len(a.forces) for a in labels.values()], dtype=np.int64),
-                forces=np.concatenate(
-                    [np.zeros((0, 3), np.float32), *(a.forces for a in labels.values())],
-                    dtype=np.float32,
-                ),
-                stress=np.array(stress, dtype=np.float64).reshape(-1, 6),
-                failed=np.array(list(failures), dtype=np.int64),
-                reasons=np.array(list(failures.values()), dtype=str),
-            )
-
-    def read(self, ranges: Sequence[tuple[int, int]]) -> tuple[Labels, dict[int, str]]:
-        """Return all labels as columns, and the reason of every failure."""
-        pieces = []
-        for start, stop in ranges:
-            with np.load(self.path(start, stop), allow_pickle=False) as piece:
-                pieces.append({key: piece[key] for key in piece.files})
-        columns = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
-        mask = np.isfinite(columns["stress"]).all(axis=1)
-        labels = Labels(
-            structure_indices=columns["indices"],
-            energies=columns["energies"],
-            splits=np.concatenate([[0], np.cumsum(columns["sizes"])]),
-            forces=columns["forces"],
-            stress=np.where(mask[:, None], columns["stress"], 0.0) if mask.any() else None,
-            stress_mask=mask if mask.any() else None,
-        )
-        failures = zip(columns["failed"].tolist(), columns["reasons"].tolist(), strict=True)
-        return labels, dict(failures)
+#: So many kinds of failures are told in the summary.
+_REASONS_TOLD = 3
 
 
 def label_structures(
@@ -149,16 +34,21 @@ def label_structures(
     first: int | None = None,
     max_force: float = MAX_FORCE,
     command: str = "",
+    processes: int = 1,
+    scheduler: str | None = None,
 ) -> dict[str, Any]:
     """Label the structures of a file and write both to another, going on where a run stopped.
 
-    Until all are labelled, finished pieces are kept in the folder ``<output>.partial``.
+    Until all are labelled, finished pieces are kept in the folder ``<output>.partial``. Structures
+    that a teacher cannot label are kept without a label, and the reason with them; a teacher that
+    can label none is told of as soon as that is seen.
 
     Parameters
     ----------
     path : path
         HDF5 file of structures.
     teacher : Teacher
+        Where others label, they make their own by its name.
     output : path
         HDF5 file to write.
     first : int, optional
@@ -167,44 +57,63 @@ def label_structures(
         A structure with a larger force on any atom gets no label.
     command : str, optional
         What to say in the file's metadata about how it was made.
+    processes : int
+        How many processes on this machine label at a time.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers label instead.
 
     Returns
     -------
     dict
-        Counts of labels and failures, by reason.
+        Counts of labels, of labels with atomic energies, and of failures, also by reason.
 
     Raises
     ------
     ValueError
         If no structure could be labelled, or what is on disk belongs to other settings.
+    ImportError, ChildProcessError, ConnectionError
+        If something is wrong with those who label.
     """
     with Dataset(path) as dataset:
         n = len(dataset) if first is None else min(first, len(dataset))
         if n == 0:
             raise ValueError(f"{path.name}: has no structures to label.")
+        known = _known(dataset.read_structures(0, n), teacher, path.name)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         job = {
-            "structures": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "structures": digest,
             "teacher": {"name": teacher.name, **teacher.settings},
             "max_force": max_force,
         }
         partial = Partial(output.with_name(f"{output.name}.partial"), job)
-        ranges = list(_ranges(n))
-        with tqdm(total=n, unit="structure", disable=None) as progress:
-            for start, stop in ranges:
-                if not partial.path(start, stop).exists():
-                    piece = dataset.read_structures(start, stop)
-                    atoms = [piece.atoms(i) for i in range(len(piece))]
-                    partial.write(start, stop, ask(teacher, atoms, max_force))
-                progress.update(stop - start)
-        labels, failures = partial.read(ranges)
-        report = {"n_structures": n, "n_labels": len(labels), "n_failures": len(failures)}
+        pieces = list(ranges(n))
+        missing = [piece for piece in pieces if not partial.has(*piece)]
+        n_missing = sum(stop - start for start, stop in missing)
+        with (
+            workers_for(processes if missing else 1, scheduler if missing else None) as workers,
+            tqdm(total=n, initial=n - n_missing, unit="structure", disable=None) as progress,
+        ):
+            for piece, answers in _answers(workers, teacher, dataset, missing, max_force):
+                if piece[0] == 0:
+                    _check_first(answers, known[slice(*piece)], teacher, path.name)
+                partial.write(*piece, answers)
+                progress.update(len(answers))
+        labels, failures = partial.read(pieces)
+        report = {
+            "n_structures": n,
+            "n_labels": len(labels),
+            "n_atomic_energies": labels.n_atomic_energies,
+            "n_failures": len(failures),
+            "failure_reasons": by_reason(failures.values()),
+        }
         if len(labels):
             structures = dataset.read_structures(0, n)
             metadata = {
                 **provenance.metadata(command, "h5py"),
                 "teacher": teacher.name,
                 "teacher_settings": teacher.settings,
-                "structures_sha256": job["structures"],
+                "structures_sha256": digest,
                 "max_force": max_force,
                 **report,
                 "statistics": statistics(structures, labels),
@@ -218,6 +127,65 @@ def label_structures(
             f"it says of the first: {failures[0]}"
         )
     return report
+
+
+def _answers(
+    workers: Workers, teacher: Teacher, dataset: Dataset, pieces: list[Piece], max_force: float
+) -> Iterator[tuple[Piece, Answers]]:
+    """Yield the answers for pieces of a file, read as they are needed."""
+    questions = ((piece, dataset.read_structures(*piece)) for piece in pieces)
+    return labelled(workers, teacher, questions, max_force)
+
+
+def _known(structures: Structures, teacher: Teacher, name: str) -> NDArray[np.bool_]:
+    """Return which structures have only elements that the teacher knows.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    elements = getattr(teacher, "elements", None)
+    if elements is None:
+        return np.ones(len(structures), dtype=bool)
+    strange = ~np.isin(structures.numbers, list(elements))
+    known = np.add.reduceat(strange, structures.splits[:-1], dtype=np.int64) == 0
+    if known.any():
+        return known
+    row = int(strange.argmax())
+    symbol = symbols_of([int(structures.numbers[row])])
+    raise ValueError(
+        f"{name}: the teacher '{teacher.name}' knows {_elements(elements)}; structure 0 "
+        f"has {symbol} (structures/atomic_numbers[{row}]), and every other has such an element."
+    )
+
+
+def _elements(elements: Collection[int]) -> str:
+    """Return the symbols of a few elements, or how far many reach."""
+    if len(elements) <= 20:
+        return symbols_of(elements)
+    return f"{len(elements)} elements up to {symbols_of([max(elements)])}"
+
+
+def _check_first(answers: Answers, known: NDArray[np.bool_], teacher: Teacher, name: str) -> None:
+    """Stop if one and the same reason costs all structures of the first piece their labels."""
+    asked = [answer for answer, is_known in zip(answers, known, strict=True) if is_known]
+    reasons = {answer.reason if isinstance(answer, Failure) else None for answer in asked}
+    if len(reasons) == 1 and None not in reasons:
+        raise ValueError(
+            f"the teacher '{teacher.name}' could label none of the first {len(answers)} structures "
+            f"of {name}; it says of structure {known.argmax()} and all others: {reasons.pop()}"
+        )
+
+
+def by_reason(reasons: Collection[str]) -> dict[str, int]:
+    """Count failures by their reason, whatever numbers it tells, most frequent first.
+
+    >>> by_reason(["force on atom 3 is 71.2", "energy is nan", "force on atom 0 is 1e+03"])
+    {'force on atom … is …': 2, 'energy is nan': 1}
+    """
+    number = r"(?<![\w.])[-+]?\d+(\.\d*)?(e[-+]?\d+)?(?!\w)"
+    return dict(Counter(re.sub(number, "…", reason) for reason in reasons).most_common())
 
 
 def statistics(structures: Structures, labels: Labels) -> dict[str, dict[str, float]]:
@@ -243,23 +211,26 @@ def statistics(structures: Structures, labels: Labels) -> dict[str, dict[str, fl
     return result
 
 
-def _ranges(n: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, n, CHUNK_SIZE):
-        yield start, min(start + CHUNK_SIZE, n)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``label``."""
     parser.add_argument("structures", type=Path, help="HDF5 file of structures")
     parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument(
-        "--teacher", required=True, metavar="NAME", help="so3lr, gfn2-xtb or package.module:Class"
-    )
+        "--teacher", required=True, metavar="NAME",
+        help=f"{', '.join(TEACHERS)} or package.module:Class",
+    )  # fmt: skip
     parser.add_argument("--first", type=int, metavar="N", help="label the first N structures only")
     parser.add_argument(
         "--max-force", type=float, default=MAX_FORCE, metavar="F",
         help=f"give no label where a force is larger, eV/Å (default: {MAX_FORCE:g})",
     )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="label in N processes of one thread each (default: 1, of as many as torch takes)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="label on the workers of this Dask scheduler"
+    )
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -268,6 +239,10 @@ def run(arguments: argparse.Namespace) -> str:
         raise ValueError(f"--first is {arguments.first}; it must be at least 1.")
     if not arguments.max_force > 0:
         raise ValueError(f"--max-force is {arguments.max_force:g}; it must be above 0 eV/Å.")
+    if arguments.processes < 1:
+        raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
+    if arguments.processes > 1 and arguments.scheduler is not None:
+        raise ValueError("--processes and --scheduler exclude each other; give one of them.")
     if not arguments.structures.exists():
         raise FileNotFoundError(f"no data set at '{arguments.structures}'.")
     if arguments.output.exists() and arguments.output.samefile(arguments.structures):
@@ -280,8 +255,19 @@ def run(arguments: argparse.Namespace) -> str:
         arguments.first,
         arguments.max_force,
         arguments.command,
+        arguments.processes,
+        arguments.scheduler,
     )
-    return (
-        f"{arguments.output}: {report['n_labels']} structures labelled by {teacher.name}, "
-        f"{report['n_failures']} failed."
-    )
+    return f"{arguments.output}: {summary(report, teacher.name)}"
+
+
+def summary(report: dict[str, Any], teacher: str) -> str:
+    """Return in one line what `label_structures` reports."""
+    text = f"{report['n_labels']} structures labelled by {teacher}"
+    if 0 < report["n_atomic_energies"] < report["n_labels"]:
+        text += f", {report['n_atomic_energies']} of them with atomic energies"
+    text += f", {report['n_failures']} failed"
+    reasons = [f"{n} × {reason}" for reason, n in report["failure_reasons"].items()]
+    if len(reasons) > _REASONS_TOLD:
+        reasons[_REASONS_TOLD:] = ["others for other reasons, see /failures in the file"]
+    return f"{text}: {'; '.join(reasons)}." if reasons else f"{text}."

@@ -1,13 +1,13 @@
 """Take some structures of one part of the split out of a labelled file."""
 
 import argparse
-import dataclasses
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ase_student.dataset import Dataset, Labels, write_dataset
+from ase_student.dataset import Dataset, write_dataset
 from ase_student.distill import provenance
 from ase_student.distill.split import split_of
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> str:
     write_dataset(
         arguments.output,
         subset,
-        _take(labels, chosen),
+        replace(labels.take(chosen), structure_indices=np.arange(len(chosen))),
         {
             **provenance.metadata("", "h5py"),
             "part": f"{arguments.part} part of the split with seed {arguments.seed}",
@@ -58,16 +58,3 @@ def run(arguments: argparse.Namespace) -> str:
         },
     )
     return f"{arguments.output}: {len(chosen)} structures of {len(rows_of)} sources."
-
-
-def _take(labels: Labels, rows: list[int]) -> Labels:
-    pieces = [labels.forces[labels.splits[row] : labels.splits[row + 1]] for row in rows]
-    return dataclasses.replace(
-        labels,
-        structure_indices=np.arange(len(rows)),
-        energies=labels.energies[rows],
-        splits=np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]),
-        forces=np.concatenate(pieces),
-        stress=None if labels.stress is None else labels.stress[rows],
-        stress_mask=None if labels.stress_mask is None else labels.stress_mask[rows],
-    )

@@ -1,18 +1,32 @@
-"""Teachers: whatever can label structures with energies and forces."""
+"""Teachers: whatever can label structures with energies and forces.
+
+Those with a name here live in modules of their own, because what they need is large and optional.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
-from ase.stress import full_3x3_to_voigt_6_stress
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
+
+#: Where the teachers with a name are made.
+TEACHERS = {
+    "so3lr": "ase_student.distill.so3lr:So3lrTeacher",
+    "gfn2-xtb": "ase_student.distill.xtb:gfn2_xtb",
+    "sevennet": "ase_student.distill.materials:sevennet",
+    "sevennet-l3i5": "ase_student.distill.materials:sevennet_l3i5",
+    "chgnet": "ase_student.distill.materials:ChgnetTeacher",
+}
+#: Longest reason of a failure that is kept: some libraries print whole tables.
+_REASON_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -25,11 +39,14 @@ class Label:
     forces : (n_atoms, 3) float, eV/Å
     stress : (6,) float, eV/Å³, or None
         Voigt order, positive in tension; None unless the structure is periodic along three axes.
+    energies : (n_atoms,) float, eV, or None
+        Parts of the energy that belong to the atoms, where the teacher has such.
     """
 
     energy: float
     forces: NDArray[np.floating]
     stress: NDArray[np.floating] | None = None
+    energies: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,10 +65,13 @@ class Teacher(Protocol):
         What it was asked for by.
     settings : dict
         Version and settings that decide its labels; two teachers with equal settings agree.
+    elements : frozenset of int, or None
+        Atomic numbers that it knows; None, or not there, if that cannot be told.
     """
 
     name: str
     settings: dict[str, Any]
+    elements: frozenset[int] | None
 
     def label(self, structures: Sequence[Atoms]) -> list[Label | Failure]:
         """Return one label, or the reason why there is none, for each structure."""
@@ -61,6 +81,10 @@ class Teacher(Protocol):
 class CalculatorTeacher:
     """Any ASE calculator, one structure at a time.
 
+    The calculator is reset for each structure. One that keeps something all the same, such as a
+    wave function to start from, may give answers that depend, within its convergence, on what it
+    was asked before.
+
     Parameters
     ----------
     name : str
@@ -68,19 +92,42 @@ class CalculatorTeacher:
         Returns the calculator. It is called again after a failure, which may have left the old
         calculator in a bad state.
     settings : dict
+    elements : collection of int, optional
+        Atomic numbers that it knows; by default those are left to the calculator.
+
+    Raises
+    ------
+    ValueError
+        If the calculator says that it has no energies or no forces.
     """
 
-    def __init__(self, name: str, make: Callable[[], Any], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], Any],
+        settings: dict[str, Any],
+        elements: Collection[int] | None = None,
+    ) -> None:
         self.name = name
         self.settings = settings
+        self.elements = None if elements is None else frozenset(elements)
         self._make = make
         self._calculator = make()
+        self._properties = getattr(self._calculator, "implemented_properties", ())
+        lacks = [name for name in ("energy", "forces") if name not in self._properties]
+        if lacks and self._properties:
+            raise ValueError(
+                f"teacher '{name}' gives no {' and no '.join(lacks)}, only "
+                f"{', '.join(self._properties)}; a student learns from energy and forces."
+            )
 
     def label(self, structures: Sequence[Atoms]) -> list[Label | Failure]:
         """Return one label, or the reason why there is none, for each structure."""
         return [self._label_one(atoms) for atoms in structures]
 
     def _label_one(self, atoms: Atoms) -> Label | Failure:
+        if (failure := foreign(atoms, self.elements)) is not None:
+            return failure
         # A calculator is third-party code: whatever it raises must not stop a long job.
         try:
             return self._evaluate(atoms)
@@ -89,6 +136,8 @@ class CalculatorTeacher:
             return Failure(one_line(error))
 
     def _evaluate(self, atoms: Atoms) -> Label:
+        if hasattr(self._calculator, "reset"):
+            self._calculator.reset()
         atoms = atoms.copy()
         atoms.calc = self._calculator
         energy = float(atoms.get_potential_energy())
@@ -97,134 +146,11 @@ class CalculatorTeacher:
         if is_crystal(atoms):
             with suppress(NotImplementedError):
                 stress = np.array(atoms.get_stress())
-        return Label(energy, forces, stress)
-
-
-class So3lrTeacher:
-    """SO3LR (Kabylda et al., JACS 2025, doi 10.1021/jacs.5c09558), many structures per call.
-
-    The network runs in float32, but the energy it adds to every atom by construction, -163.6 eV,
-    is taken out of it and added in float64 afterwards. With it inside, float32 energies are wrong
-    by 1e-3 eV; without, by 1e-5 eV, and they come about twice as fast as in float64.
-
-    Parameters
-    ----------
-    dtype : 'float32' or 'float64'
-    """
-
-    #: Larger batches spill the caches and get slower again.
-    BATCH_ATOMS = 400
-
-    def __init__(self, dtype: str = "float32") -> None:
-        try:
-            import torch
-            from so3krates_torch.calculator.so3 import SO3LRCalculator
-        except ImportError as error:
-            raise ImportError(
-                'the teacher so3lr needs So3krates-torch: pip install "ase-student[distill]"'
-            ) from error
-        self.name = "so3lr"
-        self._dtype: torch.dtype = getattr(torch, dtype)
-        with default_dtype(self._dtype):
-            self._calculator = SO3LRCalculator(
-                device="cpu", default_dtype=dtype, compute_stress=False
-            )
-        self._model = self._calculator.models[0]
-        head = self._model.atomic_energy_output_block
-        shifts = head.energy_shifts.detach().double().numpy()
-        # Entry k of the table belongs to atomic number k + 1.
-        self._shift_of = np.concatenate([[0.0], shifts])
-        with torch.no_grad():
-            head.energy_shifts.zero_()
-        self.settings = {
-            "package": f"So3krates-torch {version('So3krates-torch')}",
-            "torch": version("torch"),
-            "dtype": dtype,
-            "cutoff": float(self._model.r_max),
-            "cutoff_long_range": float(self._model.r_max_lr),
-            "dispersion_damping": float(self._model.dispersion_energy_cutoff_lr_damping),
-            "electrostatics": bool(self._model.electrostatic_energy_bool),
-            "dispersion": bool(self._model.dispersion_energy_bool),
-            "total_charge": 0.0,
-        }
-
-    def label(self, structures: Sequence[Atoms]) -> list[Label | Failure]:
-        """Return one label, or the reason why there is none, for each structure."""
-        # Structures of equal size share a batch; the order of the answers is that of the questions.
-        order = np.argsort([len(atoms) for atoms in structures], kind="stable").tolist()
-        results: dict[int, Label | Failure] = {}
-        for batch in _batches(order, structures, self.BATCH_ATOMS):
-            answers = self._label_batch([structures[i] for i in batch])
-            results.update(zip(batch, answers, strict=True))
-        return [results[i] for i in range(len(structures))]
-
-    def _label_batch(self, structures: list[Atoms]) -> list[Label | Failure]:
-        # One bad structure must not cost its batch-mates their labels.
-        try:
-            return list(self._evaluate(structures))
-        except Exception as error:
-            if len(structures) == 1:
-                return [Failure(one_line(error))]
-            return [self._label_batch([atoms])[0] for atoms in structures]
-
-    def _evaluate(self, structures: list[Atoms]) -> Iterator[Label]:
-        from so3krates_torch.data.atomic_data import AtomicData
-        from so3krates_torch.data.utils import config_from_atoms
-        from so3krates_torch.tools.torch_geometric.batch import Batch
-
-        known = self._calculator
-        with default_dtype(self._dtype):
-            data = [
-                AtomicData.from_config(
-                    config_from_atoms(atoms, key_specification=known.key_specification),
-                    z_table=known.z_table,
-                    cutoff=known.r_max,
-                    cutoff_lr=known.r_max_lr,
-                )
-                for atoms in structures
-            ]
-            # Stress costs time, and only crystals have one.
-            crystals = [is_crystal(atoms) for atoms in structures]
-            batch = Batch.from_data_list(data).to_dict()
-            out = self._model(batch, compute_stress=any(crystals))
-        energies = out["node_energy"].detach().double().numpy().ravel()
-        energies += self._shift_of[np.concatenate([atoms.numbers for atoms in structures])]
-        forces = out["forces"].detach().numpy()
-        ends = np.cumsum([len(atoms) for atoms in structures])
-        for i, (atoms, end) in enumerate(zip(structures, ends, strict=True)):
-            rows = slice(end - len(atoms), end)
-            stress = None
-            if crystals[i]:
-                stress = full_3x3_to_voigt_6_stress(out["stress"][i].detach().double().numpy())
-            yield Label(float(energies[rows].sum()), forces[rows], stress)
-
-
-def _batches(
-    order: Sequence[int], structures: Sequence[Atoms], max_atoms: int
-) -> Iterator[list[int]]:
-    batch: list[int] = []
-    n_atoms = 0
-    for i in order:
-        if batch and n_atoms + len(structures[i]) > max_atoms:
-            yield batch
-            batch, n_atoms = [], 0
-        batch.append(i)
-        n_atoms += len(structures[i])
-    if batch:
-        yield batch
-
-
-@contextmanager
-def default_dtype(dtype: Any) -> Iterator[None]:
-    """Set torch's default dtype for a while: SO3LR builds its tensors by it."""
-    import torch
-
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+        energies = None
+        if "energies" in self._properties:
+            with suppress(NotImplementedError):
+                energies = np.array(atoms.get_potential_energies())
+        return Label(energy, forces, stress, energies)
 
 
 def is_crystal(atoms: Atoms) -> bool:
@@ -232,69 +158,80 @@ def is_crystal(atoms: Atoms) -> bool:
     return bool(atoms.pbc.all()) and atoms.cell.rank == 3
 
 
+def foreign(atoms: Atoms, elements: frozenset[int] | None) -> Failure | None:
+    """Return a failure if a structure has elements that a teacher does not know."""
+    if elements is None or elements.issuperset(atoms.numbers.tolist()):
+        return None
+    unknown = sorted(set(atoms.numbers.tolist()) - elements)
+    return Failure(f"has {symbols_of(unknown)}, which the teacher does not know")
+
+
+def symbols_of(elements: Collection[int]) -> str:
+    """Return the symbols of elements, by atomic number."""
+    return ", ".join(chemical_symbols[number] for number in sorted(elements))
+
+
 def one_line(error: Exception) -> str:
-    """Return what an exception says, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """Return what an exception says, in one line that is not too long."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]} …"
 
 
 def load_teacher(name: str) -> Teacher:
-    """Return a teacher by name, or any ASE calculator by its import path.
+    """Return a teacher by name, or any other by its import path.
 
     Parameters
     ----------
     name : str
-        ``'so3lr'``, ``'gfn2-xtb'``, or ``'package.module:Class'``; the class, or any other callable
-        that returns an ASE calculator, is called without arguments.
+        A key of `TEACHERS`, or ``'package.module:Class'``; the class, or any other callable that
+        returns a teacher or an ASE calculator, is called without arguments.
 
     Raises
     ------
     ValueError
-        If there is no such teacher.
+        If there is no such teacher, or it gives no forces.
     ImportError
         If what it needs is not installed.
     """
-    if name == "so3lr":
-        return So3lrTeacher()
-    if name == "gfn2-xtb":
-        return _gfn2_xtb()
-    if ":" in name:
-        return _imported(name)
-    raise ValueError(
-        f"no teacher named '{name}'; available: 'so3lr', 'gfn2-xtb'. "
-        "To take any ASE calculator, give its path as 'package.module:Class'."
-    )
-
-
-def _gfn2_xtb() -> CalculatorTeacher:
+    if name not in TEACHERS and ":" not in name:
+        raise ValueError(
+            f"no teacher named '{name}'; available: {', '.join(map(repr, TEACHERS))}. "
+            "To take any ASE calculator, give its path as 'package.module:Class'."
+        )
+    make = _imported(name, TEACHERS.get(name, name))
     try:
-        from tblite.ase import TBLite
-    except ImportError as error:
-        raise ImportError(
-            'the teacher gfn2-xtb needs tblite: pip install "ase-student[xtb]"'
-        ) from error
-    return CalculatorTeacher(
-        "gfn2-xtb",
-        lambda: TBLite(method="GFN2-xTB", verbosity=0),
-        {"package": f"tblite {version('tblite')}", "method": "GFN2-xTB", "total_charge": 0.0},
-    )
+        made = make()
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"teacher '{name}' cannot be made: {one_line(error)}") from error
+    if hasattr(made, "settings") and callable(getattr(made, "label", None)):
+        made.name = name
+        return made
+    if isinstance(made, Atoms) or not hasattr(made, "get_potential_energy"):
+        raise ValueError(f"'{name}' makes neither a teacher nor an ASE calculator.")
+    return CalculatorTeacher(name, make, {"package": _package(made), "calculator": name})
 
 
-def _imported(path: str) -> CalculatorTeacher:
+def _imported(name: str, path: str) -> Callable[[], Any]:
     module_name, _, attribute = path.partition(":")
     try:
-        make = getattr(importlib.import_module(module_name), attribute)
+        make: Callable[[], Any] = getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:
-        raise ImportError(f"teacher '{path}': {error}.") from error
+        raise ImportError(f"teacher '{name}': {error}.") from error
     except AttributeError:
         raise ValueError(
-            f"teacher '{path}': module '{module_name}' has no '{attribute}'."
+            f"teacher '{name}': module '{module_name}' has no '{attribute}'."
         ) from None
-    if not callable(make) or not hasattr(calculator := make(), "get_potential_energy"):
-        raise ValueError(f"teacher '{path}' is not a class of ASE calculators.")
+    if not callable(make):
+        raise ValueError(f"teacher '{name}' cannot be called.")
+    return make
+
+
+def _package(calculator: Any) -> str:
     root = type(calculator).__module__.split(".")[0]
     distributions = packages_distributions().get(root, [])
     try:
-        package = f"{distributions[0]} {version(distributions[0])}"
+        return f"{distributions[0]} {version(distributions[0])}"
     except (IndexError, PackageNotFoundError):
-        package = root
-    return CalculatorTeacher(path, make, {"package": package, "calculator": path})
+        return root
