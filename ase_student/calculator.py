@@ -30,8 +30,9 @@ class StudentCalculator(Calculator):
     Parameters
     ----------
     model : str or path
-        Name of a bundled student, a checkpoint (``weights.safetensors``, or a first-generation
-        ``.pt``), or an exported ``.onnx`` or TorchScript file.
+        Name of a bundled student, a checkpoint (``weights.safetensors`` or the folder of a
+        training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
+        TorchScript file.
     backend : str
         'onnx', 'torchscript' or 'torch'; 'auto' takes the fastest that is installed for the
         device and needs no conversion: 'onnx' for bundled students on a CPU, else 'torchscript'.

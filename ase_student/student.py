@@ -155,6 +155,8 @@ def available_students() -> tuple[str, ...]:
 def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safetensors") -> Path:
     """Return the path of a bundled student's file, or the given path if there is such a file.
 
+    A folder stands for the ``weights.safetensors`` in it, which training leaves there.
+
     Raises
     ------
     ValueError
@@ -166,11 +168,13 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
     if isinstance(model, str) and model in available:
         return student_folder(model) / filename
     path = Path(model)
-    if path.is_file():
-        return path
+    for file in (path, path / "weights.safetensors"):
+        if file.is_file():
+            return file
     names = ", ".join(f"'{name}'" for name in available)
     if path.suffix or len(path.parts) > 1 or not isinstance(model, str):
-        reason = "it is a folder" if path.is_dir() else "there is no such file"
+        is_folder = path.is_dir()
+        reason = "it is a folder without weights" if is_folder else "there is no such file"
         raise FileNotFoundError(f"cannot read '{model}': {reason}. Bundled students: {names}.")
     raise ValueError(
         f"no student named '{model}'; available: {names}. To load a file, give its path."

@@ -22,6 +22,7 @@ from ase_student.student import (
     resolve_model,
     save_student,
     student_folder,
+    student_name,
 )
 
 BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
@@ -210,10 +211,17 @@ def test_unknown_names_and_paths(tmp_path):
         load_student("tiney")
     with pytest.raises(FileNotFoundError, match=r"cannot read 'none\.safetensors'"):
         load_student("none.safetensors")
-    with pytest.raises(FileNotFoundError, match="it is a folder"):
+    with pytest.raises(FileNotFoundError, match="it is a folder without weights"):
         load_student(tmp_path)
     with pytest.raises(ValueError, match="an exported file has no trainable weights"):
         load_student(student_folder("tiny") / "tiny.onnx")
+
+
+def test_a_folder_stands_for_the_weights_in_it(tmp_path):
+    student = load_student("tiny")
+    save_student(student, tmp_path / "weights.safetensors")
+    assert load_student(tmp_path).sha256 == student.sha256
+    assert student_name(tmp_path) == tmp_path.name
 
 
 def write(path, document, tensors=None):

@@ -54,7 +54,7 @@ def _train(
     fabric: Fabric, arguments: argparse.Namespace, settings: Settings, changes: dict[str, Any]
 ) -> dict[str, Any]:
     set_threads(arguments.threads)
-    start = None if arguments.start is None else load_student(arguments.start)
+    start = None if arguments.start is None else load_student(str(arguments.start))
     cutoff = changes.get("cutoff", Architecture((1,)).cutoff if start is None else start.cutoff)
     parts = Parts(arguments.dataset, settings, cutoff, arguments.test)
     training = Training(

@@ -27,6 +27,9 @@ from ase_student.networks.painn import PaiNN
 from ase_student.seen import Seen
 from ase_student.student import Student, load_student, save_student
 
+#: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å.
+ENERGY_IN_SCORE = 10.0
+
 
 class Training:
     """One training run in a folder.
@@ -184,8 +187,9 @@ class Training:
         errors = evaluate(self.average, samples, self.cutoff, self.fabric.device)
         row = errors["all"]
         if self.fabric.is_global_zero:
-            if row["force_rmse"] < self.best:
-                self.best = row["force_rmse"]
+            score = row["force_rmse"] + ENERGY_IN_SCORE * row["energy_mae"]
+            if score < self.best:
+                self.best = score
                 save_student(self._student({"validation": errors}), self._weights)
             record = {
                 "step": self.step,
