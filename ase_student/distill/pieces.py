@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ase_student.dataset import Labels
+from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.teachers import Failure, Label
 from ase_student.files import replaced_when_complete
 
@@ -47,21 +47,7 @@ class Partial:
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         self.folder = folder
         self._job = {**job, "format": FORMAT}
-        known = folder / "job.json"
-        if not known.exists():
-            return
-        before = json.loads(known.read_text(encoding="utf-8"))
-        differs = sorted(key for key in self._job if before.get(key) != self._job[key])
-        if differs:
-            raise ValueError(
-                f"'{folder}' holds labels made with other {', '.join(differs)}: "
-                "delete it or write to another file."
-            )
-
-    def _begin(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replaced_when_complete(self.folder / "job.json") as temporary:
-            temporary.write_text(json.dumps(self._job, indent=1), encoding="utf-8")
+        check_job(folder, self._job, "labels made")
 
     def path(self, start: int, stop: int) -> Path:
         """Return where the answers for structures `start` up to `stop` are."""
@@ -77,7 +63,7 @@ class Partial:
         failures = {i: a.reason for i, a in enumerate(answers, start) if isinstance(a, Failure)}
         none = np.full(6, np.nan)
         if not self.folder.exists():
-            self._begin()
+            begin_job(self.folder, self._job)
         with (
             replaced_when_complete(self.path(start, stop)) as temporary,
             temporary.open("wb") as file,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,10 +17,10 @@ from tqdm import tqdm
 
 from ase_student.distill import driven, dynamics, mmff, provenance
 from ase_student.distill.frames import Frames
+from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.molecules import Species
 from ase_student.distill.plan import MMFF94, Job, Settings
 from ase_student.distill.rattled import Group, sample_groups
-from ase_student.files import replaced_when_complete
 
 #: Molecules in a piece. What was not finished when a run ends is at most one piece per process.
 MMFF_PIECE = 16
@@ -97,21 +96,8 @@ class Partial:
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         self.folder = folder
-        # As it will be read again: tuples become lists.
-        job = json.loads(json.dumps(job))
-        known = folder / "job.json"
-        if known.exists():
-            before = json.loads(known.read_text(encoding="utf-8"))
-            differs = sorted(key for key in job if before.get(key) != job[key])
-            if differs:
-                raise ValueError(
-                    f"'{folder}' holds structures sampled with other {', '.join(differs)}: "
-                    "delete it or write to another file."
-                )
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        with replaced_when_complete(known) as temporary:
-            temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
+        if not check_job(folder, job, "structures sampled"):
+            begin_job(folder, job)
 
     def path(self, index: int) -> Path:
         """Return where the frames of a piece are."""
