@@ -56,7 +56,9 @@ def test_distillation_commands_have_the_options_they_show(
     from ase_student.distill.__main__ import main
 
     found = commands("ase_student.distill")
-    assert [arguments[0] for arguments in found] == ["structures", "label", "train"]
+    assert [arguments[0] for arguments in found] == [
+        "run", "structures", "label", "train", "grow", "train",
+    ]  # fmt: skip
     for arguments in found:
         with pytest.raises(SystemExit, match="0"):
             main([arguments[0], "--help"])

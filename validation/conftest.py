@@ -12,7 +12,8 @@ from ase_student.validation.models import ModelSpec
 from ase_student.validation.passes import Selection, run_pass
 from ase_student.validation.validate import file_sha256
 
-REFERENCE = Path(__file__).parent / "reference" / "nci-so3lr-test.h5"
+REFERENCES = Path(__file__).parent / "reference"
+REFERENCE = REFERENCES / "nci-so3lr-test.h5"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +39,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def structures(request: pytest.FixtureRequest) -> Path:
     given = request.config.getoption("--structures")
-    return REFERENCE if given is None else given
+    # A test may ask for another reference by its name.
+    reference = REFERENCES / f"{getattr(request, 'param', REFERENCE.stem)}.h5"
+    return reference if given is None else given
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ _POSITIVE = (
 )  # fmt: skip
 _COUNTS = ("epochs", "batch_size", "validate_every", "validation_structures")
 _NOT_NEGATIVE = (
-    "warmup", "stress_weight", "atomic_energy_weight", "split_seed",
+    "warmup", "weight_decay", "stress_weight", "atomic_energy_weight", "split_seed",
     "seed",
 )  # fmt: skip
 
@@ -55,6 +55,8 @@ class Settings:
     final_learning_rate : float
     warmup : int
         Steps.
+    weight_decay : float
+        Weights shrink by this times the rate in every step (SOAP only).
     max_gradient_norm : float
         Longer gradients are shortened to this length.
     ema_decay : float
@@ -102,6 +104,7 @@ class Settings:
     learning_rate: float = 6e-3
     final_learning_rate: float = 1e-5
     warmup: int = 200
+    weight_decay: float = 0.0
     max_gradient_norm: float = 2.0
     ema_decay: float = 0.999
     force_scale: float = 0.1

@@ -297,7 +297,7 @@ def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimi
         return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     from pytorch_optimizer import SOAP
 
-    return SOAP(network.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    return SOAP(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def learning_rate(step: int, n_steps: int, settings: Settings) -> float:

@@ -1,0 +1,241 @@
+"""Find with a student's own dynamics what it should be trained on next, and label that."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_student.dataset import Dataset, write_dataset
+from ase_student.distill import label, provenance
+from ase_student.distill.doubt import rank_correlation
+from ase_student.distill.dynamics import student_forces
+from ase_student.distill.growth import RANDOM, Growth, Settings
+from ase_student.distill.teachers import Teacher, load_teacher
+from ase_student.student import available_students
+
+
+def grow(
+    growth: Growth,
+    teacher: Teacher,
+    output: Path,
+    max_force: float = label.MAX_FORCE,
+    command: str = "",
+    processes: int = 1,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Run dynamics, choose frames, label them and write them, going on where a run stopped.
+
+    Parameters
+    ----------
+    growth : Growth
+    teacher : Teacher
+    output : path
+        HDF5 file to write.
+    max_force : float, eV/Å
+        A structure with a larger force on any atom gets no label.
+    command : str, optional
+        What to say in the file's metadata about how it was made.
+    processes : int
+        How many label.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers label instead.
+
+    Returns
+    -------
+    dict
+        The file's metadata. Under ``grow`` they say what was found: the number of
+        ``trajectories``, of those that went ``astray``, of ``frames`` to choose from and of those
+        ``outside`` of what training saw; and how wrong the student is, see :func:`compared`.
+    """
+    growth.run_dynamics()
+    chosen = growth.folder / "structures.h5"
+    if not chosen.exists():
+        structures, found = growth.choose()
+        sampling = {"students": growth.weights, **asdict(growth.settings)}
+        write_dataset(chosen, structures, metadata={"sampling": sampling, "found": found})
+    labelled = growth.folder / "labelled.h5"
+    if not labelled.exists():
+        label.label_structures(
+            chosen,
+            teacher,
+            labelled,
+            max_force=max_force,
+            command=command,
+            processes=processes,
+            scheduler=scheduler,
+        )
+    with Dataset(labelled) as dataset:
+        structures, labels = dataset.read_structures(), dataset.read_labels()
+        metadata, failures = dataset.metadata, dataset.failures
+    report = {**metadata["structures_metadata"]["found"], **compared(growth, labelled)}
+    metadata = {**metadata, **provenance.metadata(command, "h5py"), "grow": report}
+    write_dataset(output, structures, labels, metadata, failures)
+    shutil.rmtree(growth.folder)
+    return metadata
+
+
+def compared(growth: Growth, path: Path) -> dict[str, Any]:
+    """Compare the student with the teacher's labels of what was chosen.
+
+    Returns
+    -------
+    dict
+        For ``doubtful`` and ``random`` structures their number; ``force_rmse``, the median of it
+        over structures, ``force_rmse_median``, and the largest error of the force on an atom,
+        ``force_max``, in eV/Å; the ``ratio`` of the medians; and the rank ``correlation`` of doubt
+        and error among random structures. None where there are too few to say.
+    """
+    with Dataset(path) as dataset:
+        structures, labels = dataset.read_structures(), dataset.read_labels()
+    frames = [structures.atoms(index) for index in labels.structure_indices]
+    truth = np.split(labels.forces.astype(np.float64), labels.splits[1:-1])
+    predicted = student_forces(growth.calculators[0])(frames)
+    errors = [ours - theirs for ours, theirs in zip(predicted, truth, strict=True)]
+    sources = np.array(structures.sources, dtype=object)[labels.structure_indices]
+    is_random = sources == RANDOM
+    doubtful = _errors([errors[index] for index in np.flatnonzero(~is_random)])
+    random = _errors([errors[index] for index in np.flatnonzero(is_random)])
+    sizes = np.array([_rmse(error) for error in errors])
+    ratio = None
+    if doubtful["structures"] and random["force_rmse_median"]:
+        ratio = doubtful["force_rmse_median"] / random["force_rmse_median"]
+    return {
+        "doubtful": doubtful,
+        "random": random,
+        "ratio": ratio,
+        "correlation": rank_correlation(growth.doubts(frames).values[is_random], sizes[is_random]),
+    }
+
+
+def _errors(errors: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
+    if not errors:
+        keys = ("force_rmse", "force_rmse_median", "force_max")
+        return {"structures": 0, **dict.fromkeys(keys)}
+    joined = np.concatenate(errors)
+    return {
+        "structures": len(errors),
+        "force_rmse": _rmse(joined),
+        "force_rmse_median": float(np.median([_rmse(error) for error in errors])),
+        "force_max": float(np.linalg.norm(joined, axis=1).max()),
+    }
+
+
+def _rmse(errors: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line of ``grow``."""
+    default = Settings()
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN",
+        help="folder of a run, weights, or name of a student; a second one, of another seed, says "
+        "where the first is likely to be wrong",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--teacher", required=True, metavar="NAME", help="as for the step 'label'")
+    parser.add_argument(
+        "--start-structures", type=Path, nargs="+", required=True, metavar="FILE",
+        help="HDF5 files that the student was trained on; only of the training part of its split "
+        "is anything used",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperatures", type=float, nargs=2, default=default.temperatures, metavar="K",
+        help="each trajectory has its own between these (default: 300 1000)",
+    )  # fmt: skip
+    for name, text in (
+        ("trajectories", "how many"),
+        ("steps", "of 2 fs in each trajectory"),
+        ("every", "steps between frames"),
+        ("frames", "how many to label"),
+        ("random_share", "part of them that is drawn at random, the others being the worst"),
+        ("seed", "of all that is drawn"),
+    ):
+        value = getattr(default, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(value), default=value,
+            help=f"{text} (default: {value:g})",
+        )  # fmt: skip
+    parser.add_argument(
+        "--max-force", type=float, default=label.MAX_FORCE, metavar="F",
+        help=f"give no label where a force is larger, eV/Å (default: {label.MAX_FORCE:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N",
+        help="label in N processes of one thread each (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="label on the workers of this Dask scheduler"
+    )
+    parser.add_argument("--device", default="auto", help="of the student (default: auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the student")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Grow as the command line says and return a summary."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Settings)}
+    settings = Settings(**{**given, "temperatures": tuple(arguments.temperatures)})
+    if not arguments.max_force > 0:
+        raise ValueError(f"--max-force is {arguments.max_force:g}; it must be above 0 eV/Å.")
+    if arguments.processes < 1:
+        raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
+    if arguments.processes > 1 and arguments.scheduler is not None:
+        raise ValueError("--processes and --scheduler exclude each other; give one of them.")
+    for path in arguments.start_structures:
+        if not path.is_file():
+            raise FileNotFoundError(f"no data set at '{path}'.")
+    output: Path = arguments.output
+    teacher = load_teacher(arguments.teacher)
+    growth = Growth(
+        [_model(path) for path in arguments.runs],
+        arguments.start_structures,
+        settings,
+        output.with_name(f"{output.name}.partial"),
+        {"teacher": {"name": teacher.name, **teacher.settings}, "max_force": arguments.max_force},
+        arguments.device,
+        arguments.threads,
+    )
+    metadata = grow(
+        growth,
+        teacher,
+        output,
+        arguments.max_force,
+        arguments.command,
+        arguments.processes,
+        arguments.scheduler,
+    )
+    return f"{output}: {label.summary(metadata, teacher.name)}\n{summary(metadata['grow'])}"
+
+
+def _model(path: Path) -> str | Path:
+    """Return the weights of a run, or the name of a bundled student."""
+    if path.is_dir():
+        return path / "weights.safetensors"
+    return str(path) if str(path) in available_students() else path
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Return in words what was found."""
+    lines = [
+        f"{report['astray']} of {report['trajectories']} trajectories went astray, "
+        f"{report['outside']} of {report['frames']} frames lie outside of what training saw"
+    ]
+    lines += [
+        f"{name} frames: force RMSE {report[name]['force_rmse']:.3f} eV/Å (median "
+        f"{report[name]['force_rmse_median']:.3f}, largest error {report[name]['force_max']:.2f}), "
+        f"{report[name]['structures']} structures"
+        for name in ("doubtful", "random")
+        if report[name]["structures"]
+    ]
+    if report["ratio"] is not None:
+        lines.append(f"{report['ratio']:.2f} times the median where doubtful")
+    if report["correlation"] is not None:
+        lines.append(f"rank correlation of doubt and error: {report['correlation']:.2f}")
+    return "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,68 @@
+"""The steps of distillation by name, and what their commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+PROGRAM = "python -m ase_student.distill"
+#: Each step is a module here with `add_arguments(parser)`, where `-o` names what is written, as
+#: `output` if it is a file and as `folder` if it is a folder, and `run(arguments) -> str`, which
+#: returns a summary.
+STEPS = {
+    "structures": "sample structures of molecules and clusters",
+    "label": "let a teacher label structures",
+    "train": "train a student on the labels",
+    "grow": "find with a student's own dynamics what it should be trained on next",
+    "bundle": "add ONNX file and model card to a trained student",
+    "subset": "take held-out structures out of a labelled file",
+    "run": "take all these steps from a recipe",
+}
+_MODULES = {"run": "recipe"}
+
+
+def step_module(step: str) -> Any:
+    """Return the module of a step.
+
+    Raises
+    ------
+    ImportError
+        If something that distillation needs is not installed.
+    """
+    try:
+        return import_module(f"ase_student.distill.{_MODULES.get(step, step)}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ase_student"):
+            raise
+        raise ImportError(
+            f'distillation needs {error.name}: pip install "ase-student[distill]"'
+        ) from error
+
+
+def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
+    """Run the step that a command line asks for and return its summary.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        What the parser made of `argv`, the name of the step in ``step``.
+    argv : sequence of str
+        Is kept in the metadata of what the step writes.
+    """
+    arguments.command = f"{PROGRAM} {shlex.join(argv)}"
+    if "output" in arguments:
+        _check_output(arguments.output)
+    summary: str = step_module(arguments.step).run(arguments)
+    return summary
+
+
+def _check_output(path: Path) -> None:
+    """Raise before the work rather than after it if a file cannot be written."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"no folder '{path.absolute().parent}' to write '{path.name}' to.")
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder; give the name of a file.")
