@@ -1,13 +1,15 @@
 # make demo    molecular dynamics of aspirin; needs only Python 3.11 or newer and make
 # make test    all tests
 # make lint    ruff and mypy
+# make bench-check  compare a handful of timings with the baseline, ARGS=--update to write it
+# make bench-peers  time other potentials in an environment of their own, .venv-peers
 # make clean   remove everything that was made
 #
 # ARGS="..." are passed on to the demo or to pytest, PYTHON=... is the Python to make .venv with.
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: clean demo lint test
+.PHONY: bench-check bench-peers clean demo lint test
 
 python := .venv/bin/python
 wanted := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -43,6 +45,16 @@ demo: .venv/.demo
 test: .venv/.test
 	$(python) -m pytest $(ARGS)
 
+bench-check: .venv/.test
+	$(python) -m ase_student.benchmark check $(ARGS)
+
+bench-peers: .venv/.made $(declared)
+	test -x .venv-peers/bin/python || $(python) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check --quiet \
+		--constraint constraints.txt --editable '.[peers]'
+	.venv-peers/bin/python -m pytest benchmarks/test_peers.py benchmarks/test_md.py -k 'aspirin or peers' \
+		--benchmark-json peers.json $(ARGS)
+
 lint: .venv/.lint
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
@@ -69,6 +81,6 @@ endif
 	$(call install,test$(comma)dev)
 
 clean:
-	rm -rf .venv build dist *.egg-info demo-output .coverage htmlcov
+	rm -rf .venv .venv-peers build dist *.egg-info demo-output .coverage htmlcov
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ase_student tests -name __pycache__ -exec rm -rf {} +

@@ -1,13 +1,20 @@
-"""What all benchmarks share: the students, backends and threads that are measured."""
+"""What all benchmarks share: the devices, students, backends and threads that are measured."""
 
 import pytest
 
 from ase_student import StudentCalculator
+from ase_student.backends import BACKENDS
 from ase_student.student import available_students
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--threads", type=int, default=2, help="CPU threads of the backends")
+    parser.addoption(
+        "--budget", type=float, default=2.0, help="seconds that the rounds of a case may take"
+    )
+    parser.addoption(
+        "--small", action="store_true", help="leave out large structures, to try the suite"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -15,20 +22,55 @@ def threads(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--threads"))
 
 
+@pytest.fixture(scope="session")
+def budget(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--budget"))
+
+
+@pytest.fixture
+def only_small(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--small"))
+
+
+@pytest.fixture(scope="session", params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda":
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session", params=available_students())
 def student(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session", params=["onnx", "torchscript", "torch"])
-def calculator(request: pytest.FixtureRequest, student: str, threads: int) -> StudentCalculator:
-    """Return every student in every backend; one that needs torch is skipped without it."""
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest, device: str) -> str:
+    """Return every backend; one that cannot run here is skipped."""
     if request.param != "onnx":
         pytest.importorskip("torch")
-    return StudentCalculator(student, backend=request.param, threads=threads)
+    elif device != "cpu":
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            pytest.skip("this onnxruntime has no CUDA")
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def calculator(student: str, backend: str, device: str, threads: int) -> StudentCalculator:
+    """Return every student in every backend on every device.
+
+    The guard is off: some structures lie outside of what training saw.
+    """
+    return StudentCalculator(student, backend=backend, device=device, threads=threads, guard="off")
 
 
 @pytest.fixture(scope="session")
 def reference(student: str) -> StudentCalculator:
     pytest.importorskip("torch")
-    return StudentCalculator(student, backend="torch", dtype="float64", skin=0.0)
+    return StudentCalculator(
+        student, backend="torch", device="cpu", dtype="float64", skin=0.0, guard="off"
+    )

@@ -1,60 +1,95 @@
-"""Molecular dynamics in ASE: what a student adds to a calculator that does nothing."""
+"""Molecular dynamics in ASE: whose time it is, and what a calculator of zeros takes."""
 
+import math
+import time
 from typing import Any
 
-import numpy as np
 import pytest
-from ase import Atoms, units
-from ase.calculators.calculator import Calculator, all_changes
-from ase.md.velocitydistribution import thermalize_momenta
-from ase.md.verlet import VelocityVerlet
-from measuring import check_energy, describe
+from ase import Atoms
+from measuring import FEWEST_ROUNDS, MOST_ROUNDS, check_energies, describe, describe_others
 
 from ase_student import StudentCalculator
+from ase_student.benchmark.dynamics import (
+    Stopwatch,
+    TimedCalculator,
+    ZeroCalculator,
+    dynamics,
+    nanoseconds_per_day,
+    split,
+)
+from ase_student.benchmark.structures import waters
 from ase_student.testing import structure
 
+SYSTEMS = {
+    "aspirin": lambda: structure("aspirin"),
+    "64 waters": lambda: waters(64),
+    "512 waters": lambda: waters(512),
+}
+# Of aspirin; larger systems get fewer.
 STEPS = 50
 
 
-class ZeroCalculator(Calculator):
-    """Energies and forces of zero: what ASE itself takes."""
-
-    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        super().calculate(atoms, properties, system_changes)
-        zeros = np.zeros((len(self.atoms), 3))
-        self.results = {"energy": 0.0, "free_energy": 0.0, "forces": zeros}
+@pytest.fixture(params=SYSTEMS)
+def system(request: pytest.FixtureRequest, only_small: bool) -> str:
+    if only_small and request.param != "aspirin":
+        pytest.skip("--small")
+    return str(request.param)
 
 
-def dynamics(calculator: Any) -> VelocityVerlet:
-    atoms = structure("aspirin")
-    thermalize_momenta(atoms, temperature_K=300, rng=np.random.default_rng(0))
-    atoms.calc = calculator
-    dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
-    dynamics.run(STEPS)
-    return dynamics
-
-
-def run(benchmark: Any, loop: VelocityVerlet) -> None:
-    benchmark.pedantic(loop.run, args=(STEPS,), rounds=20, warmup_rounds=2)
-    benchmark.extra_info["steps_per_round"] = STEPS
+def run(benchmark: Any, atoms: Atoms, calculator: Any, budget: float) -> dict[str, Any]:
+    """Time some steps and return what to record of them, and how many steps there were."""
+    loop = dynamics(atoms, calculator)
+    steps = max(2, STEPS * 21 // len(atoms))
+    loop.run(steps)
+    clock = time.perf_counter()
+    loop.run(steps)
+    each = time.perf_counter() - clock
+    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, math.ceil(budget / each)))
+    watch = getattr(calculator, "watch", Stopwatch())
+    watch.seconds.clear()
+    start = loop.nsteps
+    benchmark.pedantic(loop.run, args=(steps,), rounds=rounds)
     # Dynamics that stood still would have timed the cache.
-    assert isinstance(loop.atoms, Atoms)
-    assert loop.nsteps >= 20 * STEPS
+    assert loop.nsteps - start == steps * rounds
+    seconds = benchmark.stats.stats.median / steps
+    return {
+        "atoms": len(atoms),
+        "steps_per_round": steps,
+        "steps_per_second": 1.0 / seconds,
+        "milliseconds_per_step": 1000.0 * seconds,
+        "nanoseconds_per_day": nanoseconds_per_day(seconds),
+        "split_milliseconds": split(watch, sum(benchmark.stats.stats.data), steps * rounds),
+    }
 
 
-@pytest.mark.benchmark(group="md of aspirin, 50 steps")
-def test_floor(benchmark: Any) -> None:
-    run(benchmark, dynamics(ZeroCalculator()))
-    benchmark.extra_info["student"] = "calculator that returns zeros"
+def test_floor(benchmark: Any, system: str, threads: int, budget: float) -> None:
+    benchmark.group = f"md of {system}"
+    found = run(benchmark, SYSTEMS[system](), ZeroCalculator(), budget)
+    del found["split_milliseconds"]
+    describe_others(
+        benchmark, "md", threads, system=system, student="zeros", backend="none", **found
+    )
 
 
-@pytest.mark.benchmark(group="md of aspirin, 50 steps")
 def test_student(
-    benchmark: Any, calculator: StudentCalculator, reference: StudentCalculator, threads: int
+    benchmark: Any,
+    calculator: StudentCalculator,
+    reference: StudentCalculator,
+    threads: int,
+    budget: float,
+    system: str,
 ) -> None:
-    check_energy(calculator, reference, structure("aspirin"))
-    loop = dynamics(calculator)
-    run(benchmark, loop)
-    describe(benchmark, calculator, loop.atoms, threads)
+    benchmark.group = f"md of {system}"
+    atoms = SYSTEMS[system]()
+    timed = TimedCalculator(
+        calculator.info.name,
+        backend=calculator.backend,
+        device=calculator.device,
+        threads=threads,
+        guard="off",
+    )
+    timed.calculate(atoms)
+    check_energies([timed.results["energy"]], reference, [atoms])
+    found = run(benchmark, atoms, timed, budget)
+    found["rebuilds"] = timed.neighbor_list.n_rebuilds
+    describe(benchmark, "md", calculator, threads, system=system, **found)

@@ -78,7 +78,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def growth_of(path: Path, folder: Path, *others: Path, **changes: Any) -> Growth:
-    models = ["tiny", *(one / "weights.safetensors" for one in others)]
+    models = ["tiny", *others]
     settings = dataclasses.replace(SETTINGS, **changes)
     return Growth(models, [path], settings, folder, {"teacher": "another"}, "cpu", 1)
 
@@ -183,7 +183,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
 def test_another_job_is_not_mixed_in(path: Path, tmp_path: Path) -> None:
     growth_of(path, tmp_path / "parts")
     growth_of(path, tmp_path / "parts")
-    with pytest.raises(ValueError, match="parts' was begun with other seed, steps: delete it"):
+    with pytest.raises(ValueError, match="parts' holds dynamics run with other seed, steps"):
         growth_of(path, tmp_path / "parts", steps=50, seed=1)
 
 

@@ -146,7 +146,7 @@ def test_ctrl_c_ends_all_processes_at_once(path, tmp_path):
     while time.monotonic() < until and len(list(partial.glob("*.npz"))) < 4:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert error == "interrupted: run the same command again.\n"
     assert len(list(partial.glob("*.npz"))) >= 4

@@ -18,7 +18,6 @@ from ase_student.distill.doubt import rank_correlation
 from ase_student.distill.dynamics import student_forces
 from ase_student.distill.growth import RANDOM, Growth, Settings
 from ase_student.distill.teachers import Teacher, load_teacher
-from ase_student.student import available_students
 
 
 def grow(
@@ -194,7 +193,7 @@ def run(arguments: argparse.Namespace) -> str:
     output: Path = arguments.output
     teacher = load_teacher(arguments.teacher)
     growth = Growth(
-        [_model(path) for path in arguments.runs],
+        [str(run) for run in arguments.runs],
         arguments.start_structures,
         settings,
         output.with_name(f"{output.name}.partial"),
@@ -212,13 +211,6 @@ def run(arguments: argparse.Namespace) -> str:
         arguments.scheduler,
     )
     return f"{output}: {label.summary(metadata, teacher.name)}\n{summary(metadata['grow'])}"
-
-
-def _model(path: Path) -> str | Path:
-    """Return the weights of a run, or the name of a bundled student."""
-    if path.is_dir():
-        return path / "weights.safetensors"
-    return str(path) if str(path) in available_students() else path
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +17,9 @@ from ase_student.calculator import StudentCalculator
 from ase_student.dataset import Structures
 from ase_student.distill.doubt import Doubts, choose, doubts
 from ase_student.distill.dynamics import student_forces
+from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.starts import choose_starts
 from ase_student.distill.walks import WATCHED, Walks, newly_bound, read_walks, walk, write_walks
-from ase_student.files import replaced_when_complete
 from ase_student.limits import Limits
 from ase_student.seen import Seen, seen_in
 from ase_student.student import Student, load_student
@@ -138,22 +137,8 @@ class Growth:
             **labels,
             **asdict(settings),
         }
-        # As JSON gives it back.
-        self._begin(json.loads(json.dumps(job)))
-
-    def _begin(self, job: dict[str, Any]) -> None:
-        known = self.folder / "job.json"
-        if not known.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replaced_when_complete(known) as temporary:
-                temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
-            return
-        before = json.loads(known.read_text(encoding="utf-8"))
-        if differs := sorted(key for key in job if before.get(key) != job[key]):
-            raise ValueError(
-                f"'{self.folder}' was begun with other {', '.join(differs)}: delete it or "
-                "write to another file."
-            )
+        if not check_job(folder, job, "dynamics run"):
+            begin_job(folder, job)
 
     def doubts(self, structures: Sequence[Atoms]) -> Doubts:
         """Return what is held against the first student's forces on some structures."""

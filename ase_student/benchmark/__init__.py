@@ -1,0 +1,1 @@
+"""Measure how fast students are, compare with earlier measurements and draw them."""

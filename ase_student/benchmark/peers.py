@@ -1,0 +1,160 @@
+"""Other potentials as ASE calculators, to be timed beside students.
+
+Each is imported when it is asked for. What carries no weights of its own gets random ones from a
+fixed seed: their time is right, their energies mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from ase.data import atomic_numbers
+
+#: Elements of the organic models, in the order of their atomic numbers.
+ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
+CUTOFF = 5.0
+
+
+def open_peer(name: str, device: str, threads: int) -> Any:
+    """Return a calculator.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PEERS`.
+    device : str
+        'cpu' or 'cuda'.
+    threads : int
+        CPU threads.
+
+    Raises
+    ------
+    ImportError
+        If its package is not installed.
+    ValueError
+        If there is no such peer, or it does not run on the device.
+    """
+    if name not in PEERS:
+        choices = ", ".join(f"'{choice}'" for choice in PEERS)
+        raise ValueError(f"no peer named '{name}'; available: {choices}.")
+    package, open_it = PEERS[name]
+    try:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        return open_it(device)
+    except ImportError as error:
+        raise ImportError(f"peer '{name}' needs {package}: pip install {package}") from error
+
+
+def _painn(device: str) -> Any:
+    """Return SchNetPack's PaiNN with the width and the blocks of 'tiny'."""
+    import torch
+    from torch.utils.data import dataloader
+
+    # SchNetPack annotates with a type variable that later versions of torch don't have there.
+    if not hasattr(dataloader, "T_co"):
+        dataloader.__dict__["T_co"] = TypeVar("T_co", covariant=True)
+    from schnetpack import atomistic, nn
+    from schnetpack.interfaces import SpkCalculator
+    from schnetpack.model import NeuralNetworkPotential
+    from schnetpack.representation import PaiNN
+    from schnetpack.transform import MatScipyNeighborList, SkinNeighborList
+
+    class Calculator(SpkCalculator):  # type: ignore[misc]
+        # Its own reads a pickled file.
+        def _load_model(self, model: Any) -> Any:
+            return model.eval()
+
+    width = 64
+    network = NeuralNetworkPotential(
+        representation=PaiNN(
+            n_atom_basis=width,
+            n_interactions=2,
+            radial_basis=nn.GaussianRBF(n_rbf=12, cutoff=CUTOFF),
+            cutoff_fn=nn.CosineCutoff(CUTOFF),
+        ),
+        input_modules=[atomistic.PairwiseDistances()],
+        output_modules=[
+            atomistic.Atomwise(n_in=width, output_key="energy"),
+            atomistic.Forces(energy_key="energy", force_key="forces"),
+        ],
+    )
+    neighbors = SkinNeighborList(MatScipyNeighborList(cutoff=CUTOFF), cutoff_skin=0.5)
+    return Calculator(
+        network, neighbors, energy_unit="eV", device=torch.device(device), dtype=torch.float32
+    )
+
+
+def _so3lr(device: str) -> Any:
+    """Return the teacher as its package offers it."""
+    from so3krates_torch.calculator.so3 import SO3LRCalculator
+
+    return SO3LRCalculator(device=device, default_dtype="float32")
+
+
+def _gfn2_xtb(device: str) -> Any:
+    from tblite.ase import TBLite
+
+    if device != "cpu":
+        raise ValueError(f"peer 'GFN2-xTB' runs on the CPU, not on '{device}'.")
+    return TBLite(method="GFN2-xTB", verbosity=0)
+
+
+def _mace(device: str) -> Any:
+    """Return MACE with the sizes of MACE-OFF23 small (arXiv:2312.15211) and random weights."""
+    import torch
+
+    # e3nn keeps its constants in a file that holds slices, which torch does not expect.
+    torch.serialization.add_safe_globals([slice])
+    from e3nn import o3
+    from mace.calculators import MACECalculator
+    from mace.modules import ScaleShiftMACE, interaction_classes
+
+    network = ScaleShiftMACE(
+        atomic_inter_scale=1.0,
+        atomic_inter_shift=0.0,
+        r_max=4.5,
+        num_bessel=8,
+        num_polynomial_cutoff=5,
+        max_ell=3,
+        interaction_cls=interaction_classes["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=interaction_classes["RealAgnosticInteractionBlock"],
+        num_interactions=2,
+        num_elements=len(ELEMENTS),
+        hidden_irreps=o3.Irreps("96x0e"),
+        MLP_irreps=o3.Irreps("16x0e"),
+        atomic_energies=np.zeros(len(ELEMENTS)),
+        avg_num_neighbors=15.0,
+        atomic_numbers=[atomic_numbers[symbol] for symbol in ELEMENTS],
+        correlation=3,
+        gate=torch.nn.functional.silu,
+    ).to(torch.float32)
+    return MACECalculator(models=[network], device=device, default_dtype="float32")
+
+
+def _ani(device: str) -> Any:
+    """Return an ensemble of eight networks with the sizes of ANI-2x and random weights."""
+    from torchani.arch import Assembler
+
+    assembler = Assembler(periodic_table_index=True)
+    assembler.set_symbols(("H", "C", "N", "O", "S", "F", "Cl"))
+    assembler.set_global_cutoff_fn("cosine")
+    assembler.set_aev_computer(radial="ani2x", angular="ani2x", strategy="pyaev")
+    assembler.set_atomic_networks(ctor="ani2x")
+    assembler.set_neighborlist("all_pairs")
+    assembler.set_gsaes_as_self_energies("wb97x-631gd")
+    return assembler.assemble(8).requires_grad_(False).to(device).ase()
+
+
+#: Name to package and to what makes the calculator on a device.
+PEERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "SchNetPack PaiNN, 64 × 2": ("schnetpack", _painn),
+    "SO3LR": ("so3krates-torch", _so3lr),
+    "GFN2-xTB": ("tblite", _gfn2_xtb),
+    "MACE, size of MACE-OFF small": ("mace-torch", _mace),
+    "TorchANI, size of ANI-2x": ("torchani", _ani),
+}
