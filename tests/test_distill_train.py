@@ -23,6 +23,7 @@ from ase_student.distill.batches import (  # noqa: E402
     read_samples,
     shuffled,
 )
+from ase_student.distill.diatomics import diatomics  # noqa: E402
 from ase_student.distill.evaluation import evaluate  # noqa: E402
 from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
@@ -151,6 +152,21 @@ def test_reference_energies_are_recovered(dataset: Path, tmp_path: Path) -> None
     # The potential's own energies, a few eV, are on top of what the labels were given.
     for number, energy in {1: -13.0, 6: -1030.0, 8: -2040.0}.items():
         assert abs(fitted[number] - energy) < 3.0
+
+
+def test_diatomics_count_neither_for_references_nor_for_what_was_seen(
+    dataset: Path, tmp_path: Path
+) -> None:
+    frames = diatomics(["H", "C", "O"], 10)
+    pairs = Structures.from_atoms(frames.structures, frames.sources, frames.molecules)
+    n = len(frames.structures)
+    labels = Labels(np.arange(n), np.full(n, 1e4), pairs.splits, np.zeros((2 * n, 3)))
+    write_dataset(tmp_path / "pairs.h5", pairs, labels, {"teacher": "morse"})
+    alone = Parts([dataset], SETTINGS, CUTOFF)
+    both = Parts([dataset, tmp_path / "pairs.h5"], SETTINGS, CUTOFF)
+    assert len(both["train"]) > len(alone["train"])
+    assert both.seen.as_dict() == alone.seen.as_dict()
+    assert fit_reference_energies(both["train"]) == fit_reference_energies(alone["train"])
 
 
 def test_training_forces_are_those_of_the_potential(dataset: Path) -> None:

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 
 from ase_student.dataset import Dataset, Structures
 from ase_student.distill.batches import Sample, read_samples
+from ase_student.distill.diatomics import DIATOMIC
 from ase_student.distill.settings import Settings
 from ase_student.distill.split import WATER, parts_of
 from ase_student.seen import Seen
@@ -118,8 +119,10 @@ class Parts:
             part = parts[index]
             self._samples[part].append(sample)
             counts[part] += 1
-            if part == "train":
-                self._trained |= _components(structures, index)
+            if part != "train":
+                continue
+            self._trained |= _components(structures, index)
+            if sample.source != DIATOMIC:
                 self.seen.add(
                     sample.numbers,
                     sample.positions,

