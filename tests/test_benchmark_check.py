@@ -14,6 +14,7 @@ from ase_student.benchmark.baseline import Verdict, read_baseline, table, write_
 from ase_student.benchmark.cases import CASES, Case
 from ase_student.benchmark.check import BASELINE, LIMIT, REPEATS, SECOND_LOOKS, Race, compare
 from ase_student.benchmark.clock import undisturbed_clock
+from ase_student.benchmark.machine import cpu_flags
 from ase_student.benchmark.measurement import YARDSTICKS, measure
 
 
@@ -183,6 +184,17 @@ def test_command(quick, tmp_path, capsys):
     assert main([*command, "--limit", "1"]) == 2
 
 
+def test_another_processor_is_not_judged(quick, tmp_path, monkeypatch, capsys):
+    command = ["check", "--baseline", str(tmp_path / "baseline.json")]
+    assert main([*command, "--update"]) == 0
+    quick["long"] *= 2.0
+    monkeypatch.setattr(check, "cpu_flags", lambda: ("avx512f",))
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "2.00x" in output
+    assert "not judged: this processor has avx512f" in output
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -205,13 +217,16 @@ def test_what_is_no_baseline(tmp_path, content, said):
 def test_baselines_are_read_as_written(tmp_path):
     path = tmp_path / "baseline.json"
     write_baseline(path, {"a": 2.0, "b": 0.5}, {"a": "ruler", "b": "ruler"}, [0.1, 0.2])
-    assert read_baseline(path, ["a", "b"]) == {"a": 2.0, "b": 0.5}
+    found = read_baseline(path, ["a", "b"])
+    assert found.ratios == {"a": 2.0, "b": 0.5}
+    assert found.cpu_flags == cpu_flags()
     assert json.loads(path.read_text())["hardware"]["cores"] >= 1
 
 
 def test_the_committed_baseline_has_these_cases(request):
-    ratios = read_baseline(request.config.rootpath / BASELINE, [case.name for case in CASES])
-    assert len(ratios) == len(CASES)
+    found = read_baseline(request.config.rootpath / BASELINE, [case.name for case in CASES])
+    assert len(found.ratios) == len(CASES)
+    assert found.cpu_flags
 
 
 def test_the_slowest_comes_first_in_the_table():

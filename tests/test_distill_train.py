@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ase import units
 from ase.calculators.morse import MorsePotential
 
 pytest.importorskip("h5py")
@@ -29,6 +30,7 @@ from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
 from ase_student.distill.split import parts_of, split_of  # noqa: E402
+from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
@@ -154,9 +156,7 @@ def test_reference_energies_are_recovered(dataset: Path, tmp_path: Path) -> None
         assert abs(fitted[number] - energy) < 3.0
 
 
-def test_diatomics_count_neither_for_references_nor_for_what_was_seen(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_diatomics_count_for_nothing_but_what_is_learnt(dataset: Path, tmp_path: Path) -> None:
     frames = diatomics(["H", "C", "O"], 10)
     pairs = Structures.from_atoms(frames.structures, frames.sources, frames.molecules)
     n = len(frames.structures)
@@ -167,6 +167,10 @@ def test_diatomics_count_neither_for_references_nor_for_what_was_seen(
     assert len(both["train"]) > len(alone["train"])
     assert both.seen.as_dict() == alone.seen.as_dict()
     assert fit_reference_energies(both["train"]) == fit_reference_energies(alone["train"])
+    network = Training(both, "ultra-tiny", tmp_path / "run", SETTINGS).average
+    errors = evaluate(network, both["train"], CUTOFF, CPU)
+    assert errors["diatomic"]["structures"] > 0
+    assert errors["all"] == pytest.approx(errors["morse"])
 
 
 def test_training_forces_are_those_of_the_potential(dataset: Path) -> None:
@@ -249,6 +253,14 @@ def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None
     order = np.random.default_rng(0).permutation(len(structures))
     assert parts_of(structures.take(order), "structure") == [parts[i] for i in order]
     assert parts != parts_of(structures, "structure", seed=1)
+
+
+def test_the_summary_has_the_stress_where_there_is_one() -> None:
+    row = {"force_rmse": 0.1, "force_r2": 0.99, "energy_mae": 0.002, "structures": 3.0}
+    with_stress = {"all": row | {"stress_rmse": 0.2 * units.GPa}, "md": row}
+    first, second = table({"validation": {"all": row}, "test": with_stress}).splitlines()
+    assert first.endswith("energy MAE 2.00 meV/atom, stress RMSE 0.200 GPa, 3 structures")
+    assert second.endswith("energy MAE 2.00 meV/atom, 3 structures")
 
 
 def test_two_processes_end_with_the_same_weights(dataset: Path, tmp_path: Path) -> None:

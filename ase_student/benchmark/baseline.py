@@ -44,8 +44,24 @@ class Verdict:
         return self.slowdown >= self.limit
 
 
-def read_baseline(path: Path, names: Sequence[str]) -> dict[str, float]:
-    """Return the ratios of cases in a file.
+@dataclass(frozen=True)
+class Baseline:
+    """What a file holds.
+
+    Attributes
+    ----------
+    ratios : dict of str to float
+        Times of cases in units of their yardsticks'.
+    cpu_flags : tuple of str
+        Vector instructions of the processor that they were measured on.
+    """
+
+    ratios: dict[str, float]
+    cpu_flags: tuple[str, ...]
+
+
+def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
+    """Return the baseline in a file.
 
     Raises
     ------
@@ -60,6 +76,7 @@ def read_baseline(path: Path, names: Sequence[str]) -> dict[str, float]:
         content = json.loads(path.read_text(encoding="utf-8"))
         cases = content["cases"]
         ratios = {str(name): float(entry["ratio"]) for name, entry in cases.items()}
+        flags = tuple(content.get("hardware", {}).get("cpu_flags", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"'{path}' is not a baseline ({error!r}); {REMEDY}.") from error
     wrong = [name for name, ratio in ratios.items() if not 0.0 < ratio < float("inf")]
@@ -68,7 +85,7 @@ def read_baseline(path: Path, names: Sequence[str]) -> dict[str, float]:
     for name in sorted(set(names) ^ ratios.keys()):
         state = "lacks" if name in names else "has an unknown"
         raise ValueError(f"'{path}' {state} case '{name}'; {REMEDY}.")
-    return ratios
+    return Baseline(ratios, flags)
 
 
 def write_baseline(

@@ -15,14 +15,20 @@ _FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 def hardware() -> dict[str, object]:
     """Return the processor, the vector instructions it has, and how many cores can be used."""
-    info = _cpuinfo()
-    flags = set(info.get("flags", info.get("Features", "")).split())
+    name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     return {
-        "cpu": info.get("model name") or platform.processor() or platform.machine(),
-        "cpu_flags": [flag for flag in _FLAGS if flag in flags],
+        "cpu": name,
+        "cpu_flags": list(cpu_flags()),
         "cores": _cores(),
         "system": platform.system(),
     }
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """Return the vector instructions of the processor, of those that matter to a network."""
+    info = _cpuinfo()
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    return tuple(flag for flag in _FLAGS if flag in flags)
 
 
 def gpu(device: str) -> str | None:

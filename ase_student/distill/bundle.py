@@ -34,6 +34,7 @@ SOURCES = {
     "displaced": "conformers with random displacements",
     "cluster": "water clusters, solvated molecules and pairs, from dynamics",
     "contact": "clusters with one molecule pressed in or pulled away",
+    "diatomic": "two atoms alone, at all distances; not among all",
     "grown": "dynamics of an earlier student, where it was likely wrong",
     "all": "all of them",
 }
@@ -42,7 +43,8 @@ SOURCES = {
 TESTS = {
     "test": "like the training data",
     "teacher-md-so3lr": "dynamics of the teacher at 300 and 600 K",
-    "chemicals-so3lr": "the same, of molecules from another source",
+    "chemicals-so3lr": "the same, of other molecules of the package chemicals",
+    "drugs-so3lr": "the same, of drugs, a source that nothing was trained on",
 }
 
 

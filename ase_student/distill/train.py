@@ -5,6 +5,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from ase import units
+
 from ase_student.distill.settings import SHAPES, Settings, read_settings
 
 
@@ -63,8 +65,14 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join(
         f"  {name:12s} {source:10s} force RMSE {row['force_rmse']:.4f} eV/Å, "
         f"R² {row['force_r2']:.5f}, energy MAE {1000 * row['energy_mae']:.2f} meV/atom, "
-        f"{row['structures']:.0f} structures"
+        f"{_stress(row)}{row['structures']:.0f} structures"
         for name, errors in metrics.items()
         if name != "validation"
         for source, row in errors.items()
     )
+
+
+def _stress(row: dict[str, float]) -> str:
+    if "stress_rmse" not in row:
+        return ""
+    return f"stress RMSE {row['stress_rmse'] / units.GPa:.3f} GPa, "
