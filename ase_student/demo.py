@@ -117,19 +117,25 @@ def slope(
 def give_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
     """Draw velocities of exactly a temperature, without translation or rotation of the whole.
 
+    A periodic system has no rotation of the whole: it keeps 3 N - 3 degrees of freedom, a molecule
+    3 N - 6.
+
     Parameters
     ----------
     atoms : Atoms
         More than two atoms, not on a line.
     temperature : float, K
-        Of the 3 N - 6 degrees of freedom that are left.
+        Of the degrees of freedom that are left.
     rng : numpy.random.Generator
     """
     widths = np.sqrt(units.kB * temperature * atoms.get_masses())
     atoms.set_momenta(widths[:, None] * rng.standard_normal((len(atoms), 3)))
     Stationary(atoms, preserve_temperature=False)
-    ZeroRotation(atoms, preserve_temperature=False)
-    wanted = 0.5 * units.kB * temperature * (3 * len(atoms) - 6)
+    n_degrees = 3 * len(atoms) - 3
+    if not atoms.pbc.any():
+        ZeroRotation(atoms, preserve_temperature=False)
+        n_degrees -= 3
+    wanted = 0.5 * units.kB * temperature * n_degrees
     atoms.set_momenta(atoms.get_momenta() * math.sqrt(wanted / atoms.get_kinetic_energy()))
 
 

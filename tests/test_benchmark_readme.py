@@ -58,7 +58,16 @@ def test_table(results):
     assert lines[4] == "| a step of aspirin (21 atoms) in ASE | 1.2 ms | 0.8 ms | 0.5 ms |"
     assert lines[5] == "| an atom in 1,000 of a liquid | 70 µs |  |  |"
     assert lines[6] == "| import, load and first energy in a new process | 0.35 s |  |  |"
-    assert lines[8].endswith("SO3LR 33 ms.")
+    assert lines[8].endswith("`ultra-tiny` 0.8 ms, `tiny` 1.2 ms, SO3LR 33 ms.")
+
+
+def test_peers_of_another_run_are_beside_the_students_of_that_run(results, tmp_path):
+    others = tmp_path / "peers.json"
+    slower = [md(2.5), md(60.0, student="MACE", backend="mace-torch", peer="peer")]
+    others.write_text(json.dumps({"hardware": {}, "versions": {}, "results": slower}))
+    text = table(read_results(results), read_results(others))
+    assert "1.2 ms" in text
+    assert text.endswith("peers.json)): `tiny` 2.5 ms, MACE 60 ms.")
 
 
 def test_costs(results, students):

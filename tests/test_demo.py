@@ -67,6 +67,16 @@ def test_velocities_have_the_temperature_and_nothing_else():
     np.testing.assert_allclose(atoms.get_angular_momentum(), 0.0, atol=1e-10)
 
 
+def test_a_periodic_system_keeps_its_rotation():
+    atoms = structure("aspirin")
+    atoms.set_cell([20.0, 20.0, 20.0])
+    atoms.pbc = True
+    give_velocities(atoms, 450.0, np.random.default_rng(0))
+    n_degrees = 3 * len(atoms) - 3
+    assert 2.0 * atoms.get_kinetic_energy() / (n_degrees * units.kB) == pytest.approx(450.0)
+    np.testing.assert_allclose(atoms.get_momenta().sum(axis=0), 0.0, atol=1e-12)
+
+
 def run_demo(output: Path, *arguments: str) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         code = main(["-o", str(output), "--picoseconds", str(PICOSECONDS), *arguments])

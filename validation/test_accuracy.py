@@ -15,6 +15,7 @@ THRESHOLDS = tomllib.loads((Path(__file__).parent / "thresholds.toml").read_text
 SOURCES = {
     "nci-so3lr-test": ("md", "displaced", "cluster", "contact", "all"),
     "teacher-md-so3lr": ("md", "cluster", "all"),
+    "drugs-so3lr": ("all",),
 }
 PAIRS = [(reference, source) for reference, sources in SOURCES.items() for source in sources]
 

@@ -17,6 +17,8 @@ BEGIN = "<!-- benchmarks: begin; written by python -m ase_student.benchmark read
 END = "<!-- benchmarks: end -->"
 STUDENTS = Path("ase_student/students")
 BACKEND = "onnx"
+#: Times closer than this factor are drawn on one spot.
+SAME_PLACE = 1.1
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ LINES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("results", type=Path, help="committed file in benchmarks/results")
+    parser.add_argument(
+        "--peers", type=Path, help="results of make bench-peers, if they are in a file of their own"
+    )
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--plot", type=Path, default=Path("docs/cost.png"))
     parser.add_argument("--students", type=Path, default=STUDENTS, help="folder of model cards")
@@ -95,17 +100,24 @@ def run(arguments: argparse.Namespace) -> str:
         card has errors on the set.
     """
     results = read_results(arguments.results)
+    peers = results if arguments.peers is None else read_results(arguments.peers)
     text = arguments.readme.read_text(encoding="utf-8")
-    new = replaced(text, table(results), str(arguments.readme))
-    figure = draw_costs(results, force_errors(arguments.students, arguments.errors))
+    new = replaced(text, table(results, peers), str(arguments.readme))
+    figure = draw_costs(peers, force_errors(arguments.students, arguments.errors))
     save(figure, arguments.plot)
     with replaced_when_complete(arguments.readme) as temporary:
         temporary.write_text(new, encoding="utf-8")
     return f"wrote the table in '{arguments.readme}', and '{arguments.plot}'"
 
 
-def table(results: Results) -> str:
+def table(results: Results, peers: Results | None = None) -> str:
     """Return a Markdown table of students in ONNX Runtime on the CPU, and what it was measured on.
+
+    Parameters
+    ----------
+    results : Results
+    peers : Results, optional
+        With other potentials, and the students beside them; by default the same.
 
     Raises
     ------
@@ -130,13 +142,27 @@ def table(results: Results) -> str:
         zeros = floor.get(line.wanted.get("system")) if line.kind == "md" else None
         cells.append("" if zeros is None else line.shown(zeros))
         lines.append(f"| {line.text} | {' | '.join(cells)} |")
-    peers = [
-        f"{row.info['student']} {_milliseconds(row)}"
-        for row in sorted(results.of("peer", device="cpu"), key=lambda row: row.seconds)
-    ]
-    if peers:
-        lines += ["", f"The step of aspirin with others, in the same run: {', '.join(peers)}."]
+    lines += _beside_peers(peers or results)
     return "\n".join(lines)
+
+
+def _beside_peers(results: Results) -> list[str]:
+    """Return a paragraph on the step of aspirin with students and peers, the quickest first."""
+    peers = results.of("peer", device="cpu")
+    if not peers:
+        return []
+    students = results.of("md", system="aspirin", backend=BACKEND, device="cpu")
+    named = [(row.seconds, f"`{row.info['student']}` {_milliseconds(row)}") for row in students]
+    named += [(row.seconds, f"{row.info['student']} {_milliseconds(row)}") for row in peers]
+    texts = [text for _, text in sorted(named)]
+    return [
+        "",
+        f"The step of aspirin beside others, in one run ({_link(results)}): {', '.join(texts)}.",
+    ]
+
+
+def _link(results: Results) -> str:
+    return f"[{results.name}](benchmarks/results/{results.name}.json)"
 
 
 def _caption(results: Results) -> str:
@@ -150,7 +176,7 @@ def _caption(results: Results) -> str:
         f"ONNX Runtime with {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}, "
         f"{results.hardware.get('cpu', 'unknown processor')}, {versions}; medians; "
         "'zeros' is a calculator that returns zeros. "
-        f"All: [benchmarks/results/{results.name}.json](benchmarks/results/{results.name}.json)."
+        f"All: {_link(results)}."
     )
 
 
@@ -217,15 +243,23 @@ def draw_costs(results: Results, errors: dict[str, float]) -> Any:
             ls="none",
             label=row.line,
         )
-    for row in [*results.of("peer"), *results.of("md", backend="none", system="aspirin")]:
-        milliseconds = row.info["milliseconds_per_step"]
+    _draw_others(axes, [*results.of("peer"), *results.of("md", backend="none", system="aspirin")])
+    _finish(axes, rows, errors)
+    return figure
+
+
+def _draw_others(axes: Any, rows: Sequence[Row]) -> None:
+    """Draw a line with a name for each; a name goes to the right where it would hide another."""
+    before = 0.0
+    for row in sorted(rows, key=lambda row: row.seconds):
+        milliseconds = float(row.info["milliseconds_per_step"])
+        side = "left" if milliseconds < SAME_PLACE * before else "right"
+        before = milliseconds
         axes.axvline(milliseconds, color="0.6", lw=0.9, ls="--", zorder=0)
         axes.annotate(
             str(row.info["student"]), (milliseconds, 0.98), xycoords=("data", "axes fraction"),
-            rotation=90, ha="right", va="top", fontsize="x-small", color="0.4",
+            rotation=90, ha=side, va="top", fontsize="x-small", color="0.4",
         )  # fmt: skip
-    _finish(axes, rows, errors)
-    return figure
 
 
 def _finish(axes: Any, rows: Sequence[Row], errors: dict[str, float]) -> None:
