@@ -77,10 +77,13 @@ def test_numbers_of_parameters_and_elements_are_right() -> None:
     from ase.data import chemical_symbols
 
     from ase_student import load_student
+    from ase_student.student import available_students
 
-    student = load_student("tiny")
-    assert f"{student.n_parameters:,} parameters" in TEXT
-    listed = re.search(r"knows ([A-Z][^.]*?), and imitates", TEXT)
+    students = [load_student(name) for name in available_students()]
+    for student in students:
+        assert f"{student.n_parameters:,}" in TEXT
+    listed = re.search(r"know ([A-Z][^.]*?), and imitate", TEXT)
     assert listed is not None
     symbols = re.findall(r"[A-Z][a-z]?\b", listed[1])
-    assert symbols == [chemical_symbols[number] for number in student.elements]
+    for student in students:
+        assert symbols == [chemical_symbols[number] for number in student.elements]
