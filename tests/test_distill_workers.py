@@ -129,11 +129,13 @@ def test_ctrl_c_ends_all_processes_at_once(path, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     script = tmp_path / "small_pieces.py"
     script.write_text(
-        "import sys\n"
+        "import signal, sys\n"
         "from ase_student.distill import pieces\n"
         "from ase_student.distill.__main__ import main\n"
         "pieces.CHUNK_SIZE = 2\n"
         "if __name__ == '__main__':\n"
+        # What a shell starts in the background ignores interrupts.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    sys.exit(main(sys.argv[1:]))\n"
     )
     command = ["label", "waters.h5", "-o", "out.h5", "--teacher", "worked:Slow", "--processes", "2"]
