@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from ase_student.versions import with_python
 
 PACKAGES = ("ase", "numpy", "onnxruntime", "vesin", "torch")
 # Vector instructions that change what a network costs.
@@ -42,13 +43,7 @@ def gpu(device: str) -> str | None:
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Return the versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return with_python(packages)
 
 
 def available_mb() -> float | None:

@@ -162,17 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{name.replace('_', '-')}", type=type(value), default=value,
             help=f"{text} (default: {value:g})",
         )  # fmt: skip
-    parser.add_argument(
-        "--max-force", type=float, default=label.MAX_FORCE, metavar="F",
-        help=f"give no label where a force is larger, eV/Å (default: {label.MAX_FORCE:g})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--processes", type=int, default=1, metavar="N",
-        help="label in N processes of one thread each (default: 1)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="label on the workers of this Dask scheduler"
-    )
+    label.add_labelling(parser)
     parser.add_argument("--device", default="auto", help="of the student (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads of the student")
 
@@ -181,12 +171,7 @@ def run(arguments: argparse.Namespace) -> str:
     """Grow as the command line says and return a summary."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Settings)}
     settings = Settings(**{**given, "temperatures": tuple(arguments.temperatures)})
-    if not arguments.max_force > 0:
-        raise ValueError(f"--max-force is {arguments.max_force:g}; it must be above 0 eV/Å.")
-    if arguments.processes < 1:
-        raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
-    if arguments.processes > 1 and arguments.scheduler is not None:
-        raise ValueError("--processes and --scheduler exclude each other; give one of them.")
+    label.check_labelling(arguments)
     for path in arguments.start_structures:
         if not path.is_file():
             raise FileNotFoundError(f"no data set at '{path}'.")

@@ -220,29 +220,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(TEACHERS)} or package.module:Class",
     )  # fmt: skip
     parser.add_argument("--first", type=int, metavar="N", help="label the first N structures only")
+    add_labelling(parser, "1, of as many as torch takes")
+
+
+def add_labelling(parser: argparse.ArgumentParser, one_process: str = "1") -> None:
+    """Describe the options of every command that labels; `one_process` says what the default is."""
     parser.add_argument(
         "--max-force", type=float, default=MAX_FORCE, metavar="F",
         help=f"give no label where a force is larger, eV/Å (default: {MAX_FORCE:g})",
     )  # fmt: skip
     parser.add_argument(
         "--processes", type=int, default=1, metavar="N",
-        help="label in N processes of one thread each (default: 1, of as many as torch takes)",
+        help=f"label in N processes of one thread each (default: {one_process})",
     )  # fmt: skip
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="label on the workers of this Dask scheduler"
     )
 
 
-def run(arguments: argparse.Namespace) -> str:
-    """Label as the command line says and return a summary."""
-    if arguments.first is not None and arguments.first < 1:
-        raise ValueError(f"--first is {arguments.first}; it must be at least 1.")
+def check_labelling(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if the options of `add_labelling` cannot be meant."""
     if not arguments.max_force > 0:
         raise ValueError(f"--max-force is {arguments.max_force:g}; it must be above 0 eV/Å.")
     if arguments.processes < 1:
         raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
     if arguments.processes > 1 and arguments.scheduler is not None:
         raise ValueError("--processes and --scheduler exclude each other; give one of them.")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Label as the command line says and return a summary."""
+    if arguments.first is not None and arguments.first < 1:
+        raise ValueError(f"--first is {arguments.first}; it must be at least 1.")
+    check_labelling(arguments)
     if not arguments.structures.exists():
         raise FileNotFoundError(f"no data set at '{arguments.structures}'.")
     if arguments.output.exists() and arguments.output.samefile(arguments.structures):

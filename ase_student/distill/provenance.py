@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from ase_student.versions import installed_versions
 
 
 def metadata(command: str, *packages: str) -> dict[str, Any]:
@@ -17,14 +18,8 @@ def metadata(command: str, *packages: str) -> dict[str, Any]:
     *packages : str
         Distributions to name besides ase-student, ase and numpy; those not installed are left out.
     """
-    versions = {}
-    for package in ("ase-student", "ase", "numpy", *packages):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         **({"command": command} if command else {}),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions,
+        "versions": installed_versions(("ase-student", "ase", "numpy", *packages)),
     }

@@ -10,11 +10,9 @@ results in float64.
 import importlib.util
 import json
 import os
-import platform
 import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from ase_student.export.references import reference_results, reference_structure
 from ase_student.export.verification import Report, VerificationError, verify_file
 from ase_student.files import replaced_when_complete
 from ase_student.student import Student, load_student, student_name
+from ase_student.versions import with_python
 
 __all__ = ["FORMATS", "Report", "VerificationError", "export_student", "verify_file"]
 
@@ -158,11 +157,4 @@ def _drop_traces(path: Path, name: str) -> None:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("ase-student", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return with_python(("ase-student", "torch", "onnx", "onnxscript", "onnxruntime", "numpy"))

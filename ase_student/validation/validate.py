@@ -9,7 +9,6 @@ import platform
 import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from ase_student.validation.report.table import table
 from ase_student.validation.settings import Settings
 from ase_student.validation.speed import force_rmse, sample_of, timed
 from ase_student.validation.worst import worst_structures, write_worst
+from ase_student.versions import with_python
 
 FORMAT_VERSION = 1
 #: Structures that are named in the results among those that were left out.
@@ -269,13 +269,7 @@ def _data(settings: Settings, frames: Frames, sha256: str, found: Pass) -> dict[
 
 def versions() -> dict[str, str]:
     """Return the versions of what the results depend on."""
-    found = {"ase_student": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"ase_student": __version__, **with_python(PACKAGES)}
 
 
 def file_sha256(path: Path) -> str:
