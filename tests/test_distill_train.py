@@ -26,6 +26,7 @@ from ase_student.distill.batches import (  # noqa: E402
 )
 from ase_student.distill.diatomics import diatomics  # noqa: E402
 from ase_student.distill.evaluation import evaluate  # noqa: E402
+from ase_student.distill.kernels.build import find_compiler  # noqa: E402
 from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
@@ -96,6 +97,20 @@ def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path
     assert student.metadata["metrics"]["test"]["morse"]["structures"] > 0
     assert student.metadata["training"]["epochs"] == 8
     assert "somebody" not in json.dumps(student.metadata)
+
+
+def test_a_student_learns_from_compiled_gradients(dataset: Path, tmp_path: Path) -> None:
+    try:
+        find_compiler()
+    except ImportError as error:
+        pytest.skip(str(error))
+    training = train(
+        dataset, tmp_path, dataclasses.replace(SETTINGS, epochs=8, gradient="compiled")
+    )
+    assert training.compiled is not None
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    errors = [row["validation"]["all"]["force_rmse"] for row in rows]
+    assert errors[-1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize("optimizer", ["soap", "adam"])

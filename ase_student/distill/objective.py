@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from ase_student.distill.batches import Batch
 from ase_student.distill.settings import Settings
-from ase_student.networks.painn import PaiNN
 
 
 class Predictions(NamedTuple):
@@ -30,7 +30,26 @@ class Predictions(NamedTuple):
     stress: Tensor | None
 
 
-def predict(network: PaiNN, batch: Batch, create_graph: bool = False) -> Predictions:
+def strained(batch: Batch, positions: Tensor, strain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return positions and offsets of a batch under a strain of each structure.
+
+    Parameters
+    ----------
+    batch : Batch
+    positions : (n_atoms, 3) float64, Å
+    strain : (n_structures, 3, 3) float64
+        Its symmetric part counts.
+    """
+    offsets = batch.inputs[3]
+    of_atoms = (0.5 * (strain + strain.transpose(1, 2)))[batch.structures]
+    return positions + (positions[:, None] @ of_atoms)[:, 0], offsets + offsets @ of_atoms
+
+
+def predict(
+    network: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    batch: Batch,
+    create_graph: bool = False,
+) -> Predictions:
     """Return energies, and forces and stress by autograd.
 
     The stress is the derivative of the energy by a symmetric strain of positions and cell, divided
@@ -43,9 +62,7 @@ def predict(network: PaiNN, batch: Batch, create_graph: bool = False) -> Predict
     if batch.stress is not None:
         strain = torch.zeros_like(batch.stress).requires_grad_()
         variables.append(strain)
-        of_atoms = (0.5 * (strain + strain.transpose(1, 2)))[batch.structures]
-        moved = positions + (positions[:, None] @ of_atoms)[:, 0]
-        moved_offsets = offsets + offsets @ of_atoms
+        moved, moved_offsets = strained(batch, positions, strain)
     atomic_energies = network(numbers, moved, neighbors, moved_offsets)
     gradients = torch.autograd.grad(atomic_energies.sum(), variables, create_graph=create_graph)
     stress = None

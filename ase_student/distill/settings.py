@@ -25,6 +25,7 @@ SHAPES: dict[str, dict[str, int]] = {
     "ultra-tiny": {"features": 32, "blocks": 2, "hidden": 24, "n_rbf": 10, "message_channels": 16},
 }
 OPTIMIZERS = ("soap", "adam")
+GRADIENTS = ("autograd", "compiled")
 
 _POSITIVE = (
     "learning_rate", "final_learning_rate", "max_gradient_norm", "force_scale", "energy_scale",
@@ -89,6 +90,10 @@ class Settings:
         Of the split; two students that are to be compared need the same.
     seed : int
         Of the weights and the order of the data.
+    gradient : 'autograd' or 'compiled'
+        How the loss is differentiated. 'compiled' takes sums over pairs that a C++ compiler makes
+        for this processor, and derivatives of forces from two displaced structures
+        (:mod:`ase_student.distill.displacement`): two to three times faster, on CPUs only.
 
     Raises
     ------
@@ -120,6 +125,7 @@ class Settings:
     split: str = "molecule"
     split_seed: int = 0
     seed: int = 0
+    gradient: str = "autograd"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -142,7 +148,8 @@ class Settings:
                 raise ValueError(f"{name} must not be negative; given {getattr(self, name)}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1); given {self.ema_decay}.")
-        for name, allowed in (("optimizer", OPTIMIZERS), ("split", SPLITS)):
+        choices = (("optimizer", OPTIMIZERS), ("split", SPLITS), ("gradient", GRADIENTS))
+        for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}; given '{getattr(self, name)}'.")
 

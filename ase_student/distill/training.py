@@ -16,8 +16,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ase_student.distill.batches import Sample, collate, fit_reference_energies, shuffled
+from ase_student.distill.batches import Batch, Sample, collate, fit_reference_energies, shuffled
+from ase_student.distill.displacement import backward_by_displacement
 from ase_student.distill.evaluation import evaluate
+from ase_student.distill.kernels import CompiledNetwork
 from ase_student.distill.objective import loss, predict
 from ase_student.distill.parts import Parts
 from ase_student.distill.settings import Settings, architecture_of
@@ -81,6 +83,7 @@ class Training:
         self.network = self._network(changes).to(self.fabric.device)
         self.cutoff = self.network.shape.cutoff
         self.average = copy.deepcopy(self.network)
+        self.compiled = self._compiled() if settings.gradient == "compiled" else None
         self.optimizer = make_optimizer(self.network, settings)
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         n_batches = -(-len(parts["train"]) // settings.batch_size)
@@ -101,6 +104,14 @@ class Training:
         network = build_network(self.start)
         assert isinstance(network, PaiNN)
         return network
+
+    def _compiled(self) -> CompiledNetwork:
+        if self.fabric.device.type != "cpu":
+            raise ValueError(
+                f"gradient 'compiled' is for CPUs; given a device of type "
+                f"'{self.fabric.device.type}': train with gradient = 'autograd'."
+            )
+        return CompiledNetwork(self.network)
 
     def run(self) -> dict[str, Any]:
         """Train to the end and return the metrics of the best student."""
@@ -136,10 +147,7 @@ class Training:
             group["lr"] = learning_rate(self.step, self.n_steps, self.settings)
         batch = collate(samples, self.cutoff, self.fabric.device)
         self.optimizer.zero_grad(set_to_none=True)
-        predictions = predict(self.network, batch, create_graph=True)
-        weight = energy_weight(self.step, self.n_steps, self.settings)
-        value = loss(predictions, batch, self.settings, weight)
-        self.fabric.backward(value)
+        value = self._differentiate(batch)
         self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
         if not torch.isfinite(norm):
@@ -150,7 +158,17 @@ class Training:
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        return float(value.detach())
+        return float(value)
+
+    def _differentiate(self, batch: Batch) -> Tensor:
+        """Return the loss, its gradient added to those of the weights."""
+        weight = energy_weight(self.step, self.n_steps, self.settings)
+        if self.compiled is not None:
+            return backward_by_displacement(self.compiled, batch, self.settings, weight)
+        predictions = predict(self.network, batch, create_graph=True)
+        value = loss(predictions, batch, self.settings, weight)
+        self.fabric.backward(value)
+        return value.detach()
 
     def _average_gradients(self) -> None:
         """Give all processes the mean of their gradients, in one message.

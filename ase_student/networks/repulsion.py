@@ -64,14 +64,32 @@ class Repulsion(nn.Module):
         slopes : (n_atoms, 1, n_neighbors) float, eV/Å
         """
         own = embedding(species, self.table)
-        own_charges, own_screening, own_radii = own.unsqueeze(2).split(1, dim=1)
-        charges, screening, radii = embedding(neighbors, own).transpose(1, 2).split(1, dim=1)
+        others = embedding(neighbors, own).transpose(1, 2)
+        pairs, slopes = self.of_pairs(own.unsqueeze(2), others, distances)
+        return 0.5 * pairs.sum(2), slopes
+
+    def of_pairs(self, own: Tensor, others: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the repulsion of every pair, eV, and its slope, eV/Å.
+
+        Parameters
+        ----------
+        own : (n_atoms, 3, 1) float
+            Rows of the table: charge, screening and radius of each atom.
+        others : (n_atoms, 3, n_neighbors) float
+            The same of its neighbors.
+        distances : (n_atoms, 1, n_neighbors) float, Å
+
+        Returns
+        -------
+        energies, slopes : (n_atoms, 1, n_neighbors) float
+        """
+        own_charges, own_screening, own_radii = own.split(1, dim=1)
+        charges, screening, radii = others.split(1, dim=1)
         inverse_length = own_screening + screening
         terms = self.weights * torch.exp(-self.rates * (distances * inverse_length))
         coulomb = own_charges * charges / distances
         screened = coulomb * terms.sum(1, keepdim=True)
         screened_slope = -coulomb * inverse_length * (self.rates * terms).sum(1, keepdim=True)
         fade, fade_slope = envelope(distances, own_radii + radii)
-        energies = 0.5 * (screened * fade).sum(2)
         slopes = (screened_slope - screened / distances) * fade + screened * fade_slope
-        return energies, slopes
+        return screened * fade, slopes

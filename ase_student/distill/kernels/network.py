@@ -1,0 +1,189 @@
+"""The network of :mod:`ase_student.networks.painn` on a list of pairs, with compiled sums.
+
+Weights, formulas and all that is done to single atoms are those of :class:`PaiNN`; a test holds the
+two together. Every pair of atoms is in the list once and counts in both directions, so that
+its radial functions and filters are computed once. Derivatives are of first order only.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ase_student.distill.kernels.build import PairKernels
+from ase_student.networks.painn import Interaction, PaiNN, Update
+
+
+def pair_list(
+    positions: Tensor, neighbors: Tensor, offsets: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor]:
+    """Return the pairs within the cutoff of a full neighbor matrix, each once.
+
+    Parameters
+    ----------
+    positions : (N, 3) float64, Å
+    neighbors : (N, K) int64
+    offsets : (N, K, 3) float64, Å
+    cutoff : float, Å
+
+    Returns
+    -------
+    pairs : (2, P) int64
+        The two atoms of each pair.
+    places : (2, P) int64
+        Row and column of each pair in the matrix.
+    """
+    own = torch.arange(len(neighbors), device=neighbors.device).unsqueeze(1)
+    vectors = positions[neighbors] - positions.unsqueeze(1) + offsets
+    # Of an atom and its own image that in the positive direction is taken: by the first component
+    # of the offset that is not zero.
+    x, y, z = offsets.unbind(2)
+    is_positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+    is_taken = (neighbors > own) | ((neighbors == own) & is_positive)
+    is_taken &= (vectors * vectors).sum(2) < cutoff * cutoff
+    rows, columns = is_taken.nonzero(as_tuple=True)
+    return torch.stack([rows, neighbors[rows, columns]]), torch.stack([rows, columns])
+
+
+class CompiledNetwork:
+    """Energies of atoms by a network's own weights, differentiable once.
+
+    Parameters
+    ----------
+    network : PaiNN
+        In float32 on the CPU. Gradients accumulate in its parameters.
+
+    Raises
+    ------
+    ImportError, RuntimeError
+        If the sums cannot be compiled here; see :class:`PairKernels`.
+    """
+
+    def __init__(self, network: PaiNN):
+        shape = network.shape
+        self.network = network
+        self.kernels = PairKernels(shape.n_rbf, shape.element_channels, shape.message_channels)
+
+    def __call__(
+        self, numbers: Tensor, positions: Tensor, neighbors: Tensor, offsets: Tensor
+    ) -> Tensor:
+        """Return the energy of every atom in float64, eV, shape (N,); see :class:`PaiNN`."""
+        network = self.network
+        with torch.no_grad():
+            indices, places = pair_list(positions, neighbors, offsets, network.shape.cutoff)
+        first, second = indices
+        vectors = positions[second] - positions[first] + offsets[places[0], places[1]]
+        vectors = vectors.to(torch.float32)
+        distances = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        directions = vectors / distances
+        radial = network.basis(distances.t().unsqueeze(0))[0][0].t().contiguous()
+        species = network.species_of.index_select(0, numbers)
+        scalars, vectors = self._first_block(species, indices, radial, directions)
+        updates = cast(list[Update], list(network.updates))
+        interactions = cast(list[Interaction], list(network.interactions))
+        scalars, vectors, _ = updates[0](scalars, vectors)
+        for interaction, update in zip(interactions, updates[1:], strict=True):
+            scalars, vectors = self._interact(
+                interaction, scalars, vectors, indices, radial, directions
+            )
+            scalars, vectors, _ = update(scalars, vectors)
+        energies = network.readout(scalars)[0].squeeze(1)
+        # A pair's repulsion is that of an atom with one neighbor: half of it belongs to each.
+        own, other = network.repulsion.table[species[indices]].unsqueeze(3)
+        halves = 0.5 * network.repulsion.of_pairs(own, other, distances[:, None])[0].flatten()
+        energies = energies.index_add(0, first, halves).index_add(0, second, halves)
+        return energies.to(torch.float64) + network.reference.index_select(0, numbers)
+
+    def _first_block(
+        self, species: Tensor, indices: Tensor, radial: Tensor, directions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        block = self.network.first
+        senders = block.channels.index_select(0, species)
+        moments = _ElementMoments.apply(self.kernels, indices, radial, directions, senders)
+        scalar_moments, vector_moments = cast(tuple[Tensor, Tensor], moments)
+        scalars = block.embedding.index_select(0, species) + block.scalars(scalar_moments)
+        return scalars, block.vectors(vector_moments)
+
+    def _interact(
+        self,
+        block: Interaction,
+        scalars: Tensor,
+        vectors: Tensor,
+        indices: Tensor,
+        radial: Tensor,
+        directions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        n_atoms, width = len(scalars), block.filters.shape[2]
+        gates, _ = block.senders(scalars)
+        plain, gate, directed = gates.chunk(3, dim=1)
+        carried = (block.vector_senders(vectors) * gate.unsqueeze(1)).reshape(n_atoms, 3 * width)
+        filters = radial @ block.filters.transpose(0, 1).reshape(-1, 3 * width)
+        sent = torch.cat([plain, carried], dim=1)
+        sums = cast(
+            Tensor,
+            _Messages.apply(
+                self.kernels, indices, filters, directions, sent, directed.contiguous()
+            ),
+        )
+        vector_sums = sums[:, width:].reshape(n_atoms, 3, width)
+        return scalars + block.scalars(sums[:, :width]), vectors + block.vectors(vector_sums)
+
+
+class _ElementMoments(torch.autograd.Function):
+    """Sums over pairs of the first interaction: (N, R C) and (N, 3, R C)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernels: PairKernels,
+        indices: Tensor,
+        radial: Tensor,
+        directions: Tensor,
+        senders: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        n_atoms, n_moments = len(senders), senders.shape[1] * kernels.n_rbf
+        scalars = senders.new_zeros(n_atoms, n_moments)
+        vectors = senders.new_zeros(n_atoms, 3, n_moments)
+        kernels.call("element_moments", indices, radial, directions, senders, scalars, vectors)
+        ctx.kernels = kernels
+        ctx.save_for_backward(indices, radial, directions, senders)
+        return scalars, vectors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        indices, *inputs = ctx.saved_tensors
+        gradients = [torch.zeros_like(array) for array in inputs]
+        by_moments = [gradient.contiguous() for gradient in by_outputs]
+        ctx.kernels.call("element_gradients", indices, *inputs, *by_moments, *gradients)
+        return (None, None, *gradients)
+
+
+class _Messages(torch.autograd.Function):
+    """Sums over pairs of a later interaction: (N, 4 M), the plain ones and those by axis."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernels: PairKernels,
+        indices: Tensor,
+        filters: Tensor,
+        directions: Tensor,
+        sent: Tensor,
+        directed: Tensor,
+    ) -> Tensor:
+        sums = torch.zeros_like(sent)
+        kernels.call("messages", indices, filters, directions, sent, directed, sums)
+        ctx.kernels = kernels
+        ctx.save_for_backward(indices, filters, directions, sent, directed)
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        indices, *inputs = ctx.saved_tensors
+        gradients = [torch.zeros_like(array) for array in inputs]
+        by_sums = by_outputs[0].contiguous()
+        ctx.kernels.call("message_gradients", indices, *inputs, by_sums, *gradients)
+        return (None, None, *gradients)
