@@ -6,6 +6,9 @@ import sys
 import pytest
 
 pytest.importorskip("h5py")
+pytest.importorskip("rdkit")
+
+from filelock import FileLock
 
 from ase_student.distill.__main__ import STEPS, main
 
@@ -33,3 +36,14 @@ def test_files_in_folders_that_do_not_exist_are_refused_at_once(tmp_path, capsys
     output = tmp_path / "nowhere" / "structures.h5"
     assert main(["structures", "-o", str(output)]) == 2
     assert "no folder" in capsys.readouterr().err
+
+
+def test_two_processes_never_write_one_file(tmp_path, capsys):
+    output = tmp_path / "structures.h5"
+    command = ["structures", "-o", str(output), "--diatomics=2", "--elements", "H", "O"]
+    with FileLock(tmp_path / ".structures.h5.lock"):
+        assert main(command) == 2
+    assert f"another process is writing '{output}'" in capsys.readouterr().err
+    assert not output.exists()
+    assert main(command) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["structures.h5"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ def step_module(step: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ase_student"):
             raise
-        raise ImportError(
-            f'distillation needs {error.name}: pip install "ase-student[distill]"'
-        ) from error
+        raise _what_to_install(error) from error
+
+
+def _what_to_install(error: ModuleNotFoundError) -> ImportError:
+    return ImportError(f'distillation needs {error.name}: pip install "ase-student[distill]"')
 
 
 def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
@@ -54,10 +57,39 @@ def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
         Is kept in the metadata of what the step writes.
     """
     arguments.command = f"{PROGRAM} {shlex.join(argv)}"
-    if "output" in arguments:
-        _check_output(arguments.output)
-    summary: str = step_module(arguments.step).run(arguments)
-    return summary
+    run = step_module(arguments.step).run
+    if "output" not in arguments:
+        return str(run(arguments))
+    _check_output(arguments.output)
+    with _only_writer(arguments.output):
+        return str(run(arguments))
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file, and from its pieces, meanwhile.
+
+    Raises
+    ------
+    ValueError
+        If another process is at it.
+    """
+    try:
+        from filelock import FileLock, Timeout
+    except ModuleNotFoundError as error:
+        raise _what_to_install(error) from error
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"another process is writing '{path}': wait until it is done, or write to another file."
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _check_output(path: Path) -> None:
