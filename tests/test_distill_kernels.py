@@ -1,6 +1,8 @@
 """Compiled training: the same network on pairs, and gradients from displaced structures."""
 
 import dataclasses
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,6 +162,15 @@ def test_arrays_that_would_be_misread_are_refused() -> None:
         kernels.call("messages", pairs, torch.zeros(1, dtype=torch.float64))
     with pytest.raises(TypeError, match="contiguous"):
         kernels.call("messages", pairs, torch.zeros(3, 2).t())
+
+
+def test_the_process_computes_as_before() -> None:
+    script = (
+        "import numpy as np; from ase_student.distill.kernels.build import PairKernels; "
+        "PairKernels(4, 2, 8); smallest = np.array([5e-324]); print(float((smallest * 1.0)[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert float(done.stdout) == 5e-324
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
