@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ase_student.distill.batches import Batch
-from ase_student.distill.objective import Predictions, loss, predict, strained
+from ase_student.distill.objective import Predictions, loss, per_volume, predict, strained
 from ase_student.distill.settings import Settings
 
 #: Largest displacement of an atom in Å, and largest component of a strain. Against exact
@@ -57,8 +57,7 @@ def backward_by_displacement(
     )
     directions = [-by_forces.to(torch.float64)]
     if by_stress:
-        volumes = batch.volumes.where(batch.volumes > 0, 1.0)
-        directions.append(torch.nan_to_num(by_stress[0]) / volumes[:, None, None])
+        directions.append(per_volume(batch, torch.nan_to_num(by_stress[0])))
     largest = max(float(direction.abs().max()) for direction in directions)
     step = STEP / max(largest, 1e-30)
     displacement, *strain = [step * direction for direction in directions]

@@ -45,6 +45,13 @@ def strained(batch: Batch, positions: Tensor, strain: Tensor) -> tuple[Tensor, T
     return positions + (positions[:, None] @ of_atoms)[:, 0], offsets + offsets @ of_atoms
 
 
+def per_volume(batch: Batch, values: Tensor) -> Tensor:
+    """Return ``(n_structures, 3, 3)`` values divided by the volumes of a batch's structures."""
+    # A molecule in the batch has no volume, and its gradient must stay finite all the same.
+    volumes = batch.volumes.where(batch.volumes > 0, 1.0)
+    return values / volumes[:, None, None]
+
+
 def predict(
     network: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     batch: Batch,
@@ -67,9 +74,7 @@ def predict(
     gradients = torch.autograd.grad(atomic_energies.sum(), variables, create_graph=create_graph)
     stress = None
     if batch.stress is not None:
-        # A molecule in the batch has no volume, and its gradient must stay finite all the same.
-        volumes = batch.volumes.where(batch.volumes > 0, 1.0)
-        stress = gradients[1] / volumes[:, None, None]
+        stress = per_volume(batch, gradients[1])
     return Predictions(
         atomic_energies,
         batch.totals(atomic_energies),
