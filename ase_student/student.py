@@ -52,6 +52,10 @@ class Architecture:
         Channels of the messages in the later interactions.
     cutoff : float
         Å.
+    inner_cutoff : float
+        Fraction of the sum of two atoms' covalent radii. The network does not see pairs that are
+        closer, and fully sees those from 1.2 times this on: where nothing was trained on,
+        only the repulsion is left. 0: there is none.
     """
 
     elements: tuple[int, ...]
@@ -62,6 +66,7 @@ class Architecture:
     element_channels: int = 8
     message_channels: int = 32
     cutoff: float = 5.0
+    inner_cutoff: float = 0.0
     family: ClassVar[str] = "painn"
 
     def __post_init__(self) -> None:
@@ -76,6 +81,8 @@ class Architecture:
             raise ValueError(f"features must be even; given {self.features}.")
         if not 0 < self.cutoff < np.inf:
             raise ValueError(f"cutoff must be positive and finite; given {self.cutoff} Å.")
+        if not 0 <= self.inner_cutoff < 1:
+            raise ValueError(f"inner_cutoff must be 0 to 1, 1 excluded; given {self.inner_cutoff}.")
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,10 @@ from ase_student.distill.kernels import CompiledNetwork  # noqa: E402
 from ase_student.distill.kernels.build import PairKernels, find_compiler  # noqa: E402
 from ase_student.distill.kernels.network import pair_list  # noqa: E402
 from ase_student.distill.objective import loss, predict  # noqa: E402
-from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
+from ase_student.distill.settings import SHAPES, Settings, architecture_of  # noqa: E402
 from ase_student.distill.training import Training  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
-from ase_student.student import Architecture  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402
 
 try:
@@ -38,7 +37,7 @@ GRADIENT = 1e-2
 
 def network_of(name: str) -> PaiNN:
     torch.manual_seed(1)
-    return PaiNN(Architecture(ELEMENTS, **SHAPES[name]), dict.fromkeys(ELEMENTS, -10.0))
+    return PaiNN(architecture_of(name, ELEMENTS), dict.fromkeys(ELEMENTS, -10.0))
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -89,6 +88,16 @@ def test_energies_and_forces_are_those_of_the_network(
     largest = (found.atomic_energies - expected.atomic_energies).abs().max()
     assert largest < TOLERANCES.backend_energy_per_atom
     assert (found.forces - expected.forces).abs().max() < TOLERANCES.backend_forces
+
+
+def test_atoms_fade_from_each_other_as_in_the_network(
+    network: PaiNN, compiled: CompiledNetwork
+) -> None:
+    # 0.56 times the sum of their radii; the network fades between 0.5 and 0.6.
+    batch = collate([sample(Atoms("SNC", [[0, 0, 0], [0.98, 0, 0], [2.4, 0.3, 0]]))], 5.0, CPU)
+    expected, found = predict(network, batch), predict(compiled, batch)
+    assert found.forces.abs().max() > 10.0
+    np.testing.assert_allclose(found.forces, expected.forces, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["crystal", "small_triclinic", "wire", "triclinic", "outside"])

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks import build_network, build_potential  # noqa: E402
-from ase_student.networks.geometry import RadialBasis, envelope  # noqa: E402
+from ase_student.networks.geometry import RadialBasis, envelope, envelope_between  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
 from ase_student.networks.repulsion import Repulsion  # noqa: E402
 from ase_student.student import Architecture, Student, load_student  # noqa: E402
@@ -206,37 +206,83 @@ def finite_difference(function, distances):
     return (function(distances + 1e-5) - function(distances - 1e-5)) / 2e-5
 
 
-@pytest.mark.parametrize("part", ["envelope", "basis"])
+@pytest.mark.parametrize("part", ["envelope", "envelope_between", "basis", "basis_between"])
 def test_slopes_are_those_of_the_values(part):
     basis = RadialBasis(7, 5.0).double()
-    function = {"envelope": lambda d: envelope(d, basis.cutoff), "basis": basis}[part]
+    nearest = torch.tensor([[[1.1]]], dtype=torch.float64)
+    function = {
+        "envelope": lambda d: envelope(d, basis.cutoff),
+        "envelope_between": lambda d: envelope_between(d, nearest, basis.cutoff),
+        "basis": basis,
+        "basis_between": lambda d: basis(d, nearest),
+    }[part]
     distances = torch.linspace(0.3, 5.5, 400, dtype=torch.float64).reshape(1, 1, -1)
     with torch.no_grad():
         values, slopes = function(distances)
         expected = finite_difference(lambda d: function(d)[0], distances)
-    # The third derivative jumps at the cutoff.
-    assert_close(slopes, expected, 1e-8)
+    # The third derivative jumps at the cutoffs.
+    is_between = part.endswith("between")
+    assert_close(slopes, expected, 1e-6 if is_between else 1e-8)
     beyond = distances[0, 0] >= 5.0
+    if is_between:
+        beyond |= distances[0, 0] <= 1.1
     assert not values[..., beyond].any()
     assert not slopes[..., beyond].any()
+
+
+def test_from_a_fifth_beyond_the_nearest_distance_on_the_envelope_is_the_plain_one():
+    cutoff, nearest = torch.tensor([5.0]), torch.tensor([[[1.0]]])
+    distances = torch.linspace(1.2, 5.5, 100).reshape(1, 1, -1)
+    for found, expected in zip(
+        envelope_between(distances, nearest, cutoff), envelope(distances, cutoff), strict=True
+    ):
+        assert_close(found, expected, 1e-6)
+
+
+def close_pairs():
+    """Return atoms in pairs that are 0.45 to 0.65 times the sum of their radii apart."""
+    atoms = Atoms()
+    for i, fraction in enumerate(np.linspace(0.45, 0.65, 21)):
+        pair = Atoms("SN", [[0.0, 0.0, 0.0], np.array([0.6, 0.8, 0.0]) * fraction * 1.76])
+        pair.positions += [3.5 * (i % 5), 3.5 * (i // 5), 0.0]
+        atoms += pair
+    return atoms
+
+
+def test_derivatives_by_hand_are_those_of_autograd_around_the_inner_cutoff():
+    student = random_student(dataclasses.replace(SHAPES["three_blocks"], inner_cutoff=0.5))
+    inputs = network_inputs(close_pairs())
+    energies, forces, virials = build_potential(student, torch.float64)(*inputs)
+    expected = by_autograd(build_network(student, torch.float64), inputs)
+    assert_close(energies, expected[0], 0.0)
+    np.testing.assert_allclose(forces, expected[1], rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(virials.sum(0), expected[2], rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("inner_cutoff", [0.0, 0.5])
+def test_below_the_inner_cutoff_two_atoms_only_repel(inner_cutoff):
+    student = random_student(dataclasses.replace(SHAPES["default"], inner_cutoff=inner_cutoff))
+    network = build_network(student, torch.float64)
+
+    def energy(atoms):
+        return float(network(*network_inputs(atoms)).detach().sum())
+
+    pair = Atoms("SN", [[0.0, 0.0, 0.0], [0.49 * 1.76, 0.0, 0.0]])
+    own, others = network.repulsion.pair_rows(torch.tensor([6, 2]), torch.tensor([[1], [0]]))
+    distances = torch.full((2, 1, 1), 0.49 * 1.76, dtype=torch.float64)
+    repulsion = float(network.repulsion(own, others, distances)[0][0])
+    rest = energy(pair) - energy(pair[:1]) - energy(pair[1:]) - repulsion
+    assert (abs(rest) < 1e-9) == (inner_cutoff > 0)
 
 
 @pytest.mark.parametrize("index", range(len(ELEMENTS)))
 def test_repulsion_keeps_atoms_apart_and_fades_out(index):
     repulsion = Repulsion(ELEMENTS).double()
-    species, neighbors = torch.tensor([index]), torch.zeros((1, 60), dtype=torch.int64)
     distances = torch.linspace(0.05, 3.0, 60, dtype=torch.float64).reshape(1, 1, -1)
-
-    def energies(distances):
-        # One distance at a time, because energies of pairs are summed.
-        single = distances.split(1, dim=2)
-        return torch.cat([repulsion(species, neighbors[:, :1], d)[0] for d in single]).flatten()
-
-    found = energies(distances)
-    _, slopes = repulsion(species, neighbors, distances)
-    # The energy is one atom's half, the slope is the pair's.
-    expected = 2.0 * finite_difference(energies, distances)
-    np.testing.assert_allclose(slopes.flatten(), expected, rtol=1e-6, atol=1e-6)
-    assert (found.diff() <= 0).all()
-    assert found[0] > 10.0
-    assert found[-1] == 0.0
+    rows = repulsion.pair_rows(torch.tensor([index]), torch.zeros((1, 60), dtype=torch.int64))
+    energies, slopes = repulsion(*rows, distances)
+    expected = finite_difference(lambda d: repulsion(*rows, d)[0], distances)
+    np.testing.assert_allclose(slopes, expected, rtol=1e-6, atol=1e-6)
+    assert (energies.diff() <= 0).all()
+    assert energies[..., 0] > 20.0
+    assert energies[..., -1] == 0.0

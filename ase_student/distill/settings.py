@@ -24,6 +24,8 @@ SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"features": 64, "blocks": 2, "hidden": 48, "n_rbf": 12, "message_channels": 32},
     "ultra-tiny": {"features": 32, "blocks": 2, "hidden": 24, "n_rbf": 10, "message_channels": 16},
 }
+#: Where training data begin, at 0.6 times the sum of covalent radii, the network is all there.
+INNER_CUTOFF = 0.5
 OPTIMIZERS = ("soap", "adam")
 GRADIENTS = ("autograd", "compiled")
 
@@ -212,4 +214,5 @@ def architecture_of(
     changes : dict, optional
         Other values for attributes of the architecture.
     """
-    return Architecture(elements=elements, **{**SHAPES[name], **(changes or {})})
+    values: dict[str, Any] = {"inner_cutoff": INNER_CUTOFF, **SHAPES[name], **(changes or {})}
+    return Architecture(elements=elements, **values)

@@ -58,6 +58,29 @@ def envelope(distances: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
     return square * inside, square * distances * (-6.0 / (cutoff * cutoff))
 
 
+def envelope_between(distances: Tensor, nearest: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an envelope that vanishes up to ``nearest`` as well, and its derivative by ``d``.
+
+    ``((1 - w³) (1 - (d / cutoff)²))³``, where w falls linearly from 1 at ``nearest`` to 0 at 1.2
+    times that. It is :func:`envelope` beyond, and twice differentiable everywhere.
+
+    Parameters
+    ----------
+    distances : (n_atoms, 1, n_neighbors) float, Å
+    nearest : (n_atoms, 1, n_neighbors) float, Å
+    cutoff : (1,) float, Å
+    """
+    inside = torch.relu(1.0 - (distances / cutoff) ** 2)
+    rate = 5.0 / nearest
+    w = torch.clamp(6.0 - distances * rate, 0.0, 1.0)
+    square = w * w
+    seen = 1.0 - square * w
+    product = seen * inside
+    slope = inside * square * rate * 9.0 + seen * distances * (-6.0 / (cutoff * cutoff))
+    product_square = product * product
+    return product_square * product, product_square * slope
+
+
 class RadialBasis(nn.Module):
     """Gaussians of ``exp(-rate * d)``, times the cutoff envelope.
 
@@ -87,18 +110,23 @@ class RadialBasis(nn.Module):
         self.centers = nn.Parameter(torch.linspace(first, last, n_rbf))
         self.inverse_widths = nn.Parameter(torch.full((n_rbf,), 0.8 / spacing))
 
-    def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, distances: Tensor, nearest: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the basis and its derivative by distance.
 
         Parameters
         ----------
         distances : (n_atoms, 1, n_neighbors) float, Å
+        nearest : (n_atoms, 1, n_neighbors) float, Å, optional
+            Distances up to which the basis vanishes; see :func:`envelope_between`.
 
         Returns
         -------
         values, slopes : (n_atoms, n_rbf, n_neighbors) float
         """
-        smooth, smooth_slope = envelope(distances, self.cutoff)
+        if nearest is None:
+            smooth, smooth_slope = envelope(distances, self.cutoff)
+        else:
+            smooth, smooth_slope = envelope_between(distances, nearest, self.cutoff)
         stretched = torch.exp(-self.RATE * distances)
         widths = self.inverse_widths.unsqueeze(1)
         reduced = (stretched - self.centers.unsqueeze(1)) * widths

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from ase_student.networks.geometry import PairGeometry, RadialBasis, pair_geometry
-from ase_student.networks.repulsion import Repulsion
+from ase_student.networks.repulsion import Repulsion, bond_lengths
 from ase_student.student import Architecture
 
 Cache = tuple[Tensor, ...]
@@ -358,8 +358,9 @@ class PaiNN(nn.Module):
         """Return the energies and all that the backward pass reads again."""
         geometry = pair_geometry(positions, neighbors, offsets, self.first.embedding.dtype)
         species = self.species_of.index_select(0, numbers)
-        repulsion, repulsion_slopes = self.repulsion(species, neighbors, geometry.distances)
-        radial, radial_slopes = self.basis(geometry.distances)
+        own, others = self.repulsion.pair_rows(species, neighbors)
+        repulsion, repulsion_slopes = self.repulsion(own, others, geometry.distances)
+        radial, radial_slopes = self.radial_functions(own, others, geometry.distances)
         pairs = Pairs(neighbors, radial, radial.unsqueeze(2) * geometry.directions.unsqueeze(1))
         scalars, vectors, cache = self.first(species, pairs)
         caches = [cache]
@@ -372,9 +373,26 @@ class PaiNN(nn.Module):
             caches.append(cache)
         network_energies, cache = self.readout(scalars)
         caches.append(cache)
-        energies = (network_energies + repulsion).squeeze(1).to(torch.float64)
+        # Half of a pair's repulsion belongs to each of its atoms.
+        energies = (network_energies + 0.5 * repulsion.sum(2)).squeeze(1).to(torch.float64)
         energies = energies + self.reference.index_select(0, numbers)
         return energies, Evaluation(geometry, radial_slopes, repulsion_slopes, pairs, caches)
+
+    def radial_functions(
+        self, own: Tensor, others: Tensor, distances: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the radial functions of every pair and their slopes, (N, R, K) each.
+
+        Parameters
+        ----------
+        own, others : (N, 3, 1) and (N, 3, K) float
+            See :meth:`Repulsion.pair_rows`.
+        distances : (N, 1, K) float, Å
+        """
+        fraction = self.shape.inner_cutoff
+        nearest = fraction * bond_lengths(own, others) if fraction else None
+        radial, slopes = self.basis(distances, nearest)
+        return radial, slopes
 
     def _later_blocks(self) -> list[tuple[Interaction, Update]]:
         """Return the interactions and updates after the first, in order."""

@@ -45,38 +45,21 @@ class Repulsion(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         self.register_buffer("rates", rates, persistent=False)
 
-    def forward(
-        self, species: Tensor, neighbors: Tensor, distances: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return each atom's share of the repulsion and the slope of each pair's repulsion.
+    def pair_rows(self, species: Tensor, neighbors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each atom's row of the table, (N, 3, 1), and its neighbors', (N, 3, K).
 
-        Parameters
-        ----------
-        species : (n_atoms,) int64
-            Element index.
-        neighbors : (n_atoms, n_neighbors) int64
-        distances : (n_atoms, 1, n_neighbors) float, Å
-
-        Returns
-        -------
-        energies : (n_atoms, 1) float, eV
-            Half of the sum over the atom's pairs.
-        slopes : (n_atoms, 1, n_neighbors) float, eV/Å
+        A row is charge, screening and covalent radius.
         """
         own = embedding(species, self.table)
-        others = embedding(neighbors, own).transpose(1, 2)
-        pairs, slopes = self.of_pairs(own.unsqueeze(2), others, distances)
-        return 0.5 * pairs.sum(2), slopes
+        return own.unsqueeze(2), embedding(neighbors, own).transpose(1, 2)
 
-    def of_pairs(self, own: Tensor, others: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, own: Tensor, others: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return the repulsion of every pair, eV, and its slope, eV/Å.
 
         Parameters
         ----------
-        own : (n_atoms, 3, 1) float
-            Rows of the table: charge, screening and radius of each atom.
-        others : (n_atoms, 3, n_neighbors) float
-            The same of its neighbors.
+        own, others : (n_atoms, 3, 1) and (n_atoms, 3, n_neighbors) float
+            See :meth:`pair_rows`.
         distances : (n_atoms, 1, n_neighbors) float, Å
 
         Returns
@@ -93,3 +76,8 @@ class Repulsion(nn.Module):
         fade, fade_slope = envelope(distances, own_radii + radii)
         slopes = (screened_slope - screened / distances) * fade + screened * fade_slope
         return screened * fade, slopes
+
+
+def bond_lengths(own: Tensor, others: Tensor) -> Tensor:
+    """Return the sum of the covalent radii of every pair, Å; see :meth:`Repulsion.pair_rows`."""
+    return own[:, 2:] + others[:, 2:]

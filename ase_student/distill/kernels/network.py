@@ -77,8 +77,11 @@ class CompiledNetwork:
         vectors = vectors.to(torch.float32)
         distances = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         directions = vectors / distances
-        radial = network.basis(distances.t().unsqueeze(0))[0][0].t().contiguous()
         species = network.species_of.index_select(0, numbers)
+        # As if all pairs were the neighbors of one atom: arrays are (1, ..., P).
+        apart = distances.t().unsqueeze(0)
+        own, other = network.repulsion.table[species[indices]].transpose(1, 2).unsqueeze(1)
+        radial = network.radial_functions(own, other, apart)[0][0].t().contiguous()
         scalars, vectors = self._first_block(species, indices, radial, directions)
         updates = cast(list[Update], list(network.updates))
         interactions = cast(list[Interaction], list(network.interactions))
@@ -89,9 +92,8 @@ class CompiledNetwork:
             )
             scalars, vectors, _ = update(scalars, vectors)
         energies = network.readout(scalars)[0].squeeze(1)
-        # A pair's repulsion is that of an atom with one neighbor: half of it belongs to each.
-        own, other = network.repulsion.table[species[indices]].unsqueeze(3)
-        halves = 0.5 * network.repulsion.of_pairs(own, other, distances[:, None])[0].flatten()
+        # Half of a pair's repulsion belongs to each of its atoms.
+        halves = 0.5 * network.repulsion(own, other, apart)[0].flatten()
         energies = energies.index_add(0, first, halves).index_add(0, second, halves)
         return energies.to(torch.float64) + network.reference.index_select(0, numbers)
 
