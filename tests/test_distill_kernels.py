@@ -191,7 +191,7 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "false")
-    with pytest.raises(RuntimeError, match="pairs.cpp -o .* failed"):
+    with pytest.raises(ImportError, match="pairs.cpp -o .* failed"):
         CompiledNetwork(network_of("ultra-tiny"))
 
 

@@ -34,9 +34,8 @@ class PairKernels:
     Raises
     ------
     ImportError
-        If there is no C++ compiler: one of `COMPILERS`, or what the variable CXX names.
-    RuntimeError
-        If it does not compile the source.
+        If there is no C++ compiler, one of `COMPILERS` or what the variable CXX names, or it does
+        not compile the source.
     """
 
     def __init__(self, n_rbf: int, element_channels: int, message_channels: int):
@@ -48,7 +47,10 @@ class PairKernels:
             command = [find_compiler(), *FLAGS, *definitions, str(SOURCE), "-o", str(library)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")
+                raise ImportError(
+                    f"compiled training is not to be had here, train with gradient = 'autograd': "
+                    f"{' '.join(command)} failed:\n{done.stderr.strip()}"
+                )
             self._library = ctypes.CDLL(str(library))
         for name in FUNCTIONS:
             getattr(self._library, name).restype = None

@@ -56,7 +56,7 @@ class CompiledNetwork:
 
     Raises
     ------
-    ImportError, RuntimeError
+    ImportError
         If the sums cannot be compiled here; see :class:`PairKernels`.
     """
 
