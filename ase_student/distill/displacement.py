@@ -3,33 +3,43 @@
 The loss reads forces, so its gradient by the weights θ reads second derivatives of the energy. Of
 those only one direction is needed: with λ the loss's gradient by the forces,
 
-    Σ_i λ_i · dF_i/dθ = −d/dθ [λ · ∇E(x)] ≈ −d/dθ [E(x + hλ) − E(x − hλ)] / 2h,
+    Σ_i λ_i · dF_i/dθ = −d/dθ [λ · ∇E(x)] ≈ −[dE(x + hλ)/dθ − dE(x)/dθ] / h.
 
-two energies at displaced atoms, which plain backward passes serve. The same holds for the stress,
-with a strain for the displacement. The error is of second order in the displacement.
+The backward pass that gives the forces gives dE(x)/dθ too, and one at displaced atoms gives the
+rest. The same holds for the stress, with a strain for the displacement. The error is of first order
+in h and changes sign with it: signs that alternate from step to step leave one of second order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ase_student.distill.batches import Batch
-from ase_student.distill.objective import Predictions, loss, per_volume, predict, strained
+from ase_student.distill.objective import (
+    Energies,
+    Predictions,
+    loss,
+    per_volume,
+    predict_and_differentiate,
+    strained,
+)
 from ase_student.distill.settings import Settings
 
-#: Largest displacement of an atom in Å, and largest component of a strain. Against exact
-#: derivatives it is the least that float32 energies resolve well; a test says how well.
-STEP = 0.01
-
-#: A network's energies of atoms, (N,) float64 in eV, from the four inputs of a potential.
-Energies = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+#: Largest displacement of an atom in Å, and largest component of a strain. Float32 energies still
+#: resolve it well; a test says how well.
+STEP = 0.002
 
 
 def backward_by_displacement(
-    energies_of: Energies, batch: Batch, settings: Settings, energy_weight: float
+    energies_of: Energies,
+    weights: Sequence[Tensor],
+    batch: Batch,
+    settings: Settings,
+    energy_weight: float,
+    sign: float = 1.0,
 ) -> Tensor:
     """Return the loss of a batch, and add its gradient to those of the network's weights.
 
@@ -37,12 +47,16 @@ def backward_by_displacement(
     ----------
     energies_of : callable
         Differentiable once, by weights and positions.
+    weights : sequence of Tensor
+        The weights that the energies depend on.
     batch : Batch
     settings : Settings
     energy_weight : float
         See :func:`ase_student.distill.objective.loss`.
+    sign : 1.0 or -1.0
+        Of the displacement.
     """
-    predictions = predict(energies_of, batch)
+    predictions, at_rest = predict_and_differentiate(energies_of, batch, weights)
     atomic_energies = predictions.atomic_energies.detach().requires_grad_()
     forces = predictions.forces.detach().requires_grad_()
     stress = predictions.stress
@@ -59,24 +73,14 @@ def backward_by_displacement(
     if by_stress:
         directions.append(per_volume(batch, torch.nan_to_num(by_stress[0])))
     largest = max(float(direction.abs().max()) for direction in directions)
-    step = STEP / max(largest, 1e-30)
+    step = sign * STEP / max(largest, 1e-30)
     displacement, *strain = [step * direction for direction in directions]
     numbers, positions, neighbors, offsets = batch.inputs
-    moved, moved_offsets = [], []
-    for sign in (1.0, -1.0):
-        new_positions, new_offsets = positions, offsets
-        if strain:
-            new_positions, new_offsets = strained(batch, positions, sign * strain[0])
-        moved.append(new_positions + sign * displacement)
-        moved_offsets.append(new_offsets)
-    energies = energies_of(
-        torch.cat([numbers, numbers]),
-        torch.cat(moved),
-        torch.cat([neighbors, neighbors + len(numbers)]),
-        torch.cat(moved_offsets),
-    )
-    forward, back = energies.chunk(2)
-    target = ((forward + back) * (0.5 * by_energies)).sum()
-    target = target + (forward - back).sum() / (2.0 * step)
-    target.backward()
+    if strain:
+        positions, offsets = strained(batch, positions, strain[0])
+    displaced = energies_of(numbers, positions + displacement, neighbors, offsets)
+    (displaced * (by_energies + 1.0 / step)).sum().backward()
+    for weight, gradient in zip(weights, at_rest, strict=True):
+        if weight.grad is not None and gradient is not None:
+            weight.grad.sub_(gradient, alpha=1.0 / step)
     return value.detach()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,15 +52,25 @@ def per_volume(batch: Batch, values: Tensor) -> Tensor:
     return values / volumes[:, None, None]
 
 
-def predict(
-    network: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
-    batch: Batch,
-    create_graph: bool = False,
-) -> Predictions:
+#: A network's energies of atoms, (N,) float64 in eV, from the four inputs of a potential.
+Energies = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def predict(network: Energies, batch: Batch, create_graph: bool = False) -> Predictions:
     """Return energies, and forces and stress by autograd.
 
     The stress is the derivative of the energy by a symmetric strain of positions and cell, divided
     by the volume.
+    """
+    return predict_and_differentiate(network, batch, (), create_graph)[0]
+
+
+def predict_and_differentiate(
+    network: Energies, batch: Batch, weights: Sequence[Tensor], create_graph: bool = False
+) -> tuple[Predictions, tuple[Tensor | None, ...]]:
+    """Return what :func:`predict` does, and the gradient of the sum of energies by some weights.
+
+    A weight that energies don't depend on has None for its gradient.
     """
     numbers, positions, neighbors, offsets = batch.inputs
     positions = positions.detach().requires_grad_()
@@ -71,16 +81,19 @@ def predict(
         variables.append(strain)
         moved, moved_offsets = strained(batch, positions, strain)
     atomic_energies = network(numbers, moved, neighbors, moved_offsets)
-    gradients = torch.autograd.grad(atomic_energies.sum(), variables, create_graph=create_graph)
+    gradients = torch.autograd.grad(
+        atomic_energies.sum(), [*variables, *weights], create_graph=create_graph, allow_unused=True
+    )
     stress = None
     if batch.stress is not None:
         stress = per_volume(batch, gradients[1])
-    return Predictions(
+    predictions = Predictions(
         atomic_energies,
         batch.totals(atomic_energies),
         -gradients[0].to(torch.float32),
         stress,
     )
+    return predictions, gradients[len(variables) :]
 
 
 def loss(

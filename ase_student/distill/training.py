@@ -164,7 +164,14 @@ class Training:
         """Return the loss, its gradient added to those of the weights."""
         weight = energy_weight(self.step, self.n_steps, self.settings)
         if self.compiled is not None:
-            return backward_by_displacement(self.compiled, batch, self.settings, weight)
+            return backward_by_displacement(
+                self.compiled,
+                list(self.network.parameters()),
+                batch,
+                self.settings,
+                weight,
+                sign=1.0 if self.step % 2 else -1.0,
+            )
         predictions = predict(self.network, batch, create_graph=True)
         value = loss(predictions, batch, self.settings, weight)
         self.fabric.backward(value)
