@@ -215,6 +215,14 @@ def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> No
     assert errors["energy_mae"] == pytest.approx(float(deviations), abs=1e-5)
 
 
+def test_data_given_twice_count_twice_in_training_only(dataset: Path) -> None:
+    once, twice = (Parts([dataset] * times, Settings(), 5.0) for times in (1, 2))
+    assert len(twice["train"]) == 2 * len(once["train"])
+    assert len(twice["validation"]) == len(once["validation"])
+    assert len(twice["test"]) == len(once["test"])
+    assert [entry["times_in_training"] for entry in twice.provenance] == [2]
+
+
 def test_batches_hold_every_sample_once(dataset: Path, tmp_path: Path) -> None:
     samples = begin(dataset, tmp_path).parts["train"]
     batches = list(shuffled(samples, 4, np.random.default_rng(0)))

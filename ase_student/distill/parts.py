@@ -30,7 +30,8 @@ class Parts:
     Parameters
     ----------
     datasets : sequence of path
-        Labelled files, which are split.
+        Labelled files, which are split. Of one that is given several times, the part for training
+        counts as often, the others once.
     settings : Settings
         Says how to split.
     cutoff : float, Å
@@ -65,7 +66,7 @@ class Parts:
         self._samples: dict[str, list[Sample]] = {part: [] for part in PARTS}
         self._trained: set[str] = set()
         self.seen = Seen(cutoff)
-        self.provenance = [self._read(path) for path in datasets]
+        self.provenance = [self._read(path, times) for path, times in Counter(datasets).items()]
         self.tests = {path.stem: self._read_test(path) for path in tests}
         self.check()
 
@@ -103,7 +104,7 @@ class Parts:
                     "label more molecules with it, or split by another split_seed."
                 )
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path, times: int) -> dict[str, Any]:
         """Add a file's samples to the parts and return what is to be known of the file."""
         with Dataset(path) as dataset:
             structures = dataset.read_structures()
@@ -117,7 +118,7 @@ class Parts:
         counts: Counter[str] = Counter()
         for index, sample in zip(indices, samples, strict=True):
             part = parts[index]
-            self._samples[part].append(sample)
+            self._samples[part] += [sample] * (times if part == "train" else 1)
             counts[part] += 1
             if part != "train":
                 continue
@@ -136,6 +137,7 @@ class Parts:
             "sha256": digest,
             "teacher": metadata.get("teacher"),
             "structures": dict(counts),
+            "times_in_training": times,
             "sampling": metadata.get("structures_metadata", {}).get("sampling"),
             **{key: metadata[key] for key in _KEPT if key in metadata},
         }

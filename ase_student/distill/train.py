@@ -12,7 +12,12 @@ from ase_student.distill.settings import SHAPES, Settings, read_settings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("dataset", type=Path, nargs="+", help="labelled HDF5 files")
+    parser.add_argument(
+        "dataset",
+        type=Path,
+        nargs="+",
+        help="labelled HDF5 files; one that is given several times counts so often",
+    )
     parser.add_argument("-o", dest="folder", type=Path, required=True, help="folder of the run")
     parser.add_argument("--student", choices=SHAPES, default="tiny", help="shape of the network")
     parser.add_argument(

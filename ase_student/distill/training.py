@@ -248,7 +248,7 @@ class Training:
 
     def _setup(self) -> str:
         """Return what a checkpoint must agree on with the run that continues it."""
-        data = [entry["sha256"] for entry in self.parts.provenance]
+        data = [[entry["sha256"], entry["times_in_training"]] for entry in self.parts.provenance]
         start = None if self.start is None else self.start.sha256
         architecture = dataclasses.asdict(self.network.shape)
         settings = dataclasses.asdict(self.settings)
