@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ase_student.distill.parts import PARTS
 from ase_student.export import export_student
 from ase_student.files import replaced_when_complete
 from ase_student.student import Student, load_student, save_student
@@ -192,7 +193,10 @@ def _data_section(report: dict[str, Any]) -> str:
     rows = []
     for entry in report["data"]:
         counts = entry["structures"]
-        named = [f"{counts[part]:,} for {part}" for part in counts]
+        named = [f"{counts[part]:,} for {part}" for part in PARTS if part in counts]
+        times = entry.get("times_in_training", 1)
+        if times > 1:
+            named[0] += f", {times} times each"
         sources = sorted(set(entry.get("statistics", {})) - {"all"})
         rows.append(
             f"- {', '.join(named)}: {', '.join(sources)} (SHA-256 `{entry['sha256'][:12]}`)"
