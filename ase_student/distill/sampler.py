@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ase_student.distill import driven, dynamics, mmff, provenance
+from ase_student.distill.continued import Continuation, sample_continuations
 from ase_student.distill.frames import Frames
 from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.molecules import Species
@@ -36,6 +37,7 @@ class Piece:
 
     jobs: tuple[Job, ...] = ()
     groups: tuple[Group, ...] = ()
+    continuations: tuple[Continuation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,17 @@ class Sampler:
         forces = _forces(self.settings.dynamics)
         with _one_thread():
             frames = sample_groups(piece.groups, self.settings, forces)
+            frames.extend(sample_continuations(piece.continuations, self.settings, forces))
             frames.extend(driven.sample_jobs(piece.jobs, self.settings, self.partners, forces))
         return frames
 
 
-def in_pieces(jobs: Sequence[Job], groups: Sequence[Group], settings: Settings) -> list[Piece]:
+def in_pieces(
+    jobs: Sequence[Job],
+    groups: Sequence[Group],
+    settings: Settings,
+    continuations: Sequence[Continuation] = (),
+) -> list[Piece]:
     """Return all that is to be sampled in pieces of equal size."""
     size = MMFF_PIECE if settings.dynamics == MMFF94 else DRIVEN_PIECE
     pieces = [Piece(jobs=tuple(jobs[i : i + size])) for i in range(0, len(jobs), size)]
@@ -76,6 +84,8 @@ def in_pieces(jobs: Sequence[Job], groups: Sequence[Group], settings: Settings) 
     ordered = sorted(groups, key=lambda group: group.displacement is not None)
     for i in range(0, len(ordered), DRIVEN_PIECE):
         pieces.append(Piece(groups=tuple(ordered[i : i + DRIVEN_PIECE])))
+    for i in range(0, len(continuations), DRIVEN_PIECE):
+        pieces.append(Piece(continuations=tuple(continuations[i : i + DRIVEN_PIECE])))
     return pieces
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ase_student.dataset import Structures, write_dataset
 from ase_student.distill import dynamics, molecules, provenance, sampler
 from ase_student.distill.biomolecules import random_peptides, smiles_of_sequence
+from ase_student.distill.continued import Continuation, read_continuations
 from ase_student.distill.diatomics import ELEMENTS, diatomics
 from ase_student.distill.frames import Frames
 from ase_student.distill.molecules import Species
@@ -96,6 +97,7 @@ def make_structures(
     processes: int = 1,
     folder: Path | None = None,
     given: Frames | None = None,
+    continuations: Sequence[Continuation] = (),
 ) -> tuple[Structures, dict[str, Any]]:
     """Sample all molecules and return their frames in random order, with what was left out.
 
@@ -116,13 +118,15 @@ def make_structures(
         Where finished pieces are kept.
     given : Frames, optional
         Frames that are there already, to go with those sampled.
+    continuations : sequence of Continuation
+        Frames to move on from.
 
     Raises
     ------
     ValueError
         If no structure is left.
     """
-    pieces = sampler.in_pieces(jobs, groups, settings)
+    pieces = sampler.in_pieces(jobs, groups, settings, continuations)
     one = sampler.Sampler(settings, tuple(partners))
     frames = sampler.sample(one, pieces, processes, folder)
     if given is not None:
@@ -212,6 +216,14 @@ def _add_origins(parser: argparse.ArgumentParser) -> None:
         help="all structures of files that ASE reads, molecules or periodic",
     )  # fmt: skip
     group.add_argument(
+        "--continue", nargs="+", type=Path, default=[], metavar="FILE", dest="continued",
+        help="HDF5 files that this command wrote: each of their frames is moved on, by --steps of "
+        "--dynamics",
+    )  # fmt: skip
+    group.add_argument(
+        "--frames", type=int, metavar="N", help="how many frames of --continue (default: all)"
+    )
+    group.add_argument(
         "--crystal", nargs="+", default=[], metavar="SPEC",
         help="formula:structure:a:c as ase.build.bulk takes them, such as NaCl:rocksalt:5.64; "
         "for elements 'Cu' is enough",
@@ -290,7 +302,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     ValueError
         If a number is too small.
     """
-    for name in ("molecules", "max_atoms", "max_cluster_atoms", "processes", "steps"):
+    for name in ("molecules", "max_atoms", "max_cluster_atoms", "processes", "steps", "frames"):
         _check_at_least(1, name, getattr(arguments, name))
     for name in ("peptides", "diatomics"):
         _check_at_least(0, name, getattr(arguments, name))
@@ -325,18 +337,27 @@ def run(arguments: argparse.Namespace) -> str:
         # What is missing is better said before the work than during it.
         dynamics.batched_forces(settings.dynamics)
     origins = all_origins(arguments.file, arguments.crystal, arguments.surface, arguments.repeat)
-    if origins and settings.md and settings.dynamics == MMFF94:
+    if (arguments.continued or (origins and settings.md)) and settings.dynamics == MMFF94:
         raise ValueError(
             f"{MMFF94} cannot move structures of files, crystals and surfaces: choose a student or "
             "a teacher by --dynamics, or give --md 0."
         )
+    continuations = read_continuations(arguments.continued, settings, arguments.frames)
     sources, large, lists = _sources(arguments)
     jobs, partners, skipped = choose_jobs(large, settings, arguments.molecules, lists)
     groups = groups_of(origins, settings)
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
     pairs = diatomics(arguments.elements, arguments.diatomics, settings.seed)
     structures, report = make_structures(
-        jobs, settings, partners, groups, skipped, arguments.processes, folder, pairs
+        jobs,
+        settings,
+        partners,
+        groups,
+        skipped,
+        arguments.processes,
+        folder,
+        pairs,
+        continuations,
     )
     metadata = {
         **provenance.metadata(arguments.command, "rdkit", "chemicals"),
@@ -346,7 +367,8 @@ def run(arguments: argparse.Namespace) -> str:
     }
     write_dataset(arguments.output, structures, metadata=metadata)
     shutil.rmtree(folder)
-    given = f" and {len(origins)} given structures" if origins else ""
+    counts = {"given structures": len(origins), "earlier frames": len(continuations)}
+    given = "".join(f" and {count} {what}" for what, count in counts.items() if count)
     return (
         f"{arguments.output}: {len(structures)} structures of {report['n_molecules']} molecules"
         f"{given} ({_counts(report['sources'])}); "
@@ -361,7 +383,8 @@ def _sources(
     sets = arguments.sets
     others = (
         *(arguments.smiles or ()), *arguments.sequence, *arguments.file, *arguments.crystal,
-        *arguments.surface, *range(arguments.peptides), *range(arguments.diatomics),
+        *arguments.surface, *arguments.continued, *range(arguments.peptides),
+        *range(arguments.diatomics),
     )  # fmt: skip
     if not sets:
         sets = () if others else DEFAULT_SETS
@@ -370,7 +393,7 @@ def _sources(
     lists: dict[str, Sequence[str]] = {n: SHORT_LISTS[n]() for n in sets if n in SHORT_LISTS}
     lists["sequences"] = [smiles_of_sequence(text) for text in arguments.sequence]
     lists["peptides"] = list(random_peptides(arguments.peptides, arguments.seed))
-    names = [*sets, *(path.name for path in (*files, *arguments.file))]
+    names = [*sets, *(path.name for path in (*files, *arguments.file, *arguments.continued))]
     names += [*arguments.sequence, *arguments.crystal, *arguments.surface]
     if arguments.peptides:
         names.append(f"{arguments.peptides} random peptides")
