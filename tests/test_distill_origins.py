@@ -142,6 +142,16 @@ def test_a_part_takes_its_groups_alone():
     assert {split_of(one.name) for one in chosen} == {"test"}
 
 
+def test_foreign_structures_are_called_so(tmp_path):
+    output = tmp_path / "out.h5"
+    command = ["structures", "-o", str(output), "--crystal", "Cu", "--foreign", "--md=1"]
+    assert main([*command, "--displaced=1", "--dynamics", EMT, "--steps=2"]) == 0
+    with Dataset(output) as dataset:
+        found = dataset.read_structures()
+    assert set(found.sources) == {"foreign"}
+    assert len(found) == 4
+
+
 def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
     path = tmp_path / "start.traj"
     ase.io.write(path, [bulk("Cu", cubic=True), molecule("CH3OH")])

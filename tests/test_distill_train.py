@@ -24,7 +24,7 @@ from ase_student.distill.batches import (  # noqa: E402
     read_samples,
     shuffled,
 )
-from ase_student.distill.diatomics import diatomics  # noqa: E402
+from ase_student.distill.diatomics import DIATOMIC, FOREIGN, diatomics  # noqa: E402
 from ase_student.distill.evaluation import evaluate  # noqa: E402
 from ase_student.distill.kernels.build import find_compiler  # noqa: E402
 from ase_student.distill.objective import predict  # noqa: E402
@@ -171,9 +171,14 @@ def test_reference_energies_are_recovered(dataset: Path, tmp_path: Path) -> None
         assert abs(fitted[number] - energy) < 3.0
 
 
-def test_diatomics_count_for_nothing_but_what_is_learnt(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [DIATOMIC, FOREIGN])
+def test_what_is_unlike_use_counts_for_nothing_but_what_is_learnt(
+    dataset: Path, tmp_path: Path, source: str
+) -> None:
     frames = diatomics(["H", "C", "O"], 10)
-    pairs = Structures.from_atoms(frames.structures, frames.sources, frames.molecules)
+    pairs = Structures.from_atoms(
+        frames.structures, [source] * len(frames.structures), frames.molecules
+    )
     n = len(frames.structures)
     labels = Labels(np.arange(n), np.full(n, 1e4), pairs.splits, np.zeros((2 * n, 3)))
     write_dataset(tmp_path / "pairs.h5", pairs, labels, {"teacher": "morse"})
@@ -184,7 +189,7 @@ def test_diatomics_count_for_nothing_but_what_is_learnt(dataset: Path, tmp_path:
     assert fit_reference_energies(both["train"]) == fit_reference_energies(alone["train"])
     network = Training(both, "ultra-tiny", tmp_path / "run", SETTINGS).average
     errors = evaluate(network, both["train"], CUTOFF, CPU)
-    assert errors["diatomic"]["structures"] > 0
+    assert errors[source]["structures"] > 0
     assert errors["all"] == pytest.approx(errors["morse"])
 
 

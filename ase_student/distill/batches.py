@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ase_student.dataset import Dataset, Labels, Structures
-from ase_student.distill.diatomics import DIATOMIC
+from ase_student.distill.diatomics import UNLIKE_USE
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 
@@ -211,7 +211,7 @@ def fit_reference_energies(samples: Sequence[Sample]) -> dict[int, float]:
     Least squares; directions that the data leave open get the solution of smallest norm. Diatomics,
     most of which are broken bonds, do not count where there is anything else.
     """
-    samples = [sample for sample in samples if sample.source != DIATOMIC] or samples
+    samples = [sample for sample in samples if sample.source not in UNLIKE_USE] or samples
     elements = np.unique(np.concatenate([sample.numbers for sample in samples]))
     counts = np.array([[np.sum(sample.numbers == z) for z in elements] for sample in samples])
     energies = np.array([sample.energy for sample in samples])

@@ -36,6 +36,7 @@ SOURCES = {
     "cluster": "water clusters, solvated molecules and pairs, from dynamics",
     "contact": "clusters with one molecule pressed in or pulled away",
     "diatomic": "two atoms alone, at all distances; not among all",
+    "foreign": "crystals that do not exist, to keep the student sane; not among all",
     "grown": "dynamics of an earlier student, where it was likely wrong",
     "all": "all of them",
 }

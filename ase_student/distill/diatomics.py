@@ -16,6 +16,9 @@ from ase_student.distill.sampling import CLASH_RATIO
 #: Their source. They say nothing about what surrounds an atom in molecules, so that what a student
 #: has seen, which its guard compares with, leaves them out.
 DIATOMIC = "diatomic"
+#: The source of other structures that no use visits and that keep a student sane: see `--foreign`.
+FOREIGN = "foreign"
+UNLIKE_USE = frozenset({DIATOMIC, FOREIGN})
 #: Elements of the bundled students.
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 #: Å; beyond every student's cutoff, so that atoms that are free are among them.

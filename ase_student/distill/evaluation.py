@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ase_student.distill.batches import Sample, collate
-from ase_student.distill.diatomics import DIATOMIC
+from ase_student.distill.diatomics import UNLIKE_USE
 from ase_student.networks.painn import PaiNN, PaiNNPotential
 
 #: Atoms in a batch, about.
@@ -54,7 +54,7 @@ def evaluate(
             rows[sample.source].append(
                 [deviation, squares, *moments, *_stress_squares(sample, virial)]
             )
-    counted = [source for source in rows if source != DIATOMIC] or list(rows)
+    counted = [source for source in rows if source not in UNLIKE_USE] or list(rows)
     rows["all"] = [row for source in counted for row in rows[source]]
     return {source: _errors(np.array(rows[source])) for source in sorted(rows) if source}
 

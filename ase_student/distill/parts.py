@@ -13,7 +13,7 @@ from ase.data import chemical_symbols
 
 from ase_student.dataset import Dataset, Structures
 from ase_student.distill.batches import Sample, read_samples
-from ase_student.distill.diatomics import DIATOMIC
+from ase_student.distill.diatomics import UNLIKE_USE
 from ase_student.distill.settings import Settings
 from ase_student.distill.split import WATER, parts_of
 from ase_student.seen import Seen
@@ -123,7 +123,7 @@ class Parts:
             if part != "train":
                 continue
             self._trained |= _components(structures, index)
-            if sample.source != DIATOMIC:
+            if sample.source not in UNLIKE_USE:
                 self.seen.add(
                     sample.numbers,
                     sample.positions,

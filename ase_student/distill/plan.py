@@ -48,6 +48,9 @@ class Settings:
         Scales at which structures of files and crystals are displaced.
     strain : float
         Largest component of the strain of such structures along their periodic axes.
+    foreign : bool
+        Whether structures of files and crystals are like nothing that a student will be used for;
+        they are called so, and what a student has seen leaves them out.
     part : str or None
         Only molecules of this part of the split.
     split_seed : int
@@ -68,6 +71,7 @@ class Settings:
     steps: int | None = None
     displacements: tuple[float, ...] = (0.02, 0.05, 0.1)
     strain: float = 0.03
+    foreign: bool = False
     part: str | None = None
     split_seed: int = 0
     seed: int = 0

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_student.distill import dynamics, molecules, sampling
+from ase_student.distill.diatomics import FOREIGN
 from ase_student.distill.driven import DESCENT_STEPS
 from ase_student.distill.dynamics import BatchedForces
 from ase_student.distill.frames import Frames
@@ -83,7 +84,7 @@ def sample_groups(
         else:
             atoms = strained(group.origin.atoms, settings.strain, rng)
             atoms.positions = sampling.displaced(atoms.positions, group.displacement, rng)
-            frames.add(atoms, group.name, "displaced")
+            frames.add(atoms, group.name, FOREIGN if settings.foreign else "displaced")
     if moving and forces is not None:
         begun = dynamics.relaxed([atoms for _, atoms, _ in moving], forces, DESCENT_STEPS)
         temperatures = [temperature for *_, temperature in moving]
@@ -94,7 +95,7 @@ def sample_groups(
         for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
             for (group, *_), atoms in zip(moving, moved, strict=True):
                 if k < group.n_frames:
-                    frames.add(atoms, group.name, "md")
+                    frames.add(atoms, group.name, FOREIGN if settings.foreign else "md")
     return frames
 
 

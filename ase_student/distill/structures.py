@@ -246,6 +246,11 @@ def _add_origins(parser: argparse.ArgumentParser) -> None:
         help="largest component of the random strain of periodic structures (default: "
         f"{default.strain})",
     )  # fmt: skip
+    group.add_argument(
+        "--foreign", action="store_true",
+        help="they are like nothing that the student will be used for and only keep it sane: their "
+        "errors are reported apart, and what the student has seen leaves them out",
+    )  # fmt: skip
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
