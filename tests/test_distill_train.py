@@ -32,7 +32,7 @@ from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
 from ase_student.distill.split import parts_of, split_of  # noqa: E402
 from ase_student.distill.train import table  # noqa: E402
-from ase_student.distill.training import Training, energy_weight, learning_rate  # noqa: E402
+from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
@@ -226,6 +226,27 @@ def test_data_given_twice_count_twice_in_training_only(dataset: Path) -> None:
     assert len(twice["validation"]) == len(once["validation"])
     assert len(twice["test"]) == len(once["test"])
     assert [entry["times_in_training"] for entry in twice.provenance] == [2]
+
+
+@pytest.mark.parametrize("n_wild", [MOST_NOT_FINITE - 1, MOST_NOT_FINITE])
+def test_steps_without_a_finite_gradient_change_nothing(
+    dataset: Path, tmp_path: Path, n_wild: int
+) -> None:
+    training = begin(dataset, tmp_path)
+    before = [weight.clone() for weight in training.network.parameters()]
+    samples = training.parts["train"][:2]
+    wild = [dataclasses.replace(samples[0], energy=float("inf"))]
+    for _ in range(MOST_NOT_FINITE - 1):
+        training._train_on(wild)
+    assert all(
+        torch.equal(*pair) for pair in zip(before, training.network.parameters(), strict=True)
+    )
+    if n_wild == MOST_NOT_FINITE:
+        with pytest.raises(ValueError, match="not finite in 20 steps up to 19; begin again"):
+            training._train_on(wild)
+    else:
+        training._train_on(samples)
+        training._train_on(wild)
 
 
 def test_batches_hold_every_sample_once(dataset: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from ase_student.student import Student, load_student, save_student
 
 #: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å.
 ENERGY_IN_SCORE = 10.0
+#: Gradients that are not finite, one after another, that end a training.
+MOST_NOT_FINITE = 20
 
 
 class Training:
@@ -86,6 +88,7 @@ class Training:
         self.compiled = self._compiled() if settings.gradient == "compiled" else None
         self.optimizer = make_optimizer(self.network, settings)
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
+        self.not_finite = 0
         n_batches = -(-len(parts["train"]) // settings.batch_size)
         self.steps_per_epoch = -(-n_batches // self.fabric.world_size)
         self.n_steps = settings.epochs * self.steps_per_epoch
@@ -150,12 +153,18 @@ class Training:
         value = self._differentiate(batch)
         self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
-        if not torch.isfinite(norm):
-            raise ValueError(
-                f"the gradient is not finite at step {self.step}; begin again in another folder "
-                f"with a learning_rate below {self.settings.learning_rate:g}."
-            )
-        self.optimizer.step()
+        if torch.isfinite(norm):
+            self.not_finite = 0
+            self.optimizer.step()
+        else:
+            # One structure where the network is wild teaches nothing yet; many are the end.
+            self.not_finite += 1
+            if self.not_finite == MOST_NOT_FINITE:
+                raise ValueError(
+                    f"the gradient was not finite in {MOST_NOT_FINITE} steps up to {self.step}; "
+                    "begin again in another folder with a learning_rate below "
+                    f"{self.settings.learning_rate:g}."
+                )
         self.step += 1
         self._update_average()
         return float(value)
