@@ -59,7 +59,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = load_student("tiny")
     generator = np.random.default_rng(0)
     tensors = {
-        name: (tensor * (1 + 0.05 * generator.normal(size=tensor.shape))).astype(tensor.dtype)
+        name: (tensor * (1 + 0.02 * generator.normal(size=tensor.shape))).astype(tensor.dtype)
         for name, tensor in student.tensors.items()
     }
     folder = tmp_path_factory.mktemp("runs") / "other"
