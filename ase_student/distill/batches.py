@@ -209,7 +209,8 @@ def fit_reference_energies(samples: Sequence[Sample]) -> dict[int, float]:
     """Return the energy per element, eV, that explains the total energies best.
 
     Least squares; directions that the data leave open get the solution of smallest norm. Diatomics,
-    most of which are broken bonds, do not count where there is anything else.
+    most of which are broken bonds, and foreign structures do not count where there is anything
+    else.
     """
     samples = [sample for sample in samples if sample.source not in UNLIKE_USE] or samples
     elements = np.unique(np.concatenate([sample.numbers for sample in samples]))

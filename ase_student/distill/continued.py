@@ -20,7 +20,7 @@ from ase_student.distill.dynamics import BatchedForces
 from ase_student.distill.frames import Frames
 from ase_student.distill.plan import Settings
 from ase_student.distill.split import split_of
-from ase_student.distill.walks import is_sane
+from ase_student.distill.walks import is_cluster, is_sane
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,6 @@ class Continuation:
     molecules: str
     source: str
     digest: str
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether it has parts that would fly apart."""
-        return "." in self.molecules and not self.atoms.pbc.any()
 
 
 def read_continuations(
@@ -99,7 +94,7 @@ def sample_continuations(
     """
     frames = Frames()
     for confined in (False, True):
-        chosen = [start for start in starts if start.is_cluster == confined]
+        chosen = [one for one in starts if is_cluster(one.molecules, one.atoms) == confined]
         if not chosen:
             continue
         rng = molecules.generator(settings.seed, "\n".join(start.digest for start in chosen))

@@ -94,8 +94,8 @@ class Settings:
         Of the weights and the order of the data.
     gradient : 'autograd' or 'compiled'
         How the loss is differentiated. 'compiled' takes sums over pairs that a C++ compiler makes
-        for this processor, and derivatives of forces from two displaced structures
-        (:mod:`ase_student.distill.displacement`): two to three times faster, on CPUs only.
+        for this processor, and derivatives of forces from a displaced structure
+        (:mod:`ase_student.distill.displacement`): about three times faster, on CPUs only.
 
     Raises
     ------

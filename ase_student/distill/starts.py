@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 
 from ase_student.dataset import Dataset, Structures
 from ase_student.distill.split import parts_of
+from ase_student.distill.walks import is_cluster
 from ase_student.student import Student
 
 #: Trajectories in one piece of work. What was not finished when a run ends is at most one piece.
@@ -34,16 +35,12 @@ class Starts:
 
     def pieces(self) -> Iterator[tuple[list[int], bool]]:
         """Yield which trajectories are run together, and whether they are of clusters."""
-        # A crystal may have a dot in its name.
-        is_cluster = np.array(
-            [
-                "." in molecules and not atoms.pbc.any()
-                for molecules, atoms in zip(self.molecules, self.structures, strict=True)
-            ],
+        clusters = np.array(
+            [is_cluster(*pair) for pair in zip(self.molecules, self.structures, strict=True)],
             dtype=bool,
         )
         for confined in (False, True):
-            members = np.flatnonzero(is_cluster == confined).tolist()
+            members = np.flatnonzero(clusters == confined).tolist()
             for first in range(0, len(members), PIECE):
                 yield members[first : first + PIECE], confined
 

@@ -109,6 +109,12 @@ def walk(
     return Walks(positions, np.array(owners, np.int64), np.array(astray, np.int64))
 
 
+def is_cluster(molecules: str, atoms: Atoms) -> bool:
+    """Say whether a structure, by what it is made of, has parts that would fly apart."""
+    # A crystal may have a dot in its name.
+    return "." in molecules and not atoms.pbc.any()
+
+
 def is_sane(before: Atoms, after: Atoms) -> bool:
     """Say whether a structure can still be what it was: no clash, and in molecules no bond lost."""
     if not np.isfinite(after.positions).all():
