@@ -50,6 +50,8 @@ class Architecture:
         Channels that represent the elements in the first interaction.
     message_channels : int
         Channels of the messages in the later interactions.
+    tensor_channels : int
+        Channels of second moments of the surroundings in the first interaction. 0: there are none.
     cutoff : float
         Å.
     inner_cutoff : float
@@ -65,6 +67,7 @@ class Architecture:
     n_rbf: int = 12
     element_channels: int = 8
     message_channels: int = 32
+    tensor_channels: int = 0
     cutoff: float = 5.0
     inner_cutoff: float = 0.0
     family: ClassVar[str] = "painn"
@@ -77,6 +80,8 @@ class Architecture:
         for name in _WIDTHS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}.")
+        if self.tensor_channels < 0:
+            raise ValueError(f"tensor_channels must not be negative; given {self.tensor_channels}.")
         if self.features % 2:
             raise ValueError(f"features must be even; given {self.features}.")
         if not 0 < self.cutoff < np.inf:
@@ -124,10 +129,14 @@ class Student:
 
     def header(self) -> dict[str, Any]:
         """Return all but the tensors and the metadata, in a form that JSON can hold."""
+        architecture = dataclasses.asdict(self.architecture)
+        # Students without them, and their SHA-256, are those of before there were any.
+        if architecture.get("tensor_channels") == 0:
+            del architecture["tensor_channels"]
         return {
             "format_version": FORMAT_VERSION,
             "family": self.architecture.family,
-            "architecture": dataclasses.asdict(self.architecture),
+            "architecture": architecture,
             "cutoff": self.cutoff,
             "elements": [chemical_symbols[number] for number in self.elements],
             "reference_energies": {

@@ -321,6 +321,19 @@ def test_short_lists_are_taken_whole_and_sampled_more():
     assert skipped == {"more than 9 atoms": 3}
 
 
+def test_rare_kinds_of_atoms_are_covered():
+    alcohols = ["C" * n + "O" for n in range(3, 30)]
+    rare = ["CP(Cl)Cl", "CSSC"]
+    jobs, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=2)
+    taken = [job.species.key for job in jobs]
+    # All kinds of atoms of any two alcohols are those of all.
+    assert len(taken) == 4
+    assert {"CP(Cl)Cl", "CSSC"} < set(taken)
+    everything, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=100)
+    assert len(everything) == 12 + 2  # the rest have more than 45 atoms
+    assert taken == [job.species.key for job in everything if job.species.key in taken]
+
+
 def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sampler, "MMFF_PIECE", 2)
     smiles = tmp_path / "some.smi"

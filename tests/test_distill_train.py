@@ -34,6 +34,7 @@ from ase_student.distill.split import parts_of, split_of  # noqa: E402
 from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
+from ase_student.networks import build_network  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
 
@@ -276,6 +277,25 @@ def test_training_on_begins_with_the_weights_it_is_given(dataset: Path, tmp_path
     assert student.metadata["seen"] == start.metadata["seen"]
     with pytest.raises(ValueError, match="the student to start from has the shape"):
         begin(dataset, tmp_path / "third", start=start, changes={"features": 16})
+
+
+def test_second_moments_join_a_trained_student_without_influence(
+    dataset: Path, tmp_path: Path
+) -> None:
+    without = {"tensor_channels": 0}
+    first = begin(dataset, tmp_path / "first", changes=without)
+    first.run()
+    start = load_student(tmp_path / "first" / "weights.safetensors")
+    second = begin(dataset, tmp_path / "second", start=start, changes={"tensor_channels": 3})
+    batch = collate(second.parts["test"], second.cutoff, torch.device("cpu"))
+    before = build_network(start)(*batch.inputs)
+    torch.testing.assert_close(second.network(*batch.inputs), before, rtol=0, atol=1e-6)
+    second.run()
+    moments = second.network.first.moments
+    assert moments is not None
+    assert moments.scalars.weight.abs().max() > 0
+    with pytest.raises(ValueError, match="the student to start from has the shape"):
+        begin(dataset, tmp_path / "third", start=load_student(tmp_path / "second"))
 
 
 def test_whole_files_can_be_held_out(dataset: Path, tmp_path: Path) -> None:

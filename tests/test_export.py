@@ -68,8 +68,9 @@ def refused_everywhere(path, status):
 
 def random_student(seed=0, elements=(1, 6, 8)):
     shape = Architecture(
-        elements, features=8, hidden=8, n_rbf=4, element_channels=3, message_channels=8
-    )
+        elements, features=8, hidden=8, n_rbf=4, element_channels=3, message_channels=8,
+        tensor_channels=5,
+    )  # fmt: skip
     references = dict(zip(elements, (-13.6, -1029.4, -2041.3), strict=True))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -27,6 +27,10 @@ SHAPES = {
     "three_blocks": Architecture(
         ELEMENTS, features=6, blocks=3, hidden=11, n_rbf=4, element_channels=5, message_channels=13
     ),
+    "tensors": Architecture(
+        ELEMENTS, features=8, blocks=2, hidden=9, n_rbf=5, element_channels=6, tensor_channels=7
+    ),
+    "only_tensors": Architecture(ELEMENTS, features=4, blocks=1, hidden=3, tensor_channels=1),
     "single_channels": Architecture(
         ELEMENTS, features=2, blocks=3, hidden=1, n_rbf=1, element_channels=1, message_channels=1
     ),

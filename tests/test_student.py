@@ -371,6 +371,7 @@ def same_tensors(one, other):
         ({"n_rbf": 0}, "n_rbf must be at least 1"),
         ({"element_channels": 0}, "element_channels must be at least 1"),
         ({"message_channels": 0}, "message_channels must be at least 1"),
+        ({"tensor_channels": -1}, "tensor_channels must not be negative"),
         ({"cutoff": 0.0}, "cutoff must be positive and finite; given 0.0 Å"),
         ({"cutoff": float("nan")}, "cutoff must be positive and finite; given nan Å"),
         ({"cutoff": float("inf")}, "cutoff must be positive"),

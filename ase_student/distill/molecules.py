@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,41 @@ def select_species(
     return ordered[:limit], skipped
 
 
+def covering(species: Iterable[Species], count: int) -> list[Species]:
+    """Return those species, in their order, that a rare kind of atom needs.
+
+    A kind is an element with the elements that it is bonded to. A species is taken if any of its
+    kinds is in fewer than `count` of those taken before, so that thousands of hydrocarbons do not
+    outvote the few molecules that show how phosphorus and chlorine bind.
+
+    Parameters
+    ----------
+    species : iterable of Species
+    count : int
+    """
+    seen: Counter[tuple[str, ...]] = Counter()
+    taken = []
+    for one in species:
+        kinds = _kinds_of_atoms(one.smiles)
+        if any(seen[kind] < count for kind in kinds):
+            seen.update(kinds)
+            taken.append(one)
+    return taken
+
+
+def _kinds_of_atoms(smiles: str) -> set[tuple[str, ...]]:
+    """Return each atom's element and, sorted, those it is bonded to, except for hydrogen atoms."""
+    chem, _ = import_rdkit()
+    return {
+        (
+            atom.GetSymbol(),
+            *sorted(other.GetSymbol() for other in atom.GetNeighbors()),
+            *["H"] * atom.GetTotalNumHs(),
+        )
+        for atom in chem.MolFromSmiles(smiles).GetAtoms()
+    }
+
+
 def generator(seed: int, key: str) -> np.random.Generator:
     """Return the random generator that belongs to one molecule, whatever the others are."""
     return np.random.default_rng([seed, int.from_bytes(_digest(key)[:16], "big")])
@@ -187,12 +223,21 @@ def embed(species: Species, n_conformers: int, seed: int, mmff: bool = True) -> 
 
 
 def combine(molecules: list[Molecule], positions: NDArray[np.float64]) -> Molecule:
-    """Return several molecules as one, at these positions."""
+    """Return several molecules as one, at these positions.
+
+    Raises
+    ------
+    UnsuitableError
+        If RDKit does not understand one of them a second time, as some aromatic rings.
+    """
     chem, _ = import_rdkit()
     combined = chem.Mol(molecules[0].rdkit)
     for molecule in molecules[1:]:
         combined = chem.CombineMols(combined, molecule.rdkit)
-    chem.SanitizeMol(combined)
+    try:
+        chem.SanitizeMol(combined)
+    except chem.MolSanitizeException as error:
+        raise UnsuitableError("sanitization of a cluster failed") from error
     combined.RemoveAllConformers()
     conformer = chem.Conformer(len(positions))
     conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))

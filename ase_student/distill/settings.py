@@ -20,9 +20,24 @@ SHAPES: dict[str, dict[str, int]] = {
         "hidden": 80,
         "n_rbf": 16,
         "message_channels": 64,
+        "tensor_channels": 64,
     },
-    "tiny": {"features": 64, "blocks": 2, "hidden": 48, "n_rbf": 12, "message_channels": 32},
-    "ultra-tiny": {"features": 32, "blocks": 2, "hidden": 24, "n_rbf": 10, "message_channels": 16},
+    "tiny": {
+        "features": 64,
+        "blocks": 2,
+        "hidden": 42,
+        "n_rbf": 12,
+        "message_channels": 32,
+        "tensor_channels": 24,
+    },
+    "ultra-tiny": {
+        "features": 32,
+        "blocks": 2,
+        "hidden": 17,
+        "n_rbf": 10,
+        "message_channels": 16,
+        "tensor_channels": 16,
+    },
 }
 #: Where training data begin, at 0.6 times the sum of covalent radii, the network is all there.
 INNER_CUTOFF = 0.5

@@ -36,6 +36,7 @@ def choose_jobs(
     settings: Settings,
     n_molecules: int | None = None,
     lists: Mapping[str, Sequence[str]] | None = None,
+    cover: int | None = None,
 ) -> tuple[list[Job], tuple[Species, ...], dict[str, int]]:
     """Return what to sample, what may meet in clusters, and counts of what was skipped.
 
@@ -48,6 +49,9 @@ def choose_jobs(
         How many of them to take, chosen by the seed; all by default.
     lists : mapping of str to sequence of str, optional
         SMILES that are taken whole: 'small', 'biomolecules', or any other name.
+    cover : int, optional
+        Of the large sets only those molecules that are needed to have each kind of atom so often
+        (:func:`ase_student.distill.molecules.covering`).
     """
     factors = {"small": settings.small_factor, "biomolecules": settings.biomolecule_factor}
     skipped: Counter[str] = Counter()
@@ -63,8 +67,10 @@ def choose_jobs(
                 jobs.setdefault(one.key, Job(one, factors.get(name, 1)))
     found, left_out = _selected(large, settings.max_atoms, settings)
     skipped.update(left_out)
-    rest = [one for one in found if one.key not in jobs][:n_molecules]
-    jobs |= {one.key: Job(one) for one in rest}
+    rest = [one for one in found if one.key not in jobs]
+    if cover is not None:
+        rest = molecules.covering(rest, cover)
+    jobs |= {one.key: Job(one) for one in rest[:n_molecules]}
     # A third of the partners are small molecules, which fit and pair with anything.
     others = [job.species for job in jobs.values() if job.species not in small]
     partners = others + small * max(1, len(others) // max(1, 2 * len(small)))
@@ -194,6 +200,11 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         help="how many to take from large sets and files together (default: all)",
     )  # fmt: skip
     group.add_argument(
+        "--cover", type=int, metavar="N",
+        help="of large sets and files only the molecules needed to have each kind of atom (an "
+        "element with those it is bonded to) in N of them",
+    )  # fmt: skip
+    group.add_argument(
         "--part", choices=PARTS, help="take molecules of this part of the split only"
     )
     group.add_argument("--split-seed", type=int, default=default.split_seed)
@@ -307,7 +318,15 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     ValueError
         If a number is too small.
     """
-    for name in ("molecules", "max_atoms", "max_cluster_atoms", "processes", "steps", "frames"):
+    for name in (
+        "molecules",
+        "max_atoms",
+        "max_cluster_atoms",
+        "processes",
+        "steps",
+        "frames",
+        "cover",
+    ):
         _check_at_least(1, name, getattr(arguments, name))
     for name in ("peptides", "diatomics"):
         _check_at_least(0, name, getattr(arguments, name))
@@ -349,7 +368,9 @@ def run(arguments: argparse.Namespace) -> str:
         )
     continuations = read_continuations(arguments.continued, settings, arguments.frames)
     sources, large, lists = _sources(arguments)
-    jobs, partners, skipped = choose_jobs(large, settings, arguments.molecules, lists)
+    jobs, partners, skipped = choose_jobs(
+        large, settings, arguments.molecules, lists, arguments.cover
+    )
     groups = groups_of(origins, settings)
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
     pairs = diatomics(arguments.elements, arguments.diatomics, settings.seed)

@@ -27,12 +27,26 @@ from ase_student.files import replaced_when_complete
 from ase_student.networks import build_network
 from ase_student.networks.painn import PaiNN
 from ase_student.seen import Seen
-from ase_student.student import Student, load_student, save_student
+from ase_student.student import Architecture, Student, load_student, save_student
 
 #: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å.
 ENERGY_IN_SCORE = 10.0
 #: Gradients that are not finite, one after another, that end a training.
 MOST_NOT_FINITE = 20
+
+
+def _begun(start: Student, shape: Architecture) -> PaiNN:
+    """Return the network of a student; second moments that it lacks begin without influence."""
+    network = build_network(start)
+    assert isinstance(network, PaiNN)
+    if start.architecture == shape:
+        return network
+    wider = PaiNN(shape, dict(start.reference_energies))
+    wider.load_state_dict(network.state_dict(), strict=False)
+    assert wider.first.moments is not None
+    nn.init.zeros_(wider.first.moments.scalars.weight)
+    nn.init.zeros_(wider.first.moments.vectors.weight)
+    return wider
 
 
 class Training:
@@ -59,7 +73,8 @@ class Training:
     Raises
     ------
     ValueError
-        If `start` has another architecture or lacks an element of the data.
+        If `start` has another architecture, but for tensor channels that it may lack, or lacks an
+        element of the data.
     """
 
     def __init__(
@@ -99,14 +114,13 @@ class Training:
             shape = architecture_of(self.name, elements, changes)
             return PaiNN(shape, dict(self.references))
         shape = architecture_of(self.name, self.start.elements, changes)
-        if not set(elements) <= set(shape.elements) or shape != self.start.architecture:
+        fits = self.start.architecture in (shape, dataclasses.replace(shape, tensor_channels=0))
+        if not set(elements) <= set(shape.elements) or not fits:
             raise ValueError(
                 f"the student to start from has the shape {self.start.architecture}; "
                 f"this run wants {architecture_of(self.name, elements, changes)}."
             )
-        network = build_network(self.start)
-        assert isinstance(network, PaiNN)
-        return network
+        return _begun(self.start, shape)
 
     def _compiled(self) -> CompiledNetwork:
         if self.fabric.device.type != "cpu":

@@ -48,6 +48,59 @@ def pair_geometry(
     return PairGeometry(vectors, distances, vectors / distances)
 
 
+def quadrics(first: Tensor, second: Tensor) -> Tensor:
+    """Return the symmetric products xy, yz, xz, x² − z² and y² − z² of vectors with vectors.
+
+    Of a vector a with itself they are 2 a_x a_y, ..., 2 (a_x² − a_z²): what spherical harmonics of
+    degree 2 span, without irrational constants.
+
+    Parameters
+    ----------
+    first, second : (n_atoms, 3, ...) float
+
+    Returns
+    -------
+    (n_atoms, 5, ...) float
+    """
+    x, y, z = first.split(1, dim=1)
+    other_x, other_y, other_z = second.split(1, dim=1)
+    zz = z * other_z
+    return torch.cat(
+        [
+            x * other_y + y * other_x,
+            y * other_z + z * other_y,
+            x * other_z + z * other_x,
+            2.0 * (x * other_x - zz),
+            2.0 * (y * other_y - zz),
+        ],
+        dim=1,
+    )
+
+
+def contracted(tensors: Tensor, vectors: Tensor) -> Tensor:
+    """Return the derivative of ``tensors · quadrics(vectors, v)`` by v: a tensor times a vector.
+
+    Parameters
+    ----------
+    tensors : (n_atoms, 5, ...) float
+    vectors : (n_atoms, 3, ...) float
+
+    Returns
+    -------
+    (n_atoms, 3, ...) float
+    """
+    x, y, z = vectors.split(1, dim=1)
+    xy, yz, xz, xx, yy = tensors.split(1, dim=1)
+    return torch.cat(
+        [
+            xy * y + xz * z + 2.0 * (xx * x),
+            xy * x + yz * z + 2.0 * (yy * y),
+            yz * y + xz * x - 2.0 * ((xx + yy) * z),
+        ],
+        dim=1,
+    )
+
+
 def envelope(distances: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``(1 - (d / cutoff)²)³``, 0 from the cutoff on, and its derivative by ``d``.
 

@@ -1,13 +1,15 @@
 """PaiNN on a neighbor matrix, with its forces and virials written out by hand.
 
-The network is PaiNN (Schütt, Unke and Gastegger, ICML 2021, arXiv:2102.03150) with three changes,
-the first two to spend less work on every pair, the third to be smooth:
+The network is PaiNN (Schütt, Unke and Gastegger, ICML 2021, arXiv:2102.03150) with four changes,
+the first two to spend less work on every pair, the third to be smooth, the fourth to see angles:
 
 - the first interaction, whose senders are bare elements, has a radial function for every pair of
   element channel and feature instead of a product of an embedding and a filter, and its sums over
   neighbors run over the few element channels;
 - later interactions send messages through fewer channels than an atom has features;
-- the filters have no bias, so they vanish at the cutoff with the envelope, whatever the weights.
+- the filters have no bias, so they vanish at the cutoff with the envelope, whatever the weights;
+- the first interaction also gathers second moments, whose norms tell a line from a right angle,
+  which no product of vectors does.
 
 Every block has a ``forward`` and a ``backward``. The backward passes gather and sum over neighbors
 only. They rest on the symmetry of the neighbor list: if the image of j is in the row of i, then
@@ -16,9 +18,9 @@ therefore collect what its neighbors received from it without scattering. Autogr
 :class:`PaiNN` gives the same forces; a test holds the two together.
 
 The energy depends on the geometry of the pair (i, k) through its radial functions g_n(d) and
-directions u only, linearly in g_n and g_n u: every block's ``backward`` returns its share of the
-coefficients α (of g_n) and β (of g_n u), of the messages in both directions, and
-:func:`pair_derivatives` turns their sum into dE/dr.
+directions u only, linearly in g_n, g_n u and g_n y, with y half the quadrics of u: every block's
+``backward`` returns its share of the coefficients α (of g_n), β (of g_n u) and τ (of g_n y), of the
+messages in both directions, and :func:`pair_derivatives` turns their sum into dE/dr.
 
 Shapes: N atoms, K neighbors, F features, M message channels, C element channels, R radial
 functions. Vector features are (N, 3, F). Arrays of pairs are ordered such that every sum over
@@ -32,7 +34,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from ase_student.networks.geometry import PairGeometry, RadialBasis, pair_geometry
+from ase_student.networks.geometry import (
+    PairGeometry,
+    RadialBasis,
+    contracted,
+    pair_geometry,
+    quadrics,
+)
 from ase_student.networks.repulsion import Repulsion, bond_lengths
 from ase_student.student import Architecture
 
@@ -48,11 +56,14 @@ class Pairs(NamedTuple):
     radial : (N, R, K) float
     angular : (N, R, 3, K) float
         Radial functions times the direction to the neighbor.
+    tensorial : (N, R, 5, K) float or None
+        Radial functions times half the direction's :func:`quadrics`, if there are tensor channels.
     """
 
     neighbors: Tensor
     radial: Tensor
     angular: Tensor
+    tensorial: Tensor | None = None
 
     def gather(self, features: Tensor) -> Tensor:
         """Return ``(N, K, X)`` neighbors' rows of ``(N, X)`` features."""
@@ -70,9 +81,12 @@ class Pairs(NamedTuple):
 
     def sum_angular(self, sent: Tensor) -> Tensor:
         """Return ``(N, R, 3, X)`` sums over neighbors of ``(N, K, X)`` times angular functions."""
-        n_atoms, n_rbf, _, n_neighbors = self.angular.shape
-        sums = self.angular.reshape(n_atoms, 3 * n_rbf, n_neighbors) @ sent
-        return sums.reshape(n_atoms, n_rbf, 3, -1)
+        return _sum_components(self.angular, sent)
+
+    def sum_tensorial(self, sent: Tensor) -> Tensor:
+        """Return ``(N, R, 5, X)`` sums over neighbors of ``(N, K, X)`` times tensorial ones."""
+        assert self.tensorial is not None
+        return _sum_components(self.tensorial, sent)
 
     def sum_projected(self, sent: Tensor) -> Tensor:
         """Return ``(N, R, X)`` sums over neighbors and axes of ``(N, 3 * K, X)``."""
@@ -80,17 +94,31 @@ class Pairs(NamedTuple):
         return self.angular.reshape(n_atoms, n_rbf, 3 * n_neighbors) @ sent
 
 
+def _second_degree(directions: Tensor) -> Tensor:
+    """Return half the quadrics of directions (N, 3, K) with themselves, (N, 5, K)."""
+    return quadrics(directions, 0.5 * directions)
+
+
+def _sum_components(functions: Tensor, sent: Tensor) -> Tensor:
+    """Return ``(N, R, A, X)`` sums over neighbors of ``(N, K, X)`` times ``(N, R, A, K)``."""
+    n_atoms, n_rbf, n_components, n_neighbors = functions.shape
+    sums = functions.reshape(n_atoms, n_rbf * n_components, n_neighbors) @ sent
+    return sums.reshape(n_atoms, n_rbf, n_components, -1)
+
+
 class Coefficients(NamedTuple):
-    """Derivatives of the energy by the radial functions (α) and by the angular ones (β).
+    """Derivatives of the energy by the radial (α), angular (β) and tensorial functions (τ).
 
     Attributes
     ----------
     radial : (N, R, K) float, eV
     angular : (N, R, 3, K) float, eV
+    tensorial : (N, R, 5, K) float, eV, or None
     """
 
     radial: Tensor
     angular: Tensor
+    tensorial: Tensor | None = None
 
 
 class Perceptron(nn.Module):
@@ -121,6 +149,8 @@ class ElementInteraction(nn.Module):
 
     With h_c(j) the element channels of neighbor j, and own embedding e:
     s_i = e_i + Σ_j Σ_nc g_n(d_ij) h_c(j) B_nc,  v_i = Σ_j Σ_nc u_ij g_n(d_ij) h_c(j) B'_nc.
+
+    If the architecture has tensor channels, :class:`SecondMoments` add to both.
     """
 
     def __init__(self, shape: Architecture):
@@ -136,41 +166,111 @@ class ElementInteraction(nn.Module):
         n_moments = self.n_rbf * shape.element_channels
         self.scalars = nn.Linear(n_moments, n_features, bias=False)
         self.vectors = nn.Linear(n_moments, n_features, bias=False)
+        self.moments = SecondMoments(shape) if shape.tensor_channels else None
 
     def forward(self, species: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor, Cache]:
         """Return scalars (N, F), vectors (N, 3, F) and the cache for :meth:`backward`."""
-        n_atoms = species.shape[0]
         senders = pairs.gather(self.channels.index_select(0, species))
-        scalar_moments = pairs.sum_radial(senders).reshape(n_atoms, -1)
-        vector_moments = pairs.sum_angular(senders).transpose(1, 2).reshape(n_atoms, 3, -1)
-        scalars = self.embedding.index_select(0, species) + self.scalars(scalar_moments)
-        return scalars, self.vectors(vector_moments), (senders, species)
+        scalars = self.embedding.index_select(0, species)
+        scalars = scalars + self.scalars(pairs.sum_radial(senders).flatten(1))
+        vectors = self.vectors(pairs.sum_angular(senders).transpose(1, 2).flatten(2))
+        if self.moments is None:
+            return scalars, vectors, (senders, species)
+        moments = pairs.sum_tensorial(senders).transpose(1, 2).flatten(2)
+        scalars, vectors, cache = self.moments(moments, scalars, vectors)
+        return scalars, vectors, (senders, species, *cache)
 
     def backward(
         self, by_scalars: Tensor, by_vectors: Tensor, cache: Cache, pairs: Pairs
     ) -> Coefficients:
         """Return the pair coefficients from the gradients by scalars and vectors."""
-        senders, species = cache
-        n_atoms, n_neighbors, n_channels = senders.shape
-        n_elements, n_rbf = self.channels.shape[0], self.n_rbf
-        by_moments = (by_scalars @ self.scalars.weight).reshape(n_atoms, n_rbf, n_channels)
-        by_vector_moments = (by_vectors @ self.vectors.weight).reshape(
-            n_atoms, 3, n_rbf, n_channels
-        )
-        by_vector_moments = by_vector_moments.transpose(1, 2).reshape(
-            n_atoms, 3 * n_rbf, n_channels
-        )
-        # i receives from j: contract the moments of i with the channels of j.
-        own = by_moments @ senders.transpose(1, 2)
-        own_vectors = by_vector_moments @ senders.transpose(1, 2)
+        senders, species, *rest = cache
+        by_moments = []
+        if self.moments is not None:
+            by_vectors, by_seconds = self.moments.backward(by_scalars, by_vectors, tuple(rest))
+            by_moments = [self._by_component(by_seconds)]
+        # Moments of one, three and five components; from j to i those of three change sign.
+        gradients = [
+            self._by_component((by_scalars @ self.scalars.weight).unsqueeze(1)),
+            self._by_component(by_vectors @ self.vectors.weight),
+            *by_moments,
+        ]
+        signs = (1.0, -1.0, 1.0)[: len(gradients)]
         # j receives from i: contract the moments of j with the channels of every element once,
-        # then look up the element of i. The direction from j to i is the opposite one.
+        # then look up the element of i.
+        n_elements = self.channels.shape[0]
         rows = pairs.neighbors * n_elements + species.unsqueeze(1)
-        all_moments = torch.cat([by_moments, -by_vector_moments], dim=1)
-        table = (self.channels @ all_moments.transpose(1, 2)).reshape(-1, 4 * n_rbf)
-        other = embedding(rows, table).transpose(1, 2)
-        angular = (own_vectors + other[:, n_rbf:]).reshape(n_atoms, n_rbf, 3, n_neighbors)
-        return Coefficients(own + other[:, :n_rbf], angular)
+        signed = torch.cat([sign * one for sign, one in zip(signs, gradients, strict=True)], dim=1)
+        table = (self.channels @ signed.transpose(1, 2)).reshape(-1, signed.shape[1])
+        others = embedding(rows, table).transpose(1, 2)
+        # i receives from j: contract the moments of i with the channels of j.
+        parts = others.split([one.shape[1] for one in gradients], dim=1)
+        n_atoms, _, n_neighbors = others.shape
+        sums = [
+            (one @ senders.transpose(1, 2) + other).reshape(n_atoms, self.n_rbf, -1, n_neighbors)
+            for one, other in zip(gradients, parts, strict=True)
+        ]
+        return Coefficients(sums[0].squeeze(2), *sums[1:])
+
+    def _by_component(self, gradient: Tensor) -> Tensor:
+        """Return the gradient (N, A, R C) by moments of A components as (N, R A, C)."""
+        n_atoms, n_components, _ = gradient.shape
+        apart = gradient.reshape(n_atoms, n_components, self.n_rbf, -1).transpose(1, 2)
+        return apart.reshape(n_atoms, self.n_rbf * n_components, -1)
+
+
+class SecondMoments(nn.Module):
+    """What the second moments of the surroundings add to scalars and vectors.
+
+    With y(u) half the :func:`quadrics` of a direction, t_i = Σ_j Σ_nc y(u_ij) g_n h_c(j) M_nc, its
+    norm ‖t‖² = 3 (t_0² + t_1² + t_2²) + t_3² + t_4² − t_3 t_4, which no rotation changes, and t v
+    the symmetric matrix that t stands for times a vector: Δs_i = S √(‖t_i‖² + 1) and
+    Δv_i = V (t_i W v_i).
+    """
+
+    def __init__(self, shape: Architecture):
+        super().__init__()
+        n_features, n_channels = shape.features, shape.tensor_channels
+        self.mixes = nn.Linear(shape.n_rbf * shape.element_channels, n_channels, bias=False)
+        self.vector_mixes = nn.Linear(n_features, n_channels, bias=False)
+        self.scalars = nn.Linear(n_channels, n_features, bias=False)
+        self.vectors = nn.Linear(n_channels, n_features, bias=False)
+
+    def forward(
+        self, moments: Tensor, scalars: Tensor, vectors: Tensor
+    ) -> tuple[Tensor, Tensor, Cache]:
+        """Return the new scalars and vectors and the cache for :meth:`backward`.
+
+        Parameters
+        ----------
+        moments : (N, 5, R C) float
+        scalars : (N, F) float
+        vectors : (N, 3, F) float
+        """
+        mixed = self.mixes(moments)
+        matrices = self._matrices(mixed)
+        norms = torch.sqrt((matrices * mixed).sum(1) + 1.0)
+        turned = self.vector_mixes(vectors)
+        vectors = vectors + self.vectors(contracted(matrices, turned))
+        return scalars + self.scalars(norms), vectors, (matrices, norms, turned)
+
+    def backward(
+        self, by_scalars: Tensor, by_vectors: Tensor, cache: Cache
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients by the vectors and by the moments; that by the scalars stays."""
+        matrices, norms, turned = cache
+        by_norms = by_scalars @ self.scalars.weight
+        by_products = by_vectors @ self.vectors.weight
+        by_mixed = matrices * (by_norms / norms).unsqueeze(1)
+        by_mixed = by_mixed + self._matrices(quadrics(turned, by_products))
+        by_turned = contracted(matrices, by_products)
+        return by_vectors + by_turned @ self.vector_mixes.weight, by_mixed @ self.mixes.weight
+
+    @staticmethod
+    def _matrices(mixed: Tensor) -> Tensor:
+        """Return half the derivatives of ‖t‖² by t: what :func:`contracted` takes for matrices."""
+        straight, crossed = mixed[:, 3:], mixed[:, 3:].flip(1)
+        return torch.cat([3.0 * mixed[:, :3], straight - 0.5 * crossed], dim=1)
 
 
 class Interaction(nn.Module):
@@ -361,7 +461,11 @@ class PaiNN(nn.Module):
         own, others = self.repulsion.pair_rows(species, neighbors)
         repulsion, repulsion_slopes = self.repulsion(own, others, geometry.distances)
         radial, radial_slopes = self.radial_functions(own, others, geometry.distances)
-        pairs = Pairs(neighbors, radial, radial.unsqueeze(2) * geometry.directions.unsqueeze(1))
+        by_function = radial.unsqueeze(2)
+        pairs = Pairs(neighbors, radial, by_function * geometry.directions.unsqueeze(1))
+        if self.first.moments is not None:
+            tensorial = by_function * _second_degree(geometry.directions).unsqueeze(1)
+            pairs = pairs._replace(tensorial=tensorial)
         scalars, vectors, cache = self.first(species, pairs)
         caches = [cache]
         scalars, vectors, cache = self.updates[0](scalars, vectors)
@@ -418,7 +522,10 @@ class PaiNN(nn.Module):
         shares.append(self.first.backward(by_scalars, by_vectors, caches.pop(), pairs))
         total = shares[0]
         for share in shares[1:]:
-            total = Coefficients(total.radial + share.radial, total.angular + share.angular)
+            # Only the first block, which comes last here, has tensorial ones.
+            total = Coefficients(
+                total.radial + share.radial, total.angular + share.angular, share.tensorial
+            )
         return pair_derivatives(total, geometry, pairs.radial, radial_slopes, repulsion_slopes)
 
 
@@ -439,14 +546,21 @@ def pair_derivatives(
     radial_slopes: Tensor,
     repulsion_slopes: Tensor,
 ) -> Tensor:
-    """Return dE/dr, (N, 3, K), of E = Σ_n g_n(d) (α_n + u·β_n) + repulsion.
+    """Return dE/dr, (N, 3, K), of E = Σ_n g_n(d) (α_n + u·β_n + y·τ_n) + repulsion.
 
-    dE/dr = [Σ_n g_n' (α_n + u·β_n) + repulsion'] u + (1 − u uᵀ) Σ_n g_n β_n / d.
+    dE/dr = [Σ_n g_n' (α_n + u·β_n + y·τ_n) + repulsion'] u
+    + (1 − u uᵀ) Σ_n g_n (β_n + (∂y/∂u)ᵀ τ_n) / d.
     """
     directions = geometry.directions
     projected = (coefficients.angular * directions.unsqueeze(1)).sum(2)
+    by_directions = (radial.unsqueeze(2) * coefficients.angular).sum(1)
+    if coefficients.tensorial is not None:
+        y = _second_degree(directions)
+        projected = projected + (coefficients.tensorial * y.unsqueeze(1)).sum(2)
+        by_quadrics = (radial.unsqueeze(2) * coefficients.tensorial).sum(1)
+        by_directions = by_directions + contracted(by_quadrics, directions)
     along = (radial_slopes * (coefficients.radial + projected)).sum(1, keepdim=True)
-    turning = (radial.unsqueeze(2) * coefficients.angular).sum(1) / geometry.distances
+    turning = by_directions / geometry.distances
     along = along + repulsion_slopes - (directions * turning).sum(1, keepdim=True)
     return directions * along + turning
 

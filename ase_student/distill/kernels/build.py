@@ -30,6 +30,8 @@ class PairKernels:
     Parameters
     ----------
     n_rbf, element_channels, message_channels : int
+    n_components : 3 or 8
+        Of a direction: itself, or its quadrics too.
 
     Raises
     ------
@@ -38,9 +40,16 @@ class PairKernels:
         not compile the source.
     """
 
-    def __init__(self, n_rbf: int, element_channels: int, message_channels: int):
-        self.n_rbf = n_rbf
-        sizes = {"RADIAL": n_rbf, "CHANNELS": element_channels, "WIDTH": message_channels}
+    def __init__(
+        self, n_rbf: int, element_channels: int, message_channels: int, n_components: int = 3
+    ):
+        self.n_rbf, self.n_components = n_rbf, n_components
+        sizes = {
+            "RADIAL": n_rbf,
+            "CHANNELS": element_channels,
+            "WIDTH": message_channels,
+            "COMPONENTS": n_components,
+        }
         with tempfile.TemporaryDirectory() as folder:
             library = Path(folder) / "pairs.so"
             definitions = [f"-D{name}={size}" for name, size in sizes.items()]

@@ -63,7 +63,12 @@ class CompiledNetwork:
     def __init__(self, network: PaiNN):
         shape = network.shape
         self.network = network
-        self.kernels = PairKernels(shape.n_rbf, shape.element_channels, shape.message_channels)
+        self.kernels = PairKernels(
+            shape.n_rbf,
+            shape.element_channels,
+            shape.message_channels,
+            n_components=8 if shape.tensor_channels else 3,
+        )
 
     def __call__(
         self, numbers: Tensor, positions: Tensor, neighbors: Tensor, offsets: Tensor
@@ -103,9 +108,12 @@ class CompiledNetwork:
         block = self.network.first
         senders = block.channels.index_select(0, species)
         moments = _ElementMoments.apply(self.kernels, indices, radial, directions, senders)
-        scalar_moments, vector_moments = cast(tuple[Tensor, Tensor], moments)
+        scalar_moments, angular_moments = cast(tuple[Tensor, Tensor], moments)
         scalars = block.embedding.index_select(0, species) + block.scalars(scalar_moments)
-        return scalars, block.vectors(vector_moments)
+        vectors = block.vectors(angular_moments[:, :3])
+        if block.moments is not None:
+            scalars, vectors, _ = block.moments(angular_moments[:, 3:], scalars, vectors)
+        return scalars, vectors
 
     def _interact(
         self,
@@ -133,7 +141,7 @@ class CompiledNetwork:
 
 
 class _ElementMoments(torch.autograd.Function):
-    """Sums over pairs of the first interaction: (N, R C) and (N, 3, R C)."""
+    """Sums over pairs of the first interaction: (N, R C) and, by component, (N, A, R C)."""
 
     @staticmethod
     def forward(
@@ -146,11 +154,11 @@ class _ElementMoments(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         n_atoms, n_moments = len(senders), senders.shape[1] * kernels.n_rbf
         scalars = senders.new_zeros(n_atoms, n_moments)
-        vectors = senders.new_zeros(n_atoms, 3, n_moments)
-        kernels.call("element_moments", indices, radial, directions, senders, scalars, vectors)
+        angular = senders.new_zeros(n_atoms, kernels.n_components, n_moments)
+        kernels.call("element_moments", indices, radial, directions, senders, scalars, angular)
         ctx.kernels = kernels
         ctx.save_for_backward(indices, radial, directions, senders)
-        return scalars, vectors
+        return scalars, angular
 
     @staticmethod
     @once_differentiable

@@ -2,45 +2,80 @@
 //
 // Every pair of atoms is visited once and counts in both directions: j to i along u, and i to j
 // along -u. Rows are contiguous float32. RADIAL, CHANNELS and WIDTH (radial functions, element
-// channels, message channels) are given when this file is compiled, so that every loop over them
-// has a constant length and becomes vector instructions. Outputs are added to; one thread.
+// channels, message channels) and COMPONENTS (3: the direction; 8: its quadrics too) are given when
+// this file is compiled, so that every loop over them has a constant length and becomes vector
+// instructions. Outputs are added to; one thread.
 
 #include <cstdint>
 
 using Index = std::int64_t;
-constexpr int R = RADIAL, C = CHANNELS, M = WIDTH;
+constexpr int R = RADIAL, C = CHANNELS, M = WIDTH, A = COMPONENTS;
+static_assert(A == 3 || A == 8);
 
 namespace {
 
-// Adds to `into` moments of one receiver: g_r h_c, and u_a g_r h_c for the three axes.
-inline void add_moments(const float* g, const float* u, const float* h, float* __restrict scalars,
-                        float* __restrict vectors) {
+// A direction, and in the networks that read them its quadrics: xy, yz, xz, x² - z², y² - z².
+struct Angles {
+    float a[A];
+
+    explicit Angles(const float* u) {
+        const float x = u[0], y = u[1], z = u[2];
+        a[0] = x, a[1] = y, a[2] = z;
+        if constexpr (A == 8) {
+            a[3] = x * y, a[4] = y * z, a[5] = x * z;
+            a[6] = (x - z) * (x + z), a[7] = (y - z) * (y + z);
+        }
+    }
+
+    // Those of the opposite direction: only the first three change sign.
+    Angles back() const {
+        Angles other = *this;
+        for (int i = 0; i < 3; ++i) other.a[i] = -a[i];
+        return other;
+    }
+
+    // Adds the gradient by the direction, from that by all components.
+    void add_gradient(const float* by, float* __restrict by_u) const {
+        const float x = a[0], y = a[1], z = a[2];
+        for (int i = 0; i < 3; ++i) by_u[i] += by[i];
+        if constexpr (A == 8) {
+            by_u[0] += by[3] * y + by[5] * z + 2 * by[6] * x;
+            by_u[1] += by[3] * x + by[4] * z + 2 * by[7] * y;
+            by_u[2] += by[4] * y + by[5] * x - 2 * (by[6] + by[7]) * z;
+        }
+    }
+};
+
+// Adds the moments of one receiver: g_r h_c, and a g_r h_c for the components a of the direction.
+inline void add_moments(const float* g, const Angles& angles, const float* h,
+                        float* __restrict scalars, float* __restrict angular) {
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) {
             const float term = g[r] * h[c];
             scalars[r * C + c] += term;
-            for (int a = 0; a < 3; ++a) vectors[(a * R + r) * C + c] += u[a] * term;
+            for (int a = 0; a < A; ++a) angular[(a * R + r) * C + c] += angles.a[a] * term;
         }
 }
 
-// The same backwards: gradients by g, u and h from those by one receiver's moments.
-inline void add_moment_gradients(const float* g, const float* u, const float* h,
-                                 const float* by_scalars, const float* by_vectors, float sign,
-                                 float* __restrict by_g, float* __restrict by_u, float* __restrict by_h) {
+// The same backwards: gradients by g, components and h from those by one receiver's moments.
+inline void add_moment_gradients(const float* g, const Angles& angles, const float* h,
+                                 const float* by_scalars, const float* by_angular,
+                                 float* __restrict by_g, float* __restrict by_angles,
+                                 float* __restrict by_h) {
     for (int r = 0; r < R; ++r) {
-        float of_radial = 0, along[3] = {0, 0, 0};
+        float of_radial = 0, along[A] = {};
         for (int c = 0; c < C; ++c) {
-            const float x = by_vectors[r * C + c], y = by_vectors[(R + r) * C + c],
-                        z = by_vectors[(2 * R + r) * C + c];
-            const float term = by_scalars[r * C + c] + u[0] * x + u[1] * y + u[2] * z;
+            float term = by_scalars[r * C + c];
+            for (int a = 0; a < A; ++a) {
+                const float by = by_angular[(a * R + r) * C + c];
+                term += angles.a[a] * by;
+                along[a] += h[c] * by;
+            }
             of_radial += h[c] * term;
             by_h[c] += g[r] * term;
-            along[0] += h[c] * x;
-            along[1] += h[c] * y;
-            along[2] += h[c] * z;
         }
         by_g[r] += of_radial;
-        for (int a = 0; a < 3; ++a) by_u[a] += sign * g[r] * along[a];
+        for (int a = 0; a < A; ++a) by_angles[a] += g[r] * along[a];
     }
 }
 
@@ -89,32 +124,33 @@ extern "C" {
 
 void element_moments(Index n_pairs, const Index* first, const Index* second,
                      const float* radial, const float* directions, const float* senders,
-                     float* scalars, float* vectors) {
+                     float* scalars, float* angular) {
     for (Index p = 0; p < n_pairs; ++p) {
         const Index i = first[p], j = second[p];
-        const float* u = directions + 3 * p;
-        const float back[3] = {-u[0], -u[1], -u[2]};
-        add_moments(radial + R * p, u, senders + C * j, scalars + R * C * i,
-                    vectors + 3 * R * C * i);
+        const Angles there(directions + 3 * p), back = there.back();
+        add_moments(radial + R * p, there, senders + C * j, scalars + R * C * i,
+                    angular + A * R * C * i);
         add_moments(radial + R * p, back, senders + C * i, scalars + R * C * j,
-                    vectors + 3 * R * C * j);
+                    angular + A * R * C * j);
     }
 }
 
 void element_gradients(Index n_pairs, const Index* first, const Index* second,
                        const float* radial, const float* directions, const float* senders,
-                       const float* by_scalars, const float* by_vectors, float* by_radial,
+                       const float* by_scalars, const float* by_angular, float* by_radial,
                        float* by_directions, float* by_senders) {
     for (Index p = 0; p < n_pairs; ++p) {
         const Index i = first[p], j = second[p];
-        const float* u = directions + 3 * p;
-        const float back[3] = {-u[0], -u[1], -u[2]};
-        add_moment_gradients(radial + R * p, u, senders + C * j, by_scalars + R * C * i,
-                             by_vectors + 3 * R * C * i, 1.0f, by_radial + R * p,
-                             by_directions + 3 * p, by_senders + C * j);
+        const Angles there(directions + 3 * p), back = there.back();
+        float by_there[A] = {}, by_back[A] = {};
+        add_moment_gradients(radial + R * p, there, senders + C * j, by_scalars + R * C * i,
+                             by_angular + A * R * C * i, by_radial + R * p, by_there,
+                             by_senders + C * j);
         add_moment_gradients(radial + R * p, back, senders + C * i, by_scalars + R * C * j,
-                             by_vectors + 3 * R * C * j, -1.0f, by_radial + R * p,
-                             by_directions + 3 * p, by_senders + C * i);
+                             by_angular + A * R * C * j, by_radial + R * p, by_back,
+                             by_senders + C * i);
+        for (int a = 0; a < A; ++a) by_there[a] += a < 3 ? -by_back[a] : by_back[a];
+        there.add_gradient(by_there, by_directions + 3 * p);
     }
 }
 
