@@ -121,12 +121,14 @@ def card(student: Student, name: str, report: dict[str, Any], recipe: str | None
     header = student.header()
     shape = header["architecture"]
     teacher = str(report["teacher"])
+    n_tensors = shape.get("tensor_channels", 0)
+    moments = f", second moments of {n_tensors} channels" if n_tensors else ""
     sections = [
         f"""# {name}
 
 A PaiNN student with {student.n_parameters:,} parameters ({shape["blocks"]} blocks of
 {shape["features"]} features, {shape["n_rbf"]} radial functions, messages of
-{shape["message_channels"]} channels, cutoff {shape["cutoff"]:g} Å) for
+{shape["message_channels"]} channels{moments}, cutoff {shape["cutoff"]:g} Å) for
 {", ".join(header["elements"])}. This file is written by `python -m ase_student.distill bundle`.""",
         f"""## Errors
 
