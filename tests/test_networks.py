@@ -8,8 +8,14 @@ torch = pytest.importorskip("torch")
 
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks import build_network, build_potential  # noqa: E402
-from ase_student.networks.geometry import RadialBasis, envelope, envelope_between  # noqa: E402
-from ase_student.networks.painn import PaiNN  # noqa: E402
+from ase_student.networks.geometry import (  # noqa: E402
+    RadialBasis,
+    contracted,
+    envelope,
+    envelope_between,
+    quadrics,
+)
+from ase_student.networks.painn import PaiNN, SecondMoments  # noqa: E402
 from ase_student.networks.repulsion import Repulsion  # noqa: E402
 from ase_student.student import Architecture, Student, load_student  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402
@@ -204,6 +210,21 @@ def test_tensors_must_be_those_of_the_architecture(build):
     for message, tensors in wrong.items():
         with pytest.raises(ValueError, match=message):
             build(dataclasses.replace(student, tensors=tensors))
+
+
+def test_second_moments_are_those_of_symmetric_matrices():
+    rng = np.random.default_rng(0)
+    first, second, third = torch.from_numpy(rng.normal(size=(3, 4, 3, 1)))
+    square = quadrics(first, first)
+    dual = SecondMoments._matrices(square)
+    # A vector's own traceless matrix a aᵀ − |a|²/3, up to the factor that its length fixes.
+    squared = first.square().sum(1)
+    assert_close((dual * square).sum(1), 4.0 * squared**2, 1e-12)
+    matrix = first * first.transpose(1, 2) - squared.unsqueeze(2) * torch.eye(3) / 3.0
+    assert_close(contracted(dual, second), 6.0 * matrix @ second, 1e-12)
+    # The tensor times a vector is the derivative of what the quadrics of two vectors give.
+    by_hand = (contracted(square, second) * third).sum((1, 2))
+    assert_close(by_hand, (square * quadrics(second, third)).sum((1, 2)), 1e-12)
 
 
 def finite_difference(function, distances):
