@@ -34,8 +34,11 @@ class StudentCalculator(Calculator):
         training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
         TorchScript file.
     backend : str
-        'onnx', 'torchscript' or 'torch'; 'auto' takes the fastest that is installed for the
-        device and needs no conversion: 'onnx' for bundled students on a CPU, else 'torchscript'.
+        'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is installed for
+        the device and needs neither conversion nor compiler: 'onnx' for bundled students on a CPU,
+        else 'torchscript'. 'compiled' compiles its inner loops for this processor, in a second or
+        so, and is the fastest on a CPU for many molecules or hundreds of atoms, in float32; it
+        needs torch and a C++ compiler.
         With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
         students and ``.onnx`` files need no torch.
     device : str

@@ -15,6 +15,15 @@ settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("tests")
 
 
+def skip_without_compiler():
+    from ase_student.networks.kernels.build import find_compiler
+
+    try:
+        find_compiler()
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def installed():
     """Skip tests of what only an installed package has."""
@@ -36,6 +45,8 @@ def calculators():
     def make(backend, dtype="float32"):
         if backend != "onnx":
             pytest.importorskip("torch")
+        if backend == "compiled":
+            skip_without_compiler()
         return StudentCalculator(
             "tiny", backend=backend, device="cpu", dtype=dtype, skin=0.0, guard="off"
         )

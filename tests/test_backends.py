@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 
 from ase_student import StudentCalculator, backends, load_student, save_student
-from ase_student.backends import metadata, open_backend, open_exported
+from ase_student.backends import BACKENDS, metadata, open_backend, open_exported
 from ase_student.student import student_folder
 from ase_student.testing import STRUCTURES, TOLERANCES, structure
 
@@ -117,7 +117,7 @@ def test_exported_files_run_in_their_backend(exported, dtype, file):
     kind = "onnx" if file.endswith(".onnx") else "torchscript"
     assert StudentCalculator(path, device="cpu", dtype=dtype).backend == kind
     assert StudentCalculator(str(path), kind, "cpu", dtype).backend == kind
-    for backend in {"onnx", "torchscript", "torch"} - {kind}:
+    for backend in set(BACKENDS) - {kind}:
         with pytest.raises(ValueError, match=f"runs in backend '{kind}', not '{backend}'"):
             StudentCalculator(path, backend, "cpu", dtype)
 
@@ -134,7 +134,12 @@ def test_sizes_in_a_row_through_torchscript(exported, calculators, expected, sou
 
 
 def test_same_input_gives_the_same_bits(calculators):
-    for kind in (("onnx", "float32"), ("torchscript", "float32"), ("torch", "float64")):
+    for kind in (
+        ("onnx", "float32"),
+        ("torchscript", "float32"),
+        ("torch", "float64"),
+        ("compiled", "float32"),
+    ):
         calc = calculators(*kind)
         calc.calculate(structure("triclinic"))
         first = calc.results
@@ -364,6 +369,7 @@ def test_what_needs_an_extra_says_which(tmp_path):
     cases = [
         {"backend": "torch"},
         {"backend": "torchscript"},
+        {"backend": "compiled"},
         {"dtype": "float64"},
         {"model": str(WEIGHTS)},
         {"model": str(WEIGHTS), "backend": "onnx"},

@@ -26,7 +26,6 @@ from ase_student.distill.batches import (  # noqa: E402
 )
 from ase_student.distill.diatomics import DIATOMIC, FOREIGN, diatomics  # noqa: E402
 from ase_student.distill.evaluation import evaluate  # noqa: E402
-from ase_student.distill.kernels.build import find_compiler  # noqa: E402
 from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
@@ -35,6 +34,7 @@ from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks import build_network  # noqa: E402
+from ase_student.networks.kernels.build import find_compiler  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
 

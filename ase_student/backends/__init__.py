@@ -22,7 +22,7 @@ from ase_student.student import (
     student_name,
 )
 
-BACKENDS = ("onnx", "torchscript", "torch")
+BACKENDS = ("onnx", "torchscript", "torch", "compiled")
 DTYPES = ("float32", "float64")
 
 Results = tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating]]
@@ -210,6 +210,9 @@ def _open_student(
     if backend == "torchscript":
         torchscript = _import_torch_backend("torchscript", name)
         return torchscript.TorchScriptBackend.from_student(student, name, device, dtype, threads)
+    if backend == "compiled":
+        compiled = _import_torch_backend("compiled", name)
+        return compiled.CompiledBackend(student, name, device, dtype, threads)
     eager = _import_torch_backend("eager", name)
     return eager.TorchBackend(student, name, device, dtype, threads)
 

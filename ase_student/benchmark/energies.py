@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from ase_student.student import load_student, resolve_model
 
+#: Backends that can leave out forces.
+ENERGY_BACKENDS = ("onnx", "torch")
+
 Energies = Callable[..., NDArray[np.float64]]
 
 

@@ -19,12 +19,12 @@ from tqdm import tqdm
 from ase_student.distill.batches import Batch, Sample, collate, fit_reference_energies, shuffled
 from ase_student.distill.displacement import backward_by_displacement
 from ase_student.distill.evaluation import evaluate
-from ase_student.distill.kernels import CompiledNetwork
 from ase_student.distill.objective import loss, predict
 from ase_student.distill.parts import Parts
 from ase_student.distill.settings import Settings, architecture_of
 from ase_student.files import replaced_when_complete
 from ase_student.networks import build_network
+from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN
 from ase_student.seen import Seen
 from ase_student.student import Architecture, Student, load_student, save_student

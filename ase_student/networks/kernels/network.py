@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ase_student.distill.kernels.build import PairKernels
+from ase_student.networks.kernels.build import PairKernels
 from ase_student.networks.painn import Interaction, PaiNN, Update
 
 
@@ -74,26 +74,46 @@ class CompiledNetwork:
         self, numbers: Tensor, positions: Tensor, neighbors: Tensor, offsets: Tensor
     ) -> Tensor:
         """Return the energy of every atom in float64, eV, shape (N,); see :class:`PaiNN`."""
-        network = self.network
+        pairs, vectors = self.pairs(positions, neighbors, offsets)
+        return self.energies(numbers, pairs, vectors)
+
+    def pairs(self, positions: Tensor, neighbors: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pairs within the cutoff, (2, P) int64, and their vectors, (P, 3) float64, Å.
+
+        Parameters are those of :func:`pair_list`. A vector goes from the first atom of its pair to
+        the second.
+        """
         with torch.no_grad():
-            indices, places = pair_list(positions, neighbors, offsets, network.shape.cutoff)
-        first, second = indices
-        vectors = positions[second] - positions[first] + offsets[places[0], places[1]]
+            pairs, places = pair_list(positions, neighbors, offsets, self.network.shape.cutoff)
+        first, second = pairs
+        return pairs, positions[second] - positions[first] + offsets[places[0], places[1]]
+
+    def energies(self, numbers: Tensor, pairs: Tensor, vectors: Tensor) -> Tensor:
+        """Return the energy of every atom in float64, eV, shape (N,).
+
+        Parameters
+        ----------
+        numbers : (N,) int64
+        pairs : (2, P) int64
+        vectors : (P, 3) float64, Å
+        """
+        network = self.network
+        first, second = pairs
         vectors = vectors.to(torch.float32)
         distances = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
         directions = vectors / distances
         species = network.species_of.index_select(0, numbers)
         # As if all pairs were the neighbors of one atom: arrays are (1, ..., P).
         apart = distances.t().unsqueeze(0)
-        own, other = network.repulsion.table[species[indices]].transpose(1, 2).unsqueeze(1)
+        own, other = network.repulsion.table[species[pairs]].transpose(1, 2).unsqueeze(1)
         radial = network.radial_functions(own, other, apart)[0][0].t().contiguous()
-        scalars, vectors = self._first_block(species, indices, radial, directions)
+        scalars, vectors = self._first_block(species, pairs, radial, directions)
         updates = cast(list[Update], list(network.updates))
         interactions = cast(list[Interaction], list(network.interactions))
         scalars, vectors, _ = updates[0](scalars, vectors)
         for interaction, update in zip(interactions, updates[1:], strict=True):
             scalars, vectors = self._interact(
-                interaction, scalars, vectors, indices, radial, directions
+                interaction, scalars, vectors, pairs, radial, directions
             )
             scalars, vectors, _ = update(scalars, vectors)
         energies = network.readout(scalars)[0].squeeze(1)

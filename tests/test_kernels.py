@@ -12,16 +12,19 @@ from ase import Atoms
 pytest.importorskip("h5py")
 torch = pytest.importorskip("torch")
 
+from ase_student import StudentCalculator  # noqa: E402
+from ase_student.backends.compiled import CompiledBackend  # noqa: E402
 from ase_student.distill.batches import Sample, collate  # noqa: E402
 from ase_student.distill.displacement import backward_by_displacement  # noqa: E402
-from ase_student.distill.kernels import CompiledNetwork  # noqa: E402
-from ase_student.distill.kernels.build import PairKernels, find_compiler  # noqa: E402
-from ase_student.distill.kernels.network import pair_list  # noqa: E402
 from ase_student.distill.objective import loss, predict  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings, architecture_of  # noqa: E402
 from ase_student.distill.training import Training  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
+from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
+from ase_student.networks.kernels.build import PairKernels, find_compiler  # noqa: E402
+from ase_student.networks.kernels.network import pair_list  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
+from ase_student.student import available_students  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402
 
 try:
@@ -174,6 +177,36 @@ def test_stress_counts_in_the_gradient(compiled: CompiledNetwork) -> None:
     assert (of_filters - expected).norm() / expected.norm() < GRADIENT
 
 
+@pytest.mark.parametrize("name", available_students())
+def test_the_backend_computes_the_student_at_every_size(name: str) -> None:
+    precise = StudentCalculator(name, "torch", dtype="float64", guard="off")
+    compiled = StudentCalculator(name, "compiled", guard="off")
+    assert (compiled.backend, compiled.device) == ("compiled", "cpu")
+    assert compiled.info.weights_sha256 == precise.info.weights_sha256
+    structures = [structure(one) for one in STRUCTURES]
+    expected, found = precise.calculate_many(structures), compiled.calculate_many(structures)
+    for atoms, right, one in zip(structures, expected, found, strict=True):
+        per_atom = abs(one["energy"] - right["energy"]) / len(atoms)
+        assert per_atom < TOLERANCES.backend_energy_per_atom
+        scale = max(1.0, np.abs(right["forces"]).max())
+        assert np.abs(one["forces"] - right["forces"]).max() / scale < TOLERANCES.backend_forces
+        assert ("stress" in one) == ("stress" in right)
+        if "stress" in right:
+            np.testing.assert_allclose(one["stress"], right["stress"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [{"dtype": "float64"}, {"device": "cuda"}], ids=str)
+def test_the_backend_says_what_it_cannot(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="^backend 'compiled' computes in float32 on the CPU"):
+        StudentCalculator("tiny", "compiled", **given)
+
+
+def test_the_backend_refuses_the_first_generation() -> None:
+    student = SimpleNamespace(architecture=SimpleNamespace(family="first-generation"))
+    with pytest.raises(ValueError, match="'old' is of the first generation"):
+        CompiledBackend(student, "old")  # type: ignore[arg-type]
+
+
 def test_arrays_that_would_be_misread_are_refused() -> None:
     kernels = PairKernels(4, 2, 8)
     pairs = torch.zeros(2, 1, dtype=torch.int64)
@@ -185,7 +218,7 @@ def test_arrays_that_would_be_misread_are_refused() -> None:
 
 def test_the_process_computes_as_before() -> None:
     script = (
-        "import numpy as np; from ase_student.distill.kernels.build import PairKernels; "
+        "import numpy as np; from ase_student.networks.kernels.build import PairKernels; "
         "PairKernels(4, 2, 8); smallest = np.array([5e-324]); print(float((smallest * 1.0)[0]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)

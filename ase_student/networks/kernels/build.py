@@ -57,8 +57,8 @@ class PairKernels:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ImportError(
-                    f"compiled training is not to be had here, train with gradient = 'autograd': "
-                    f"{' '.join(command)} failed:\n{done.stderr.strip()}"
+                    "compiled sums are not to be had here; take another backend, or train with "
+                    f"gradient = 'autograd': {' '.join(command)} failed:\n{done.stderr.strip()}"
                 )
             self._library = ctypes.CDLL(str(library))
         for name in FUNCTIONS:
@@ -106,7 +106,7 @@ def find_compiler() -> str:
         if path is not None:
             return path
     raise ImportError(
-        "compiled training needs a C++ compiler, and none was found among "
+        "compiled sums need a C++ compiler, and none was found among "
         f"{', '.join(COMPILERS)}: install one (Debian and Ubuntu: apt-get install g++), name it in "
-        "the variable CXX, or train with gradient = 'autograd'."
+        "the variable CXX, or take another backend, or train with gradient = 'autograd'."
     )
