@@ -73,7 +73,7 @@ class PairKernels:
             One of `FUNCTIONS`.
         pairs : (2, n_pairs) int64
         arrays : Tensor
-            Contiguous float32; outputs come last and are added to.
+            Contiguous float32; outputs come last, those of atoms are added to, of pairs are set.
 
         Raises
         ------

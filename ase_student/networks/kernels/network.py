@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ase_student.networks.kernels.build import PairKernels
+from ase_student.networks.kernels.memory import keep_freed_memory
 from ase_student.networks.painn import Interaction, PaiNN, Update
 
 
@@ -62,6 +63,7 @@ class CompiledNetwork:
 
     def __init__(self, network: PaiNN):
         shape = network.shape
+        keep_freed_memory()
         self.network = network
         self.kernels = PairKernels(
             shape.n_rbf,
@@ -128,11 +130,11 @@ class CompiledNetwork:
         block = self.network.first
         senders = block.channels.index_select(0, species)
         moments = _ElementMoments.apply(self.kernels, indices, radial, directions, senders)
-        scalar_moments, angular_moments = cast(tuple[Tensor, Tensor], moments)
-        scalars = block.embedding.index_select(0, species) + block.scalars(scalar_moments)
-        vectors = block.vectors(angular_moments[:, :3])
+        zeroth, first, second = cast(tuple[Tensor, Tensor, Tensor], moments)
+        scalars = block.embedding.index_select(0, species) + block.scalars(zeroth)
+        vectors = block.vectors(first)
         if block.moments is not None:
-            scalars, vectors, _ = block.moments(angular_moments[:, 3:], scalars, vectors)
+            scalars, vectors, _ = block.moments(second, scalars, vectors)
         return scalars, vectors
 
     def _interact(
@@ -156,12 +158,13 @@ class CompiledNetwork:
                 self.kernels, indices, filters, directions, sent, directed.contiguous()
             ),
         )
-        vector_sums = sums[:, width:].reshape(n_atoms, 3, width)
+        # Of an array that is not contiguous torch makes one product for every atom.
+        vector_sums = sums[:, width:].contiguous().reshape(n_atoms, 3, width)
         return scalars + block.scalars(sums[:, :width]), vectors + block.vectors(vector_sums)
 
 
 class _ElementMoments(torch.autograd.Function):
-    """Sums over pairs of the first interaction: (N, R C) and, by component, (N, A, R C)."""
+    """Sums over pairs of the first interaction: (N, R C), (N, 3, R C) and (N, A - 3, R C)."""
 
     @staticmethod
     def forward(
@@ -171,22 +174,27 @@ class _ElementMoments(torch.autograd.Function):
         radial: Tensor,
         directions: Tensor,
         senders: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         n_atoms, n_moments = len(senders), senders.shape[1] * kernels.n_rbf
         scalars = senders.new_zeros(n_atoms, n_moments)
         angular = senders.new_zeros(n_atoms, kernels.n_components, n_moments)
         kernels.call("element_moments", indices, radial, directions, senders, scalars, angular)
         ctx.kernels = kernels
         ctx.save_for_backward(indices, radial, directions, senders)
-        return scalars, angular
+        return scalars, angular[:, :3].contiguous(), angular[:, 3:].contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        indices, *inputs = ctx.saved_tensors
-        gradients = [torch.zeros_like(array) for array in inputs]
-        by_moments = [gradient.contiguous() for gradient in by_outputs]
-        ctx.kernels.call("element_gradients", indices, *inputs, *by_moments, *gradients)
+        indices, radial, directions, senders = ctx.saved_tensors
+        gradients = [
+            torch.empty_like(radial), torch.empty_like(directions), torch.zeros_like(senders)
+        ]  # fmt: skip
+        by_scalars, *by_angular = by_outputs
+        by_moments = [by_scalars.contiguous(), torch.cat(by_angular, dim=1)]
+        ctx.kernels.call(
+            "element_gradients", indices, radial, directions, senders, *by_moments, *gradients
+        )
         return (None, None, *gradients)
 
 
@@ -213,7 +221,8 @@ class _Messages(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
         indices, *inputs = ctx.saved_tensors
-        gradients = [torch.zeros_like(array) for array in inputs]
+        by_pairs = [torch.empty_like(array) for array in inputs[:2]]
+        gradients = [*by_pairs, *(torch.zeros_like(array) for array in inputs[2:])]
         by_sums = by_outputs[0].contiguous()
         ctx.kernels.call("message_gradients", indices, *inputs, by_sums, *gradients)
         return (None, None, *gradients)

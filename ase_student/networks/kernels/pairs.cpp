@@ -1,11 +1,12 @@
-// Sums over pairs of atoms, and their first derivatives, for training on a CPU.
+// Sums over pairs of atoms, and their first derivatives, on a CPU.
 //
 // Every pair of atoms is visited once and counts in both directions: j to i along u, and i to j
 // along -u. Rows are contiguous float32. RADIAL, CHANNELS and WIDTH (radial functions, element
 // channels, message channels) and COMPONENTS (3: the direction; 8: its quadrics too) are given when
 // this file is compiled, so that every loop over them has a constant length and becomes vector
-// instructions. Outputs are added to; one thread.
+// instructions. Outputs of atoms are added to, those of pairs are set; one thread.
 
+#include <algorithm>
 #include <cstdint>
 
 using Index = std::int64_t;
@@ -143,6 +144,8 @@ void element_gradients(Index n_pairs, const Index* first, const Index* second,
         const Index i = first[p], j = second[p];
         const Angles there(directions + 3 * p), back = there.back();
         float by_there[A] = {}, by_back[A] = {};
+        std::fill_n(by_radial + R * p, R, 0.0f);
+        std::fill_n(by_directions + 3 * p, 3, 0.0f);
         add_moment_gradients(radial + R * p, there, senders + C * j, by_scalars + R * C * i,
                              by_angular + A * R * C * i, by_radial + R * p, by_there,
                              by_senders + C * j);
@@ -173,6 +176,8 @@ void message_gradients(Index n_pairs, const Index* first, const Index* second,
         const Index i = first[p], j = second[p];
         const float *w = filters + 3 * M * p, *u = directions + 3 * p;
         const float back[3] = {-u[0], -u[1], -u[2]};
+        std::fill_n(by_filters + 3 * M * p, 3 * M, 0.0f);
+        std::fill_n(by_directions + 3 * p, 3, 0.0f);
         add_message_gradients(w, u, sent + 4 * M * j, directed + M * j, by_sums + 4 * M * i, 1.0f,
                               by_filters + 3 * M * p, by_directions + 3 * p, by_sent + 4 * M * j,
                               by_directed + M * j);
