@@ -28,6 +28,8 @@ ROWS = [
     md(2.0, backend="torch"),
     md(0.5, student="zeros", backend="none"),
     md(33.0, student="SO3LR", backend="so3krates-torch", peer="peer"),
+    md(90.0, system="512 waters"),
+    md(30.0, system="512 waters", backend="compiled"),
     row("size", 0.07, phase="condensed", atoms=1000, microseconds_per_atom=70.2),
     row("cold start", 0.5, import_seconds=0.2, load_seconds=0.1, first_call_seconds=0.05),
 ]
@@ -56,9 +58,11 @@ def test_table(results):
     assert "2 threads, a processor" in lines[0]
     assert lines[2] == "| | `tiny` | `ultra-tiny` | zeros |"
     assert lines[4] == "| a step of aspirin (21 atoms) in ASE | 1.2 ms | 0.8 ms | 0.5 ms |"
-    assert lines[5] == "| an atom in 1,000 of a liquid | 70 µs |  |  |"
-    assert lines[6] == "| import, load and first energy in a new process | 0.35 s |  |  |"
-    assert lines[8].endswith("`ultra-tiny` 0.8 ms, `tiny` 1.2 ms, SO3LR 33 ms.")
+    assert lines[5] == "| a step of 512 waters | 90 ms |  |  |"
+    assert lines[6] == "| a step of 512 waters, backend `compiled` | 30 ms |  |  |"
+    assert lines[7] == "| an atom in 1,000 of a liquid | 70 µs |  |  |"
+    assert lines[8] == "| import, load and first energy in a new process | 0.35 s |  |  |"
+    assert lines[10].endswith("`ultra-tiny` 0.8 ms, `tiny` 1.2 ms, SO3LR 33 ms.")
 
 
 def test_peers_of_another_run_are_beside_the_students_of_that_run(results, tmp_path):
