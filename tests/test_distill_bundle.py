@@ -12,6 +12,7 @@ pytest.importorskip("onnxscript")
 
 from ase_student import StudentCalculator, load_student, save_student
 from ase_student.distill.__main__ import main
+from ase_student.distill.bundle import card
 from ase_student.testing import structure
 
 ERRORS = {
@@ -53,7 +54,10 @@ def run(tmp_path: Path) -> Path:
 def stability(student_sha256: str, path: Path) -> Path:
     run = {"name": "CCO", "temperature": 300.0, "picoseconds": 50.0, "stable": True}
     broken = {**run, "name": "CO", "stable": False, "failed_ps": 1.5, "reason": "a bond broke"}
-    document: dict[str, Any] = {"weights_sha256": student_sha256, "runs": [run, broken]}
+    box = {**run, "name": "64 periodic waters", "picoseconds": 20.0}
+    document: dict[str, Any] = {
+        "weights_sha256": student_sha256, "timestep_fs": 1.0, "runs": [run, broken, box],
+    }  # fmt: skip
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
 
@@ -80,7 +84,9 @@ def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
         in card
     )
     assert "| peptides | molecules from dynamics | 7 |" in card
-    assert "| 300 | 50 | 1 of 2 |" in card
+    assert "in steps of 1 fs" in card
+    assert "| molecules | 300 | 50 | 1 of 2 |" in card
+    assert "| 64 periodic waters | 300 | 20 | 1 of 1 |" in card
     assert "CO at 300 K after 1.50 ps: a bond broke" in card
     assert "4,321 steps" in card
     assert "which had 1,111 steps" in card
@@ -94,6 +100,38 @@ def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
         atoms.calc = StudentCalculator(calculator)
         energies.append(atoms.get_potential_energy())
     assert energies[0] == pytest.approx(energies[1], abs=1e-6)
+
+
+def test_what_was_bundled_can_be_bundled_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ase_student.distill.bundle.export_student", lambda *_, **__: None)
+    sha256 = load_student(run / "weights.safetensors").sha256
+    folder, again = tmp_path / "mine", tmp_path / "again" / "mine"
+    table = stability(sha256, tmp_path / "stability.json")
+    assert bundle(run, folder, "--stability", str(table)) == 0
+    assert bundle(folder, again) == 0
+    for name in ("README.md", "metrics.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    # What is known of other weights says nothing.
+    student = load_student(folder / "weights.safetensors")
+    references = dict.fromkeys(student.reference_energies, 0.0)
+    other = dataclasses.replace(student, reference_energies=references)
+    save_student(other, folder / "weights.safetensors")
+    assert bundle(folder, again) == 0
+    report = json.loads((again / "metrics.json").read_text(encoding="utf-8"))
+    assert (report["stability"], report["learning_curve"]) == (None, [])
+
+
+def test_a_card_names_the_data_of_earlier_trainings() -> None:
+    student = load_student("tiny")
+    data = [{"structures": {"train": 5}, "sha256": "ab" * 32, "statistics": {"md": 0}}]
+    first = {"weights_sha256": "cd" * 32, "data": data, "training": {"steps": 3}}
+    second = {"weights_sha256": "ef" * 32, "data": None, "training": {"steps": 2, "start": first}}
+    report = {**METADATA, "stability": None, "training": {"steps": 1, "start": second}}
+    text = card(student, "mine", report)
+    assert "`cdcdcdcdcdcd` that this began with had been trained on\n\n- 5 for train: md" in text
+    assert "`efefefefefef` that" not in text
 
 
 def test_stability_of_other_weights_is_refused(

@@ -9,6 +9,7 @@ from ase_student.distill.parts import PARTS
 from ase_student.export import export_student
 from ase_student.files import replaced_when_complete
 from ase_student.student import Student, load_student, save_student
+from ase_student.validation.liquids import WATERS
 
 #: Licence and citation of the teachers that this package knows by name.
 TEACHERS = {
@@ -41,6 +42,8 @@ SOURCES = {
     "all": "all of them",
 }
 
+METRICS = "metrics.json"
+
 #: Tests by the names of their files; 'test' is the test part of the training data's split.
 TESTS = {
     "test": "like the training data",
@@ -52,7 +55,12 @@ TESTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``bundle``."""
-    parser.add_argument("weights", type=Path, help="weights.safetensors of a finished training")
+    parser.add_argument(
+        "weights",
+        type=Path,
+        help="weights.safetensors of a finished training, or of a folder that this command wrote, "
+        "whose learning curve and stability are kept",
+    )
     parser.add_argument(
         "-o", dest="folder", type=Path, required=True, help="folder, named after the student"
     )
@@ -68,11 +76,13 @@ def run(arguments: argparse.Namespace) -> str:
     if "test" not in student.metadata.get("metrics", {}):
         raise ValueError(f"{arguments.weights}: has no metrics on held-out molecules.")
     folder: Path = arguments.folder
+    known = _known(arguments.weights.with_name(METRICS), student.sha256)
     report = {
         "weights_sha256": student.sha256,
         **student.metadata,
-        "learning_curve": learning_curve(arguments.weights.with_name("history.jsonl")),
-        "stability": None
+        "learning_curve": learning_curve(arguments.weights.with_name("history.jsonl"))
+        or known.get("learning_curve", []),
+        "stability": known.get("stability")
         if arguments.stability is None
         else stability(arguments.stability, student.sha256),
     }
@@ -80,10 +90,18 @@ def run(arguments: argparse.Namespace) -> str:
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     card_text = card(student, folder.absolute().name, report, arguments.recipe)
-    for file, content in (("README.md", card_text), ("metrics.json", text)):
+    for file, content in (("README.md", card_text), (METRICS, text)):
         with replaced_when_complete(folder / file) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"
+
+
+def _known(path: Path, sha256: str) -> dict[str, Any]:
+    """Return what an earlier call wrote of the same weights; nothing if there is none."""
+    if not path.is_file():
+        return {}
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report if report.get("weights_sha256") == sha256 else {}
 
 
 def learning_curve(path: Path) -> list[dict[str, float]]:
@@ -174,27 +192,54 @@ def _stability_section(report: dict[str, Any] | None) -> str:
         return ""
     runs = report["runs"]
     rows = []
-    for kind in sorted({(run["temperature"], run["picoseconds"]) for run in runs}):
-        of_kind = [run for run in runs if (run["temperature"], run["picoseconds"]) == kind]
+    for kind in sorted({_kind_of(run) for run in runs}):
+        of_kind = [run for run in runs if _kind_of(run) == kind]
         n_stable = sum(run["stable"] for run in of_kind)
-        rows.append(f"| {kind[0]:.0f} | {kind[1]:g} | {n_stable} of {len(of_kind)} |")
+        what, temperature, picoseconds = kind
+        rows.append(
+            f"| {what} | {temperature:.0f} | {picoseconds:g} | {n_stable} of {len(of_kind)} |"
+        )
     failures = [
         f"- {run['name']} at {run['temperature']:.0f} K after {run['failed_ps']:.2f} ps: "
         f"{run['reason']}"
         for run in runs
         if not run["stable"]
     ]
-    table = ["| temperature, K | ps | stable |", "|---|---|---|", *rows]
+    head = ["| | temperature, K | ps | stable |", "|---|---|---|---|"]
     text = (
-        "## Stability\n\nLangevin dynamics of held-out molecules: no bond breaks or forms, no "
-        "runaway of the temperature,\nenergies finite.\n\n" + "\n".join(table)
+        "## Stability\n\nLangevin dynamics of what is held out, in steps of "
+        f"{report['timestep_fs']:g} fs: no bond breaks or forms, no runaway of\nthe temperature, "
+        "energies finite.\n\n" + "\n".join([*head, *rows])
     )
     return text + ("\n\n" + "\n".join(failures) if failures else "")
 
 
+def _kind_of(run: dict[str, Any]) -> tuple[str, float, float]:
+    """Return what is run, at what temperature and for how long."""
+    what = run["name"] if run["name"].endswith(WATERS) else "molecules"
+    return what, run["temperature"], run["picoseconds"]
+
+
 def _data_section(report: dict[str, Any]) -> str:
+    text = (
+        "## Data\n\nStructures of each file, and how they were sampled; settings of teacher and "
+        "sampling are in\n`metrics.json`. The split is by molecule, so that no conformer of a test "
+        "molecule, alone or in a\ncluster, is trained on.\n\n" + _data_rows(report["data"])
+    )
+    start = report["training"].get("start")
+    while start:
+        if start.get("data"):
+            text += (
+                f"\n\nThe weights `{start['weights_sha256'][:12]}` that this began with had been "
+                "trained on\n\n" + _data_rows(start["data"])
+            )
+        start = (start["training"] or {}).get("start")
+    return text
+
+
+def _data_rows(data: list[dict[str, Any]]) -> str:
     rows = []
-    for entry in report["data"]:
+    for entry in data:
         counts = entry["structures"]
         named = [f"{counts[part]:,} for {part}" for part in PARTS if part in counts]
         times = entry.get("times_in_training", 1)
@@ -204,11 +249,7 @@ def _data_section(report: dict[str, Any]) -> str:
         rows.append(
             f"- {', '.join(named)}: {', '.join(sources)} (SHA-256 `{entry['sha256'][:12]}`)"
         )
-    return (
-        "## Data\n\nStructures of each file, and how they were sampled; settings of teacher and "
-        "sampling are in\n`metrics.json`. The split is by molecule, so that no conformer of a test "
-        "molecule, alone or in a\ncluster, is trained on.\n\n" + "\n".join(rows)
-    )
+    return "\n".join(rows)
 
 
 def _making_section(report: dict[str, Any], recipe: str | None) -> str:

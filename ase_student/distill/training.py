@@ -257,6 +257,7 @@ class Training:
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
+            "not_finite": self.not_finite,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -288,6 +289,7 @@ class Training:
                 "continue it with the same ones or give another folder."
             )
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.not_finite = state["not_finite"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -318,6 +320,7 @@ class Training:
             "start": {
                 "weights_sha256": self.start.sha256,
                 "training": self.start.metadata.get("training"),
+                "data": self.start.metadata.get("data"),
             }
         }
 

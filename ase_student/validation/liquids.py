@@ -8,6 +8,9 @@ from ase import Atoms
 from ase_student.distill.sampling import random_rotation
 from ase_student.testing import SPACING, WATER
 
+#: How names of such boxes end.
+WATERS = "periodic waters"
+
 
 def water_box(n_per_side: int, seed: int = 0) -> Atoms:
     """Return waters at the density of the liquid, on a grid, each turned at random.

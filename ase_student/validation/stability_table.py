@@ -25,7 +25,7 @@ from ase_student.dataset import Dataset
 from ase_student.distill.split import split_of
 from ase_student.distill.teachers import load_teacher
 from ase_student.files import replaced_when_complete
-from ase_student.validation.liquids import water_box
+from ase_student.validation.liquids import WATERS, water_box
 from ase_student.validation.stability import Run, Stability, check_stability
 
 WATERS_PER_SIDE = 4
@@ -173,7 +173,7 @@ def runs_of(arguments: argparse.Namespace) -> list[Run]:
         ]
     if arguments.water:
         box = water_box(WATERS_PER_SIDE, arguments.seed)
-        name = f"{WATERS_PER_SIDE**3} periodic waters"
+        name = f"{WATERS_PER_SIDE**3} {WATERS}"
         runs.append(Run(name, box, WATER_TEMPERATURE, arguments.water))
     if not runs:
         raise ValueError("nothing to run: give a file, or --water.")
