@@ -15,7 +15,10 @@ settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("tests")
 
 
-def skip_without_compiler():
+@pytest.fixture(scope="session")
+def compiler():
+    """Skip tests of what a C++ compiler is needed for."""
+    pytest.importorskip("torch")
     from ase_student.networks.kernels.build import find_compiler
 
     try:
@@ -34,7 +37,7 @@ def installed():
 
 
 @pytest.fixture(scope="session")
-def calculators():
+def calculators(request):
     """Return a function that makes a calculator of the bundled student, once of each kind.
 
     Its guard is off: many structures of the tests lie outside of what training saw.
@@ -46,7 +49,7 @@ def calculators():
         if backend != "onnx":
             pytest.importorskip("torch")
         if backend == "compiled":
-            skip_without_compiler()
+            request.getfixturevalue("compiler")
         return StudentCalculator(
             "tiny", backend=backend, device="cpu", dtype=dtype, skin=0.0, guard="off"
         )

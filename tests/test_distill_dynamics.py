@@ -14,6 +14,7 @@ pytest.importorskip("rdkit")
 
 from ase_student.calculator import StudentCalculator
 from ase_student.distill import dynamics
+from ase_student.student import student_folder
 
 #: eV/Å, float32 in other batches.
 FORCE_TOLERANCE = 1e-4
@@ -35,6 +36,22 @@ def test_forces_are_those_of_each_alone(name):
     for atoms, forces in zip(structures, got, strict=True):
         atoms.calc = calculator
         np.testing.assert_allclose(forces, atoms.get_forces(), atol=FORCE_TOLERANCE)
+
+
+def test_students_are_compiled_where_that_can_be_done(monkeypatch, compiler):
+    onnx = student_folder("tiny") / "tiny.onnx"
+    for name, device, has_gpu, compiler, expected in [
+        ("tiny", "auto", False, None, "compiled"),
+        ("tiny", "cpu", True, None, "compiled"),
+        ("tiny", "auto", False, "false", "onnx"),
+        (str(onnx), "auto", False, None, "onnx"),
+    ]:
+        monkeypatch.setattr(dynamics, "torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
+        if compiler is None:
+            monkeypatch.delenv("CXX", raising=False)
+        else:
+            monkeypatch.setenv("CXX", compiler)
+        assert dynamics._student(name, device, 1).backend == expected
 
 
 @pytest.mark.parametrize("name", ["tiny", "ase.calculators.emt:EMT"])

@@ -144,15 +144,15 @@ def _exported_file(model: str | os.PathLike[str]) -> tuple[Path, str] | None:
 def _fastest(device: str, dtype: str, bundled: bool) -> str:
     """Return the fastest backend that can run a student on the device as installed."""
     has_torch = importlib.util.find_spec("torch") is not None
-    on_gpu = has_torch and (device.startswith("cuda") or (device == "auto" and _torch_has_cuda()))
+    on_gpu = has_torch and (device.startswith("cuda") or (device == "auto" and torch_has_cuda()))
     if bundled and dtype == "float32" and not on_gpu:
         return "onnx"
     return "torchscript" if has_torch else "onnx"
 
 
-def _torch_has_cuda() -> bool:
+def torch_has_cuda() -> bool:
     """Say whether torch can use a GPU; it is imported only where there is a driver for one."""
-    if not _has_nvidia_driver():
+    if not _has_nvidia_driver() or importlib.util.find_spec("torch") is None:
         return False
     import torch
 
