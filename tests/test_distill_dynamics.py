@@ -40,17 +40,17 @@ def test_forces_are_those_of_each_alone(name):
 
 def test_students_are_compiled_where_that_can_be_done(monkeypatch, compiler):
     onnx = student_folder("tiny") / "tiny.onnx"
-    for name, device, has_gpu, compiler, expected in [
+    for name, device, has_gpu, cxx, expected in [
         ("tiny", "auto", False, None, "compiled"),
         ("tiny", "cpu", True, None, "compiled"),
         ("tiny", "auto", False, "false", "onnx"),
         (str(onnx), "auto", False, None, "onnx"),
     ]:
         monkeypatch.setattr(dynamics, "torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
-        if compiler is None:
+        if cxx is None:
             monkeypatch.delenv("CXX", raising=False)
         else:
-            monkeypatch.setenv("CXX", compiler)
+            monkeypatch.setenv("CXX", cxx)
         assert dynamics._student(name, device, 1).backend == expected
 
 
