@@ -1,6 +1,8 @@
 """Compiled training: the same network on pairs, and gradients from displaced structures."""
 
+import ctypes
 import dataclasses
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
 from ase_student.networks.kernels.build import PairKernels, find_compiler  # noqa: E402
 from ase_student.networks.kernels.network import pair_list  # noqa: E402
+from ase_student.networks.kernels.memory import keep_freed_memory  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
 from ase_student.student import available_students  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402
@@ -223,6 +226,31 @@ def test_the_process_computes_as_before() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert float(done.stdout) == 5e-324
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
+def test_freed_memory_is_kept() -> None:
+    script = (
+        "import resource, sys; import numpy as np\n"
+        "from ase_student.networks.kernels.memory import keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def arrays(): [np.ones(1_000_000) for _ in range(5)]\n"
+        "arrays(); arrays(); before = faults()\n"
+        "for _ in range(10): arrays()\n"
+        "print(faults() - before)"
+    )
+    pages = {
+        mode: int(subprocess.check_output([sys.executable, "-c", script, mode]))
+        for mode in ("keep", "return")
+    }
+    assert pages["keep"] < 0.1 * pages["return"]
+
+
+def test_other_systems_keep_their_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "CDLL", None)
+    keep_freed_memory()
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

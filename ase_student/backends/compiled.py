@@ -33,6 +33,11 @@ class CompiledBackend:
         If another precision, device or family of students is asked for.
     ImportError
         If there is no C++ compiler.
+
+    Notes
+    -----
+    The process keeps up to half a GiB of memory that it frees, see
+    :mod:`ase_student.networks.kernels.memory`.
     """
 
     backend = "compiled"
