@@ -24,8 +24,8 @@ from ase_student.distill.training import Training  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
 from ase_student.networks.kernels.build import PairKernels, find_compiler  # noqa: E402
-from ase_student.networks.kernels.network import pair_list  # noqa: E402
 from ase_student.networks.kernels.memory import keep_freed_memory  # noqa: E402
+from ase_student.networks.kernels.network import pair_list  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
 from ase_student.student import available_students  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402
