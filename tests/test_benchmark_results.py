@@ -72,6 +72,34 @@ def test_condensing_keeps_rows_and_drops_the_machine_s_name(out, tmp_path):
         assert {**second.info, "hardware": HARDWARE, "versions": before.versions} == first.info
 
 
+def written(path, *seconds, python="3.11"):
+    """Write a run with cases of these times."""
+    benchmarks = [{**entry("md", one), "name": f"case {i}"} for i, one in enumerate(seconds)]
+    for one in benchmarks:
+        one["extra_info"]["versions"] = {"python": python}
+    path.write_text(json.dumps({"benchmarks": benchmarks}))
+    return str(path)
+
+
+def test_of_several_runs_the_median_is_kept_case_by_case(tmp_path):
+    times = [(1.0, 5.0), (3.0, 4.0), (2.0, 9.0)]
+    runs = [written(tmp_path / f"{i}.json", *each) for i, each in enumerate(times)]
+    kept = tmp_path / "kept.json"
+    assert main(["keep", *runs, "-o", str(kept)]) == 0
+    assert [row.seconds for row in read_results(kept).rows] == [2.0, 5.0]
+    assert main(["keep", *runs[:2], "-o", str(kept)]) == 0
+    assert [row.seconds for row in read_results(kept).rows] == [1.0, 4.0]
+
+
+def test_runs_of_other_cases_or_versions_are_not_mixed(tmp_path, capsys):
+    first, kept = written(tmp_path / "a.json", 1.0), str(tmp_path / "kept.json")
+    assert main(["keep", first, written(tmp_path / "b.json", 1.0, 2.0), "-o", kept]) == 2
+    assert "'b' has other cases than 'a'" in capsys.readouterr().err
+    newer = written(tmp_path / "c.json", 1.0, python="3.12")
+    assert main(["keep", first, newer, "-o", kept]) == 2
+    assert "'c' is of other hardware or versions than 'a'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("phase", "power"), [("molecular", 1.0), ("condensed", 1.5)])
 def test_growth(out, phase, power):
     rows = read_results(out).of("size", phase=phase)

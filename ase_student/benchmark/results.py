@@ -134,6 +134,26 @@ def _kept_rows(content: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def median_of(runs: Sequence[Results]) -> Results:
+    """Return each case as in the run in which it took the median time, of two the quicker one.
+
+    Raises
+    ------
+    ValueError
+        If the runs are of other hardware or versions, or of other cases.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if (run.hardware, run.versions) != (first.hardware, first.versions):
+            raise ValueError(f"'{run.name}' is of other hardware or versions than '{first.name}'.")
+        if [row.name for row in run.rows] != [row.name for row in first.rows]:
+            raise ValueError(f"'{run.name}' has other cases than '{first.name}'.")
+    cases = zip(*(run.rows for run in runs), strict=True)
+    middle = (len(runs) - 1) // 2
+    rows = tuple(sorted(case, key=lambda row: row.seconds)[middle] for case in cases)
+    return Results(first.name, first.hardware, first.versions, rows)
+
+
 def condensed(results: Results) -> dict[str, Any]:
     """Return what is worth keeping: no single rounds, and nothing that names a machine."""
     return {
