@@ -171,7 +171,7 @@ def test_same_input_gives_the_same_bits(calculators):
 def test_auto_takes_the_fastest(
     monkeypatch, bundled, dtype, device, has_torch, has_driver, expected
 ):
-    monkeypatch.setattr(backends, "torch_has_cuda", lambda: has_driver)
+    monkeypatch.setattr(backends, "_torch_has_cuda", lambda: has_driver)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_torch else None)
     assert backends._fastest(device, dtype, bundled) == expected
 

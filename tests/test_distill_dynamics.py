@@ -12,6 +12,7 @@ from ase.calculators.emt import EMT
 
 pytest.importorskip("rdkit")
 
+from ase_student import backends
 from ase_student.calculator import StudentCalculator
 from ase_student.distill import dynamics
 from ase_student.student import student_folder
@@ -46,7 +47,7 @@ def test_students_are_compiled_where_that_can_be_done(monkeypatch, compiler):
         ("tiny", "auto", False, "false", "onnx"),
         (str(onnx), "auto", False, None, "onnx"),
     ]:
-        monkeypatch.setattr(dynamics, "torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
+        monkeypatch.setattr(backends, "_torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
         if cxx is None:
             monkeypatch.delenv("CXX", raising=False)
         else:

@@ -34,7 +34,6 @@ from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks import build_network  # noqa: E402
-from ase_student.networks.kernels.build import find_compiler  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
 
@@ -100,11 +99,8 @@ def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path
     assert "somebody" not in json.dumps(student.metadata)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_a_student_learns_from_compiled_gradients(dataset: Path, tmp_path: Path) -> None:
-    try:
-        find_compiler()
-    except ImportError as error:
-        pytest.skip(str(error))
     training = train(
         dataset, tmp_path, dataclasses.replace(SETTINGS, epochs=8, gradient="compiled")
     )

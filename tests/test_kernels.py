@@ -1,4 +1,4 @@
-"""Compiled training: the same network on pairs, and gradients from displaced structures."""
+"""Compiled sums: the same network on pairs, to run, and to train by displaced structures."""
 
 import ctypes
 import dataclasses
@@ -23,17 +23,14 @@ from ase_student.distill.settings import SHAPES, Settings, architecture_of  # no
 from ase_student.distill.training import Training  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
-from ase_student.networks.kernels.build import PairKernels, find_compiler  # noqa: E402
+from ase_student.networks.kernels.build import PairKernels  # noqa: E402
 from ase_student.networks.kernels.memory import keep_freed_memory  # noqa: E402
 from ase_student.networks.kernels.network import pair_list  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
 from ase_student.student import available_students  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402
 
-try:
-    find_compiler()
-except ImportError as error:
-    pytest.skip(str(error), allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("compiler")
 
 CPU = torch.device("cpu")
 ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17)

@@ -143,16 +143,23 @@ def _exported_file(model: str | os.PathLike[str]) -> tuple[Path, str] | None:
 
 def _fastest(device: str, dtype: str, bundled: bool) -> str:
     """Return the fastest backend that can run a student on the device as installed."""
-    has_torch = importlib.util.find_spec("torch") is not None
-    on_gpu = has_torch and (device.startswith("cuda") or (device == "auto" and torch_has_cuda()))
-    if bundled and dtype == "float32" and not on_gpu:
+    if bundled and dtype == "float32" and not torch_takes_gpu(device):
         return "onnx"
-    return "torchscript" if has_torch else "onnx"
+    return "torchscript" if _has_torch() else "onnx"
 
 
-def torch_has_cuda() -> bool:
+def torch_takes_gpu(device: str) -> bool:
+    """Say whether torch, where it is installed, would run a student for a device on a GPU."""
+    return _has_torch() and (device.startswith("cuda") or (device == "auto" and _torch_has_cuda()))
+
+
+def _has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def _torch_has_cuda() -> bool:
     """Say whether torch can use a GPU; it is imported only where there is a driver for one."""
-    if not _has_nvidia_driver() or importlib.util.find_spec("torch") is None:
+    if not _has_nvidia_driver():
         return False
     import torch
 
