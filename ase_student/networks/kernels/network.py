@@ -163,6 +163,12 @@ class CompiledNetwork:
         return scalars + block.scalars(sums[:, :width]), vectors + block.vectors(vector_sums)
 
 
+def _gradients_by(inputs: list[Tensor]) -> list[Tensor]:
+    """Return arrays for gradients; of the inputs two are of pairs, whose gradients are set."""
+    of_pairs, of_atoms = inputs[:2], inputs[2:]
+    return [*map(torch.empty_like, of_pairs), *map(torch.zeros_like, of_atoms)]
+
+
 class _ElementMoments(torch.autograd.Function):
     """Sums over pairs of the first interaction: (N, R C), (N, 3, R C) and (N, A - 3, R C)."""
 
@@ -186,15 +192,11 @@ class _ElementMoments(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        indices, radial, directions, senders = ctx.saved_tensors
-        gradients = [
-            torch.empty_like(radial), torch.empty_like(directions), torch.zeros_like(senders)
-        ]  # fmt: skip
+        indices, *inputs = ctx.saved_tensors
+        gradients = _gradients_by(inputs)
         by_scalars, *by_angular = by_outputs
         by_moments = [by_scalars.contiguous(), torch.cat(by_angular, dim=1)]
-        ctx.kernels.call(
-            "element_gradients", indices, radial, directions, senders, *by_moments, *gradients
-        )
+        ctx.kernels.call("element_gradients", indices, *inputs, *by_moments, *gradients)
         return (None, None, *gradients)
 
 
@@ -221,8 +223,7 @@ class _Messages(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
         indices, *inputs = ctx.saved_tensors
-        by_pairs = [torch.empty_like(array) for array in inputs[:2]]
-        gradients = [*by_pairs, *(torch.zeros_like(array) for array in inputs[2:])]
+        gradients = _gradients_by(inputs)
         by_sums = by_outputs[0].contiguous()
         ctx.kernels.call("message_gradients", indices, *inputs, by_sums, *gradients)
         return (None, None, *gradients)
