@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ from ase_student.distill.plan import MMFF94, Job, Settings
 from ase_student.distill.rattled import Group, groups_of
 from ase_student.distill.smiles import LARGE_SETS, SHORT_LISTS, read_smiles
 from ase_student.distill.split import WATER, split_of
+from ase_student.distill.variants import variants
 
 PARTS = ("train", "validation", "test")
 DEFAULT_SETS = ("nci", "small")
+#: Variants are drawn at most so many times as there are to be.
+VARIANTS_DRAWN = 20
 _SETTINGS = tuple(one.name for one in fields(Settings))
 
 
@@ -37,6 +40,7 @@ def choose_jobs(
     n_molecules: int | None = None,
     lists: Mapping[str, Sequence[str]] | None = None,
     cover: int | None = None,
+    n_variants: int | None = None,
 ) -> tuple[list[Job], tuple[Species, ...], dict[str, int]]:
     """Return what to sample, what may meet in clusters, and counts of what was skipped.
 
@@ -52,6 +56,14 @@ def choose_jobs(
     cover : int, optional
         Of the large sets only those molecules that are needed to have each kind of atom so often
         (:func:`ase_student.distill.molecules.covering`).
+    n_variants : int, optional
+        So many variants of those molecules instead of the molecules themselves, which are none of
+        theirs (:func:`ase_student.distill.variants.variants`).
+
+    Raises
+    ------
+    ValueError
+        If there are no molecules to make variants of, or there are not as many.
     """
     factors = {"small": settings.small_factor, "biomolecules": settings.biomolecule_factor}
     skipped: Counter[str] = Counter()
@@ -70,11 +82,37 @@ def choose_jobs(
     rest = [one for one in found if one.key not in jobs]
     if cover is not None:
         rest = molecules.covering(rest, cover)
-    jobs |= {one.key: Job(one) for one in rest[:n_molecules]}
+    rest = rest[:n_molecules]
+    if n_variants is not None:
+        rest, left_out = _variants(rest, found, n_variants, settings)
+        skipped.update(left_out)
+    jobs |= {one.key: Job(one) for one in rest}
     # A third of the partners are small molecules, which fit and pair with anything.
     others = [job.species for job in jobs.values() if job.species not in small]
     partners = others + small * max(1, len(others) // max(1, 2 * len(small)))
     return list(jobs.values()), tuple(partners), dict(skipped)
+
+
+def _variants(
+    parents: Sequence[Species], known: Sequence[Species], count: int, settings: Settings
+) -> tuple[list[Species], dict[str, int]]:
+    """Return so many variants of the parents, none of which is known, and counts of the others."""
+    rng = molecules.generator(settings.seed, "variants")
+    drawn = variants([one.smiles for one in parents], rng)
+    names = {one.key for one in known}
+    chosen: dict[str, Species] = {}
+    skipped: Counter[str] = Counter()
+    for _ in range(VARIANTS_DRAWN):
+        found, left_out = _selected(islice(drawn, count), settings.max_atoms, settings)
+        skipped.update(left_out)
+        for one in found:
+            if one.key in names or one.key in chosen:
+                skipped["variant that is known"] += 1
+            elif len(chosen) < count:
+                chosen[one.key] = one
+        if len(chosen) == count:
+            return list(chosen.values()), dict(skipped)
+    raise ValueError(f"only {len(chosen)} variants of {len(parents)} molecules were found.")
 
 
 def _selected(
@@ -205,6 +243,11 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "element with those it is bonded to) in N of them",
     )  # fmt: skip
     group.add_argument(
+        "--variants", type=int, metavar="N",
+        help="not the molecules of large sets and files, but N random variants of them, with atoms "
+        "and bonds changed, or halves of two joined",
+    )  # fmt: skip
+    group.add_argument(
         "--part", choices=PARTS, help="take molecules of this part of the split only"
     )
     group.add_argument("--split-seed", type=int, default=default.split_seed)
@@ -326,6 +369,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         "steps",
         "frames",
         "cover",
+        "variants",
     ):
         _check_at_least(1, name, getattr(arguments, name))
     for name in ("peptides", "diatomics"):
@@ -369,7 +413,7 @@ def run(arguments: argparse.Namespace) -> str:
     continuations = read_continuations(arguments.continued, settings, arguments.frames)
     sources, large, lists = _sources(arguments)
     jobs, partners, skipped = choose_jobs(
-        large, settings, arguments.molecules, lists, arguments.cover
+        large, settings, arguments.molecules, lists, arguments.cover, arguments.variants
     )
     groups = groups_of(origins, settings)
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
@@ -421,6 +465,8 @@ def _sources(
     lists["peptides"] = list(random_peptides(arguments.peptides, arguments.seed))
     names = [*sets, *(path.name for path in (*files, *arguments.file, *arguments.continued))]
     names += [*arguments.sequence, *arguments.crystal, *arguments.surface]
+    if arguments.variants:
+        names.append(f"{arguments.variants} variants")
     if arguments.peptides:
         names.append(f"{arguments.peptides} random peptides")
     if arguments.diatomics:
