@@ -83,6 +83,16 @@ def test_jobs_are_variants_instead_of_molecules():
     assert [job.species.key for job in choose_jobs(PARENTS, settings, n_variants=50)[0]] == names
 
 
+def test_variants_are_chosen_from():
+    settings = Settings()
+    every, _, _ = choose_jobs(PARENTS, settings, n_variants=200)
+    covering, _, _ = choose_jobs(PARENTS, settings, cover=1, n_variants=200)
+    few, _, _ = choose_jobs(PARENTS, settings, n_molecules=7, n_variants=200)
+    assert len(covering) < len(every) == 200
+    assert {job.species.key for job in covering} < {job.species.key for job in every}
+    assert few == every[:7]
+
+
 def test_parents_of_another_part_have_no_variants():
     # Nothing like a test molecule is made for training.
     tested = [parent for parent in PARENTS if split_of(species_of(parent, 1000).key) == "test"]

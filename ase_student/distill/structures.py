@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import chain, islice
 from pathlib import Path
@@ -57,8 +57,8 @@ def choose_jobs(
         Of the large sets only those molecules that are needed to have each kind of atom so often
         (:func:`ase_student.distill.molecules.covering`).
     n_variants : int, optional
-        So many variants of those molecules instead of the molecules themselves, which are none of
-        theirs (:func:`ase_student.distill.variants.variants`).
+        In place of the large sets, so many variants of their molecules, of which none is one of
+        these (:func:`ase_student.distill.variants.variants`).
 
     Raises
     ------
@@ -79,14 +79,13 @@ def choose_jobs(
                 jobs.setdefault(one.key, Job(one, factors.get(name, 1)))
     found, left_out = _selected(large, settings.max_atoms, settings)
     skipped.update(left_out)
+    if n_variants is not None:
+        found, left_out = _variants(found, set(jobs), n_variants, settings)
+        skipped.update(left_out)
     rest = [one for one in found if one.key not in jobs]
     if cover is not None:
         rest = molecules.covering(rest, cover)
-    rest = rest[:n_molecules]
-    if n_variants is not None:
-        rest, left_out = _variants(rest, found, n_variants, settings)
-        skipped.update(left_out)
-    jobs |= {one.key: Job(one) for one in rest}
+    jobs |= {one.key: Job(one) for one in rest[:n_molecules]}
     # A third of the partners are small molecules, which fit and pair with anything.
     others = [job.species for job in jobs.values() if job.species not in small]
     partners = others + small * max(1, len(others) // max(1, 2 * len(small)))
@@ -94,12 +93,12 @@ def choose_jobs(
 
 
 def _variants(
-    parents: Sequence[Species], known: Sequence[Species], count: int, settings: Settings
+    parents: Sequence[Species], known: Collection[str], count: int, settings: Settings
 ) -> tuple[list[Species], dict[str, int]]:
     """Return so many variants of the parents, none of which is known, and counts of the others."""
     rng = molecules.generator(settings.seed, "variants")
     drawn = variants([one.smiles for one in parents], rng)
-    names = {one.key for one in known}
+    names = {*known, *(one.key for one in parents)}
     chosen: dict[str, Species] = {}
     skipped: Counter[str] = Counter()
     for _ in range(VARIANTS_DRAWN):
@@ -244,8 +243,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--variants", type=int, metavar="N",
-        help="not the molecules of large sets and files, but N random variants of them, with atoms "
-        "and bonds changed, or halves of two joined",
+        help="in place of large sets and files, N random variants of their molecules, with atoms "
+        "and bonds changed, or halves of two joined; --molecules and --cover choose among these",
     )  # fmt: skip
     group.add_argument(
         "--part", choices=PARTS, help="take molecules of this part of the split only"

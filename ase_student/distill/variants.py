@@ -147,6 +147,25 @@ def _added(molecule: Any, rng: np.random.Generator) -> Any | None:
     return _bound(molecule, atom.GetIdx(), _element(order, rng), order)
 
 
+def _crowned(molecule: Any, rng: np.random.Generator) -> Any | None:
+    """Make all hydrogen and end atoms of an atom the same element, as in CF3 or PCl2."""
+    atom = _drawn(_neutral(molecule), rng)
+    if atom is None:
+        return None
+    ends = [bond.GetOtherAtom(atom) for bond in atom.GetBonds() if bond.GetBondTypeAsDouble() == 1]
+    ends = [end for end in ends if end.GetDegree() == 1 and end.GetFormalCharge() == 0]
+    element = _element(1, rng)
+    n_hydrogens = atom.GetTotalNumHs()
+    if not ends and not n_hydrogens:
+        return None
+    index = atom.GetIdx()
+    for end in ends:
+        molecule = _with_element(molecule, end.GetIdx(), element)
+    for _ in range(n_hydrogens):
+        molecule = _bound(molecule, index, element, 1)
+    return molecule
+
+
 def _removed(molecule: Any, rng: np.random.Generator) -> Any | None:
     """Take an atom away that is bound to one other."""
     atom = _drawn([atom for atom in _neutral(molecule) if atom.GetDegree() == 1], rng)
@@ -229,7 +248,8 @@ def _half(molecule: Any, rng: np.random.Generator) -> tuple[Any, int] | None:
 
 #: What may happen to a molecule. An atom that becomes another element is the commonest change.
 CHANGES: tuple[Callable[[Any, np.random.Generator], Any | None], ...] = (
-    _replaced, _replaced, _replaced, _added, _added, _removed, _inserted, _rebonded, _closed,
+    _replaced, _replaced, _replaced, _added, _added, _crowned, _removed, _inserted, _rebonded,
+    _closed,
 )  # fmt: skip
 
 
