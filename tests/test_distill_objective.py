@@ -132,3 +132,16 @@ def test_the_error_of_the_stress_is_that_of_the_definition(network: PaiNN, datas
     expected = float((difference**2).mean().sqrt())
     assert errors["md"]["stress_rmse"] == pytest.approx(expected, rel=1e-4)
     assert "stress_rmse" not in evaluate(network, samples[:1], 5.0, CPU)["md"]
+
+
+def test_the_mean_structure_is_not_decided_by_one(network: PaiNN, dataset) -> None:
+    with Dataset(dataset) as file:
+        samples = read_samples(file, range(1), 5.0)
+    strange = dataclasses.replace(samples[0], forces=samples[0].forces + np.float32(1000.0))
+    calm, wild = (
+        evaluate(network, [*[samples[0]] * 99, last], 5.0, CPU)["md"]
+        for last in (samples[0], strange)
+    )
+    assert calm["force_rmse_mean"] == pytest.approx(calm["force_rmse"])
+    assert wild["force_rmse"] - calm["force_rmse"] > 90
+    assert wild["force_rmse_mean"] - calm["force_rmse_mean"] == pytest.approx(10, rel=0.02)

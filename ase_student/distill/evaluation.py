@@ -28,9 +28,10 @@ def evaluate(
     Returns
     -------
     dict of str to dict
-        ``force_rmse`` (eV/Å, over components), ``force_r2``, ``force_sigma`` (standard deviation
-        of the teacher's components, eV/Å), ``energy_mae`` (eV per atom), ``structures``, and
-        ``stress_rmse`` (eV/Å³, over components) where there is stress.
+        ``force_rmse`` (eV/Å, over components), ``force_rmse_mean`` (the same of each structure,
+        its mean), ``force_r2``, ``force_sigma`` (standard deviation of the teacher's components,
+        eV/Å), ``energy_mae`` (eV per atom), ``structures``, and ``stress_rmse`` (eV/Å³, over
+        components) where there is stress.
     """
     potential = PaiNNPotential(network).eval()
     rows: dict[str, list[list[float]]] = defaultdict(list)
@@ -87,6 +88,7 @@ def _errors(rows: NDArray[np.float64]) -> dict[str, float]:
     mean_square = squares / components
     errors = {
         "force_rmse": float(np.sqrt(mean_square)),
+        "force_rmse_mean": float(np.sqrt(rows[:, 1] / rows[:, 2]).mean()),
         "force_r2": float(1.0 - mean_square / variance) if variance > 0 else float("nan"),
         "force_sigma": float(np.sqrt(variance)),
         "energy_mae": float(rows[:, 0].mean()),

@@ -29,7 +29,8 @@ from ase_student.networks.painn import PaiNN
 from ase_student.seen import Seen
 from ase_student.student import Architecture, Student, load_student, save_student
 
-#: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å.
+#: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å in the mean structure.
+#: Over all components a single strange molecule would decide, and keep an unfinished student.
 ENERGY_IN_SCORE = 10.0
 #: Gradients that are not finite, one after another, that end a training.
 MOST_NOT_FINITE = 20
@@ -235,7 +236,7 @@ class Training:
         errors = evaluate(self.average, samples, self.cutoff, self.fabric.device)
         row = errors["all"]
         if self.fabric.is_global_zero:
-            score = row["force_rmse"] + ENERGY_IN_SCORE * row["energy_mae"]
+            score = row["force_rmse_mean"] + ENERGY_IN_SCORE * row["energy_mae"]
             if score < self.best:
                 self.best = score
                 save_student(self._student({"validation": errors}), self._weights)
