@@ -58,10 +58,10 @@ def variants(smiles: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
     if not smiles:
         raise ValueError("there are no molecules to make variants of.")
     chem, _ = import_rdkit()
-    failed = 0
-    while failed < MOST_FAILURES:
+    n_failures = 0
+    while n_failures < MOST_FAILURES:
         found = _variant(smiles, rng)
-        failed = 0 if found else failed + 1
+        n_failures = n_failures + 1 if found is None else 0
         if found is not None:
             yield chem.MolToSmiles(found, isomericSmiles=False)
     raise ValueError("hardly any variant of these molecules is valid.")
