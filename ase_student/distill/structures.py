@@ -96,6 +96,8 @@ def _variants(
     parents: Sequence[Species], known: Collection[str], count: int, settings: Settings
 ) -> tuple[list[Species], dict[str, int]]:
     """Return so many variants of the parents, none of which is known, and counts of the others."""
+    if not parents:
+        raise ValueError("there are no molecules of a large set or a file to make variants of.")
     rng = molecules.generator(settings.seed, "variants")
     drawn = variants([one.smiles for one in parents], rng)
     names = {*known, *(one.key for one in parents)}
