@@ -101,18 +101,19 @@ def _variants(
     rng = molecules.generator(settings.seed, "variants")
     drawn = variants([one.smiles for one in parents], rng)
     names = {*known, *(one.key for one in parents)}
-    chosen: dict[str, Species] = {}
+    chosen: list[Species] = []
     skipped: Counter[str] = Counter()
     for _ in range(VARIANTS_DRAWN):
         found, left_out = _selected(islice(drawn, count), settings.max_atoms, settings)
         skipped.update(left_out)
         for one in found:
-            if one.key in names or one.key in chosen:
+            if one.key in names:
                 skipped["variant that is known"] += 1
             elif len(chosen) < count:
-                chosen[one.key] = one
+                names.add(one.key)
+                chosen.append(one)
         if len(chosen) == count:
-            return list(chosen.values()), dict(skipped)
+            return chosen, dict(skipped)
     raise ValueError(f"only {len(chosen)} variants of {len(parents)} molecules were found.")
 
 

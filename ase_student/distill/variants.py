@@ -69,19 +69,15 @@ def variants(smiles: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
 
 def _variant(smiles: Sequence[str], rng: np.random.Generator) -> Any | None:
     """Return a molecule, or None where all changes came to nothing or the result is forbidden."""
-    molecule, n_changes = _parent(smiles, rng), 0
+    molecule, found = _parent(smiles, rng), None
     if rng.random() < JOINED:
-        joined = _sanitized(_joined(molecule, _parent(smiles, rng), rng))
-        # One of them may have no bond to cut.
-        if joined is not None:
-            molecule, n_changes = _editable(joined), 1
-    for _ in range(int(rng.integers(1 - n_changes, MOST_CHANGES + 1))):
+        # Comes to nothing where one of them has no bond to cut.
+        found = _sanitized(_joined(molecule, _parent(smiles, rng), rng))
+    for _ in range(int(rng.integers(1 if found is None else 0, MOST_CHANGES + 1))):
         change = CHANGES[int(rng.integers(len(CHANGES)))]
-        changed = _sanitized(change(molecule, rng))
-        if changed is not None:
-            molecule, n_changes = _editable(changed), n_changes + 1
-    found = _sanitized(molecule)
-    if not n_changes or found is None or any(map(found.HasSubstructMatch, _forbidden())):
+        changed = _sanitized(change(molecule if found is None else _editable(found), rng))
+        found = found if changed is None else changed
+    if found is None or any(map(found.HasSubstructMatch, _forbidden())):
         return None
     return found
 
@@ -208,7 +204,7 @@ def _closed(molecule: Any, rng: np.random.Generator) -> Any | None:
     chem, _ = import_rdkit()
     size = int(rng.choice(RINGS))
     distances = chem.GetDistanceMatrix(molecule)
-    has_hydrogen = np.array([atom.GetTotalNumHs() > 0 for atom in _all(molecule)])
+    has_hydrogen = np.array([atom.GetTotalNumHs() > 0 for atom in molecule.GetAtoms()])
     pairs = np.argwhere(np.triu(distances == size - 1) & has_hydrogen & has_hydrogen[:, None])
     if not len(pairs):
         return None
@@ -264,12 +260,8 @@ def _element(n_bonds: int, rng: np.random.Generator) -> str:
     return fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
 
 
-def _all(molecule: Any) -> list[Any]:
-    return list(molecule.GetAtoms())
-
-
 def _neutral(molecule: Any) -> list[Any]:
-    return [atom for atom in _all(molecule) if atom.GetFormalCharge() == 0]
+    return [atom for atom in molecule.GetAtoms() if atom.GetFormalCharge() == 0]
 
 
 def _bonds(molecule: Any, *orders: int) -> list[Any]:
