@@ -102,6 +102,29 @@ def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
     assert energies[0] == pytest.approx(energies[1], abs=1e-6)
 
 
+def test_tables_of_stability_are_joined_and_a_calibration_is_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ase_student.distill.bundle.export_student", lambda *_, **__: None)
+    weights = tmp_path / "calibrated" / "weights.safetensors"
+    weights.parent.mkdir()
+    student = load_student(run / "weights.safetensors")
+    training = {
+        **student.metadata["training"],
+        "calibration": {"structures": 60, "shift": -0.00234},
+    }
+    metadata = {**student.metadata, "training": training}
+    save_student(dataclasses.replace(student, metadata=metadata), weights)
+    tables = [stability(student.sha256, tmp_path / f"{name}.json") for name in "ab"]
+    assert bundle(weights.parent, tmp_path / "mine", "--stability", *map(str, tables)) == 0
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert "| molecules | 300 | 50 | 2 of 4 |" in card
+    assert "shifted by -2.34 meV for every atom" in card
+    assert "in 60 structures" in card
+    report = json.loads((tmp_path / "mine" / "metrics.json").read_text(encoding="utf-8"))
+    assert (report["stability"]["n_runs"], report["stability"]["n_stable"]) == (6, 4)
+
+
 def test_what_was_bundled_can_be_bundled_again(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

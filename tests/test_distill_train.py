@@ -25,7 +25,7 @@ from ase_student.distill.batches import (  # noqa: E402
     shuffled,
 )
 from ase_student.distill.diatomics import DIATOMIC, FOREIGN, diatomics  # noqa: E402
-from ase_student.distill.evaluation import evaluate  # noqa: E402
+from ase_student.distill.evaluation import energy_deviations, evaluate  # noqa: E402
 from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
@@ -97,6 +97,50 @@ def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path
     assert student.metadata["metrics"]["test"]["morse"]["structures"] > 0
     assert student.metadata["training"]["epochs"] == 8
     assert "somebody" not in json.dumps(student.metadata)
+
+
+def test_a_calibration_shifts_energies_by_the_same_for_every_atom(
+    dataset: Path, tmp_path: Path
+) -> None:
+    plain = train(dataset, tmp_path)
+    before = load_student(tmp_path / "weights.safetensors")
+    # The same run again has nothing left to train, and only calibrates.
+    for _ in range(2):
+        parts = Parts([dataset], SETTINGS, CUTOFF, calibration=dataset)
+        Training(parts, "ultra-tiny", tmp_path, SETTINGS).run()
+        after = load_student(tmp_path / "weights.safetensors")
+        shift = after.metadata["training"]["calibration"]["shift"]
+        assert abs(shift) > 1e-4
+        for number, energy in before.reference_energies.items():
+            assert after.reference_energies[number] - energy == pytest.approx(shift, abs=1e-9)
+        network = build_network(after)
+        assert isinstance(network, PaiNN)
+        samples = plain.parts["validation"]
+        assert after.metadata["training"]["calibration"]["structures"] == len(samples)
+        deviations = energy_deviations(network, samples, CUTOFF, CPU)
+        assert np.median(deviations) == pytest.approx(0.0, abs=1e-6)
+    # Metrics are those of the calibrated student.
+    errors = evaluate(network, plain.parts["test"], CUTOFF, CPU)
+    assert after.metadata["metrics"]["test"] == errors
+
+
+def test_a_file_for_the_calibration_needs_molecules_for_validation(
+    dataset: Path, tmp_path: Path
+) -> None:
+    with Dataset(dataset) as file:
+        structures, labels = file.read_structures(), file.read_labels()
+    names = [name for name in molecule_names(600) if split_of(name, 0) == "train"]
+    atoms = [structures.atoms(index) for index in range(5)]
+    few = Structures.from_atoms(atoms, ["morse"] * 5, names[:5])
+    end = few.splits[-1]
+    write_dataset(
+        tmp_path / "few.h5",
+        few,
+        Labels(np.arange(5), labels.energies[:5], few.splits, labels.forces[:end]),
+        {"teacher": "morse"},
+    )
+    with pytest.raises(ValueError, match=r"few\.h5: is for the calibration, but holds nothing"):
+        Parts([dataset], SETTINGS, CUTOFF, calibration=tmp_path / "few.h5")
 
 
 @pytest.mark.usefixtures("compiler")

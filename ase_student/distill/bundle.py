@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recipe", help="what to say of how it is made, e.g. recipes/tiny.toml")
     parser.add_argument(
-        "--stability", type=Path, help="JSON of python -m ase_student.validation.stability_table"
-    )
+        "--stability", type=Path, nargs="+",
+        help="JSON of python -m ase_student.validation.stability_table; several make one table",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> str:
         or known.get("learning_curve", []),
         "stability": known.get("stability")
         if arguments.stability is None
-        else stability(arguments.stability, student.sha256),
+        else joined([stability(path, student.sha256) for path in arguments.stability]),
     }
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
@@ -114,6 +116,13 @@ def learning_curve(path: Path) -> list[dict[str, float]]:
         {"step": row["step"], **{key: row["validation"]["all"][key] for key in keys}}
         for row in rows
     ]
+
+
+def joined(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return tables of stability, of different runs of the same student, as one."""
+    runs = [run for table in tables for run in table["runs"]]
+    n_stable = sum(run["stable"] for run in runs)
+    return {**tables[0], "n_runs": len(runs), "n_stable": n_stable, "runs": runs}
 
 
 def stability(path: Path, sha256: str) -> dict[str, Any]:
@@ -262,6 +271,13 @@ def _making_section(report: dict[str, Any], recipe: str | None) -> str:
         text += (
             f"\nBegan with the weights `{training['start']['weights_sha256'][:12]}`, which had "
             f"{before.get('steps', 0):,} steps."
+        )
+    if "calibration" in training:
+        calibration = training["calibration"]
+        text += (
+            f"\nAfterwards all energies were shifted by {1e3 * calibration['shift']:.2f} meV for "
+            "every atom, so that\ntheir median error vanishes in "
+            f"{calibration['structures']} structures of molecules for validation."
         )
     if recipe:
         text += f"\nTo make it again:\n\n```bash\npython -m ase_student.distill run {recipe}\n```"

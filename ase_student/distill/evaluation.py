@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ase_student.distill.batches import Sample, collate
+from ase_student.distill.batches import Batch, Sample, collate
 from ase_student.distill.diatomics import UNLIKE_USE
 from ase_student.networks.painn import PaiNN, PaiNNPotential
 
@@ -39,7 +40,7 @@ def evaluate(
         batch = collate(part, cutoff, device)
         with torch.no_grad():
             energies, forces, virials = potential(*batch.inputs)
-        deviations = ((batch.totals(energies) - batch.energies) / batch.sizes).abs().tolist()
+        deviations = _deviations(energies, batch).abs().tolist()
         ends = np.cumsum([len(sample.numbers) for sample in part])[:-1]
         per_sample = zip(
             part,
@@ -58,6 +59,23 @@ def evaluate(
     counted = [source for source in rows if source not in UNLIKE_USE] or list(rows)
     rows["all"] = [row for source in counted for row in rows[source]]
     return {source: _errors(np.array(rows[source])) for source in sorted(rows) if source}
+
+
+def energy_deviations(
+    network: PaiNN, samples: Sequence[Sample], cutoff: float, device: torch.device
+) -> NDArray[np.float64]:
+    """Return the errors of the energies of samples with their signs, eV per atom, in any order."""
+    deviations = []
+    for part in _batches(samples):
+        batch = collate(part, cutoff, device)
+        with torch.no_grad():
+            deviations.append(_deviations(network(*batch.inputs), batch).cpu().numpy())
+    return np.concatenate(deviations)
+
+
+def _deviations(atomic_energies: Tensor, batch: Batch) -> Tensor:
+    """Return the errors of the energies of a batch's structures, eV per atom."""
+    return (batch.totals(atomic_energies) - batch.energies) / batch.sizes
 
 
 def _batches(samples: Sequence[Sample]) -> list[list[Sample]]:

@@ -56,7 +56,7 @@ def _train(
     set_threads(arguments.threads)
     start = None if arguments.start is None else load_student(str(arguments.start))
     cutoff = changes.get("cutoff", Architecture((1,)).cutoff if start is None else start.cutoff)
-    parts = Parts(arguments.dataset, settings, cutoff, arguments.test)
+    parts = Parts(arguments.dataset, settings, cutoff, arguments.test, arguments.calibrate)
     training = Training(
         parts, arguments.student, arguments.folder, settings, fabric, changes, start
     )

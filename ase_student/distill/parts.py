@@ -38,11 +38,15 @@ class Parts:
         Of the neighbors.
     tests : sequence of path
         Labelled files that are for the test as a whole, each a test of its own.
+    calibration : path, optional
+        Labelled file, of which the validation part is for the calibration of energies.
 
     Attributes
     ----------
     tests : dict of str to list of Sample
         The samples of each of `tests`, by the file's name without its suffix.
+    calibration : list of Sample
+        The samples to calibrate energies on; empty if there is no such file.
     provenance : list of dict
         What is to be known of each file.
     seen : Seen
@@ -51,8 +55,8 @@ class Parts:
     Raises
     ------
     ValueError
-        If a part is empty, a part or a test has elements that are not trained on, or the molecules
-        of a test are trained on.
+        If a part is empty, also that of the file for the calibration, a part or a test has elements
+        that are not trained on, or the molecules of a test are trained on.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Parts:
         settings: Settings,
         cutoff: float,
         tests: Sequence[Path] = (),
+        calibration: Path | None = None,
     ):
         self._settings, self._cutoff = settings, cutoff
         self._samples: dict[str, list[Sample]] = {part: [] for part in PARTS}
@@ -68,6 +73,7 @@ class Parts:
         self.seen = Seen(cutoff)
         self.provenance = [self._read(path, times) for path, times in Counter(datasets).items()]
         self.tests = {path.stem: self._read_test(path) for path in tests}
+        self.calibration = [] if calibration is None else self._read_calibration(calibration)
         self.check()
 
     def __getitem__(self, part: str) -> list[Sample]:
@@ -95,6 +101,7 @@ class Parts:
                 raise ValueError(f"the data hold no {self._settings.split}s of the {part} part.")
         named = {f"the {part} part": self[part] for part in PARTS}
         named |= {f"the test '{name}'": samples for name, samples in self.tests.items()}
+        named["the file for the calibration"] = self.calibration
         for name, samples in named.items():
             elements = {int(z) for sample in samples for z in np.unique(sample.numbers)}
             if elements - known:
@@ -109,10 +116,7 @@ class Parts:
         with Dataset(path) as dataset:
             structures = dataset.read_structures()
             indices = dataset.read_labels().structure_indices
-            try:
-                parts = parts_of(structures, self._settings.split, self._settings.split_seed)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
+            parts = self._split(structures, path)
             samples = read_samples(dataset, range(len(indices)), self._cutoff)
             metadata = dataset.metadata
         counts: Counter[str] = Counter()
@@ -141,6 +145,25 @@ class Parts:
             "sampling": metadata.get("structures_metadata", {}).get("sampling"),
             **{key: metadata[key] for key in _KEPT if key in metadata},
         }
+
+    def _split(self, structures: Structures, path: Path) -> Sequence[str]:
+        """Return the part that each of a file's structures belongs to."""
+        try:
+            return parts_of(structures, self._settings.split, self._settings.split_seed)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def _read_calibration(self, path: Path) -> list[Sample]:
+        """Return the samples of a file's validation part."""
+        with Dataset(path) as dataset:
+            parts = self._split(dataset.read_structures(), path)
+            indices = dataset.read_labels().structure_indices
+            rows = [row for row, index in enumerate(indices) if parts[index] == "validation"]
+            if not rows:
+                raise ValueError(
+                    f"{path}: is for the calibration, but holds nothing of the validation part."
+                )
+            return read_samples(dataset, rows, self._cutoff)
 
     def _read_test(self, path: Path) -> list[Sample]:
         """Return a file's samples, none of which is of what is trained on."""

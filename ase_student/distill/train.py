@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--test", type=Path, nargs="+", default=[],
         help="labelled HDF5 files, each a test of its own",
     )  # fmt: skip
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="FILE",
+        help="labelled HDF5 file; in the end all energies are shifted by the same for every atom, "
+        "so that their median error vanishes in its validation part",
+    )  # fmt: skip
     parser.add_argument("--settings", type=Path, help="TOML file; options given here outrank it")
     for field in dataclasses.fields(Settings):
         parser.add_argument(
@@ -44,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Train as the command line says, going on where an earlier run stopped."""
-    for path in (*arguments.dataset, *arguments.test):
+    calibration = [] if arguments.calibrate is None else [arguments.calibrate]
+    for path in (*arguments.dataset, *arguments.test, *calibration):
         if not path.is_file():
             raise FileNotFoundError(f"no data set at '{path}'.")
     given, changes = read_settings(arguments.settings) if arguments.settings else ({}, {})

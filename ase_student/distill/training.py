@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ase_student.distill.batches import Batch, Sample, collate, fit_reference_energies, shuffled
 from ase_student.distill.displacement import backward_by_displacement
-from ase_student.distill.evaluation import evaluate
+from ase_student.distill.evaluation import energy_deviations, evaluate
 from ase_student.distill.objective import loss, predict
 from ase_student.distill.parts import Parts
 from ase_student.distill.settings import Settings, architecture_of
@@ -327,7 +327,7 @@ class Training:
 
     def _finish(self) -> dict[str, Any]:
         """Measure the best student on the molecules that training never saw."""
-        student = load_student(self._weights)
+        student = self._calibrated(load_student(self._weights))
         network = build_network(student).to(self.fabric.device)
         assert isinstance(network, PaiNN)
         tests = {"test": self.parts["test"], **self.parts.tests}
@@ -341,6 +341,31 @@ class Training:
             save_student(dataclasses.replace(student, metadata=metadata), self._weights)
         self.fabric.barrier()
         return metrics
+
+    def _calibrated(self, student: Student) -> Student:
+        """Return a student whose energies have no median error where the calibration is done.
+
+        All reference energies are shifted by the same energy: neither forces nor differences of
+        energies at equal numbers of atoms change.
+        """
+        samples = self.parts.calibration
+        if not samples:
+            return student
+        network = build_network(student).to(self.fabric.device)
+        assert isinstance(network, PaiNN)
+        deviations = energy_deviations(network, samples, self.cutoff, self.fabric.device)
+        shifted = {
+            number: energy - float(np.median(deviations))
+            for number, energy in student.reference_energies.items()
+        }
+        number = next(iter(shifted))
+        calibration = {
+            "structures": len(samples),
+            "shift": shifted[number] - self.references[number],
+        }
+        training = {**student.metadata["training"], "calibration": calibration}
+        metadata = {**student.metadata, "training": training}
+        return dataclasses.replace(student, reference_energies=shifted, metadata=metadata)
 
 
 def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
