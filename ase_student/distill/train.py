@@ -49,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Train as the command line says, going on where an earlier run stopped."""
-    calibration = [] if arguments.calibrate is None else [arguments.calibrate]
-    for path in (*arguments.dataset, *arguments.test, *calibration):
+    for path in filter(None, (*arguments.dataset, *arguments.test, arguments.calibrate)):
         if not path.is_file():
             raise FileNotFoundError(f"no data set at '{path}'.")
     given, changes = read_settings(arguments.settings) if arguments.settings else ({}, {})
