@@ -15,9 +15,17 @@ from types import MappingProxyType
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["STRUCTURES", "TOLERANCES", "Tolerances", "small_structures", "structure"]
+__all__ = [
+    "LARGE_FORCE",
+    "STRUCTURES",
+    "TOLERANCES",
+    "Tolerances",
+    "force_difference",
+    "small_structures",
+    "structure",
+]
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Tolerances:
     cutoff_energy: float = 1e-9  # eV
     # A backend or an exported file against the float64 reference.
     backend_energy_per_atom: float = 1e-5  # eV/atom
-    backend_forces: float = 1e-4  # eV/Å
+    backend_forces: float = 1e-4  # eV/Å, of `force_difference`
     # Several structures in one call against one by one, in float32.
     batch_energy: float = 1e-6  # eV
     batch_forces: float = 1e-6  # eV/Å
@@ -54,6 +62,23 @@ class Tolerances:
 
 
 TOLERANCES = Tolerances()
+LARGE_FORCE = 60.0  # eV/Å; students are not trained on larger ones
+
+
+def force_difference(found: ArrayLike, expected: ArrayLike) -> float:
+    """Return the largest difference between forces on the atoms of one structure, eV/Å.
+
+    Rounding grows with the forces: where the largest expected component F exceeds `LARGE_FORCE`,
+    the difference is divided by F / `LARGE_FORCE`.
+
+    Parameters
+    ----------
+    found, expected : array_like, shape (atoms, 3), eV/Å
+    """
+    expected = np.asarray(expected, dtype=np.float64)
+    difference = np.abs(np.asarray(found, dtype=np.float64) - expected).max(initial=0.0)
+    return float(difference * LARGE_FORCE / np.abs(expected).max(initial=LARGE_FORCE))
+
 
 # Near the minimum of the SO3LR force field.
 WATER = np.array([[0.0, 0.0, 0.0], [0.964, 0.016, 0.0], [-0.226, 0.938, 0.0]])

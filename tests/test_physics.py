@@ -14,7 +14,13 @@ from numpy.testing import assert_allclose
 
 from ase_student import StudentCalculator
 from ase_student.neighbors import neighbor_matrix
-from ase_student.testing import STRUCTURES, TOLERANCES, small_structures, structure
+from ase_student.testing import (
+    STRUCTURES,
+    TOLERANCES,
+    force_difference,
+    small_structures,
+    structure,
+)
 
 KINDS = [
     ("onnx", "float32"),
@@ -35,7 +41,6 @@ ENERGY = {
     "float32": TOLERANCES.symmetry_energy_float32,
 }
 FORCES = {"float64": 1e-9, "float32": TOLERANCES.backend_forces}
-LARGE = 60.0  # eV/Å
 STRESS = {"float64": 1e-10, "float32": 1e-5}
 # Finite differences are of fourth order. Their step, in Å or a strain, is above the rounding of
 # energies of some thousand eV and below what steep repulsion would need.
@@ -328,10 +333,7 @@ def assert_close_to_reference(found, expected):
     n_atoms = len(expected["energies"])
     energies = [found["energy"] / n_atoms, expected["energy"] / n_atoms]
     assert_allclose(*energies, rtol=0, atol=TOLERANCES.backend_energy_per_atom)
-    # Rounding grows with the forces; those above LARGE are in no training.
-    largest = np.abs(expected["forces"]).max(initial=LARGE)
-    atol = TOLERANCES.backend_forces * largest / LARGE
-    assert_allclose(found["forces"], expected["forces"], rtol=0, atol=atol)
+    assert force_difference(found["forces"], expected["forces"]) <= TOLERANCES.backend_forces
     assert ("stress" in found) == ("stress" in expected)
     if "stress" in expected:
         assert_allclose(found["stress"], expected["stress"], rtol=0, atol=STRESS["float32"])

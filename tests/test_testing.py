@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from ase_student.neighbors import neighbor_matrix
-from ase_student.testing import STRUCTURES, small_structures, structure
+from ase_student.testing import (
+    LARGE_FORCE,
+    STRUCTURES,
+    force_difference,
+    small_structures,
+    structure,
+)
 
 ELEMENTS = {"H", "C", "N", "O", "F", "P", "S", "Cl"}
 
@@ -54,3 +60,13 @@ def test_small_structures_are_small():
 def test_unknown_structure_is_named():
     with pytest.raises(ValueError, match="no structure named 'aspirine'; available: 'atom'"):
         structure("aspirine")
+
+
+def test_forces_are_compared_as_they_are_unless_they_are_large():
+    expected = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]])
+    found = expected + np.array([[0.0, 0.0, 0.1], [0.0, -0.2, 0.0]])
+    assert force_difference(found, expected) == pytest.approx(0.2)
+    expected[1, 0] = -4 * LARGE_FORCE
+    found[1, 0] = expected[1, 0]
+    assert force_difference(found, expected) == pytest.approx(0.2 / 4)
+    assert force_difference(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0

@@ -6,10 +6,8 @@ import warnings
 from dataclasses import replace
 from itertools import combinations
 
-import numpy as np
-
 from ase_student.backends import BACKENDS
-from ase_student.testing import TOLERANCES
+from ase_student.testing import TOLERANCES, force_difference
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.physics.checks import Check, Subject, ask, judged
 from ase_student.validation.potentials import Evaluation, StudentPotential
@@ -18,7 +16,7 @@ from ase_student.validation.potentials import Evaluation, StudentPotential
 def check_backends(subject: Subject, spec: ModelSpec) -> list[Check]:
     """Return the largest differences of every backend in float32 from float64 and each other.
 
-    Forces above 1 eV/Å are compared relative to the largest force of their structure.
+    Forces are compared by :func:`ase_student.testing.force_difference`.
     """
     if not subject.is_precise:
         said = "this file runs in one backend and precision only"
@@ -53,8 +51,7 @@ def _compared(
         for name, expected, found in zip(names, said[first], said[second], strict=True):
             where = f"{name}, {second}" if with_float64 else f"{name}, {first} and {second}"
             energies[where] = abs(found.energy - expected.energy) / len(expected.forces)
-            scale = max(1.0, float(np.abs(expected.forces).max()))
-            forces[where] = float(np.abs(found.forces - expected.forces).max()) / scale
+            forces[where] = force_difference(found.forces, expected.forces)
     # Two that are each as far from float64 as allowed.
     factor = 1.0 if with_float64 else 2.0
     return [
