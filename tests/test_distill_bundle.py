@@ -51,8 +51,8 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def stability(student_sha256: str, path: Path) -> Path:
-    run = {"name": "CCO", "temperature": 300.0, "picoseconds": 50.0, "stable": True}
+def stability(student_sha256: str, path: Path, temperature: float = 300.0) -> Path:
+    run = {"name": "CCO", "temperature": temperature, "picoseconds": 50.0, "stable": True}
     broken = {**run, "name": "CO", "stable": False, "failed_ps": 1.5, "reason": "a bond broke"}
     box = {**run, "name": "64 periodic waters", "picoseconds": 20.0}
     document: dict[str, Any] = {
@@ -111,16 +111,19 @@ def test_tables_of_stability_are_joined_and_a_calibration_is_told(
     student = load_student(run / "weights.safetensors")
     training = {
         **student.metadata["training"],
-        "calibration": {"structures": 60, "shift": -0.00234},
+        "calibration": {"sha256": "ab" * 32, "structures": 60, "shift": -0.00234},
     }
     metadata = {**student.metadata, "training": training}
     save_student(dataclasses.replace(student, metadata=metadata), weights)
-    tables = [stability(student.sha256, tmp_path / f"{name}.json") for name in "ab"]
+    tables = [
+        stability(student.sha256, tmp_path / f"{temperature}.json", temperature)
+        for temperature in (300.0, 600.0)
+    ]
     assert bundle(weights.parent, tmp_path / "mine", "--stability", *map(str, tables)) == 0
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
-    assert "| molecules | 300 | 50 | 2 of 4 |" in card
+    assert "| molecules | 300 | 50 | 1 of 2 |\n| molecules | 600 | 50 | 1 of 2 |" in card
     assert "shifted by -2.34 meV for every atom" in card
-    assert "in 60 structures" in card
+    assert "in 60 structures of molecules for validation (SHA-256 `abababababab`)" in card
     report = json.loads((tmp_path / "mine" / "metrics.json").read_text(encoding="utf-8"))
     assert (report["stability"]["n_runs"], report["stability"]["n_stable"]) == (6, 4)
 
@@ -155,6 +158,15 @@ def test_a_card_names_the_data_of_earlier_trainings() -> None:
     text = card(student, "mine", report)
     assert "`cdcdcdcdcdcd` that this began with had been trained on\n\n- 5 for train: md" in text
     assert "`efefefefefef` that" not in text
+
+
+def test_a_run_that_is_in_two_tables_of_stability_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = str(stability(load_student(run / "weights.safetensors").sha256, tmp_path / "one.json"))
+    assert bundle(run, tmp_path / "mine", "--stability", table, table) == 2
+    assert "CCO at 300 K is 2 times in the tables of stability" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
 
 
 def test_stability_of_other_weights_is_refused(

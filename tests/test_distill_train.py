@@ -1,6 +1,7 @@
 """Training: splits, resumption, and a student that learns."""
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -109,14 +110,16 @@ def test_a_calibration_shifts_energies_by_the_same_for_every_atom(
         parts = Parts([dataset], SETTINGS, CUTOFF, calibration=dataset)
         Training(parts, "ultra-tiny", tmp_path, SETTINGS).run()
         after = load_student(tmp_path / "weights.safetensors")
-        shift = after.metadata["training"]["calibration"]["shift"]
+        calibration = after.metadata["training"]["calibration"]
+        shift = calibration["shift"]
         assert abs(shift) > 1e-4
         for number, energy in before.reference_energies.items():
             assert after.reference_energies[number] - energy == pytest.approx(shift, abs=1e-9)
         network = build_network(after)
         assert isinstance(network, PaiNN)
         samples = plain.parts["validation"]
-        assert after.metadata["training"]["calibration"]["structures"] == len(samples)
+        assert calibration["structures"] == len(samples)
+        assert calibration["sha256"] == hashlib.sha256(dataset.read_bytes()).hexdigest()
         deviations = energy_deviations(network, samples, CUTOFF, CPU)
         assert np.median(deviations) == pytest.approx(0.0, abs=1e-6)
     # Metrics are those of the calibrated student.

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,21 @@ def learning_curve(path: Path) -> list[dict[str, float]]:
 
 
 def joined(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return tables of stability, of different runs of the same student, as one."""
+    """Return tables of stability, of different runs of the same student, as one.
+
+    Raises
+    ------
+    ValueError
+        If one run is in two of them.
+    """
     runs = [run for table in tables for run in table["runs"]]
+    counts = Counter((run["name"], run["temperature"], run["picoseconds"]) for run in runs)
+    for (name, temperature, _), count in counts.items():
+        if count > 1:
+            raise ValueError(
+                f"{name} at {temperature:g} K is {count} times in the tables of stability: "
+                "give each run once."
+            )
     n_stable = sum(run["stable"] for run in runs)
     return {**tables[0], "n_runs": len(runs), "n_stable": n_stable, "runs": runs}
 
@@ -274,10 +288,12 @@ def _making_section(report: dict[str, Any], recipe: str | None) -> str:
         )
     if "calibration" in training:
         calibration = training["calibration"]
+        sha256 = calibration.get("sha256")
+        file = f" (SHA-256 `{sha256[:12]}`)" if sha256 else ""
         text += (
             f"\nAfterwards all energies were shifted by {1e3 * calibration['shift']:.2f} meV for "
             "every atom, so that\ntheir median error vanishes in "
-            f"{calibration['structures']} structures of molecules for validation."
+            f"{calibration['structures']} structures of molecules for validation{file}."
         )
     if recipe:
         text += f"\nTo make it again:\n\n```bash\npython -m ase_student.distill run {recipe}\n```"

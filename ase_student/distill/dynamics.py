@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -19,6 +18,7 @@ from ase_student.calculator import StudentCalculator
 from ase_student.distill import sampling
 from ase_student.distill.sampling import Forces, Positions
 from ase_student.distill.teachers import Label, Teacher, load_teacher
+from ase_student.files import file_sha256
 from ase_student.student import available_students, resolve_model
 
 #: Forces (n_atoms, 3) in eV/Å of each structure; NaN where there are none.
@@ -62,8 +62,7 @@ def identity(name: str) -> dict[str, Any]:
     """
     if not _is_student(name):
         return _teacher(name).settings
-    with open(resolve_model(name), "rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"sha256": file_sha256(resolve_model(name))}
 
 
 def _student(name: str, device: str, threads: int | None) -> StudentCalculator:

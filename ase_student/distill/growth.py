@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from ase_student.distill.dynamics import student_forces
 from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.starts import choose_starts
 from ase_student.distill.walks import WATCHED, Walks, newly_bound, read_walks, walk, write_walks
+from ase_student.files import file_sha256
 from ase_student.limits import Limits
 from ase_student.seen import Seen, seen_in
 from ase_student.student import Student, load_student
@@ -133,7 +133,7 @@ class Growth:
         self.limits = Limits(_seen(students[0], paths))
         job = {
             "students": self.weights,
-            "structures": [_digest(path) for path in paths],
+            "structures": [file_sha256(path) for path in paths],
             **labels,
             **asdict(settings),
         }
@@ -220,8 +220,3 @@ def _seen(student: Student, paths: Sequence[Path]) -> Seen:
         return Seen.from_dict(student.metadata["seen"])
     training = student.metadata["training"]
     return seen_in(paths, student.cutoff, training.get("split_seed", training["seed"]))
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

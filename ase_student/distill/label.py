@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import shutil
 from collections import Counter
@@ -20,6 +19,7 @@ from ase_student.distill import provenance
 from ase_student.distill.pieces import Partial, ranges
 from ase_student.distill.teachers import TEACHERS, Failure, Teacher, load_teacher, symbols_of
 from ase_student.distill.workers import Answers, Piece, Workers, labelled, workers_for
+from ase_student.files import file_sha256
 
 #: Largest force that is believed, eV/Å.
 MAX_FORCE = 60.0
@@ -79,8 +79,7 @@ def label_structures(
         if n == 0:
             raise ValueError(f"{path.name}: has no structures to label.")
         known = _known(dataset.read_structures(0, n), teacher, path.name)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
         job = {
             "structures": digest,
             "teacher": {"name": teacher.name, **teacher.settings},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ase_student.distill.batches import Sample, read_samples
 from ase_student.distill.diatomics import UNLIKE_USE
 from ase_student.distill.settings import Settings
 from ase_student.distill.split import WATER, parts_of
+from ase_student.files import file_sha256
 from ase_student.seen import Seen
 
 PARTS = ("train", "validation", "test")
@@ -47,6 +47,8 @@ class Parts:
         The samples of each of `tests`, by the file's name without its suffix.
     calibration : list of Sample
         The samples to calibrate energies on; empty if there is no such file.
+    calibration_sha256 : str or None
+        Of the file that they are from.
     provenance : list of dict
         What is to be known of each file.
     seen : Seen
@@ -74,6 +76,7 @@ class Parts:
         self.provenance = [self._read(path, times) for path, times in Counter(datasets).items()]
         self.tests = {path.stem: self._read_test(path) for path in tests}
         self.calibration = [] if calibration is None else self._read_calibration(calibration)
+        self.calibration_sha256 = None if calibration is None else file_sha256(calibration)
         self.check()
 
     def __getitem__(self, part: str) -> list[Sample]:
@@ -135,10 +138,8 @@ class Parts:
                     sample.offsets,
                     sample.forces,
                 )
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {
-            "sha256": digest,
+            "sha256": file_sha256(path),
             "teacher": metadata.get("teacher"),
             "structures": dict(counts),
             "times_in_training": times,

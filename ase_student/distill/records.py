@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ase_student.distill import provenance
 from ase_student.distill.options import Command
-from ase_student.files import replaced_when_complete
+from ase_student.files import file_sha256, replaced_when_complete
 from ase_student.student import resolve_model
 
 State = Literal["new", "begun", "finished"]
@@ -61,8 +61,7 @@ def digest(path: Path) -> str:
     A folder with ``weights.safetensors`` is a training run, of which nothing else matters.
     """
     if not path.is_dir():
-        with open(resolve_model(str(path)), "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(resolve_model(str(path)))
     if (path / "weights.safetensors").is_file():
         return digest(path / "weights.safetensors")
     files = sorted(file for file in path.rglob("*") if file.is_file())

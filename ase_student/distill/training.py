@@ -360,6 +360,7 @@ class Training:
         }
         number = next(iter(shifted))
         calibration = {
+            "sha256": self.parts.calibration_sha256,
             "structures": len(samples),
             "shift": shifted[number] - self.references[number],
         }

@@ -19,7 +19,7 @@ from ase.calculators.calculator import InputError
 from ase_student import __version__
 from ase_student.calculator import StudentCalculator
 from ase_student.distill.teachers import load_teacher
-from ase_student.files import replaced_when_complete
+from ase_student.files import file_sha256, replaced_when_complete
 from ase_student.validation.accuracy import Pass, metrics
 from ase_student.validation.extras import extra
 from ase_student.validation.frames import Frames, open_frames
@@ -270,9 +270,3 @@ def _data(settings: Settings, frames: Frames, sha256: str, found: Pass) -> dict[
 def versions() -> dict[str, str]:
     """Return the versions of what the results depend on."""
     return {"ase_student": __version__, **with_python(PACKAGES)}
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
