@@ -111,6 +111,7 @@ def test_tables_of_stability_are_joined_and_a_calibration_is_told(
     student = load_student(run / "weights.safetensors")
     training = {
         **student.metadata["training"],
+        "processes": 2,
         "calibration": {"sha256": "ab" * 32, "structures": 60, "shift": -0.00234},
     }
     metadata = {**student.metadata, "training": training}
@@ -122,6 +123,7 @@ def test_tables_of_stability_are_joined_and_a_calibration_is_told(
     assert bundle(weights.parent, tmp_path / "mine", "--stability", *map(str, tables)) == 0
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     assert "| molecules | 300 | 50 | 1 of 2 |\n| molecules | 600 | 50 | 1 of 2 |" in card
+    assert "4,321 steps of 2 processes (" in card
     assert "shifted by -2.34 meV for every atom" in card
     assert "in 60 structures of molecules for validation (SHA-256 `abababababab`)" in card
     report = json.loads((tmp_path / "mine" / "metrics.json").read_text(encoding="utf-8"))

@@ -279,7 +279,9 @@ def _making_section(report: dict[str, Any], recipe: str | None) -> str:
     training = report["training"]
     keys = ("epochs", "batch_size", "optimizer", "learning_rate", "ema_decay", "seed")
     settings = ", ".join(f"{key} {training[key]}" for key in keys if key in training)
-    text = f"## Training\n\n{training['steps']:,} steps ({settings})."
+    n_processes = training.get("processes", 1)
+    processes = f" of {n_processes} processes" if n_processes > 1 else ""
+    text = f"## Training\n\n{training['steps']:,} steps{processes} ({settings})."
     if "start" in training:
         before = training["start"]["training"] or {}
         text += (
