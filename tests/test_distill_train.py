@@ -5,6 +5,8 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -375,21 +377,48 @@ def test_the_summary_has_the_stress_where_there_is_one() -> None:
     assert second.endswith("energy MAE 2.00 meV/atom, 3 structures")
 
 
-def test_two_processes_end_with_the_same_weights(dataset: Path, tmp_path: Path) -> None:
-    # A process of its own: PyTorch's process group cannot be made twice in one.
-    arguments = [str(dataset), "-o", str(tmp_path), "--student=ultra-tiny", "--devices=2"]
+def script_for_two_processes(dataset: Path, folder: Path, *options: str) -> Path:
+    """Write a script that trains: PyTorch's process group cannot be made twice in one process."""
+    arguments = [str(dataset), "-o", str(folder), "--student=ultra-tiny", "--devices=2"]
+    arguments += ["--batch-size=4", "--threads=1", *options]
     code = (
         "import sys; from ase_student.distill.__main__ import main;"
-        f"sys.exit(main(['train', '--epochs=1', '--batch-size=4', '--threads=1', *{arguments}]))"
+        f"sys.exit(main(['train', *{arguments}]))"
     )
-    script = tmp_path / "script.py"
+    script = folder / "script.py"
     script.write_text(f"if __name__ == '__main__':\n    {code}\n", encoding="utf-8")
+    return script
+
+
+def test_two_processes_end_with_the_same_weights(dataset: Path, tmp_path: Path) -> None:
+    script = script_for_two_processes(dataset, tmp_path, "--epochs=1")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     student = load_student(tmp_path / "weights.safetensors")
     n_train = student.metadata["data"][0]["structures"]["train"]
     assert student.metadata["training"]["processes"] == 2
     assert student.metadata["training"]["steps"] == -(-n_train // 4 // 2)
+
+
+def test_no_process_outlives_the_one_that_was_stopped(dataset: Path, tmp_path: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    script = script_for_two_processes(dataset, tmp_path, "--epochs=100000", "--validate-every=2")
+    # SIGINT is ignored, as in what a shell puts into the background.
+    command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, str(script)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as training:
+        wait_for(lambda: (tmp_path / "checkpoint.pt").exists())
+        workers = psutil.Process(training.pid).children(recursive=True)
+        training.kill()
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_the_energy_weight_grows_from_its_first_to_its_final_value() -> None:

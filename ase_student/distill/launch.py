@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
+import threading
 from functools import partial
 from typing import Any
 
@@ -53,6 +56,7 @@ def launch(
 def _train(
     fabric: Fabric, arguments: argparse.Namespace, settings: Settings, changes: dict[str, Any]
 ) -> dict[str, Any]:
+    _end_with_parent()
     set_threads(arguments.threads)
     start = None if arguments.start is None else load_student(str(arguments.start))
     cutoff = changes.get("cutoff", Architecture((1,)).cutoff if start is None else start.cutoff)
@@ -61,3 +65,14 @@ def _train(
         parts, arguments.student, arguments.folder, settings, fabric, changes, start
     )
     return training.run()
+
+
+def _end_with_parent() -> None:
+    """Let this process, if another has started it, end as soon as that has ended.
+
+    torch asks for a SIGINT then, which whatever a shell has put into the background ignores. All
+    files are written beside and renamed, so that nothing is lost but the steps since the last.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
