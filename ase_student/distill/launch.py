@@ -74,5 +74,11 @@ def _end_with_parent() -> None:
     files are written beside and renamed, so that nothing is lost but the steps since the last.
     """
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
