@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ase_student.distill.frames import Frames
 from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.molecules import Species
 from ase_student.distill.plan import MMFF94, Job, Settings
+from ase_student.distill.processes import process_pool
 from ase_student.distill.rattled import Group, sample_groups
 
 #: Molecules in a piece. What was not finished when a run ends is at most one piece per process.
@@ -144,6 +144,8 @@ def sample(
     ------
     ValueError
         If what is in the folder was sampled in another way.
+    ChildProcessError
+        If one of several processes died; what was finished is kept.
     """
     partial = None if folder is None else Partial(folder, job_of(sampler, pieces))
     done: dict[int, Frames] = {}
@@ -173,8 +175,6 @@ _sampler: Sampler | None = None
 def _begin_process(sampler: Sampler) -> None:
     global _sampler
     _sampler = sampler
-    # An interrupt goes to all processes; the first one, which hears it, ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _sample_piece(numbered: tuple[int, Piece]) -> tuple[int, Frames]:
@@ -186,15 +186,22 @@ def _sample_piece(numbered: tuple[int, Piece]) -> tuple[int, Frames]:
 def _mapped(
     sampler: Sampler, numbered: Sequence[tuple[int, Piece]], processes: int
 ) -> Iterator[tuple[int, Frames]]:
-    """Yield the frames of pieces with their indices, as they are finished."""
+    """Yield the frames of pieces with their indices, as they are finished.
+
+    Raises
+    ------
+    ChildProcessError
+        If one of several processes died.
+    """
     if processes == 1 or len(numbered) < 2:
         for index, piece in numbered:
             yield index, sampler(piece)
         return
     # Each process gets the sampler, with its many partners, once.
     n = min(processes, len(numbered))
-    with get_context("spawn").Pool(n, _begin_process, (sampler,)) as pool:
-        yield from pool.imap_unordered(_sample_piece, numbered)
+    with process_pool(n, "samples", _begin_process, sampler) as pool:
+        for finished in as_completed([pool.submit(_sample_piece, one) for one in numbered]):
+            yield finished.result()
 
 
 @lru_cache(maxsize=1)

@@ -7,36 +7,22 @@ are does not depend on who labels them, and so the labels do not either.
 from __future__ import annotations
 
 import functools
-import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import active_children, get_context
 from typing import Any
 
 from ase_student.dataset import Structures
 from ase_student.distill.answers import ask
+from ase_student.distill.processes import KEPT, process_pool
 from ase_student.distill.teachers import Failure, Label, Teacher, load_teacher
 
 Piece = tuple[int, int]
 Answers = list[Label | Failure]
-
-#: What numerical libraries take their number of threads from, when they are loaded.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_KEPT = "what was finished is kept: run the same command again to go on"
 
 
 @dataclass(frozen=True)
@@ -191,42 +177,8 @@ def local_processes(n: int) -> Iterator[Workers]:
     ChildProcessError
         If one of them died.
     """
-    others = set(active_children())
-    executor = ProcessPoolExecutor(n, get_context("spawn"), initializer=_ignore_interrupts)
-    try:
-        with _one_thread():
-            yield Workers(executor, lambda: 2 * n, have_teachers=True)
-    except BaseException as error:
-        # Whatever stops this process must not wait for pieces that nobody will collect.
-        for process in set(active_children()) - others:
-            process.terminate()
-        if isinstance(error, BrokenProcessPool):
-            raise ChildProcessError(
-                f"a process that labels was killed, ran out of memory or could not start; {_KEPT}."
-            ) from error
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that waits for them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let processes that are started meanwhile use one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with process_pool(n, "labels") as executor:
+        yield Workers(executor, lambda: 2 * n, have_teachers=True)
 
 
 @contextmanager
@@ -262,11 +214,11 @@ def dask_workers(address: str) -> Iterator[Workers]:
             yield Workers(executor, lambda: max(1, 2 * len(client.ncores())), have_teachers=True)
         except KilledWorker as error:
             raise ChildProcessError(
-                f"Dask workers died again and again over the same piece; {_KEPT}."
+                f"Dask workers died again and again over the same piece; {KEPT}."
             ) from error
         except CancelledError as error:
             raise ConnectionError(
-                f"the Dask scheduler at '{address}' went away or dropped the work; {_KEPT}."
+                f"the Dask scheduler at '{address}' went away or dropped the work; {KEPT}."
             ) from error
         finally:
             executor.shutdown(wait=False)
