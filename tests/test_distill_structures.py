@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from ase.data import vdw_alvarez
 from ase_student.dataset import Dataset, Structures
 from ase_student.distill import mmff, molecules, sampler, sampling
 from ase_student.distill.__main__ import main
+from ase_student.distill.cover import Cover
 from ase_student.distill.mmff import sample_molecule
-from ase_student.distill.molecules import UnsuitableError
+from ase_student.distill.molecules import UnsuitableError, species_of
 from ase_student.distill.plan import Settings
 from ase_student.distill.split import split_of
 from ase_student.distill.structures import choose_jobs, make_structures
@@ -324,14 +326,29 @@ def test_short_lists_are_taken_whole_and_sampled_more():
 def test_rare_kinds_of_atoms_are_covered():
     alcohols = ["C" * n + "O" for n in range(3, 30)]
     rare = ["CP(Cl)Cl", "CSSC"]
-    jobs, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=2)
+    jobs, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=Cover(2))
     taken = [job.species.key for job in jobs]
     # All kinds of atoms of any two alcohols are those of all.
     assert len(taken) == 4
     assert {"CP(Cl)Cl", "CSSC"} < set(taken)
-    everything, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=100)
+    everything, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=Cover(100))
     assert len(everything) == 12 + 2  # the rest have more than 45 atoms
     assert taken == [job.species.key for job in everything if job.species.key in taken]
+
+
+def test_molecules_with_rare_kinds_of_atoms_are_sampled_more_often():
+    smiles = ["CCCO", "CCCCO", "CCCCCO", "CP(Cl)Cl", "CSSC", "CCSSC"]
+    jobs, _, _ = choose_jobs(smiles, Settings(), cover=Cover(6, oversample=True))
+    # O(C,H) is in three of them, P(C,Cl,Cl) in one, S(C,S) in two.
+    assert {job.species.key: job.n_times for job in jobs} == {
+        "CCCO": 2, "CCCCO": 2, "CCCCCO": 2, "CP(Cl)Cl": 6, "CSSC": 3, "CCSSC": 6,
+    }  # fmt: skip
+
+
+def test_kinds_of_atoms_can_know_what_their_neighbors_are_bonded_to():
+    species = [species_of(one, 20) for one in ("C[N+](=O)[O-]", "NO", "CN(O)O")]
+    assert [one.smiles for one, _ in Cover(1).choose(species)] == ["C[N+](=O)[O-]", "NO"]
+    assert [one for one, _ in Cover(1, by_degree=True).choose(species)] == species
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys):
@@ -368,6 +385,22 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys)
     assert not folder.exists()
     with Dataset(tmp_path / "a.h5") as one, Dataset(tmp_path / "b.h5") as two:
         assert tables_agree(one.read_structures(), two.read_structures())
+
+
+def die(_):
+    os._exit(1)
+
+
+def test_a_dead_process_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sampler, "MMFF_PIECE", 2)
+    monkeypatch.setattr(sampler, "_sample_piece", die)
+    smiles = tmp_path / "some.smi"
+    smiles.write_text("\n".join(SMILES[:6]))
+    output = tmp_path / "out.h5"
+    command = ["structures", "-o", str(output), "--smiles", str(smiles), "--processes", "2"]
+    assert main(command) == 2
+    assert "a process that samples was killed, ran out of memory" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_a_file_of_bad_smiles_fails_clearly(tmp_path, capsys):

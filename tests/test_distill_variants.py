@@ -11,6 +11,7 @@ pytest.importorskip("rdkit")
 
 from rdkit import Chem
 
+from ase_student.distill.cover import Cover
 from ase_student.distill.molecules import species_of
 from ase_student.distill.plan import Settings
 from ase_student.distill.split import split_of
@@ -86,7 +87,7 @@ def test_jobs_are_variants_instead_of_molecules():
 def test_variants_are_chosen_from():
     settings = Settings()
     every, _, _ = choose_jobs(PARENTS, settings, n_variants=200)
-    covering, _, _ = choose_jobs(PARENTS, settings, cover=1, n_variants=200)
+    covering, _, _ = choose_jobs(PARENTS, settings, cover=Cover(1), n_variants=200)
     few, _, _ = choose_jobs(PARENTS, settings, n_molecules=7, n_variants=200)
     assert len(covering) < len(every) == 200
     assert {job.species.key for job in covering} < {job.species.key for job in every}

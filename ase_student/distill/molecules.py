@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -108,41 +107,6 @@ def select_species(
             skipped[str(reason)] = skipped.get(str(reason), 0) + 1
     ordered = sorted(species.values(), key=lambda one: _digest(f"{seed}:{one.key}"))
     return ordered[:limit], skipped
-
-
-def covering(species: Iterable[Species], count: int) -> list[Species]:
-    """Return those species, in their order, that a rare kind of atom needs.
-
-    A kind is an element with the elements that it is bonded to. A species is taken if any of its
-    kinds is in fewer than `count` of those taken before, so that thousands of hydrocarbons do not
-    outvote the few molecules that show how phosphorus and chlorine bind.
-
-    Parameters
-    ----------
-    species : iterable of Species
-    count : int
-    """
-    seen: Counter[tuple[str, ...]] = Counter()
-    taken = []
-    for one in species:
-        kinds = _kinds_of_atoms(one.smiles)
-        if any(seen[kind] < count for kind in kinds):
-            seen.update(kinds)
-            taken.append(one)
-    return taken
-
-
-def _kinds_of_atoms(smiles: str) -> set[tuple[str, ...]]:
-    """Return each atom's element and, sorted, those it is bonded to, except for hydrogen atoms."""
-    chem, _ = import_rdkit()
-    return {
-        (
-            atom.GetSymbol(),
-            *sorted(other.GetSymbol() for other in atom.GetNeighbors()),
-            *["H"] * atom.GetTotalNumHs(),
-        )
-        for atom in chem.MolFromSmiles(smiles).GetAtoms()
-    }
 
 
 def generator(seed: int, key: str) -> np.random.Generator:

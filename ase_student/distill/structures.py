@@ -17,6 +17,7 @@ from ase_student.dataset import Structures, write_dataset
 from ase_student.distill import dynamics, molecules, provenance, sampler
 from ase_student.distill.biomolecules import random_peptides, smiles_of_sequence
 from ase_student.distill.continued import Continuation, read_continuations
+from ase_student.distill.cover import Cover
 from ase_student.distill.diatomics import ELEMENTS, diatomics
 from ase_student.distill.frames import Frames
 from ase_student.distill.molecules import Species
@@ -39,7 +40,7 @@ def choose_jobs(
     settings: Settings,
     n_molecules: int | None = None,
     lists: Mapping[str, Sequence[str]] | None = None,
-    cover: int | None = None,
+    cover: Cover | None = None,
     n_variants: int | None = None,
 ) -> tuple[list[Job], tuple[Species, ...], dict[str, int]]:
     """Return what to sample, what may meet in clusters, and counts of what was skipped.
@@ -53,9 +54,8 @@ def choose_jobs(
         How many of them to take, chosen by the seed; all by default.
     lists : mapping of str to sequence of str, optional
         SMILES that are taken whole: 'small', 'biomolecules', or any other name.
-    cover : int, optional
-        Of the large sets only those molecules that are needed to have each kind of atom so often
-        (:func:`ase_student.distill.molecules.covering`).
+    cover : Cover, optional
+        Of the large sets only those molecules that are needed to have each kind of atom so often.
     n_variants : int, optional
         In place of the large sets, so many variants of their molecules, of which none is one of
         these (:func:`ase_student.distill.variants.variants`).
@@ -83,9 +83,8 @@ def choose_jobs(
         found, left_out = _variants(found, set(jobs), n_variants, settings)
         skipped.update(left_out)
     rest = [one for one in found if one.key not in jobs]
-    if cover is not None:
-        rest = molecules.covering(rest, cover)
-    jobs |= {one.key: Job(one) for one in rest[:n_molecules]}
+    chosen = [(one, 1) for one in rest] if cover is None else cover.choose(rest)
+    jobs |= {one.key: Job(one, n_times) for one, n_times in chosen[:n_molecules]}
     # A third of the partners are small molecules, which fit and pair with anything.
     others = [job.species for job in jobs.values() if job.species not in small]
     partners = others + small * max(1, len(others) // max(1, 2 * len(small)))
@@ -243,6 +242,16 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "--cover", type=int, metavar="N",
         help="of large sets and files only the molecules needed to have each kind of atom (an "
         "element with those it is bonded to) in N of them",
+    )  # fmt: skip
+    group.add_argument(
+        "--oversample", action="store_true",
+        help="with --cover: as many times more frames of molecules with a kind of atom that fewer "
+        "than N have as make up for it",
+    )  # fmt: skip
+    group.add_argument(
+        "--by-degree", action="store_true",
+        help="with --cover: elements that an atom is bonded to are told apart by how many they are "
+        "bonded to themselves",
     )  # fmt: skip
     group.add_argument(
         "--variants", type=int, metavar="N",
@@ -415,7 +424,7 @@ def run(arguments: argparse.Namespace) -> str:
     continuations = read_continuations(arguments.continued, settings, arguments.frames)
     sources, large, lists = _sources(arguments)
     jobs, partners, skipped = choose_jobs(
-        large, settings, arguments.molecules, lists, arguments.cover, arguments.variants
+        large, settings, arguments.molecules, lists, _cover(arguments), arguments.variants
     )
     groups = groups_of(origins, settings)
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
@@ -446,6 +455,15 @@ def run(arguments: argparse.Namespace) -> str:
         f"{given} ({_counts(report['sources'])}); "
         f"skipped {_counts(report['skipped_molecules'])}; dropped {_counts(report['dropped'])}."
     )
+
+
+def _cover(arguments: argparse.Namespace) -> Cover | None:
+    if arguments.cover is not None:
+        return Cover(arguments.cover, arguments.oversample, arguments.by_degree)
+    for name in ("oversample", "by_degree"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} needs --cover N.")
+    return None
 
 
 def _sources(
