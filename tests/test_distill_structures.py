@@ -345,6 +345,14 @@ def test_molecules_with_rare_kinds_of_atoms_are_sampled_more_often():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("option", ["--oversample", "--by-degree"])
+def test_what_changes_the_cover_needs_one(tmp_path, capsys, option):
+    smiles = tmp_path / "some.smi"
+    smiles.write_text("CCO\n")
+    assert main(["structures", "-o", str(tmp_path / "a.h5"), f"--smiles={smiles}", option]) == 2
+    assert capsys.readouterr().err == f"error: {option} needs --cover N.\n"
+
+
 def test_kinds_of_atoms_can_know_what_their_neighbors_are_bonded_to():
     species = [species_of(one, 20) for one in ("C[N+](=O)[O-]", "NO", "CN(O)O")]
     assert [one.smiles for one, _ in Cover(1).choose(species)] == ["C[N+](=O)[O-]", "NO"]
