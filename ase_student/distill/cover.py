@@ -38,7 +38,7 @@ class Cover:
 
         One is taken if any of its kinds is in fewer than `count` of those taken before. With
         `oversample` and its rarest kind in n of all that are taken, it is to be sampled
-        ``ceil(count / n)`` times, and at least once.
+        ``ceil(count / n)`` times.
 
         Parameters
         ----------
@@ -55,8 +55,7 @@ class Cover:
         if not self.oversample:
             return [(one, 1) for one, _ in taken]
         return [
-            (one, max(1, *(math.ceil(self.count / seen[kind]) for kind in kinds)))
-            for one, kinds in taken
+            (one, math.ceil(self.count / min(seen[kind] for kind in kinds))) for one, kinds in taken
         ]
 
     def _kinds_of_atoms(self, smiles: str) -> set[Kind]:

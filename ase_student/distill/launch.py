@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import threading
 from functools import partial
 from typing import Any
 
@@ -13,6 +10,7 @@ from lightning_fabric import Fabric
 
 from ase_student.backends.devices import set_threads
 from ase_student.distill.parts import Parts
+from ase_student.distill.processes import end_with_parent
 from ase_student.distill.settings import Settings
 from ase_student.distill.training import Training
 from ase_student.student import Architecture, load_student
@@ -56,7 +54,7 @@ def launch(
 def _train(
     fabric: Fabric, arguments: argparse.Namespace, settings: Settings, changes: dict[str, Any]
 ) -> dict[str, Any]:
-    _end_with_parent()
+    end_with_parent()
     set_threads(arguments.threads)
     start = None if arguments.start is None else load_student(str(arguments.start))
     cutoff = changes.get("cutoff", Architecture((1,)).cutoff if start is None else start.cutoff)
@@ -65,20 +63,3 @@ def _train(
         parts, arguments.student, arguments.folder, settings, fabric, changes, start
     )
     return training.run()
-
-
-def _end_with_parent() -> None:
-    """Let this process, if another has started it, end as soon as that has ended.
-
-    torch asks for a SIGINT then, which whatever a shell has put into the background ignores. All
-    files are written beside and renamed, so that nothing is lost but the steps since the last.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

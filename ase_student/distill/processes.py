@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
 #: What numerical libraries take their number of threads from, when they are loaded.
@@ -55,9 +56,27 @@ def process_pool(
         executor.shutdown(cancel_futures=True)
 
 
+def end_with_parent() -> None:
+    """Let this process, if another has started it, end as soon as that has ended.
+
+    Whatever a shell has put into the background ignores SIGINT, and a process that waits for work
+    waits for ever. All files are written beside and renamed, so that only unfinished work is lost.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def _begin_process(begin: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
     # Ctrl-C, which a terminal sends to all processes, is left to the one that waits for them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     if begin is not None:
         begin(*given)
 
