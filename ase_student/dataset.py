@@ -71,6 +71,11 @@ class Structures:
     def __len__(self) -> int:
         return len(self.splits) - 1
 
+    @property
+    def are_crystals(self) -> NDArray[np.bool_]:
+        """Which structures are periodic along three axes, so that they have a stress, (n,) bool."""
+        return self.pbc.all(axis=1) & (np.linalg.matrix_rank(self.cells) == 3)
+
     def atoms(self, index: int) -> Atoms:
         """Return one structure as ``ase.Atoms``."""
         atoms = slice(*self.splits[index : index + 2])
@@ -125,6 +130,12 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.structure_indices)
+
+    def stress_of(self, row: int) -> NDArray[np.float64] | None:
+        """Return the stress of a label, (6,), eV/Å³, or None if it has none."""
+        if self.stress is None or (self.stress_mask is not None and not self.stress_mask[row]):
+            return None
+        return np.asarray(self.stress[row])
 
     @property
     def n_atomic_energies(self) -> int:
@@ -334,8 +345,8 @@ class Dataset:
             return None
         labels = self.read_labels(row, row + 1)
         result: dict[str, Any] = {"energy": float(labels.energies[0]), "forces": labels.forces}
-        if labels.stress is not None and (labels.stress_mask is None or labels.stress_mask[0]):
-            result["stress"] = labels.stress[0]
+        if (stress := labels.stress_of(0)) is not None:
+            result["stress"] = stress
         if labels.atomic_energies is not None and labels.n_atomic_energies:
             result["energies"] = labels.atomic_energies
         return result

@@ -82,6 +82,7 @@ def test_labels_are_those_of_the_calculator(path, tmp_path):
         "n_labels": 7,
         "n_failures": 0,
         "n_atomic_energies": 7,
+        "n_without_stress": 0,
         "failure_reasons": {},
     }
     with Dataset(output) as dataset:
@@ -118,6 +119,16 @@ def test_stress_is_kept_for_crystals_only(tmp_path):
             found = dataset.labels(i)
             assert found is not None
             np.testing.assert_array_equal(found["stress"], structures[i].get_stress())
+
+
+def test_crystals_without_stress_are_counted(tmp_path):
+    structures = [bulk("Cu", cubic=True), bulk("Cu"), molecule("H2O")]
+    write_dataset(tmp_path / "cu.h5", Structures.from_atoms(structures))
+    teacher = CountingTeacher()
+    report = label.label_structures(tmp_path / "cu.h5", teacher, tmp_path / "out.h5")
+    assert (report["n_labels"], report["n_without_stress"]) == (3, 2)
+    text = label.summary(report, "me")
+    assert text == "3 structures labelled by me, 2 crystals of them without stress, 0 failed."
 
 
 def test_an_interrupted_run_goes_on_without_repeating(path, tmp_path, monkeypatch):
@@ -339,6 +350,7 @@ def test_the_summary_counts_failures_by_reason(report, text):
     given = {
         "n_labels": n_labels,
         "n_atomic_energies": n_atomic_energies,
+        "n_without_stress": 0,
         "n_failures": sum(reasons.values()),
         "failure_reasons": reasons,
     }

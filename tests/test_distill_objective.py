@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-pytest.importorskip("h5py")
+h5py = pytest.importorskip("h5py")
 torch = pytest.importorskip("torch")
 
 from ase_student.dataset import Dataset, Labels, Structures, write_dataset  # noqa: E402
@@ -132,6 +132,18 @@ def test_the_error_of_the_stress_is_that_of_the_definition(network: PaiNN, datas
     expected = float((difference**2).mean().sqrt())
     assert errors["md"]["stress_rmse"] == pytest.approx(expected, rel=1e-4)
     assert "stress_rmse" not in evaluate(network, samples[:1], 5.0, CPU)["md"]
+
+
+def test_a_stress_without_a_mask_is_that_of_all_crystals(dataset) -> None:
+    with Dataset(dataset) as file:
+        molecule, crystal = read_samples(file, range(2), 5.0)
+    with h5py.File(dataset, "a") as file:
+        del file["labels/stress_mask"]
+    with Dataset(dataset) as file:
+        same_molecule, same_crystal = read_samples(file, range(2), 5.0)
+    assert molecule.stress is None
+    assert same_molecule.stress is None
+    np.testing.assert_array_equal(crystal.stress, same_crystal.stress)
 
 
 def test_the_mean_structure_is_not_decided_by_one(network: PaiNN, dataset) -> None:

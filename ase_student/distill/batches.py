@@ -111,7 +111,8 @@ def _sample(structures: Structures, labels: Labels, row: int, cutoff: float) -> 
     positions, cell = structures.positions[atoms], structures.cells[index]
     pbc = structures.pbc[index]
     matrix = neighbor_matrix(positions, cell, pbc, cutoff)
-    has_stress = labels.stress_mask is not None and bool(labels.stress_mask[row])
+    volume = float(abs(np.linalg.det(cell)))
+    stress = labels.stress_of(row) if volume > 0 else None
     atomic_energies = None
     if labels.atomic_energies is not None:
         atomic_energies = labels.atomic_energies[labelled]
@@ -123,10 +124,8 @@ def _sample(structures: Structures, labels: Labels, row: int, cutoff: float) -> 
         energy=float(labels.energies[row]),
         forces=labels.forces[labelled],
         source="" if structures.sources is None else structures.sources[index],
-        stress=voigt_6_to_full_3x3_stress(labels.stress[row])
-        if has_stress and labels.stress is not None
-        else None,
-        volume=float(abs(np.linalg.det(cell))),
+        stress=None if stress is None else voigt_6_to_full_3x3_stress(stress),
+        volume=volume,
         atomic_energies=None
         if atomic_energies is None or np.isnan(atomic_energies).any()
         else atomic_energies,

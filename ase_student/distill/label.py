@@ -65,7 +65,8 @@ def label_structures(
     Returns
     -------
     dict
-        Counts of labels, of labels with atomic energies, and of failures, also by reason.
+        Counts of labels, of labels with atomic energies, of those of crystals that the teacher gave
+        no stress, and of failures, also by reason.
 
     Raises
     ------
@@ -99,15 +100,17 @@ def label_structures(
                 partial.write(*piece, answers)
                 progress.update(len(answers))
         labels, failures = partial.read(pieces)
+        structures = dataset.read_structures(0, n)
+        crystals = np.flatnonzero(structures.are_crystals[labels.structure_indices])
         report = {
             "n_structures": n,
             "n_labels": len(labels),
             "n_atomic_energies": labels.n_atomic_energies,
+            "n_without_stress": sum(labels.stress_of(row) is None for row in crystals.tolist()),
             "n_failures": len(failures),
             "failure_reasons": by_reason(failures.values()),
         }
         if len(labels):
-            structures = dataset.read_structures(0, n)
             metadata = {
                 **provenance.metadata(command, "h5py"),
                 "teacher": teacher.name,
@@ -275,6 +278,8 @@ def summary(report: dict[str, Any], teacher: str) -> str:
     text = f"{report['n_labels']} structures labelled by {teacher}"
     if 0 < report["n_atomic_energies"] < report["n_labels"]:
         text += f", {report['n_atomic_energies']} of them with atomic energies"
+    if report["n_without_stress"]:
+        text += f", {report['n_without_stress']} crystals of them without stress"
     text += f", {report['n_failures']} failed"
     reasons = [f"{n} × {reason}" for reason, n in report["failure_reasons"].items()]
     if len(reasons) > _REASONS_TOLD:
