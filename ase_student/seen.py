@@ -173,6 +173,8 @@ def seen_in(
     split : 'molecule' or 'structure'
         What is split, see :func:`ase_student.distill.split.parts_of`.
 
+    Diatomics and foreign structures, which are unlike what a student is used for, do not count.
+
     Raises
     ------
     ValueError
@@ -182,6 +184,7 @@ def seen_in(
     """
     from ase_student.dataset import Dataset
     from ase_student.dataset_checks import import_h5py
+    from ase_student.distill.sources import are_like_use
     from ase_student.distill.split import parts_of
     from ase_student.neighbors import neighbor_matrix
 
@@ -198,9 +201,10 @@ def seen_in(
                 parts = parts_of(structures, split, seed)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
+        is_like_use = are_like_use(structures)
         indices = labels.structure_indices.tolist()
         for row, index in enumerate(tqdm(indices, unit="structure", disable=None, leave=False)):
-            if parts[index] != "train":
+            if parts[index] != "train" or not is_like_use[index]:
                 continue
             atoms = slice(*structures.splits[index : index + 2])
             positions, cell = structures.positions[atoms], structures.cells[index]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from ase.data import covalent_radii
 
-from ase_student.distill.diatomics import DIATOMIC, LONGEST, diatomics
+from ase_student.distill.diatomics import LONGEST, diatomics
+from ase_student.distill.sources import DIATOMIC
 
 SYMBOLS = ("H", "C", "Cl")
 N_DISTANCES = 12

@@ -133,6 +133,18 @@ def test_only_what_all_students_were_trained_on_is_a_start(path: Path) -> None:
     assert {split_of(name) for name in found.molecules} == {"train", "test"}
 
 
+def test_no_dynamics_starts_at_what_is_unlike_use(tmp_path: Path) -> None:
+    # Else diatomics would be labelled as usual frames, and the guard would never warn of one again.
+    kinds = [molecule("H2"), molecule("CH4"), molecule("H2O"), molecule("N2")]
+    sources = ["diatomic", "md", "displaced", "foreign"]
+    write_dataset(tmp_path / "s.h5", Structures.from_atoms(kinds, sources, TRAIN[:4]))
+    found = choose_starts([tmp_path / "s.h5"], [load_student("tiny")], 8, 0)
+    assert set(found.molecules) == set(TRAIN[1:3])
+    write_dataset(tmp_path / "u.h5", Structures.from_atoms(kinds[:1], sources[:1], TRAIN[:1]))
+    with pytest.raises(ValueError, match="no structure that the student was trained on"):
+        choose_starts([tmp_path / "u.h5"], [load_student("tiny")], 8, 0)
+
+
 def in_train(name: str, seeds: list[int]) -> bool:
     return all(split_of(name, seed) == "train" for seed in seeds)
 

@@ -10,7 +10,7 @@ pytest.importorskip("h5py")
 
 from ase_student.dataset import Dataset, Labels, Structures, write_dataset
 from ase_student.distill.__main__ import main
-from ase_student.distill.split import split_of
+from ase_student.distill.split import parts_of, split_of
 
 
 @pytest.fixture
@@ -55,6 +55,17 @@ def test_a_subset_holds_whole_labelled_structures_of_one_part(
             assert (labels["energies"] == number / 2).all()
             assert structures.molecules[index] == f"molecule-{number}"
             assert split_of(f"molecule-{number}") == "train"
+
+
+def test_a_subset_by_structure_is_of_that_split(labelled: Path, tmp_path: Path) -> None:
+    output = tmp_path / "some.h5"
+    arguments = ["subset", str(labelled), "-o", str(output), "--split", "structure", "--seed", "2"]
+    assert main(arguments) == 0
+    with Dataset(output) as dataset:
+        structures = dataset.read_structures()
+        assert dataset.metadata["part"] == "test part of the split by structure with seed 2"
+    assert len(structures) > 0
+    assert set(parts_of(structures, "structure", 2)) == {"test"}
 
 
 def test_mistakes_get_one_line(

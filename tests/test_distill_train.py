@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,19 @@ from ase_student.distill.batches import (  # noqa: E402
     read_samples,
     shuffled,
 )
-from ase_student.distill.diatomics import DIATOMIC, FOREIGN, diatomics  # noqa: E402
+from ase_student.distill.diatomics import diatomics  # noqa: E402
 from ase_student.distill.evaluation import energy_deviations, evaluate  # noqa: E402
 from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
+from ase_student.distill.sources import DIATOMIC, FOREIGN  # noqa: E402
 from ase_student.distill.split import parts_of, split_of  # noqa: E402
 from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks import build_network  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
-from ase_student.student import Architecture  # noqa: E402
+from ase_student.student import Architecture, Student  # noqa: E402
 
 SETTINGS = Settings(epochs=2, batch_size=4, warmup=5, validate_every=13)
 CUTOFF = 5.0
@@ -322,6 +323,104 @@ def test_training_on_begins_with_the_weights_it_is_given(dataset: Path, tmp_path
     assert student.metadata["seen"] == start.metadata["seen"]
     with pytest.raises(ValueError, match="the student to start from has the shape"):
         begin(dataset, tmp_path / "third", start=start, changes={"features": 16})
+
+
+def test_data_may_not_be_split_in_another_way_than_before(dataset: Path, tmp_path: Path) -> None:
+    train(dataset, tmp_path / "first")
+    train(dataset, tmp_path / "second", start=load_student(str(tmp_path / "first")))
+    start = load_student(str(tmp_path / "second"))
+    reseeded = dataclasses.replace(SETTINGS, split_seed=1)
+    with pytest.raises(ValueError, match="with 'molecule' and 1 it would be tested on some"):
+        begin(dataset, tmp_path / "third", reseeded, start=start)
+    by_structure = dataclasses.replace(SETTINGS, split="structure")
+    with pytest.raises(ValueError, match="split = 'molecule' and split_seed = 0; with 'structure'"):
+        begin(dataset, tmp_path / "third", by_structure, start=start)
+    # Another file is no harm, if something else is split.
+    other = labelled_by("morse", tmp_path / "other.h5", dataset, range(40))
+    begin(other, tmp_path / "third", by_structure, start=start)
+
+
+def labelled_by(teacher: str | None, path: Path, dataset: Path, rows: Sequence[int]) -> Path:
+    """Write some rows of a file to another that says that this teacher labelled it."""
+    with Dataset(dataset) as file:
+        structures, labels = file.read_structures().take(rows), file.read_labels().take(rows)
+    labels = dataclasses.replace(labels, structure_indices=np.arange(len(rows)))
+    write_dataset(path, structures, labels, {"teacher": teacher})
+    return path
+
+
+def test_another_teacher_gets_its_own_reference_energies(dataset: Path, tmp_path: Path) -> None:
+    train(dataset, tmp_path / "first", dataclasses.replace(SETTINGS, epochs=8))
+    start = load_student(str(tmp_path / "first"))
+    with Dataset(dataset) as file:
+        structures, labels = file.read_structures(), file.read_labels()
+    shifts = {1: 3.0, 6: -20.0, 8: 700.0}
+    shift = [sum(shifts[z] for z in structures.atoms(i).numbers) for i in range(len(structures))]
+    moved = dataclasses.replace(labels, energies=labels.energies + shift)
+    write_dataset(tmp_path / "moved.h5", structures, moved, {"teacher": "another"})
+    second = begin(tmp_path / "moved.h5", tmp_path / "second", start=start)
+    same = energy_deviations(build(start), second.parts["test"], CUTOFF, CPU)
+    found = energy_deviations(second.network, second.parts["test"], CUTOFF, CPU)
+    assert np.abs(same).min() > 1.0
+    assert np.abs(found).max() < 1.0
+    for number, energy in start.reference_energies.items():
+        assert second.references[number] - energy == pytest.approx(shifts[number], abs=1.0)
+    second.run()
+    student = load_student(str(tmp_path / "second"))
+    assert student.metadata["teacher"] == "another"
+    assert student.metadata["training"]["start"]["teacher"] == "morse"
+    assert student.reference_energies == second.references
+
+
+def build(student: Student) -> PaiNN:
+    network = build_network(student)
+    assert isinstance(network, PaiNN)
+    return network
+
+
+def test_a_student_has_one_teacher(dataset: Path, tmp_path: Path) -> None:
+    other = labelled_by("another", tmp_path / "other.h5", dataset, range(60))
+    unknown = labelled_by(None, tmp_path / "unknown.h5", dataset, range(60))
+    assert Parts([unknown, other], SETTINGS, CUTOFF).teacher == "another"
+    message = "other.h5: has labels of 'another', but a file before it those of 'morse'"
+    for others in ([other], [unknown, other]):
+        with pytest.raises(ValueError, match=message):
+            Parts([dataset, *others], SETTINGS, CUTOFF)
+    with pytest.raises(ValueError, match=message):
+        Parts([dataset], SETTINGS, CUTOFF, [other])
+    with pytest.raises(ValueError, match=message):
+        Parts([dataset], SETTINGS, CUTOFF, calibration=other)
+
+
+def test_files_without_labels_are_refused(dataset: Path, tmp_path: Path) -> None:
+    with Dataset(dataset) as file:
+        write_dataset(tmp_path / "bare.h5", file.read_structures())
+    message = r"bare\.h5: has no labels; give what the step 'label' writes"
+    with pytest.raises(ValueError, match=message):
+        Parts([dataset, tmp_path / "bare.h5"], SETTINGS, CUTOFF)
+    with pytest.raises(ValueError, match=message):
+        Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "bare.h5"])
+
+
+def test_tests_have_names_of_their_own(dataset: Path, tmp_path: Path) -> None:
+    for part in ("test", "validation"):
+        with pytest.raises(ValueError, match=f"a test cannot be called '{part}'"):
+            Parts([dataset], SETTINGS, CUTOFF, [tmp_path / f"{part}.h5"])
+    with pytest.raises(ValueError, match="2 tests are called 'md'"):
+        Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "md.h5", tmp_path / "other" / "md.h5"])
+
+
+def test_no_structure_of_a_test_is_trained_on(dataset: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, split="structure")
+    with Dataset(dataset) as file:
+        parts = parts_of(file.read_structures(), "structure")
+    held_out = [row for row, part in enumerate(parts) if part != "train"]
+    fine = labelled_by("morse", tmp_path / "fine.h5", dataset, held_out)
+    assert len(Parts([dataset], settings, CUTOFF, [fine]).tests["fine"]) == len(held_out)
+    row = parts.index("train")
+    bad = labelled_by("morse", tmp_path / "bad.h5", dataset, [*held_out[:2], row])
+    with pytest.raises(ValueError, match="structure 2 is for the test as a whole, but it is train"):
+        Parts([dataset], settings, CUTOFF, [bad])
 
 
 def test_second_moments_join_a_trained_student_without_influence(

@@ -167,6 +167,11 @@ def test_record_of_a_dataset(tmp_path):
     everything = seen_of(*(atoms[index] for index in labelled)).as_dict()
     assert seen_in([path], CUTOFF, None).as_dict() == everything
     assert seen_in([plain], CUTOFF, None).as_dict() == everything
+    unlike = Structures.from_atoms(atoms, ["md", "diatomic", "foreign", *["md"] * (len(atoms) - 3)])
+    write_dataset(plain, unlike, labels)
+    usual = seen_of(*(atoms[index] for index in labelled if index not in (1, 2))).as_dict()
+    assert seen_in([plain], CUTOFF, None).as_dict() == usual
+    write_dataset(plain, Structures.from_atoms(atoms), labels)
     twice = seen_in([path, plain], CUTOFF, None).as_dict()
     assert twice == {**everything, "structures": 2 * len(labelled)}
     for split in ("molecule", "structure"):

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ase_student.dataset import Dataset, Labels, Structures
-from ase_student.distill.diatomics import UNLIKE_USE
+from ase_student.distill.sources import UNLIKE_USE
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 
@@ -32,7 +32,7 @@ class Sample:
     source : str
         How the structure was sampled.
     stress : (3, 3) float64, eV/Å³, or None
-        Positive in tension; None where the teacher gave none.
+        Positive in tension; None where the teacher gave none, or there are not three periodic axes.
     volume : float, Å³
         Of the cell; 0 without one.
     atomic_energies : (n_atoms,) float64, eV, or None
@@ -98,21 +98,24 @@ def read_samples(dataset: Dataset, indices: Sequence[int], cutoff: float) -> lis
     """
     labels = dataset.read_labels()
     structures = dataset.read_structures()
+    crystals = structures.are_crystals
     return [
-        _sample(structures, labels, row, cutoff)
+        _sample(structures, labels, row, cutoff, bool(crystals[labels.structure_indices[row]]))
         for row in tqdm(indices, desc="neighbors", unit="structure", disable=None, leave=False)
     ]
 
 
-def _sample(structures: Structures, labels: Labels, row: int, cutoff: float) -> Sample:
+def _sample(
+    structures: Structures, labels: Labels, row: int, cutoff: float, is_crystal: bool
+) -> Sample:
     index = int(labels.structure_indices[row])
     atoms = slice(*structures.splits[index : index + 2])
     labelled = slice(*labels.splits[row : row + 2])
     positions, cell = structures.positions[atoms], structures.cells[index]
     pbc = structures.pbc[index]
     matrix = neighbor_matrix(positions, cell, pbc, cutoff)
-    volume = float(abs(np.linalg.det(cell)))
-    stress = labels.stress_of(row) if volume > 0 else None
+    # Without a mask every row has numbers, also where there is no stress.
+    stress = labels.stress_of(row) if is_crystal else None
     atomic_energies = None
     if labels.atomic_energies is not None:
         atomic_energies = labels.atomic_energies[labelled]
@@ -125,7 +128,7 @@ def _sample(structures: Structures, labels: Labels, row: int, cutoff: float) -> 
         forces=labels.forces[labelled],
         source="" if structures.sources is None else structures.sources[index],
         stress=None if stress is None else voigt_6_to_full_3x3_stress(stress),
-        volume=volume,
+        volume=float(abs(np.linalg.det(cell))),
         atomic_energies=None
         if atomic_energies is None or np.isnan(atomic_energies).any()
         else atomic_energies,

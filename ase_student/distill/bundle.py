@@ -54,6 +54,12 @@ TESTS = {
     "drugs-so3lr": "the same, of drugs, a source that nothing was trained on",
 }
 
+_SPLIT_BY = {
+    "molecule": "The split is by molecule, so that no conformer of a test molecule, alone or in a\n"
+    "cluster, is trained on.",
+    "structure": "The split is by structure: other frames of what is tested are trained on.",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``bundle``."""
@@ -161,6 +167,7 @@ def card(student: Student, name: str, report: dict[str, Any], recipe: str | None
     """Return a student's model card in Markdown."""
     header = student.header()
     shape = header["architecture"]
+    cutoff = f"{shape['cutoff']:g}"
     teacher = str(report["teacher"])
     n_tensors = shape.get("tensor_channels", 0)
     moments = f", second moments of {n_tensors} channels" if n_tensors else ""
@@ -169,7 +176,7 @@ def card(student: Student, name: str, report: dict[str, Any], recipe: str | None
 
 A PaiNN student with {student.n_parameters:,} parameters ({shape["blocks"]} blocks of
 {shape["features"]} features, {shape["n_rbf"]} radial functions, messages of
-{shape["message_channels"]} channels{moments}, cutoff {shape["cutoff"]:g} Å) for
+{shape["message_channels"]} channels{moments}, cutoff {cutoff} Å) for
 {", ".join(header["elements"])}. This file is written by `python -m ase_student.distill bundle`.""",
         f"""## Errors
 
@@ -182,13 +189,13 @@ of the teacher's force components; energies are compared as they are, without a 
 
 {TEACHERS.get(teacher, teacher)}.""",
         _data_section(report),
-        """## Limits
+        f"""## Limits
 
 - It knows what it was trained on. Ions, radicals, reactions, metals and other elements are outside
   of neutral closed-shell molecules. `StudentCalculator(guard=...)` compares every frame with the
   closest contacts, the numbers of neighbors and the forces of the training data (`seen` in
   `metrics.json`) and says where one lies outside; inside does not mean right.
-- Sees 5 Å far: what the teacher has of electrostatics and dispersion beyond that is missing.""",
+- Sees {cutoff} Å far: what the teacher has of electrostatics and dispersion beyond is missing.""",
         _making_section(report, recipe),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -246,8 +253,8 @@ def _kind_of(run: dict[str, Any]) -> tuple[str, float, float]:
 def _data_section(report: dict[str, Any]) -> str:
     text = (
         "## Data\n\nStructures of each file, and how they were sampled; settings of teacher and "
-        "sampling are in\n`metrics.json`. The split is by molecule, so that no conformer of a test "
-        "molecule, alone or in a\ncluster, is trained on.\n\n" + _data_rows(report["data"])
+        f"sampling are in\n`metrics.json`. {_SPLIT_BY[report['training'].get('split', 'molecule')]}"
+        "\n\n" + _data_rows(report["data"])
     )
     start = report["training"].get("start")
     while start:
@@ -286,7 +293,7 @@ def _making_section(report: dict[str, Any], recipe: str | None) -> str:
         before = training["start"]["training"] or {}
         text += (
             f"\nBegan with the weights `{training['start']['weights_sha256'][:12]}`, which had "
-            f"{before.get('steps', 0):,} steps."
+            f"{before.get('steps', 0):,} steps{_of_another(training['start'], report['teacher'])}."
         )
     if "calibration" in training:
         calibration = training["calibration"]
@@ -300,6 +307,12 @@ def _making_section(report: dict[str, Any], recipe: str | None) -> str:
     if recipe:
         text += f"\nTo make it again:\n\n```bash\npython -m ase_student.distill run {recipe}\n```"
     return text
+
+
+def _of_another(start: dict[str, Any], teacher: str) -> str:
+    """Say whose labels the first weights come from, where these are another teacher's."""
+    before = start.get("teacher")
+    return f" with labels of {before}" if before not in (None, teacher) else ""
 
 
 def _all_last(item: tuple[str, Any]) -> tuple[bool, str]:

@@ -12,13 +12,8 @@ from ase.data import atomic_numbers, covalent_radii
 from ase_student.distill import molecules
 from ase_student.distill.frames import Frames
 from ase_student.distill.sampling import CLASH_RATIO
+from ase_student.distill.sources import DIATOMIC
 
-#: Their source. They say nothing about what surrounds an atom in molecules, so that what a student
-#: has seen, which its guard compares with, leaves them out.
-DIATOMIC = "diatomic"
-#: The source of other structures that no use visits and that keep a student sane: see `--foreign`.
-FOREIGN = "foreign"
-UNLIKE_USE = frozenset({DIATOMIC, FOREIGN})
 #: Elements of the bundled students.
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 #: Å; beyond every student's cutoff, so that atoms that are free are among them.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_student.distill.batches import Batch, Sample, collate
-from ase_student.distill.diatomics import UNLIKE_USE
+from ase_student.distill.sources import UNLIKE_USE
 from ase_student.networks.painn import PaiNN, PaiNNPotential
 
 #: Atoms in a batch, about.
@@ -64,13 +64,15 @@ def evaluate(
 def energy_deviations(
     network: PaiNN, samples: Sequence[Sample], cutoff: float, device: torch.device
 ) -> NDArray[np.float64]:
-    """Return the errors of the energies of samples with their signs, eV per atom, in any order."""
-    deviations = []
+    """Return the errors of the energies of samples with their signs, (n,) eV per atom."""
+    found = []
     for part in _batches(samples):
         batch = collate(part, cutoff, device)
         with torch.no_grad():
-            deviations.append(_deviations(network(*batch.inputs), batch).cpu().numpy())
-    return np.concatenate(deviations)
+            found.append(_deviations(network(*batch.inputs), batch).cpu().numpy())
+    deviations = np.empty(len(samples))
+    deviations[_order(samples)] = np.concatenate(found)
+    return deviations
 
 
 def _deviations(atomic_energies: Tensor, batch: Batch) -> Tensor:
@@ -82,13 +84,18 @@ def _batches(samples: Sequence[Sample]) -> list[list[Sample]]:
     """Return samples of like numbers of neighbors together."""
     batches: list[list[Sample]] = []
     n_atoms = 0
-    for sample in sorted(samples, key=lambda sample: sample.neighbors.shape[1]):
+    for sample in (samples[index] for index in _order(samples)):
         if not batches or n_atoms + len(sample.numbers) > BATCH_ATOMS:
             batches.append([])
             n_atoms = 0
         batches[-1].append(sample)
         n_atoms += len(sample.numbers)
     return batches
+
+
+def _order(samples: Sequence[Sample]) -> list[int]:
+    """Return the samples' indices by their numbers of neighbors."""
+    return sorted(range(len(samples)), key=lambda index: samples[index].neighbors.shape[1])
 
 
 def _stress_squares(sample: Sample, virials: NDArray[np.float64]) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from ase_student.dataset import Structures
 from ase_student.distill.doubt import Doubts, choose, doubts
 from ase_student.distill.dynamics import student_forces
 from ase_student.distill.jobs import begin_job, check_job
+from ase_student.distill.split import split_settings
 from ase_student.distill.starts import choose_starts
 from ase_student.distill.walks import WATCHED, Walks, newly_bound, read_walks, walk, write_walks
 from ase_student.files import file_sha256
@@ -218,5 +219,5 @@ def _seen(student: Student, paths: Sequence[Path]) -> Seen:
     """Return what the training of a student saw, from the data if it does not carry it."""
     if "seen" in student.metadata:
         return Seen.from_dict(student.metadata["seen"])
-    training = student.metadata["training"]
-    return seen_in(paths, student.cutoff, training.get("split_seed", training["seed"]))
+    split, seed = split_settings(student.metadata) or ("molecule", None)
+    return seen_in(paths, student.cutoff, seed, split)

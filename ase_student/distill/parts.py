@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from ase.data import chemical_symbols
 
 from ase_student.dataset import Dataset, Structures
 from ase_student.distill.batches import Sample, read_samples
-from ase_student.distill.diatomics import UNLIKE_USE
 from ase_student.distill.settings import Settings
-from ase_student.distill.split import WATER, parts_of
+from ase_student.distill.sources import UNLIKE_USE
+from ase_student.distill.split import WATER, fingerprint, parts_of
 from ase_student.files import file_sha256
 from ase_student.seen import Seen
 
@@ -49,6 +50,8 @@ class Parts:
         The samples to calibrate energies on; empty if there is no such file.
     calibration_sha256 : str or None
         Of the file that they are from.
+    teacher : str or None
+        Of all files that say which; None if none does.
     provenance : list of dict
         What is to be known of each file.
     seen : Seen
@@ -57,8 +60,10 @@ class Parts:
     Raises
     ------
     ValueError
-        If a part is empty, also that of the file for the calibration, a part or a test has elements
-        that are not trained on, or the molecules of a test are trained on.
+        If a file has no labels, or those of another teacher, a part is empty, also that of the file
+        for the calibration, a part or a test has elements that are not trained on, the molecules
+        of a test are trained on (the structures, if these are what is split), or the name of a test
+        is taken.
     """
 
     def __init__(
@@ -71,9 +76,11 @@ class Parts:
     ):
         self._settings, self._cutoff = settings, cutoff
         self._samples: dict[str, list[Sample]] = {part: [] for part in PARTS}
-        self._trained: set[str] = set()
+        self._trained: set[str | bytes] = set()
+        self.teacher: str | None = None
         self.seen = Seen(cutoff)
         self.provenance = [self._read(path, times) for path, times in Counter(datasets).items()]
+        _check_names(tests)
         self.tests = {path.stem: self._read_test(path) for path in tests}
         self.calibration = [] if calibration is None else self._read_calibration(calibration)
         self.calibration_sha256 = None if calibration is None else file_sha256(calibration)
@@ -116,7 +123,7 @@ class Parts:
 
     def _read(self, path: Path, times: int) -> dict[str, Any]:
         """Add a file's samples to the parts and return what is to be known of the file."""
-        with Dataset(path) as dataset:
+        with self._labelled(path) as dataset:
             structures = dataset.read_structures()
             indices = dataset.read_labels().structure_indices
             parts = self._split(structures, path)
@@ -129,7 +136,7 @@ class Parts:
             counts[part] += 1
             if part != "train":
                 continue
-            self._trained |= _components(structures, index)
+            self._trained |= self._keys(structures, index)
             if sample.source not in UNLIKE_USE:
                 self.seen.add(
                     sample.numbers,
@@ -147,6 +154,21 @@ class Parts:
             **{key: metadata[key] for key in _KEPT if key in metadata},
         }
 
+    @contextmanager
+    def _labelled(self, path: Path) -> Iterator[Dataset]:
+        """Open a file that must have labels of the same teacher as all others."""
+        with Dataset(path) as dataset:
+            if not dataset.n_labels:
+                raise ValueError(f"{path}: has no labels; give what the step 'label' writes.")
+            teacher = dataset.metadata.get("teacher")
+            if None not in (teacher, self.teacher) and teacher != self.teacher:
+                raise ValueError(
+                    f"{path}: has labels of '{teacher}', but a file before it those of "
+                    f"'{self.teacher}'; a student has one teacher."
+                )
+            self.teacher = self.teacher or teacher
+            yield dataset
+
     def _split(self, structures: Structures, path: Path) -> Sequence[str]:
         """Return the part that each of a file's structures belongs to."""
         try:
@@ -156,7 +178,7 @@ class Parts:
 
     def _read_calibration(self, path: Path) -> list[Sample]:
         """Return the samples of a file's validation part."""
-        with Dataset(path) as dataset:
+        with self._labelled(path) as dataset:
             parts = self._split(dataset.read_structures(), path)
             indices = dataset.read_labels().structure_indices
             rows = [row for row, index in enumerate(indices) if parts[index] == "validation"]
@@ -168,23 +190,35 @@ class Parts:
 
     def _read_test(self, path: Path) -> list[Sample]:
         """Return a file's samples, none of which is of what is trained on."""
-        with Dataset(path) as dataset:
+        with self._labelled(path) as dataset:
             structures = dataset.read_structures()
             indices = dataset.read_labels().structure_indices
             samples = read_samples(dataset, range(len(indices)), self._cutoff)
-        if self._settings.split == "molecule":
-            for index in indices:
-                components = _components(structures, index)
-                if components and components <= self._trained:
-                    raise ValueError(
-                        f"{path}: structure {index} is for the test as a whole, but its molecules "
-                        f"{', '.join(sorted(components))} are trained on."
-                    )
+        for index in indices:
+            keys = self._keys(structures, index)
+            if keys and keys <= self._trained:
+                names = sorted(key for key in keys if isinstance(key, str))
+                what = f"its molecules {', '.join(names)} are" if names else "it is"
+                raise ValueError(
+                    f"{path}: structure {index} is for the test as a whole, but {what} trained on."
+                )
         return samples
 
+    def _keys(self, structures: Structures, index: int) -> set[str | bytes]:
+        """Return what must not be in two parts: molecules but water, or the structure itself."""
+        if self._settings.split == "structure":
+            return {fingerprint(structures, index)}
+        if structures.molecules is None:
+            return set()
+        return {one for one in structures.molecules[index].split(".") if one != WATER}
 
-def _components(structures: Structures, index: int) -> set[str]:
-    """Return the molecules of a structure, but water, which belongs to every part."""
-    if structures.molecules is None:
-        return set()
-    return set(structures.molecules[index].split(".")) - {WATER}
+
+def _check_names(tests: Sequence[Path]) -> None:
+    """Raise ValueError if two tests, or a test and a part, would have the same name."""
+    for stem, times in Counter(path.stem for path in tests).items():
+        if times > 1:
+            raise ValueError(f"{times} tests are called '{stem}'; a test has its file's name.")
+        if stem in PARTS:
+            raise ValueError(
+                f"a test cannot be called '{stem}', as a part of the data is; rename its file."
+            )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -58,13 +60,29 @@ def parts_of(structures: Structures, split: str = "molecule", seed: int = 0) -> 
         If there are no molecules to split by.
     """
     if split == "structure":
-        return [_drawn(_fingerprint(structures, index), seed) for index in range(len(structures))]
+        return [_drawn(fingerprint(structures, index), seed) for index in range(len(structures))]
     if structures.molecules is None:
         raise ValueError("no structures/molecules, by which data are split.")
     return [split_of(molecules, seed) for molecules in structures.molecules]
 
 
-def _fingerprint(structures: Structures, index: int) -> bytes:
+def split_settings(metadata: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return how the data of a student were split, and by which seed, or None if nobody knows.
+
+    Parameters
+    ----------
+    metadata : mapping
+        Of the student.
+    """
+    training = metadata.get("training") or {}
+    if "seed" not in training:
+        return None
+    # Before there was a split_seed, one seed did for all.
+    return training.get("split", "molecule"), training.get("split_seed", training["seed"])
+
+
+def fingerprint(structures: Structures, index: int) -> bytes:
+    """Return what a structure is told by from others: its elements and positions."""
     atoms = slice(*structures.splits[index : index + 2])
     # To 0.001 Å, so that the same structure in another file belongs to the same part.
     positions = np.rint(structures.positions[atoms] / 0.001).astype("<i8")

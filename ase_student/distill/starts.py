@@ -11,7 +11,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_student.dataset import Dataset, Structures
-from ase_student.distill.split import parts_of
+from ase_student.distill.sources import are_like_use
+from ase_student.distill.split import parts_of, split_settings
 from ase_student.distill.walks import is_cluster
 from ase_student.student import Student
 
@@ -53,7 +54,8 @@ def choose_starts(
     Parameters
     ----------
     paths : sequence of path
-        HDF5 files; what belongs to another part of any student's split is left alone.
+        HDF5 files; what belongs to another part of any student's split is left alone, and so are
+        diatomics and foreign structures, whose dynamics is no use of a student's.
     students : sequence of Student
     n_starts : int
         How many; structures are taken again where there are fewer.
@@ -91,21 +93,19 @@ def choose_starts(
 
 
 def _trained(path: Path, students: Sequence[Student]) -> Iterator[Structures]:
-    """Yield what a file holds of the training parts of all students."""
+    """Yield what a file holds of the training parts of all students, but what is unlike use."""
     with Dataset(path) as dataset:
         structures = dataset.read_structures()
-    is_trained = np.ones(len(structures), dtype=bool)
+    is_trained = are_like_use(structures)
     for student in students:
-        training = student.metadata.get("training", {})
-        if "seed" not in training:
+        split = split_settings(student.metadata)
+        if split is None:
             raise ValueError(
                 "a student to grow must say how its data were split, as those trained by this "
                 "package do; this one's metadata hold no training settings."
             )
-        # Before there was a split_seed, one seed did for all.
-        seed = training.get("split_seed", training["seed"])
         try:
-            parts = parts_of(structures, training.get("split", "molecule"), seed)
+            parts = parts_of(structures, *split)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         is_trained &= np.array(parts, dtype=object) == "train"

@@ -9,7 +9,7 @@ import numpy as np
 
 from ase_student.dataset import Dataset, write_dataset
 from ase_student.distill import provenance
-from ase_student.distill.split import split_of
+from ase_student.distill.split import SPLITS, parts_of
 
 #: What is kept of the metadata of the file that the structures come from.
 _KEPT = ("teacher", "teacher_settings", "max_force")
@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-source", type=int, metavar="N", default=60, help="structures per source (default 60)"
     )
+    parser.add_argument(
+        "--split", choices=SPLITS, default="molecule", help="what is split (default molecule)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split and of the choice")
 
 
@@ -33,11 +36,15 @@ def run(arguments: argparse.Namespace) -> str:
     with Dataset(arguments.dataset) as dataset:
         structures, labels = dataset.read_structures(), dataset.read_labels()
         metadata = dataset.metadata
-    if structures.molecules is None or structures.sources is None:
-        raise ValueError(f"{arguments.dataset}: no structures/molecules and structures/sources.")
+    if structures.sources is None:
+        raise ValueError(f"{arguments.dataset}: no structures/sources.")
+    try:
+        parts = parts_of(structures, arguments.split, arguments.seed)
+    except ValueError as error:
+        raise ValueError(f"{arguments.dataset}: {error}") from error
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, index in enumerate(labels.structure_indices):
-        if split_of(structures.molecules[index], arguments.seed) == arguments.part:
+        if parts[index] == arguments.part:
             rows_of[structures.sources[index]].append(row)
     if not rows_of:
         raise ValueError(f"{arguments.dataset}: no structures in the {arguments.part} part.")
@@ -53,7 +60,8 @@ def run(arguments: argparse.Namespace) -> str:
         replace(labels.take(chosen), structure_indices=np.arange(len(chosen))),
         {
             **provenance.metadata("", "h5py"),
-            "part": f"{arguments.part} part of the split with seed {arguments.seed}",
+            "part": f"{arguments.part} part of the split by {arguments.split} with seed "
+            f"{arguments.seed}",
             **{key: metadata[key] for key in _KEPT if key in metadata},
         },
     )

@@ -21,33 +21,20 @@ from ase_student.distill.displacement import backward_by_displacement
 from ase_student.distill.evaluation import energy_deviations, evaluate
 from ase_student.distill.objective import loss, predict
 from ase_student.distill.parts import Parts
+from ase_student.distill.pretrained import check_split, for_the_teacher_of, network_of
 from ase_student.distill.settings import Settings, architecture_of
 from ase_student.files import replaced_when_complete
 from ase_student.networks import build_network
 from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN
 from ase_student.seen import Seen
-from ase_student.student import Architecture, Student, load_student, save_student
+from ase_student.student import Student, load_student, save_student
 
 #: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å in the mean structure.
 #: Over all components a single strange molecule would decide, and keep an unfinished student.
 ENERGY_IN_SCORE = 10.0
 #: Gradients that are not finite, one after another, that end a training.
 MOST_NOT_FINITE = 20
-
-
-def _begun(start: Student, shape: Architecture) -> PaiNN:
-    """Return the network of a student; second moments that it lacks begin without influence."""
-    network = build_network(start)
-    assert isinstance(network, PaiNN)
-    if start.architecture == shape:
-        return network
-    wider = PaiNN(shape, dict(start.reference_energies))
-    wider.load_state_dict(network.state_dict(), strict=False)
-    assert wider.first.moments is not None
-    nn.init.zeros_(wider.first.moments.scalars.weight)
-    nn.init.zeros_(wider.first.moments.vectors.weight)
-    return wider
 
 
 class Training:
@@ -69,13 +56,14 @@ class Training:
     changes : dict, optional
         Other values for attributes of the architecture.
     start : Student, optional
-        Whose weights to begin with.
+        Whose weights to begin with. If it is of another teacher, its reference energies are
+        fitted to the data.
 
     Raises
     ------
     ValueError
-        If `start` has another architecture, but for tensor channels that it may lack, or lacks an
-        element of the data.
+        If `start` has another architecture, but for tensor channels that it may lack, lacks an
+        element of the data, or its data were split in another way.
     """
 
     def __init__(
@@ -93,11 +81,10 @@ class Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
         self.start = start
-        self.references = (
-            fit_reference_energies(parts["train"]) if start is None else start.reference_energies
-        )
-        if start is not None and "seen" in start.metadata:
-            parts.seen.include(Seen.from_dict(start.metadata["seen"]))
+        if start is not None:
+            check_split(start, parts, settings)
+            if "seen" in start.metadata:
+                parts.seen.include(Seen.from_dict(start.metadata["seen"]))
         self.network = self._network(changes).to(self.fabric.device)
         self.cutoff = self.network.shape.cutoff
         self.average = copy.deepcopy(self.network)
@@ -112,6 +99,7 @@ class Training:
     def _network(self, changes: dict[str, Any] | None) -> PaiNN:
         elements = self.parts.elements
         if self.start is None:
+            self.references = fit_reference_energies(self.parts["train"])
             shape = architecture_of(self.name, elements, changes)
             return PaiNN(shape, dict(self.references))
         shape = architecture_of(self.name, self.start.elements, changes)
@@ -121,7 +109,9 @@ class Training:
                 f"the student to start from has the shape {self.start.architecture}; "
                 f"this run wants {architecture_of(self.name, elements, changes)}."
             )
-        return _begun(self.start, shape)
+        start = for_the_teacher_of(self.start, self.parts, self.fabric.device)
+        self.references = dict(start.reference_energies)
+        return network_of(start, shape)
 
     def _compiled(self) -> CompiledNetwork:
         if self.fabric.device.type != "cpu":
@@ -298,7 +288,7 @@ class Training:
     def _student(self, metrics: dict[str, Any]) -> Student:
         tensors = {name: value.cpu().numpy() for name, value in self.average.state_dict().items()}
         metadata = {
-            "teacher": self.parts.provenance[0]["teacher"],
+            "teacher": self.parts.teacher,
             "data": self.parts.provenance,
             "seen": self.parts.seen.as_dict(),
             "training": {
@@ -320,6 +310,7 @@ class Training:
         return {
             "start": {
                 "weights_sha256": self.start.sha256,
+                "teacher": self.start.metadata.get("teacher"),
                 "training": self.start.metadata.get("training"),
                 "data": self.start.metadata.get("data"),
             }
