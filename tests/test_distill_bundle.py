@@ -160,6 +160,17 @@ def test_a_card_names_the_data_of_earlier_trainings() -> None:
     text = card(student, "mine", report)
     assert "`cdcdcdcdcdcd` that this began with had been trained on\n\n- 5 for train: md" in text
     assert "`efefefefefef` that" not in text
+    assert "had 2 steps." in text
+
+
+def test_a_card_says_how_data_were_split_and_of_which_teacher_the_start_was() -> None:
+    student = load_student("tiny")
+    start = {"weights_sha256": "cd" * 32, "data": None, "training": {"steps": 3}, "teacher": "DFT"}
+    training = {"steps": 1, "split": "structure", "start": start}
+    text = card(student, "mine", {**METADATA, "stability": None, "training": training})
+    assert "split is by structure: other frames of what is tested are trained on" in text
+    assert "no conformer of a test" not in text
+    assert "which had 3 steps with labels of DFT." in text
 
 
 def test_a_run_that_is_in_two_tables_of_stability_is_refused(

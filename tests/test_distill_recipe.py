@@ -19,7 +19,7 @@ from ase_student import StudentCalculator
 from ase_student.dataset import Dataset
 from ase_student.distill import recipe, steps
 from ase_student.distill.__main__ import main
-from ase_student.distill.options import toml
+from ase_student.distill.options import ModelName, toml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -45,6 +45,7 @@ class Copying:
         parser.add_argument("--tail", action=argparse.BooleanOptionalAction)
         parser.add_argument("--settings", type=Path)
         parser.add_argument("--processes", type=int)
+        parser.add_argument("--model", type=ModelName)
 
     def run(self, arguments: argparse.Namespace) -> str:
         self.runs.append(sys.argv[1:])
@@ -137,6 +138,23 @@ def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> No
     written = Path("deep/er/a.settings.toml").read_text(encoding="utf-8")
     assert written == 'rate = 0.001\nshape = {names = ["x", "y"]}\n'
     assert Path("deep/er/a").read_text(encoding="utf-8") == "-1 $X-1 $X"
+
+
+def test_a_student_that_is_read_may_not_change(step: Copying) -> None:
+    step_with = '\n[[step]]\ncommand = "copy"\ntext = "x"\noutput = "{}"\nmodel = "{}"\n'
+    names = ("so3lr", "tiny", "beside.txt", "a")
+    text = "".join(
+        step_with.format(output, name) for output, name in zip("abcd", names, strict=True)
+    )
+    path = write(text)
+    steps = recipe.read_recipe(path)[1]
+    assert [step.argv[-1] for step in steps] == [
+        "--model=so3lr", "--model=tiny", "--model=beside.txt", "--model=r/a",
+    ]  # fmt: skip
+    cook(path)
+    Path("beside.txt").write_text("another", encoding="utf-8")
+    with pytest.raises(ValueError, match="step 3 'copy': 'r/c' cannot be taken over: .*model"):
+        cook(path)
 
 
 def test_a_table_is_written_as_it_was_read() -> None:

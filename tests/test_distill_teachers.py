@@ -29,6 +29,35 @@ def test_a_calculator_without_forces_is_refused():
         teachers.CalculatorTeacher("mine", Energies, {})
 
 
+@pytest.mark.parametrize("gives", [True, False])
+def test_the_energy_is_the_one_that_forces_are_derivatives_of(gives):
+    class Smeared(Calculator):
+        implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012
+
+        def calculate(self, *arguments):
+            super().calculate(*arguments)
+            self.results = {"energy": -1.0, "forces": np.zeros((len(self.atoms), 3))}
+            if gives:
+                self.results["free_energy"] = -1.5
+
+    (label,) = teachers.CalculatorTeacher("smeared", Smeared, {}).label([molecule("H2O")])
+    assert label.energy == (-1.5 if gives else -1.0)
+
+
+def test_code_that_changes_is_another_teacher(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for epsilon in (1.0, 2.5):
+        text = "from ase.calculators.morse import MorsePotential\n\n\ndef make():\n"
+        text += f"    return MorsePotential(epsilon={epsilon})\n"
+        (tmp_path / "my_teacher.py").write_text(text, encoding="utf-8")
+        found.append(teachers.load_teacher("my_teacher:make").settings)
+        assert teachers.load_teacher("my_teacher:make").settings == found[-1]
+        monkeypatch.delitem(sys.modules, "my_teacher")
+    assert found[0] != found[1]
+    assert found[0]["calculator"] == "my_teacher:make"
+
+
 @pytest.mark.parametrize(
     ("name", "package", "extra"),
     [("so3lr", "so3krates_torch", "distill"), ("gfn2-xtb", "tblite", "xtb")],

@@ -9,11 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+
+class ModelName(str):
+    """The type of an option that takes a student, by name or path, or else a name of something.
+
+    A student is read, so that a recipe notices when it is not what it was.
+    """
+
+
 #: What a value must be for an option of this type.
 _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
     int: ("an integer", (int,)),
     float: ("a number", (float, int)),
     str: ("a text", (str,)),
+    ModelName: ("a text", (str,)),
     Path: ("a text, the path of a file", (str,)),
 }
 
@@ -150,14 +159,15 @@ def _words(
     values = _items(action, value, name)
     for item in values:
         _check(action, item, name)
-    if action.type is not Path:
-        command.settings[action.dest] = value
-        return [str(item) for item in values]
-    try:
-        command.inputs[action.dest] = [find(item) for item in values]
-    except FileNotFoundError as error:
-        raise ValueError(f"'{name}' is {error}") from error
-    return [str(path) for path in command.inputs[action.dest]]
+    if action.type in (Path, ModelName):
+        try:
+            command.inputs[action.dest] = [find(item) for item in values]
+            return [str(path) for path in command.inputs[action.dest]]
+        except FileNotFoundError as error:
+            if action.type is Path:
+                raise ValueError(f"'{name}' is {error}") from error
+    command.settings[action.dest] = value
+    return [str(item) for item in values]
 
 
 def _items(action: argparse.Action, value: Any, name: str) -> list[Any]:

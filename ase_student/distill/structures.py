@@ -21,6 +21,7 @@ from ase_student.distill.cover import Cover
 from ase_student.distill.diatomics import ELEMENTS, diatomics
 from ase_student.distill.frames import Frames
 from ase_student.distill.molecules import Species
+from ase_student.distill.options import ModelName
 from ase_student.distill.origins import all_origins
 from ase_student.distill.plan import MMFF94, Job, Settings
 from ase_student.distill.rattled import Group, groups_of
@@ -335,7 +336,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         text = f"how many times more frames the built-in {what} get (default: {value}; 0: none)"
         group.add_argument(f"--{name}-factor", type=int, default=value, metavar="N", help=text)
     group.add_argument(
-        "--dynamics", default=default.dynamics, metavar="NAME",
+        "--dynamics", type=ModelName, default=default.dynamics, metavar="NAME",
         help=f"what moves the atoms: '{MMFF94}' (default), a student (name or path) or a teacher",
     )  # fmt: skip
     group.add_argument(

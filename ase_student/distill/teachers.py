@@ -6,16 +6,21 @@ Those with a name here live in modules of their own, because what they need is l
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
+
+from ase_student.files import file_sha256
 
 #: Where the teachers with a name are made.
 TEACHERS = {
@@ -140,7 +145,7 @@ class CalculatorTeacher:
             self._calculator.reset()
         atoms = atoms.copy()
         atoms.calc = self._calculator
-        energy = float(atoms.get_potential_energy())
+        energy = _energy(atoms, "free_energy" in self._properties)
         forces = np.array(atoms.get_forces())
         stress = None
         if is_crystal(atoms):
@@ -151,6 +156,18 @@ class CalculatorTeacher:
             with suppress(NotImplementedError):
                 energies = np.array(atoms.get_potential_energies())
         return Label(energy, forces, stress, energies)
+
+
+def _energy(atoms: Atoms, has_free_energy: bool) -> float:
+    """Return the energy whose derivatives the forces are, eV.
+
+    With smeared occupations of electronic states that is the free energy, not the energy
+    extrapolated to zero width.
+    """
+    if has_free_energy:
+        with suppress(PropertyNotImplementedError):
+            return float(atoms.get_potential_energy(force_consistent=True))
+    return float(atoms.get_potential_energy())
 
 
 def is_crystal(atoms: Atoms) -> bool:
@@ -210,7 +227,8 @@ def load_teacher(name: str) -> Teacher:
         return made
     if isinstance(made, Atoms) or not hasattr(made, "get_potential_energy"):
         raise ValueError(f"'{name}' makes neither a teacher nor an ASE calculator.")
-    return CalculatorTeacher(name, make, {"package": _package(made), "calculator": name})
+    settings = {"package": _package(made), "calculator": name, **_code(name)}
+    return CalculatorTeacher(name, make, settings)
 
 
 def _imported(name: str, path: str) -> Callable[[], Any]:
@@ -226,6 +244,14 @@ def _imported(name: str, path: str) -> Callable[[], Any]:
     if not callable(make):
         raise ValueError(f"teacher '{name}' cannot be called.")
     return make
+
+
+def _code(path: str) -> dict[str, str]:
+    """Return the SHA-256 of the module that a path names: what it makes may have no version."""
+    file = getattr(sys.modules[path.partition(":")[0]], "__file__", None)
+    if file is None or Path(file).suffix != ".py":
+        return {}
+    return {"module_sha256": file_sha256(Path(file))}
 
 
 def _package(calculator: Any) -> str:
