@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -34,12 +35,13 @@ from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
 from ase_student.distill.sources import DIATOMIC, FOREIGN  # noqa: E402
 from ase_student.distill.split import parts_of, split_of  # noqa: E402
+from ase_student.distill.steps import only_writer  # noqa: E402
 from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks import build_network  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
-from ase_student.student import Architecture, Student  # noqa: E402
+from ase_student.student import Architecture, Student, resolve_model  # noqa: E402
 
 SETTINGS = Settings(epochs=2, batch_size=4, warmup=5, validate_every=13)
 CUTOFF = 5.0
@@ -172,6 +174,9 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     def interrupted(self: Training, mean_loss: float) -> dict[str, float]:
         row = validate(self, mean_loss)
         if self.step == 20:
+            # As if it had been stopped in the next validation, before the checkpoint.
+            with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+                file.write('{"step": 26}\n{"step": 2')
             raise KeyboardInterrupt
         return row
 
@@ -183,6 +188,32 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     assert resumed.step == whole.step
     for name, value in whole.average.state_dict().items():
         torch.testing.assert_close(resumed.average.state_dict()[name], value, rtol=0, atol=0)
+    steps = [
+        [json.loads(line)["step"] for line in (folder / "history.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "parts", tmp_path / "whole")
+    ]
+    assert steps[0] == steps[1] == [20, 26]
+
+
+def test_a_student_that_was_not_trained_there_is_not_replaced(
+    dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(resolve_model("ultra-tiny").parent, tmp_path / "run")
+    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="run' holds a student that was not trained there, which"):
+        train(dataset, tmp_path / "run")
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+
+
+def test_one_training_writes_a_folder(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", str(dataset), "-o", str(tmp_path / "deep" / "run"), "--epochs=1"]
+    with only_writer(tmp_path / "deep" / "run"):
+        for devices in ("1", "2"):
+            assert main([*command, "--devices", devices]) == 2
+            assert "another process is writing '" in capsys.readouterr().err
+    assert main(command) == 0
 
 
 def test_a_checkpoint_of_other_settings_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from ase_student.backends.devices import set_threads
 from ase_student.distill.parts import Parts
 from ase_student.distill.processes import end_with_parent
 from ase_student.distill.settings import Settings
+from ase_student.distill.steps import only_writer
 from ase_student.distill.training import Training
 from ase_student.student import Architecture, load_student
 
@@ -24,7 +26,7 @@ def launch(
     Raises
     ------
     ValueError
-        If there are no such devices.
+        If there are no such devices, or another training is writing the folder.
     """
     strategy = arguments.strategy
     if strategy == "auto" and arguments.devices > 1 and arguments.num_nodes == 1:
@@ -45,10 +47,12 @@ def launch(
     if strategy == "ddp_spawn":
         # Lightning looks into arguments, where it refuses frozen dataclasses, but not into this.
         work = partial(_train, arguments=arguments, settings=settings, changes=changes)
-        metrics: dict[str, Any] = fabric.launch(work)
+        with only_writer(arguments.folder):
+            metrics: dict[str, Any] = fabric.launch(work)
         return metrics
     fabric.launch()
-    return _train(fabric, arguments, settings, changes)
+    with only_writer(arguments.folder) if fabric.is_global_zero else nullcontext():
+        return _train(fabric, arguments, settings, changes)
 
 
 def _train(

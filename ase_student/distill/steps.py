@@ -61,13 +61,13 @@ def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     if "output" not in arguments:
         return str(run(arguments))
     _check_output(arguments.output)
-    with _only_writer(arguments.output):
+    with only_writer(arguments.output):
         return str(run(arguments))
 
 
 @contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file, and from its pieces, meanwhile.
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file or folder, and from its pieces, meanwhile.
 
     Raises
     ------
@@ -78,12 +78,14 @@ def _only_writer(path: Path) -> Iterator[None]:
         from filelock import FileLock, Timeout
     except ModuleNotFoundError as error:
         raise _what_to_install(error) from error
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
-            f"another process is writing '{path}': wait until it is done, or write to another file."
+            f"another process is writing '{path}': wait until it is done, or give another output."
         ) from error
     try:
         yield

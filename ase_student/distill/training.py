@@ -7,6 +7,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +228,6 @@ class Training:
         row = errors["all"]
         if self.fabric.is_global_zero:
             score = row["force_rmse_mean"] + ENERGY_IN_SCORE * row["energy_mae"]
-            if score < self.best:
-                self.best = score
-                save_student(self._student({"validation": errors}), self._weights)
             record = {
                 "step": self.step,
                 "epoch": round(self.step / self.steps_per_epoch, 2),
@@ -237,8 +235,11 @@ class Training:
                 "loss": mean_loss,
                 "validation": errors,
             }
-            with open(self.folder / "history.jsonl", "a", encoding="utf-8") as file:
+            with self._history.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+            if score < self.best:
+                self.best = score
+                save_student(self._student({"validation": errors}), self._weights)
             self._write_checkpoint()
         self.fabric.barrier()
         return row
@@ -261,6 +262,10 @@ class Training:
     def _weights(self) -> Path:
         return self.folder / "weights.safetensors"
 
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history.jsonl"
+
     def _setup(self) -> str:
         """Return what a checkpoint must agree on with the run that continues it."""
         data = [[entry["sha256"], entry["times_in_training"]] for entry in self.parts.provenance]
@@ -271,8 +276,30 @@ class Training:
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
-        if not path.is_file():
-            return
+        if path.is_file():
+            self._read_checkpoint(path)
+        elif self._weights.is_file() and not self._history.is_file():
+            raise ValueError(
+                f"'{self.folder}' holds a student that was not trained there, which would be "
+                "replaced: give another folder."
+            )
+        # Before anybody writes to what the others look at.
+        self.fabric.barrier()
+        if self.fabric.is_global_zero and self._history.is_file():
+            self._forget_later_rows()
+
+    def _forget_later_rows(self) -> None:
+        """Take validations after the checkpoint's out of the history; they are done again."""
+        kept = []
+        for line in self._history.read_text(encoding="utf-8").splitlines(keepends=True):
+            # The last line may be half written.
+            with suppress(json.JSONDecodeError):
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line)
+        with replaced_when_complete(self._history) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def _read_checkpoint(self, path: Path) -> None:
         state = torch.load(path, weights_only=True, map_location=self.fabric.device)
         if state["setup"] != self._setup():
             raise ValueError(
