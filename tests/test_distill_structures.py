@@ -345,12 +345,24 @@ def test_molecules_with_rare_kinds_of_atoms_are_sampled_more_often():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("option", ["--oversample", "--by-degree"])
-def test_what_changes_the_cover_needs_one(tmp_path, capsys, option):
+@pytest.mark.parametrize(
+    ("option", "needed"),
+    [
+        ("--oversample", "--cover N"),
+        ("--by-degree", "--cover N"),
+        ("--frames=3", "--continue FILE"),
+        ("--elements=H", "--diatomics N"),
+        ("--foreign", "--file, --crystal or --surface"),
+        ("--repeat=2,2,2", "--file, --crystal or --surface"),
+    ],
+)
+def test_options_that_do_nothing_alone_are_refused(tmp_path, capsys, option, needed):
     smiles = tmp_path / "some.smi"
     smiles.write_text("CCO\n")
-    assert main(["structures", "-o", str(tmp_path / "a.h5"), f"--smiles={smiles}", option]) == 2
-    assert capsys.readouterr().err == f"error: {option} needs --cover N.\n"
+    name, _, value = option.partition("=")
+    words = [name, *value.split(",")] if value else [name]
+    assert main(["structures", "-o", str(tmp_path / "a.h5"), f"--smiles={smiles}", *words]) == 2
+    assert capsys.readouterr().err == f"error: {name} needs {needed}.\n"
 
 
 def test_kinds_of_atoms_can_know_what_their_neighbors_are_bonded_to():

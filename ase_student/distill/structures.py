@@ -232,7 +232,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         help="two atoms alone at N distances, of every pair of elements",
     )  # fmt: skip
     group.add_argument(
-        "--elements", nargs="+", default=list(ELEMENTS), metavar="X",
+        "--elements", nargs="+", metavar="X",
         help=f"elements of --diatomics (default: {' '.join(ELEMENTS)})",
     )  # fmt: skip
     group.add_argument(
@@ -299,7 +299,7 @@ def _add_origins(parser: argparse.ArgumentParser) -> None:
         help="element:face:size:vacuum such as Cu:fcc111:2,2,4:10, and :a for the lattice constant",
     )  # fmt: skip
     group.add_argument(
-        "--repeat", nargs=3, type=int, default=[1, 1, 1], metavar="N",
+        "--repeat", nargs=3, type=int, metavar="N",
         help="repeat each along its periodic axes",
     )  # fmt: skip
     group.add_argument(
@@ -390,10 +390,26 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     for name, value in values.items():
         if isinstance(value, int):
             _check_at_least(0, name, value)
-    _check_at_least(1, "repeat", min(arguments.repeat))
+    _check_company(arguments)
+    _check_at_least(1, "repeat", min(arguments.repeat or [1]))
     _check_lengths(arguments)
     tuples = {name: tuple(values[name]) for name in ("temperatures", "displacements")}
     return Settings(**{**values, **tuples})
+
+
+def _check_company(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if an option does nothing without another one that is not given."""
+    given = bool(arguments.file or arguments.crystal or arguments.surface)
+    company = {
+        "--cover N": (arguments.cover is not None, ("oversample", "by_degree")),
+        "--continue FILE": (bool(arguments.continued), ("frames",)),
+        "--diatomics N": (arguments.diatomics > 0, ("elements",)),
+        "--file, --crystal or --surface": (given, ("repeat", "foreign")),
+    }
+    for needed, (is_there, names) in company.items():
+        for name in names:
+            if not is_there and getattr(arguments, name) not in (None, False):
+                raise ValueError(f"--{name.replace('_', '-')} needs {needed}.")
 
 
 def _check_lengths(arguments: argparse.Namespace) -> None:
@@ -416,7 +432,8 @@ def run(arguments: argparse.Namespace) -> str:
     if settings.dynamics != MMFF94:
         # What is missing is better said before the work than during it.
         dynamics.batched_forces(settings.dynamics)
-    origins = all_origins(arguments.file, arguments.crystal, arguments.surface, arguments.repeat)
+    repeat = arguments.repeat or [1, 1, 1]
+    origins = all_origins(arguments.file, arguments.crystal, arguments.surface, repeat)
     if (arguments.continued or (origins and settings.md)) and settings.dynamics == MMFF94:
         raise ValueError(
             f"{MMFF94} cannot move structures of files, crystals and surfaces: choose a student or "
@@ -429,7 +446,7 @@ def run(arguments: argparse.Namespace) -> str:
     )
     groups = groups_of(origins, settings)
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
-    pairs = diatomics(arguments.elements, arguments.diatomics, settings.seed)
+    pairs = diatomics(arguments.elements or ELEMENTS, arguments.diatomics, settings.seed)
     structures, report = make_structures(
         jobs,
         settings,
@@ -459,12 +476,9 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def _cover(arguments: argparse.Namespace) -> Cover | None:
-    if arguments.cover is not None:
-        return Cover(arguments.cover, arguments.oversample, arguments.by_degree)
-    for name in ("oversample", "by_degree"):
-        if getattr(arguments, name):
-            raise ValueError(f"--{name.replace('_', '-')} needs --cover N.")
-    return None
+    if arguments.cover is None:
+        return None
+    return Cover(arguments.cover, arguments.oversample, arguments.by_degree)
 
 
 def _sources(
