@@ -20,6 +20,8 @@ from ase_student.student import available_students
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000
+#: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
+FLAT = 1e-9
 
 _Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
@@ -193,29 +195,42 @@ class StudentCalculator(Calculator):
         """
         self.results = {}
         if atoms is not None:
-            if "numbers" in system_changes or self._state is None:
-                self._check_elements(atoms.numbers)
-                self._numbers = atoms.numbers.astype(np.int64)
             self._state = _snapshot(atoms)
         if self._state is None:
             raise InputError("no structure was given; pass atoms.")
-        _, positions, cell, pbc = self._state
+        numbers, positions, cell, pbc = self._state
         n_rebuilds = self.neighbor_list.n_rebuilds
         try:
-            neighbors, offsets = self.neighbor_list.update(positions, cell, pbc, self._numbers)
-        except ValueError as error:
+            numbers = self._checked_numbers(numbers)
+            neighbors, offsets = self.neighbor_list.update(positions, cell, pbc, numbers)
+        except (InputError, ValueError) as error:
             self._state = None
             raise InputError(str(error)) from error
         if self._guard is not None:
             rebuilt = self.neighbor_list.n_rebuilds > n_rebuilds
-            self._guard.check(self._numbers, positions, neighbors, offsets, rebuilt)
-        outputs = self._backend.evaluate(self._numbers, positions, neighbors, offsets)
+            self._guard.check(numbers, positions, neighbors, offsets, rebuilt)
+        outputs = self._backend.evaluate(numbers, positions, neighbors, offsets)
         results = _results(*outputs, cell)
         if self._guard is not None:
-            self._guard.check_forces(self._numbers, results["forces"])
+            self._guard.check_forces(numbers, results["forces"])
         self.results = results
 
-    def calculate_many(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Refuse what ASE would note and nothing would follow.
+
+        Raises
+        ------
+        TypeError
+            If anything is to be changed: a calculator stays what it was made.
+        """
+        if changes:
+            given = ", ".join(f"{name}=…" for name in changes)
+            raise TypeError(
+                f"a {type(self).__name__} cannot be changed: make a new one with {given}."
+            )
+        return {}
+
+    def calculate_many(self, structures: Iterable[Atoms]) -> list[dict[str, Any]]:
         """Compute all properties of many structures, of any sizes, at once.
 
         Structures are joined into calls of bounded size, so memory stays bounded too. Neither
@@ -223,7 +238,7 @@ class StudentCalculator(Calculator):
 
         Parameters
         ----------
-        structures : sequence of Atoms
+        structures : iterable of Atoms
 
         Returns
         -------
@@ -234,9 +249,14 @@ class StudentCalculator(Calculator):
         ------
         InputError
             If one of the structures cannot be computed; the message says which.
+        TypeError
+            If a single structure is given.
         OutsideTrainingError
             If one of them lies outside of what training saw, and the guard is to raise; likewise.
         """
+        if isinstance(structures, Atoms):
+            raise TypeError("calculate_many takes a list of structures; given a single one.")
+        structures = list(structures)
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
         # Structures with equally many neighbors share calls, so that little padding is computed.
         order = sorted(range(len(parts)), key=lambda index: parts[index][0].shape[1])
@@ -294,6 +314,17 @@ class StudentCalculator(Calculator):
             self._guard.check_many_forces(indices, ends, numbers, forces)
         return results
 
+    def _checked_numbers(self, numbers: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the atomic numbers of a structure, whose elements the student knows.
+
+        Whether they have changed is seen here, whatever a caller of :meth:`calculate` says.
+        """
+        checked = self._numbers
+        if numbers.shape != checked.shape or (numbers != checked).any() or not len(numbers):
+            self._check_elements(numbers)
+            self._numbers = checked = numbers.astype(np.int64)
+        return checked
+
     def _check_elements(self, numbers: NDArray[np.integer]) -> None:
         if len(numbers) == 0:
             raise InputError("the structure has no atoms.")
@@ -340,7 +371,8 @@ def _results(
     results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
     if cell.any():
         volume = abs(float(np.linalg.det(cell)))
-        if volume > 0.0:
+        # Of vectors in one plane, rounding leaves a volume that is not quite zero.
+        if volume > FLAT * float(np.prod(np.linalg.norm(cell, axis=1))):
             virial = virials.sum(axis=0, dtype=np.float64)
             virial = 0.5 * (virial + virial.T)
             results["stress"] = virial[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / volume

@@ -184,11 +184,21 @@ class NeighborList:
 
     def __init__(self, cutoff: float, skin: float) -> None:
         _check_distances(cutoff, skin)
-        self.cutoff = float(cutoff)
-        self.skin = float(skin)
+        self._cutoff = float(cutoff)
+        self._skin = float(skin)
         self.n_updates = 0
         self.n_rebuilds = 0
         self._state: _State | None = None
+
+    @property
+    def cutoff(self) -> float:
+        """Up to where pairs are wanted, Å."""
+        return self._cutoff
+
+    @property
+    def skin(self) -> float:
+        """How much farther lists reach, Å. Another skin needs another list."""
+        return self._skin
 
     def update(
         self, positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, numbers: ArrayLike
@@ -221,7 +231,7 @@ class NeighborList:
         system = (np.asarray(numbers).tobytes(), pbc.tobytes())
         state = self._state
         if state is None or state.system != system or not self._is_safe(state, positions, cell):
-            matrix, frame = _search(positions, cell, pbc, self.cutoff, self.skin)
+            matrix, frame = _search(positions, cell, pbc, self._cutoff, self._skin)
             state = _State(matrix, positions.copy(), frame, pbc.copy(), system)
             state.follow(cell)
             self._state = state
@@ -233,14 +243,14 @@ class NeighborList:
 
     def _is_safe(self, state: "_State", positions: Floats, cell: Floats) -> bool:
         """Say whether no pair that was left out can be within the cutoff by now."""
-        if self.skin == 0.0 or positions.shape != state.positions.shape:
+        if self._skin == 0.0 or positions.shape != state.positions.shape:
             return False
         if cell.tobytes() != state.cell:
             if not np.isfinite(cell).all():
                 return False
             state.follow(cell)
         # How far two atoms may have moved relative to each other.
-        allowed = state.stretch * (self.cutoff + self.skin) - self.cutoff
+        allowed = state.stretch * (self._cutoff + self._skin) - self._cutoff
         if not allowed >= 0.0:
             return False
         moved = positions - state.followed

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -182,7 +183,15 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
     """
     available = available_students()
     if isinstance(model, str) and model in available:
-        return student_folder(model) / filename
+        bundled = student_folder(model)
+        local = Path(model, "weights.safetensors")
+        if local.is_file() and not local.samefile(bundled / "weights.safetensors"):
+            warnings.warn(
+                f"'{model}' is the bundled student; for the one in the folder '{model}' here, "
+                f"write './{model}'.",
+                stacklevel=3,
+            )
+        return bundled / filename
     path = Path(model)
     for file in (path, path / "weights.safetensors"):
         if file.is_file():
@@ -209,8 +218,10 @@ def student_name(model: str | os.PathLike[str]) -> str:
     """
     if model in available_students():
         return str(model)
-    path = Path(model)
-    return path.absolute().parent.name if path.stem == "weights" else path.stem
+    path = Path(model).absolute()
+    if path.stem == "weights":
+        return path.parent.name
+    return path.name if path.is_dir() else path.stem
 
 
 def load_student(model: str | os.PathLike[str]) -> Student:

@@ -1,4 +1,5 @@
 import numpy as np
+import onnxruntime
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import InputError
@@ -138,7 +139,8 @@ def test_calculate_wants_a_structure(calc):
         ({"device": "gpu"}, "unknown device 'gpu'; available: 'auto', 'cpu', 'cuda', 'cuda:N'"),
         ({"device": "cpu:1"}, "unknown device 'cpu:1'"),
         ({"device": "cuda:x"}, "unknown device 'cuda:x'"),
-        ({"threads": 0}, "threads must be at least 1; given 0"),
+        ({"threads": 0}, "threads must be a whole number of at least 1; given 0"),
+        ({"threads": 1.5}, "threads must be a whole number of at least 1; given 1.5"),
         ({"skin": -0.1}, "the skin is -0.1 Å; it must be zero or positive"),
         ({"skin": float("nan")}, "the skin is nan Å"),
     ],
@@ -157,6 +159,22 @@ def test_cuda_without_cuda_is_refused_by_onnx(monkeypatch):
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     message = "device 'cuda:1' was asked for, but this onnxruntime has no CUDA: pip install"
     with pytest.raises(ValueError, match=message):
+        StudentCalculator(backend="onnx", device="cuda:1")
+
+
+def test_cuda_that_does_not_start_is_not_called_cuda(monkeypatch):
+    # As onnxruntime-gpu without the libraries it needs: it lists CUDA, and runs on the CPU.
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        "onnxruntime.get_available_providers",
+        lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr(
+        "onnxruntime.InferenceSession",
+        lambda content, options, providers: session(content, options, ["CPUExecutionProvider"]),
+    )
+    assert StudentCalculator(backend="onnx").device == "cpu"
+    with pytest.raises(ValueError, match="device 'cuda:1' was asked for, but ONNX Runtime cannot"):
         StudentCalculator(backend="onnx", device="cuda:1")
 
 

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 from ase import Atoms, units
+from ase.build import molecule
 from ase.calculators.calculator import (
     Calculator,
     InputError,
@@ -100,6 +101,15 @@ def test_stress_needs_three_cell_vectors(calc, name):
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
     assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_a_cell_in_a_plane_has_no_stress(calc):
+    atoms = structure("aspirin")
+    atoms.cell = [[10.1, 0.3, 0.0], [5.0, 8.66, 0.7], [15.1, 8.96, 0.7]]
+    assert atoms.cell.rank == 3
+    atoms.calc = calc
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
 
 
 def test_properties_it_does_not_have_are_refused(calc):
@@ -268,6 +278,34 @@ def test_calculate_takes_the_arguments_of_ase(calc):
     edit_position(atoms)
     assert calc.calculation_required(atoms, ["energy"])
     assert calc.get_property("energy", atoms, allow_calculation=False) is None
+
+
+def test_what_the_caller_says_has_changed_is_not_believed(calc):
+    methane, silane = molecule("CH4"), molecule("SiH4")
+    calc.calculate(methane)
+    for changes in (["positions"], []):
+        with pytest.raises(InputError, match="also has Si"):
+            calc.calculate(silane, ["energy"], changes)
+        assert calc.results == {}
+    ethanol = molecule("CH3CH2OH")
+    calc.calculate(ethanol)
+    expected = calc.results["energy"]
+    for start in (methane, molecule("H2O")):
+        calc.calculate(start)
+        calc.calculate(ethanol, ["energy"], ["positions"])
+        assert calc.results["energy"] == expected
+        calc.calculate(start)
+        calc.reset()
+        calc.atoms = ethanol
+        assert calc.get_potential_energy() == expected
+
+
+def test_it_stays_what_it_was_made(calc):
+    with pytest.raises(TypeError, match="StudentCalculator cannot be changed: make a new one with"):
+        calc.set(guard="raise", skin=1.0)
+    with pytest.raises(AttributeError):
+        calc.neighbor_list.skin = 2.0
+    assert calc.set() == {}
 
 
 # --- at work -----------------------------------------------------------------------------------
@@ -486,6 +524,16 @@ def test_many_structures_leave_the_calculator_as_it_was(calc):
 
 def test_many_of_nothing(calc):
     assert calc.calculate_many([]) == []
+
+
+def test_many_may_come_one_by_one(calc):
+    structures = [structure("aspirin"), structure("triclinic")]
+    found = calc.calculate_many(atoms for atoms in structures)
+    assert [one["energy"] for one in found] == [
+        one["energy"] for one in calc.calculate_many(structures)
+    ]
+    with pytest.raises(TypeError, match="takes a list of structures; given a single one"):
+        calc.calculate_many(structures[0])
 
 
 def test_many_say_which_structure_is_wrong(calc):

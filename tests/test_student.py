@@ -224,6 +224,27 @@ def test_a_folder_stands_for_the_weights_in_it(tmp_path):
     assert student_name(tmp_path) == tmp_path.name
 
 
+def test_folders_are_called_by_their_whole_names(tmp_path, monkeypatch):
+    student = load_student("tiny")
+    for name in ("w0.1", "w0.2"):
+        save_student(student, tmp_path / name / "weights.safetensors")
+        assert student_name(tmp_path / name) == name
+        assert student_name(tmp_path / name / "weights.safetensors") == name
+    monkeypatch.chdir(tmp_path / "w0.1")
+    assert student_name(".") == "w0.1"
+
+
+def test_a_folder_of_a_bundled_name_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_student(load_student("ultra-tiny"), tmp_path / "tiny" / "weights.safetensors")
+    with pytest.warns(UserWarning, match=r"for the one in the folder 'tiny' here, write '\./tiny'"):
+        bundled = load_student("tiny")
+    assert bundled.sha256 == load_student(student_folder("tiny")).sha256
+    assert load_student("./tiny").sha256 == load_student("ultra-tiny").sha256
+    monkeypatch.chdir(student_folder("tiny").parent)
+    load_student("tiny")
+
+
 def write(path, document, tensors=None):
     """Write a safetensors file with any document."""
     text = document if isinstance(document, str) else json.dumps(document)

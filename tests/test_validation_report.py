@@ -231,6 +231,15 @@ def test_settings_of_a_command_line():
     assert found.physics
 
 
+def test_students_of_one_name_are_told_apart():
+    models = ["old/run/weights.safetensors", "new/run", "tiny", "mine/tiny.onnx"]
+    words = [word for model in models for word in ("--model", model)]
+    backends = ["--backend", "torch", "--backend", "auto"]
+    arguments = settings.parser().parse_args(["d.h5", *words, *backends, "-o", "out"])
+    names = [spec.name for spec in settings.settings_of(arguments, "command").specs]
+    assert names == [name for name in ("old-run", "new-run", "tiny", "mine-tiny") for _ in "12"]
+
+
 # --- in a browser ------------------------------------------------------------------------------
 
 

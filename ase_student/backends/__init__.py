@@ -8,6 +8,7 @@ import importlib.util
 import os
 import zipfile
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,8 +94,8 @@ def open_backend(
     """
     _check_choice("backend", backend, ("auto", *BACKENDS))
     _check_choice("dtype", dtype, DTYPES)
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1; given {threads}.")
+    if threads is not None and not (isinstance(threads, Integral) and threads >= 1):
+        raise ValueError(f"threads must be a whole number of at least 1; given {threads!r}.")
     exported = _exported_file(model)
     if exported is not None:
         path, kind = exported

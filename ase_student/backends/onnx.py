@@ -48,7 +48,7 @@ class OnnxBackend:
     backend = "onnx"
 
     def __init__(self, content: bytes, file: str, device: str = "auto", threads: int | None = None):
-        self.device, providers = _providers(device)
+        wanted, providers = _providers(device)
         check_onnx(content, file)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -62,12 +62,31 @@ class OnnxBackend:
         except _UNREADABLE as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"'{file}' is not a readable ONNX file: {reason}") from error
+        self.device = self._device(device, wanted)
         self.info = decode(text, file)
         if inputs != INPUTS or outputs != OUTPUTS:
             raise ValueError(
                 f"'{file}' has inputs {inputs} and outputs {outputs}; "
                 f"a student has {INPUTS} and {OUTPUTS}."
             )
+
+    def _device(self, asked: str, wanted: str) -> str:
+        """Return where the session runs; ONNX Runtime falls back to the CPU without a word.
+
+        Raises
+        ------
+        ValueError
+            If a GPU was asked for by name and it is not that.
+        """
+        if wanted == "cpu" or self._session.get_providers()[0] == "CUDAExecutionProvider":
+            return wanted
+        if asked == "auto":
+            return "cpu"
+        raise ValueError(
+            f"device '{asked}' was asked for, but ONNX Runtime cannot start CUDA there: it needs "
+            "CUDA and cuDNN of the versions that onnxruntime-gpu was built with; or use "
+            "device='cpu'."
+        )
 
     def evaluate(
         self,

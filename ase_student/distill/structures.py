@@ -390,8 +390,8 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     for name, value in values.items():
         if isinstance(value, int):
             _check_at_least(0, name, value)
-    _check_company(arguments)
     _check_at_least(1, "repeat", min(arguments.repeat or [1]))
+    _check_company(arguments)
     _check_lengths(arguments)
     tuples = {name: tuple(values[name]) for name in ("temperatures", "displacements")}
     return Settings(**{**values, **tuples})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ase_student.calculator import StudentCalculator
-from ase_student.student import student_name
+from ase_student.student import available_students, student_name
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class ModelSpec:
         Name or path, as for :class:`ase_student.StudentCalculator`.
     backend, device, dtype : str
     threads : int or None
+    name : str
+        What the report calls it, without the backend; by default as `student_name` does.
     """
 
     model: str
@@ -28,8 +32,11 @@ class ModelSpec:
     device: str = "auto"
     dtype: str = "float32"
     threads: int | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", student_name(self.model))
         if Path(self.model).is_file():
             # Another process may have another working folder.
             object.__setattr__(self, "model", str(Path(self.model).absolute()))
@@ -64,10 +71,29 @@ class ModelSpec:
         except (ValueError, ImportError):
             return None
 
-    @property
-    def name(self) -> str:
-        """Name of the student, without backend."""
-        return student_name(self.model)
+
+def distinct_names(models: Sequence[str]) -> list[str]:
+    """Return what to call students, so that no two of them share a name.
+
+    >>> distinct_names(["tiny", "old/run/weights.safetensors", "new/run/weights.safetensors"])
+    ['tiny', 'old-run', 'new-run']
+    """
+    names = {model: student_name(model) for model in models}
+    folders = {
+        model: _folder(model).parts[1:] for model in names if model not in available_students()
+    }
+    for depth in range(1, max(map(len, folders.values()), default=0) + 1):
+        times = Counter(names.values())
+        for model, parts in folders.items():
+            if times[names[model]] > 1:
+                names[model] = "-".join((*parts[-depth:], student_name(model)))
+    return [names[model] for model in models]
+
+
+def _folder(model: str) -> Path:
+    """Return the folder that holds what a model is called by."""
+    path = Path(model).absolute()
+    return path.parents[1] if path.stem == "weights" else path.parent
 
 
 def describe(spec: ModelSpec, calculator: StudentCalculator) -> dict[str, Any]:

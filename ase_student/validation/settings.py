@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ase_student.backends import BACKENDS, DTYPES
-from ase_student.validation.models import ModelSpec
+from ase_student.validation.models import ModelSpec, distinct_names
 from ase_student.validation.physics.runner import Lengths
 
 
@@ -100,9 +100,10 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
     """Return the settings of a command line."""
+    models = arguments.model or ["tiny"]
     specs = tuple(
-        ModelSpec(model, backend, arguments.device, arguments.dtype, arguments.threads)
-        for model in arguments.model or ["tiny"]
+        ModelSpec(model, backend, arguments.device, arguments.dtype, arguments.threads, name)
+        for model, name in zip(models, distinct_names(models), strict=True)
         for backend in arguments.backend or ["auto"]
     )
     return Settings(

@@ -130,7 +130,8 @@ def check_stability(
         0.5 or 1: hydrogen has its own mass.
     seed : int
     state : path, optional
-        File that an interrupted call left and goes on from; it is removed at the end.
+        File that an interrupted call left and goes on from. It is still there at the end, for the
+        case that what comes next fails.
 
     Returns
     -------
@@ -145,7 +146,7 @@ def check_stability(
     if not 0.0 < timestep_fs <= 1.0:
         raise ValueError(f"the time step must be above 0 and at most 1 fs; given {timestep_fs} fs.")
     for run in runs:
-        if not (run.temperature > 0.0 and run.picoseconds * 1000.0 >= timestep_fs):
+        if not (run.temperature > 0.0 and timestep_fs <= run.picoseconds * 1000.0 < np.inf):
             raise ValueError(
                 f"'{run.name}': temperature and length must be positive and hold a step; "
                 f"given {run.temperature} K and {run.picoseconds} ps."
@@ -163,8 +164,6 @@ def check_stability(
     job = _fingerprint(asked, runs, timestep_fs, seed)
     start = _restore(state, job, all_progress) if state is not None and state.exists() else 0
     _advance(asked, all_progress, start, timestep_fs, job, state)
-    if state is not None:
-        state.unlink(missing_ok=True)
     return [_verdict(progress, timestep_fs) for progress in all_progress]
 
 

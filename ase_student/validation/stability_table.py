@@ -19,6 +19,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import InputError
 from ase.io import read
+from ase.io.formats import UnknownFileTypeError
 
 from ase_student.calculator import StudentCalculator
 from ase_student.dataset import Dataset
@@ -67,7 +68,10 @@ def molecules_of(
                 f"{path.name}: does not say what its molecules are, so none can be called held "
                 "out; take all with --part all."
             )
-        frames = read(path, index=":")
+        try:
+            frames = read(path, index=":")
+        except UnknownFileTypeError as error:
+            raise ValueError(f"{path.name}: ASE cannot tell what kind of file it is.") from error
         found = {
             f"{index} {atoms.get_chemical_formula()}": atoms
             for index, atoms in enumerate(frames)
@@ -184,6 +188,10 @@ def run_table(arguments: argparse.Namespace) -> bool:
     """Run, print and write what the command line asks for; return whether all was stable."""
     if not arguments.output.absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder '{arguments.output.absolute().parent}' to write to.")
+    if arguments.output.is_dir():
+        raise IsADirectoryError(f"'{arguments.output}' is a folder; give the name of a file.")
+    if arguments.number < 0:
+        raise ValueError(f"--number is {arguments.number}; it must not be negative.")
     runs = runs_of(arguments)
     if arguments.teacher is not None:
         potential: Any = load_teacher(arguments.teacher)
@@ -215,6 +223,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
     }
     with replaced_when_complete(arguments.output) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    state.unlink(missing_ok=True)
     return all(result.stable for result in results)
 
 
