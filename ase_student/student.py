@@ -188,7 +188,7 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
         if local.is_file() and not local.samefile(bundled / "weights.safetensors"):
             warnings.warn(
                 f"'{model}' is the bundled student; for the one in the folder '{model}' here, "
-                f"write './{model}'.",
+                f"write '{local.as_posix()}'.",
                 stacklevel=3,
             )
         return bundled / filename
@@ -219,9 +219,9 @@ def student_name(model: str | os.PathLike[str]) -> str:
     if model in available_students():
         return str(model)
     path = Path(model).absolute()
-    if path.stem == "weights":
-        return path.parent.name
-    return path.name if path.is_dir() else path.stem
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.stem == "weights" else path.stem
 
 
 def load_student(model: str | os.PathLike[str]) -> Student:

@@ -152,6 +152,10 @@ def test_a_student_that_is_read_may_not_change(step: Copying) -> None:
         "--model=so3lr", "--model=tiny", "--model=beside.txt", "--model=r/a",
     ]  # fmt: skip
     cook(path)
+    # A folder of a bundled student's name is not that student.
+    Path("tiny").mkdir()
+    Path("tiny/notes").write_text("new", encoding="utf-8")
+    cook(path)
     Path("beside.txt").write_text("another", encoding="utf-8")
     with pytest.raises(ValueError, match="step 3 'copy': 'r/c' cannot be taken over: .*model"):
         cook(path)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import units
+from ase.build import bulk
 from ase.calculators.morse import MorsePotential
 
 pytest.importorskip("h5py")
@@ -200,16 +201,26 @@ def test_a_student_that_was_not_trained_there_is_not_replaced(
 ) -> None:
     shutil.copytree(resolve_model("ultra-tiny").parent, tmp_path / "run")
     before = (tmp_path / "run" / "weights.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="run' holds a student that was not trained there, which"):
+    with pytest.raises(ValueError, match="run' holds a student and no checkpoint to go on from"):
         train(dataset, tmp_path / "run")
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+    # Nor is one whose checkpoint was thrown away; stopped before its first one, it begins again.
+    train(dataset, tmp_path / "mine")
+    (tmp_path / "mine" / "checkpoint.pt").unlink()
+    history = (tmp_path / "mine" / "history.jsonl").read_text()
+    with pytest.raises(ValueError, match="mine' holds a student and no checkpoint"):
+        train(dataset, tmp_path / "mine")
+    assert (tmp_path / "mine" / "history.jsonl").read_text() == history
+    (tmp_path / "mine" / "history.jsonl").write_text(history.splitlines()[0] + "\n")
+    train(dataset, tmp_path / "mine")
+    assert (tmp_path / "mine" / "history.jsonl").read_text().count("\n") == history.count("\n")
 
 
 def test_one_training_writes_a_folder(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", str(dataset), "-o", str(tmp_path / "deep" / "run"), "--epochs=1"]
-    with only_writer(tmp_path / "deep" / "run"):
+    with only_writer(tmp_path / "deep" / "run" / "checkpoint.pt"):
         for devices in ("1", "2"):
             assert main([*command, "--devices", devices]) == 2
             assert "another process is writing '" in capsys.readouterr().err
@@ -361,7 +372,7 @@ def test_data_may_not_be_split_in_another_way_than_before(dataset: Path, tmp_pat
     train(dataset, tmp_path / "second", start=load_student(str(tmp_path / "first")))
     start = load_student(str(tmp_path / "second"))
     reseeded = dataclasses.replace(SETTINGS, split_seed=1)
-    with pytest.raises(ValueError, match="with 'molecule' and 1 it would be tested on some"):
+    with pytest.raises(ValueError, match="with 'molecule' and 1 it may be tested on what it"):
         begin(dataset, tmp_path / "third", reseeded, start=start)
     by_structure = dataclasses.replace(SETTINGS, split="structure")
     with pytest.raises(ValueError, match="split = 'molecule' and split_seed = 0; with 'structure'"):
@@ -371,12 +382,14 @@ def test_data_may_not_be_split_in_another_way_than_before(dataset: Path, tmp_pat
     begin(other, tmp_path / "third", by_structure, start=start)
 
 
-def labelled_by(teacher: str | None, path: Path, dataset: Path, rows: Sequence[int]) -> Path:
+def labelled_by(
+    teacher: str | None, path: Path, dataset: Path, rows: Sequence[int], **settings: str
+) -> Path:
     """Write some rows of a file to another that says that this teacher labelled it."""
     with Dataset(dataset) as file:
         structures, labels = file.read_structures().take(rows), file.read_labels().take(rows)
     labels = dataclasses.replace(labels, structure_indices=np.arange(len(rows)))
-    write_dataset(path, structures, labels, {"teacher": teacher})
+    write_dataset(path, structures, labels, {"teacher": teacher, "teacher_settings": settings})
     return path
 
 
@@ -421,6 +434,13 @@ def test_a_student_has_one_teacher(dataset: Path, tmp_path: Path) -> None:
         Parts([dataset], SETTINGS, CUTOFF, [other])
     with pytest.raises(ValueError, match=message):
         Parts([dataset], SETTINGS, CUTOFF, calibration=other)
+    versions = [
+        labelled_by("mine", tmp_path / f"{i}.h5", dataset, range(60), module_sha256=code)
+        for i, code in enumerate(("ab", "ab", "cd"))
+    ]
+    Parts(versions[:2], SETTINGS, CUTOFF)
+    with pytest.raises(ValueError, match=r"2\.h5: has labels of 'mine' as another version of its"):
+        Parts(versions, SETTINGS, CUTOFF)
 
 
 def test_files_without_labels_are_refused(dataset: Path, tmp_path: Path) -> None:
@@ -497,6 +517,9 @@ def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None
     order = np.random.default_rng(0).permutation(len(structures))
     assert parts_of(structures.take(order), "structure") == [parts[i] for i in order]
     assert parts != parts_of(structures, "structure", seed=1)
+    # Of one atom in a cell, the cell is all there is.
+    cells = [bulk("Cu", a=3.0 + 0.01 * i) for i in range(100)]
+    assert set(parts_of(Structures.from_atoms(cells), "structure")) == set(PARTS)
 
 
 def test_the_summary_has_the_stress_where_there_is_one() -> None:

@@ -230,6 +230,8 @@ def test_folders_are_called_by_their_whole_names(tmp_path, monkeypatch):
         save_student(student, tmp_path / name / "weights.safetensors")
         assert student_name(tmp_path / name) == name
         assert student_name(tmp_path / name / "weights.safetensors") == name
+    (tmp_path / "weights.v1").mkdir()
+    assert student_name(tmp_path / "weights.v1") == "weights.v1"
     monkeypatch.chdir(tmp_path / "w0.1")
     assert student_name(".") == "w0.1"
 
@@ -237,7 +239,7 @@ def test_folders_are_called_by_their_whole_names(tmp_path, monkeypatch):
 def test_a_folder_of_a_bundled_name_is_told_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_student(load_student("ultra-tiny"), tmp_path / "tiny" / "weights.safetensors")
-    with pytest.warns(UserWarning, match=r"for the one in the folder 'tiny' here, write '\./tiny'"):
+    with pytest.warns(UserWarning, match="in the folder 'tiny' here, write 'tiny/weights"):
         bundled = load_student("tiny")
     assert bundled.sha256 == load_student(student_folder("tiny")).sha256
     assert load_student("./tiny").sha256 == load_student("ultra-tiny").sha256

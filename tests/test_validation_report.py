@@ -16,6 +16,7 @@ from ase_student import StudentCalculator
 from ase_student.testing import structure
 from ase_student.validation import passes, settings, validate
 from ase_student.validation.__main__ import main
+from ase_student.validation.models import distinct_names
 from ase_student.validation.report import viewer
 from ase_student.validation.report.table import figure, table
 
@@ -238,6 +239,22 @@ def test_students_of_one_name_are_told_apart():
     arguments = settings.parser().parse_args(["d.h5", *words, *backends, "-o", "out"])
     names = [spec.name for spec in settings.settings_of(arguments, "command").specs]
     assert names == [name for name in ("old-run", "new-run", "tiny", "mine-tiny") for _ in "12"]
+
+
+@pytest.mark.parametrize(
+    ("models", "names"),
+    [
+        (["weights.v1", "weights.v2"], ["weights.v1", "weights.v2"]),
+        (["run", "./run", "run/weights.safetensors"], ["run", "run", "run"]),
+        (["run/weights.safetensors", "run/weights.onnx"], ["run-safetensors", "run-onnx"]),
+        (["a/b/c/run.pt", "a/d/c/run.pt", "e/run.pt"], ["b-c-run", "d-c-run", "e-run"]),
+    ],
+)
+def test_names_are_as_short_as_they_can_be(tmp_path, monkeypatch, models, names):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("weights.v1", "weights.v2", "run"):
+        (tmp_path / folder).mkdir()
+    assert distinct_names(models) == names
 
 
 # --- in a browser ------------------------------------------------------------------------------

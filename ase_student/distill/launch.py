@@ -28,6 +28,7 @@ def launch(
     ValueError
         If there are no such devices, or another training is writing the folder.
     """
+    checkpoint = arguments.folder / "checkpoint.pt"
     strategy = arguments.strategy
     if strategy == "auto" and arguments.devices > 1 and arguments.num_nodes == 1:
         # Processes that are given a function work from wherever training is called.
@@ -47,11 +48,11 @@ def launch(
     if strategy == "ddp_spawn":
         # Lightning looks into arguments, where it refuses frozen dataclasses, but not into this.
         work = partial(_train, arguments=arguments, settings=settings, changes=changes)
-        with only_writer(arguments.folder):
+        with only_writer(checkpoint):
             metrics: dict[str, Any] = fabric.launch(work)
         return metrics
     fabric.launch()
-    with only_writer(arguments.folder) if fabric.is_global_zero else nullcontext():
+    with only_writer(checkpoint) if fabric.is_global_zero else nullcontext():
         return _train(fabric, arguments, settings, changes)
 
 

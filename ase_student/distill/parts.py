@@ -74,13 +74,14 @@ class Parts:
         tests: Sequence[Path] = (),
         calibration: Path | None = None,
     ):
+        _check_names(tests)
         self._settings, self._cutoff = settings, cutoff
         self._samples: dict[str, list[Sample]] = {part: [] for part in PARTS}
         self._trained: set[str | bytes] = set()
         self.teacher: str | None = None
+        self._code: str | None = None
         self.seen = Seen(cutoff)
         self.provenance = [self._read(path, times) for path, times in Counter(datasets).items()]
-        _check_names(tests)
         self.tests = {path.stem: self._read_test(path) for path in tests}
         self.calibration = [] if calibration is None else self._read_calibration(calibration)
         self.calibration_sha256 = None if calibration is None else file_sha256(calibration)
@@ -166,7 +167,13 @@ class Parts:
                     f"{path}: has labels of '{teacher}', but a file before it those of "
                     f"'{self.teacher}'; a student has one teacher."
                 )
-            self.teacher = self.teacher or teacher
+            code = dataset.metadata.get("teacher_settings", {}).get("module_sha256")
+            if None not in (code, self._code) and code != self._code:
+                raise ValueError(
+                    f"{path}: has labels of '{teacher}' as another version of its code gives them "
+                    "than those of a file before it."
+                )
+            self.teacher, self._code = self.teacher or teacher, self._code or code
             yield dataset
 
     def _split(self, structures: Structures, path: Path) -> Sequence[str]:

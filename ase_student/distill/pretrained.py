@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -64,22 +64,27 @@ def for_the_teacher_of(start: Student, parts: Parts, device: torch.device) -> St
 def check_split(start: Student, parts: Parts, settings: Settings) -> None:
     """Raise ValueError if what a student was trained on may be in another part now.
 
-    So it may if the same is split by another seed, or the same file is split by something else.
+    So it may if the same is split by another seed, or the same structures by something else.
     """
     own = settings.split, settings.split_seed
-    data = {entry["sha256"] for entry in parts.provenance}
+    data = set(_structures(parts.provenance))
     for metadata in _ancestry(start.metadata):
         before = split_settings(metadata)
         if before in (None, own):
             continue
         assert before is not None
-        shared = data & {entry.get("sha256") for entry in metadata.get("data") or ()}
-        if before[0] == own[0] or shared:
+        if before[0] == own[0] or data.intersection(_structures(metadata.get("data") or ())):
             raise ValueError(
                 f"the student to start from was trained where split = '{before[0]}' and "
-                f"split_seed = {before[1]}; with '{own[0]}' and {own[1]} it would be tested on "
-                "some of what it was trained on."
+                f"split_seed = {before[1]}; with '{own[0]}' and {own[1]} it may be tested on what "
+                "it was trained on: split in the same way."
             )
+
+
+def _structures(provenance: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what tells files of structures apart, whoever labelled them."""
+    for entry in provenance:
+        yield entry.get("structures_sha256") or entry["sha256"]
 
 
 def _ancestry(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

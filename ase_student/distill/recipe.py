@@ -145,11 +145,11 @@ def _step(
         inside = folder / text
         if any(inside == output or output in inside.parents for output in made):
             return inside
+        if text in available_students():
+            return Path(text)
         beside = path.parent / text
         if beside.exists():
             return beside
-        if text in available_students():
-            return Path(text)
         listed = ", ".join(f"'{output.name}'" for output in made) or "there is none"
         raise FileNotFoundError(
             f"'{text}', but neither an earlier step makes it ({listed}) nor is there '{beside}'."

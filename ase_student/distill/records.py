@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ase_student.distill import provenance
 from ase_student.distill.options import Command
 from ase_student.files import file_sha256, replaced_when_complete
-from ase_student.student import resolve_model
+from ase_student.student import available_students, resolve_model
 
 State = Literal["new", "begun", "finished"]
 
@@ -60,7 +60,7 @@ def digest(path: Path) -> str:
 
     A folder with ``weights.safetensors`` is a training run, of which nothing else matters.
     """
-    if not path.is_dir():
+    if str(path) in available_students() or not path.is_dir():
         return file_sha256(resolve_model(str(path)))
     if (path / "weights.safetensors").is_file():
         return digest(path / "weights.safetensors")

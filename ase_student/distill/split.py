@@ -50,8 +50,8 @@ def parts_of(structures: Structures, split: str = "molecule", seed: int = 0) -> 
     ----------
     structures : Structures
     split : 'molecule' or 'structure'
-        By molecule as :func:`split_of` does, or by the structure's own elements and positions, for
-        data of one molecule or one crystal.
+        By molecule as :func:`split_of` does, or by the structure's own elements, positions and
+        cell, for data of one molecule or one crystal.
     seed : int
 
     Raises
@@ -82,11 +82,18 @@ def split_settings(metadata: Mapping[str, Any]) -> tuple[str, int] | None:
 
 
 def fingerprint(structures: Structures, index: int) -> bytes:
-    """Return what a structure is told by from others: its elements and positions."""
+    """Return what a structure is told by from others: elements and positions, and a crystal's cell.
+
+    Of a primitive cell positions say nothing.
+    """
     atoms = slice(*structures.splits[index : index + 2])
     # To 0.001 Å, so that the same structure in another file belongs to the same part.
     positions = np.rint(structures.positions[atoms] / 0.001).astype("<i8")
-    return structures.numbers[atoms].astype("<i8").tobytes() + positions.tobytes()
+    key = structures.numbers[atoms].astype("<i8").tobytes() + positions.tobytes()
+    if not structures.pbc[index].any():
+        return key
+    cell = np.rint(structures.cells[index] / 0.001).astype("<i8")
+    return key + cell.tobytes() + structures.pbc[index].tobytes()
 
 
 def _drawn(key: bytes, seed: int) -> str:

@@ -67,7 +67,7 @@ def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file or folder, and from its pieces, meanwhile.
+    """Keep other processes from writing the same file, and from its pieces, meanwhile.
 
     Raises
     ------

@@ -278,15 +278,21 @@ class Training:
         path = self.folder / "checkpoint.pt"
         if path.is_file():
             self._read_checkpoint(path)
-        elif self._weights.is_file() and not self._history.is_file():
+        elif self._weights.is_file() and self._n_validations() != 1:
+            # One that was stopped before its first checkpoint has validated once.
             raise ValueError(
-                f"'{self.folder}' holds a student that was not trained there, which would be "
+                f"'{self.folder}' holds a student and no checkpoint to go on from; it would be "
                 "replaced: give another folder."
             )
         # Before anybody writes to what the others look at.
         self.fabric.barrier()
         if self.fabric.is_global_zero and self._history.is_file():
             self._forget_later_rows()
+
+    def _n_validations(self) -> int:
+        if not self._history.is_file():
+            return 0
+        return len(self._history.read_text(encoding="utf-8").splitlines())
 
     def _forget_later_rows(self) -> None:
         """Take validations after the checkpoint's out of the history; they are done again."""

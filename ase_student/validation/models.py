@@ -78,22 +78,33 @@ def distinct_names(models: Sequence[str]) -> list[str]:
     >>> distinct_names(["tiny", "old/run/weights.safetensors", "new/run/weights.safetensors"])
     ['tiny', 'old-run', 'new-run']
     """
-    names = {model: student_name(model) for model in models}
-    folders = {
-        model: _folder(model).parts[1:] for model in names if model not in available_students()
-    }
-    for depth in range(1, max(map(len, folders.values()), default=0) + 1):
+    files = {model: _file(model) for model in models}
+    names = {file: student_name(file) for file in files.values()}
+    folders = {file: _folder(file) for file in names if str(file) not in available_students()}
+    places = Counter((folder, names[file]) for file, folder in folders.items())
+    for file, folder in folders.items():
+        if places[folder, names[file]] > 1:
+            names[file] += file.suffix.replace(".", "-")
+    short = dict(names)
+    for depth in range(1, max((len(folder.parts) for folder in folders.values()), default=0)):
         times = Counter(names.values())
-        for model, parts in folders.items():
-            if times[names[model]] > 1:
-                names[model] = "-".join((*parts[-depth:], student_name(model)))
-    return [names[model] for model in models]
+        for file, folder in folders.items():
+            if times[names[file]] > 1:
+                names[file] = "-".join((*folder.parts[1:][-depth:], short[file]))
+    return [names[files[model]] for model in models]
 
 
-def _folder(model: str) -> Path:
-    """Return the folder that holds what a model is called by."""
+def _file(model: str) -> Path:
+    """Return the file of a student, whatever it was called by, or the name of a bundled one."""
+    if model in available_students():
+        return Path(model)
     path = Path(model).absolute()
-    return path.parents[1] if path.stem == "weights" else path.parent
+    return path / "weights.safetensors" if path.is_dir() else path
+
+
+def _folder(file: Path) -> Path:
+    """Return the folder that holds what a student is called by."""
+    return file.parents[1] if file.stem == "weights" else file.parent
 
 
 def describe(spec: ModelSpec, calculator: StudentCalculator) -> dict[str, Any]:
