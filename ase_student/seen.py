@@ -163,6 +163,8 @@ def seen_in(
 ) -> Seen:
     """Return the extremes of labelled HDF5 files.
 
+    Diatomics and foreign structures, which are unlike what a student is used for, do not count.
+
     Parameters
     ----------
     paths : sequence of path
@@ -172,8 +174,6 @@ def seen_in(
         Of the split: only structures of the training part count. None takes all.
     split : 'molecule' or 'structure'
         What is split, see :func:`ase_student.distill.split.parts_of`.
-
-    Diatomics and foreign structures, which are unlike what a student is used for, do not count.
 
     Raises
     ------
@@ -197,10 +197,7 @@ def seen_in(
             structures, labels = dataset.read_structures(), dataset.read_labels()
         parts = ["train"] * len(structures)
         if seed is not None:
-            try:
-                parts = parts_of(structures, split, seed)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
+            parts = parts_of(structures, split, seed, path)
         is_like_use = are_like_use(structures)
         indices = labels.structure_indices.tolist()
         for row, index in enumerate(tqdm(indices, unit="structure", disable=None, leave=False)):

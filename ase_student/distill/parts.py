@@ -178,10 +178,7 @@ class Parts:
 
     def _split(self, structures: Structures, path: Path) -> Sequence[str]:
         """Return the part that each of a file's structures belongs to."""
-        try:
-            return parts_of(structures, self._settings.split, self._settings.split_seed)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        return parts_of(structures, self._settings.split, self._settings.split_seed, path)
 
     def _read_calibration(self, path: Path) -> list[Sample]:
         """Return the samples of a file's validation part."""

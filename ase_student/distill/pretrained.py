@@ -70,9 +70,8 @@ def check_split(start: Student, parts: Parts, settings: Settings) -> None:
     data = set(_structures(parts.provenance))
     for metadata in _ancestry(start.metadata):
         before = split_settings(metadata)
-        if before in (None, own):
+        if before is None or before == own:
             continue
-        assert before is not None
         if before[0] == own[0] or data.intersection(_structures(metadata.get("data") or ())):
             raise ValueError(
                 f"the student to start from was trained where split = '{before[0]}' and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,9 @@ def split_of(molecules: str, seed: int = 0) -> str:
     return "train"
 
 
-def parts_of(structures: Structures, split: str = "molecule", seed: int = 0) -> list[str]:
+def parts_of(
+    structures: Structures, split: str = "molecule", seed: int = 0, path: Path | None = None
+) -> list[str]:
     """Return the part of the data that each structure belongs to.
 
     Parameters
@@ -53,6 +56,8 @@ def parts_of(structures: Structures, split: str = "molecule", seed: int = 0) -> 
         By molecule as :func:`split_of` does, or by the structure's own elements, positions and
         cell, for data of one molecule or one crystal.
     seed : int
+    path : path, optional
+        File that the structures are from, for the message.
 
     Raises
     ------
@@ -62,7 +67,8 @@ def parts_of(structures: Structures, split: str = "molecule", seed: int = 0) -> 
     if split == "structure":
         return [_drawn(fingerprint(structures, index), seed) for index in range(len(structures))]
     if structures.molecules is None:
-        raise ValueError("no structures/molecules, by which data are split.")
+        where = "" if path is None else f"{path}: "
+        raise ValueError(f"{where}no structures/molecules, by which data are split.")
     return [split_of(molecules, seed) for molecules in structures.molecules]
 
 

@@ -104,9 +104,6 @@ def _trained(path: Path, students: Sequence[Student]) -> Iterator[Structures]:
                 "a student to grow must say how its data were split, as those trained by this "
                 "package do; this one's metadata hold no training settings."
             )
-        try:
-            parts = parts_of(structures, *split)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+        parts = parts_of(structures, *split, path)
         is_trained &= np.array(parts, dtype=object) == "train"
     yield structures.take(np.flatnonzero(is_trained))

@@ -60,7 +60,7 @@ def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     run = step_module(arguments.step).run
     if "output" not in arguments:
         return str(run(arguments))
-    _check_output(arguments.output)
+    check_output(arguments.output)
     with only_writer(arguments.output):
         return str(run(arguments))
 
@@ -94,7 +94,7 @@ def only_writer(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_output(path: Path) -> None:
+def check_output(path: Path) -> None:
     """Raise before the work rather than after it if a file cannot be written."""
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder '{path.absolute().parent}' to write '{path.name}' to.")

@@ -38,10 +38,7 @@ def run(arguments: argparse.Namespace) -> str:
         metadata = dataset.metadata
     if structures.sources is None:
         raise ValueError(f"{arguments.dataset}: no structures/sources.")
-    try:
-        parts = parts_of(structures, arguments.split, arguments.seed)
-    except ValueError as error:
-        raise ValueError(f"{arguments.dataset}: {error}") from error
+    parts = parts_of(structures, arguments.split, arguments.seed, arguments.dataset)
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, index in enumerate(labels.structure_indices):
         if parts[index] == arguments.part:

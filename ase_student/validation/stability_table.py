@@ -24,6 +24,7 @@ from ase.io.formats import UnknownFileTypeError
 from ase_student.calculator import StudentCalculator
 from ase_student.dataset import Dataset
 from ase_student.distill.split import split_of
+from ase_student.distill.steps import check_output
 from ase_student.distill.teachers import load_teacher
 from ase_student.files import replaced_when_complete
 from ase_student.validation.liquids import WATERS, water_box
@@ -186,10 +187,7 @@ def runs_of(arguments: argparse.Namespace) -> list[Run]:
 
 def run_table(arguments: argparse.Namespace) -> bool:
     """Run, print and write what the command line asks for; return whether all was stable."""
-    if not arguments.output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"no folder '{arguments.output.absolute().parent}' to write to.")
-    if arguments.output.is_dir():
-        raise IsADirectoryError(f"'{arguments.output}' is a folder; give the name of a file.")
+    check_output(arguments.output)
     if arguments.number < 0:
         raise ValueError(f"--number is {arguments.number}; it must not be negative.")
     runs = runs_of(arguments)
