@@ -83,3 +83,16 @@ def test_files_that_hold_no_smiles_are_refused(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         smiles.read_smiles(path)
+
+
+def test_lines_that_cannot_be_read_are_named(tmp_path, capsys):
+    path = tmp_path / "some.smi"
+    texts = ["# a comment", "CCO ethanol", "", "C1CC(", "notasmiles", *["X"] * 12]
+    path.write_text("\n".join(texts), encoding="utf-8")
+    assert smiles.read_smiles(path) == ["CCO", "C1CC(", "notasmiles", *["X"] * 12]
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [
+        f"{path}, line 4: RDKit cannot read 'C1CC('.",
+        f"{path}, line 5: RDKit cannot read 'notasmiles'.",
+    ]
+    assert said[10:] == [f"{path}: nor 4 other lines."]

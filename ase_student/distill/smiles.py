@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from ase_student.distill.biomolecules import biomolecules
 from ase_student.distill.molecules import import_rdkit
 
+#: So many lines that cannot be read are told one by one.
+UNREADABLE_TOLD = 10
 #: Small molecules that any student should know well. Carbon dioxide, isocyanates and
 #: isothiocyanates are missing because RDKit's MMFF94 has wrong minima for them.
 SMALL_MOLECULES = (
@@ -99,6 +102,8 @@ def _carried(package: str, name: str, extra: str | None = None) -> Path:
 def read_smiles(path: Path) -> list[str]:
     """Return the first word of each line of a file; lines that start with # are comments.
 
+    What RDKit cannot read is among them, and told of on stderr with its line.
+
     Raises
     ------
     FileNotFoundError
@@ -111,10 +116,20 @@ def read_smiles(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"'{path}' is no text file of SMILES.") from None
-    found = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    found = {
+        number: line.split()[0]
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.startswith("#")
+    }
     if not found:
         raise ValueError(f"'{path}' has no SMILES.")
-    return found
+    chem, _ = import_rdkit()
+    unreadable = [number for number, text in found.items() if chem.MolFromSmiles(text) is None]
+    for number in unreadable[:UNREADABLE_TOLD]:
+        print(f"{path}, line {number}: RDKit cannot read '{found[number]}'.", file=sys.stderr)
+    if len(unreadable) > UNREADABLE_TOLD:
+        print(f"{path}: nor {len(unreadable) - UNREADABLE_TOLD} other lines.", file=sys.stderr)
+    return list(found.values())
 
 
 #: Large sets, of which any number may be taken.
