@@ -19,6 +19,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.dataset_checks import ATOMIC_ENERGIES_TOLERANCE as ATOMIC_ENERGIES_TOLERANCE
+from ase_student.dataset_checks import ATOMIC_PROPERTIES as ATOMIC_PROPERTIES
 from ase_student.dataset_checks import check, import_h5py, open_hdf5
 from ase_student.files import replaced_when_complete
 
@@ -118,6 +119,9 @@ class Labels:
     atomic_energies : (n_atoms,) float64, eV, or None
         Parts of the energy that belong to the atoms, rows as those of the forces; NaN for all
         atoms of a structure where the teacher gave none.
+    charges, hirshfeld_ratios : (n_atoms,) float32, or None
+        Partial charges, e, and ratios of the atoms' volumes to those of free atoms; rows and NaN as
+        with the energies of atoms.
     """
 
     structure_indices: NDArray[np.int64]
@@ -127,6 +131,8 @@ class Labels:
     stress: NDArray[np.float64] | None = None
     stress_mask: NDArray[np.bool_] | None = None
     atomic_energies: NDArray[np.float64] | None = None
+    charges: NDArray[np.float32] | None = None
+    hirshfeld_ratios: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.structure_indices)
@@ -155,8 +161,14 @@ class Labels:
             forces=self.forces[atoms],
             stress=None if self.stress is None else self.stress[chosen],
             stress_mask=None if self.stress_mask is None else self.stress_mask[chosen],
-            atomic_energies=None if self.atomic_energies is None else self.atomic_energies[atoms],
+            **{
+                name: None if column is None else column[atoms] for name, column in self._of_atoms()
+            },
         )
+
+    def _of_atoms(self) -> list[tuple[str, NDArray[Any] | None]]:
+        """Return the optional columns with one number for each atom."""
+        return [(name, getattr(self, name)) for name in ("atomic_energies", *ATOMIC_PROPERTIES)]
 
 
 def _rows_of(
@@ -238,6 +250,9 @@ def _write_labels(group: Any, labels: Labels) -> None:
     _write_column(group, "structure_indices", labels.structure_indices.astype(np.int64))
     if labels.atomic_energies is not None:
         _write_column(group, "atomic_energies", labels.atomic_energies.astype(np.float64))
+    for name in ATOMIC_PROPERTIES:
+        if (values := getattr(labels, name)) is not None:
+            _write_column(group, name, values.astype(np.float32))
     if labels.stress is not None:
         _write_column(group, "stress", labels.stress.astype(np.float64))
         mask = np.ones(len(labels), bool) if labels.stress_mask is None else labels.stress_mask
@@ -387,7 +402,10 @@ class Dataset:
             forces=group["forces"][atoms],
             stress=group["stress"][start:stop] if "stress" in group else None,
             stress_mask=group["stress_mask"][start:stop] if "stress_mask" in group else None,
-            atomic_energies=group["atomic_energies"][atoms] if "atomic_energies" in group else None,
+            **{
+                name: group[name][atoms] if name in group else None
+                for name in ("atomic_energies", *ATOMIC_PROPERTIES)
+            },
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.dataset import ATOMIC_ENERGIES_TOLERANCE
+from ase_student.dataset import ATOMIC_ENERGIES_TOLERANCE, ATOMIC_PROPERTIES
 from ase_student.distill.teachers import Failure, Label, Teacher, one_line
 
 
@@ -39,7 +39,7 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
     Energy, forces and stress are what a student learns from: one that cannot be right costs the
     structure its label. Per-atom energies are an extra, and not every calculator means by them
     parts of the energy: those that are not finite or do not add up to it are left out, and the
-    label stays.
+    label stays. So are charges and Hirshfeld ratios that are not one finite number for each atom.
 
     Parameters
     ----------
@@ -54,8 +54,16 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
     if reason is not None:
         return Failure(reason)
     if answer.energies is not None and not _add_up(answer.energies, answer.energy, len(atoms)):
-        return dataclasses.replace(answer, energies=None)
+        answer = dataclasses.replace(answer, energies=None)
+    for name in ATOMIC_PROPERTIES:
+        values = getattr(answer, name)
+        if values is not None and not _one_for_each_atom(values, len(atoms)):
+            answer = dataclasses.replace(answer, **{name: None})
     return answer
+
+
+def _one_for_each_atom(values: NDArray[np.floating], n_atoms: int) -> bool:
+    return np.shape(values) == (n_atoms,) and bool(np.isfinite(values).all())
 
 
 def _wrong(label: Label, n_atoms: int, max_force: float) -> str | None:
