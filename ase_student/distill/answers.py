@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.dataset import ATOMIC_ENERGIES_TOLERANCE, ATOMIC_PROPERTIES
+from ase_student.dataset import ATOMIC_ENERGIES_TOLERANCE
 from ase_student.distill.teachers import Failure, Label, Teacher, one_line
 
 
@@ -53,17 +53,22 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
     reason = _wrong(answer, len(atoms), max_force)
     if reason is not None:
         return Failure(reason)
-    if answer.energies is not None and not _add_up(answer.energies, answer.energy, len(atoms)):
-        answer = dataclasses.replace(answer, energies=None)
-    for name in ATOMIC_PROPERTIES:
-        values = getattr(answer, name)
-        if values is not None and not _one_for_each_atom(values, len(atoms)):
-            answer = dataclasses.replace(answer, **{name: None})
-    return answer
+    energies = answer.energies
+    if energies is not None and not _add_up(energies, answer.energy, len(atoms)):
+        energies = None
+    return dataclasses.replace(
+        answer,
+        energies=energies,
+        charges=_of_atoms(answer.charges, len(atoms)),
+        hirshfeld_ratios=_of_atoms(answer.hirshfeld_ratios, len(atoms)),
+    )
 
 
-def _one_for_each_atom(values: NDArray[np.floating], n_atoms: int) -> bool:
-    return np.shape(values) == (n_atoms,) and bool(np.isfinite(values).all())
+def _of_atoms(values: NDArray[np.floating] | None, n_atoms: int) -> NDArray[np.floating] | None:
+    """Return the values if they are one finite number for each atom, else None."""
+    if values is None or np.shape(values) != (n_atoms,) or not np.isfinite(values).all():
+        return None
+    return values
 
 
 def _wrong(label: Label, n_atoms: int, max_force: float) -> str | None:

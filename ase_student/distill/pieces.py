@@ -79,10 +79,8 @@ class Partial:
                     dtype=np.float32,
                 ),
                 atomic_energies=_atomic_column(labels.values(), "energies", np.float64),
-                **{
-                    name: _atomic_column(labels.values(), name, np.float32)
-                    for name in ATOMIC_PROPERTIES
-                },
+                charges=_atomic_column(labels.values(), "charges", np.float32),
+                hirshfeld_ratios=_atomic_column(labels.values(), "hirshfeld_ratios", np.float32),
                 stress=np.array(
                     [none if a.stress is None else a.stress for a in labels.values()],
                     dtype=np.float64,
