@@ -421,10 +421,10 @@ def test_charges_and_hirshfeld_ratios_are_kept_where_they_are_numbers(path, tmp_
     class ChargedTeacher(CountingTeacher):
         def label(self, structures):
             labels = []
-            for i, label in enumerate(super().label(structures)):
+            for i, plain in enumerate(super().label(structures)):
                 charges = np.array([-0.6, 0.3, 0.3]) if i % 2 else np.zeros(2)
                 ratios = np.array([0.9, np.inf if i == 3 else 0.6, 0.6])
-                labels.append(dataclasses.replace(label, charges=charges, hirshfeld_ratios=ratios))
+                labels.append(dataclasses.replace(plain, charges=charges, hirshfeld_ratios=ratios))
             return labels
 
     label.label_structures(path, ChargedTeacher(), tmp_path / "labelled.h5")
