@@ -35,7 +35,7 @@ FEW_STEPS, MANY_STEPS = 4, 50
 RELAXED_SHARE = 0.7
 #: The innermost point of a scan, as a fraction of the shortest contact of the arrangement, and how
 #: often it is one of the closer range.
-PRESSED, CLOSER, CLOSER_SHARE = (0.86, 1.0), (0.78, 0.86), 0.15
+PRESSED, CLOSER, CLOSER_SHARE = (0.86, 1.0), (0.74, 0.86), 0.2
 #: Shortest contact at all, as a fraction of the van der Waals radii.
 CLOSEST = 0.5
 #: The outermost point of a scan: shortest distance between atoms of two molecules, Å.
