@@ -39,6 +39,11 @@ class Structures:
     pbc : (n, 3) bool
     sources, molecules : tuple of str, or None
         How each structure was sampled, and the canonical SMILES it is made of.
+    fragments : (n, 2) int64, or None
+        Which structures are complexes and which are their fragments: the number of a group, and
+        which fragment of the group a structure is, from 0. A complex of the group has -1 there; its
+        atoms are those of all fragments, in their order and geometries. Fragments may be shared by
+        several complexes, as in a scan of the distance. (-1, -1) for structures of no group.
     """
 
     numbers: NDArray[np.int64]
@@ -48,6 +53,7 @@ class Structures:
     pbc: NDArray[np.bool_]
     sources: tuple[str, ...] | None = None
     molecules: tuple[str, ...] | None = None
+    fragments: NDArray[np.int64] | None = None
 
     @classmethod
     def from_atoms(
@@ -55,6 +61,7 @@ class Structures:
         structures: Sequence[Atoms],
         sources: Sequence[str] | None = None,
         molecules: Sequence[str] | None = None,
+        fragments: Sequence[tuple[int, int]] | None = None,
     ) -> Structures:
         """Return the columns of a list of ``ase.Atoms``."""
         sizes = [len(atoms) for atoms in structures]
@@ -67,6 +74,9 @@ class Structures:
             pbc=np.array([atoms.pbc for atoms in structures], dtype=bool).reshape(-1, 3),
             sources=None if sources is None else tuple(sources),
             molecules=None if molecules is None else tuple(molecules),
+            fragments=None
+            if fragments is None
+            else np.array(fragments, dtype=np.int64).reshape(-1, 2),
         )
 
     def __len__(self) -> int:
@@ -96,6 +106,7 @@ class Structures:
             pbc=self.pbc[chosen],
             sources=None if self.sources is None else tuple(self.sources[i] for i in chosen),
             molecules=None if self.molecules is None else tuple(self.molecules[i] for i in chosen),
+            fragments=None if self.fragments is None else self.fragments[chosen],
         )
 
 
@@ -241,6 +252,8 @@ def _write_structures(group: Any, structures: Structures) -> None:
         values = getattr(structures, name)
         if values is not None:
             _write_strings(group, name, values)
+    if structures.fragments is not None:
+        _write_column(group, "fragments", structures.fragments.astype(np.int64))
 
 
 def _write_labels(group: Any, labels: Labels) -> None:
@@ -380,6 +393,7 @@ class Dataset:
             pbc=group["pbc"][start:stop],
             sources=_strings(group, "sources", start, stop),
             molecules=_strings(group, "molecules", start, stop),
+            fragments=group["fragments"][start:stop] if "fragments" in group else None,
         )
 
     def read_labels(self, start: int = 0, stop: int | None = None) -> Labels:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_student.fragment_checks import check_fragments
+
 #: Rows of a large column that are read at once.
 BLOCK_ROWS = 1_000_000
 
@@ -32,6 +34,7 @@ STRUCTURE_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "pbc": ((3,), "b", False),
     "sources": ((), "OS", True),
     "molecules": ((), "OS", True),
+    "fragments": ((2,), "iu", True),
 }
 LABEL_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "energy": ((), "f", False),
@@ -140,7 +143,7 @@ def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:
     end = f"structures/atomic_numbers_splits ends at {splits[-1]}"
     _check_rows(file, name, "structures/positions", int(splits[-1]), end)
     n = len(splits) - 1
-    for column in ("cells", "pbc", "sources", "molecules"):
+    for column in ("cells", "pbc", "sources", "molecules", "fragments"):
         _check_rows(file, name, f"structures/{column}", n, f"there are {n} structures")
     _check_finite(file, name, "structures/positions", splits)
     _check_finite(file, name, "structures/cells", np.arange(n + 1))
@@ -153,6 +156,8 @@ def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:
     _check_cells(file, name, n)
     for column in ("sources", "molecules"):
         _check_text(file, name, f"structures/{column}")
+    if "structures/fragments" in file:
+        check_fragments(file, name, splits)
 
 
 def _check_cells(file: Any, name: str, n: int) -> None:
