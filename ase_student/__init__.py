@@ -1,17 +1,14 @@
 """Small, fast students of accurate force fields, as an ASE calculator."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from ase_student.provenance import __version__ as __version__
 
 if TYPE_CHECKING:
     from ase_student.calculator import StudentCalculator
-    from ase_student.student import Student, load_student, save_student
-
-try:
-    __version__ = version("ase-student")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+    from ase_student.checkpoint import load_student, save_student
+    from ase_student.student import Student
 
 __all__ = ["Student", "StudentCalculator", "load_student", "save_student"]
 
@@ -19,8 +16,8 @@ __all__ = ["Student", "StudentCalculator", "load_student", "save_student"]
 _MODULES = {
     "StudentCalculator": "ase_student.calculator",
     "Student": "ase_student.student",
-    "load_student": "ase_student.student",
-    "save_student": "ase_student.student",
+    "load_student": "ase_student.checkpoint",
+    "save_student": "ase_student.checkpoint",
 }
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
+from ase_student.checkpoint import available_students
 from ase_student.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
-from ase_student.student import available_students
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000

@@ -12,9 +12,9 @@ import pytest
 from ase import Atoms
 from ase.calculators.calculator import InputError
 
-from ase_student import StudentCalculator, backends, load_student, save_student
-from ase_student.backends import BACKENDS, metadata, open_backend, open_exported
-from ase_student.student import student_folder
+from ase_student import StudentCalculator, load_student, save_student
+from ase_student.backends import BACKENDS, metadata, open_backend, open_exported, opening
+from ase_student.checkpoint import student_folder
 from ase_student.testing import STRUCTURES, TOLERANCES, structure
 
 ONNX = student_folder("tiny") / "tiny.onnx"
@@ -171,9 +171,9 @@ def test_same_input_gives_the_same_bits(calculators):
 def test_auto_takes_the_fastest(
     monkeypatch, bundled, dtype, device, has_torch, has_driver, expected
 ):
-    monkeypatch.setattr(backends, "_torch_has_cuda", lambda: has_driver)
+    monkeypatch.setattr(opening, "_torch_has_cuda", lambda: has_driver)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_torch else None)
-    assert backends._fastest(device, dtype, bundled) == expected
+    assert opening._fastest(device, dtype, bundled) == expected
 
 
 def test_bundled_student_runs_in_onnx():

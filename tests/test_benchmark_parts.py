@@ -134,7 +134,7 @@ def test_a_millisecond_per_step_is_43_nanoseconds_a_day():
 def test_operations_grow_with_atoms_and_are_at_least_those_of_the_dense_layers():
     pytest.importorskip("torch")
     from ase_student.benchmark.roofline import count_operations
-    from ase_student.student import load_student
+    from ase_student.checkpoint import load_student
 
     one, four = (
         count_operations("tiny", atoms) for atoms in (structure("aspirin"), molecular(100)[:84])

@@ -9,8 +9,8 @@ from ase import units
 from ase.io import read
 
 from ase_student import demo
+from ase_student.checkpoint import available_students
 from ase_student.demo import Run, give_velocities, main, slope
-from ase_student.student import available_students
 from ase_student.testing import structure
 
 PICOSECONDS = 0.03

@@ -12,10 +12,10 @@ from ase.calculators.emt import EMT
 
 pytest.importorskip("rdkit")
 
-from ase_student import backends
+from ase_student.backends import opening
 from ase_student.calculator import StudentCalculator
+from ase_student.checkpoint import student_folder
 from ase_student.distill import dynamics
-from ase_student.student import student_folder
 
 #: eV/Å, float32 in other batches.
 FORCE_TOLERANCE = 1e-4
@@ -47,7 +47,7 @@ def test_students_are_compiled_where_that_can_be_done(monkeypatch, compiler):
         ("tiny", "auto", False, "false", "onnx"),
         (str(onnx), "auto", False, None, "onnx"),
     ]:
-        monkeypatch.setattr(backends, "_torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
+        monkeypatch.setattr(opening, "_torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
         if cxx is None:
             monkeypatch.delenv("CXX", raising=False)
         else:
@@ -127,7 +127,7 @@ def test_nothing_to_move_yields_nothing():
 
 
 def test_the_identity_of_a_student_is_its_weights(tmp_path):
-    from ase_student.student import resolve_model
+    from ase_student.checkpoint import resolve_model
 
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(resolve_model("tiny").read_bytes())

@@ -15,6 +15,7 @@ from ase.build import bulk, molecule
 pytest.importorskip("h5py")
 
 from ase_student import StudentCalculator, load_student
+from ase_student.checkpoint import save_student
 from ase_student.dataset import Dataset, Structures, write_dataset
 from ase_student.distill import growth, starts
 from ase_student.distill.__main__ import main
@@ -28,7 +29,7 @@ from ase_student.distill.teachers import Label
 from ase_student.distill.walks import LAST_FRAMES, WATCHED, is_sane, newly_bound, walk
 from ase_student.limits import Limits
 from ase_student.seen import Seen
-from ase_student.student import Student, save_student
+from ase_student.student import Student
 
 SETTINGS = Settings(trajectories=5, steps=40, every=10, frames=8)
 KINDS = {"CO": "CH3OH", "O": "H2O", "CC": "C2H6", "N.O": "NH3", "C": "CH4"}

@@ -21,6 +21,7 @@ pytest.importorskip("h5py")
 torch = pytest.importorskip("torch")
 
 from ase_student import load_student  # noqa: E402
+from ase_student.checkpoint import resolve_model  # noqa: E402
 from ase_student.dataset import Dataset, Labels, Structures, write_dataset  # noqa: E402
 from ase_student.distill.__main__ import main  # noqa: E402
 from ase_student.distill.batches import (  # noqa: E402
@@ -42,7 +43,7 @@ from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weigh
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.networks import build_network  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
-from ase_student.student import Architecture, Student, resolve_model  # noqa: E402
+from ase_student.student import Architecture, Student  # noqa: E402
 
 SETTINGS = Settings(epochs=2, batch_size=4, warmup=5, validate_every=13)
 CUTOFF = 5.0

@@ -19,15 +19,19 @@ onnx = pytest.importorskip("onnx")
 
 import ase_student  # noqa: E402
 from ase_student import StudentCalculator, load_student, save_student  # noqa: E402
-from ase_student.backends import onnx_writer  # noqa: E402
+from ase_student.backends import (  # noqa: E402
+    onnx_export,
+    self_check,
+)
 from ase_student.backends.metadata import METADATA_KEY  # noqa: E402
-from ase_student.backends.onnx_guard import seal  # noqa: E402
+from ase_student.backends.onnx_safety import seal  # noqa: E402
 from ase_student.backends.torchscript import save_torchscript  # noqa: E402
-from ase_student.export import export_student, verification, verify_file  # noqa: E402
+from ase_student.checkpoint import student_folder  # noqa: E402
+from ase_student.export import export_student, verify_file  # noqa: E402
 from ase_student.export.__main__ import main  # noqa: E402
 from ase_student.legacy import LegacyArchitecture  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
-from ase_student.student import Architecture, Student, student_folder  # noqa: E402
+from ase_student.student import Architecture, Student  # noqa: E402
 from ase_student.testing import TOLERANCES, structure  # noqa: E402
 
 FILES = {"onnx": "tiny.onnx", "torchscript": "tiny.pt"}
@@ -152,7 +156,7 @@ def test_folder_holds_the_files_and_a_summary_of_them(tiny):
     assert summary["n_parameters"] == student.n_parameters
     assert {"python", "torch", "onnx", "onnxruntime"} <= summary["versions"].keys()
     assert set(summary["files"]) == set(FILES.values())
-    assert summary["files"]["tiny.onnx"]["opset"] == onnx_writer.OPSET
+    assert summary["files"]["tiny.onnx"]["opset"] == onnx_export.OPSET
     for name, entry in summary["files"].items():
         assert entry["bytes"] == (tiny / name).stat().st_size
         assert 0 < entry["energy_per_atom"] <= TOLERANCES.backend_energy_per_atom
@@ -490,7 +494,7 @@ def assert_untouched(folder):
 
 def test_a_file_that_fails_its_check_leaves_nothing_behind(older, monkeypatch):
     tolerances = {"energy_per_atom": 0.0, "forces": 0.0, "virial_per_atom": 0.0}
-    monkeypatch.setitem(verification.TOLERANCES, "float32", tolerances)
+    monkeypatch.setitem(self_check.TOLERANCES, "float32", tolerances)
     status, output, errors = run("tiny", "-o", older, "--formats", "torchscript")
     assert (status, output) == (1, "")
     assert re.fullmatch(r"wrong: '[^']*tiny.pt' does not compute [^\n]*\n", errors)
@@ -498,7 +502,7 @@ def test_a_file_that_fails_its_check_leaves_nothing_behind(older, monkeypatch):
 
 
 def test_one_bad_file_keeps_the_other_from_being_replaced(older, monkeypatch):
-    monkeypatch.setattr(onnx_writer, "to_onnx", lambda *arguments: b"broken")
+    monkeypatch.setattr(onnx_export, "to_onnx", lambda *arguments: b"broken")
     status, _, errors = run("tiny", "-o", older, "--formats", "torchscript", "onnx")
     assert status == 2
     assert re.fullmatch(r"error: '[^']*tiny.onnx' is not a readable ONNX file[^\n]*\n", errors)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ase.io import write
 
-from ase_student.export.verification import TOLERANCES
+from ase_student.backends.self_check import TOLERANCES
+from ase_student.checkpoint import student_folder
 from ase_student.neighbors import neighbor_matrix
-from ase_student.student import student_folder
 from ase_student.testing import structure
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "export"

@@ -648,8 +648,8 @@ def folder(tmp_path_factory):
     pytest.importorskip("onnxscript")
     from dataclasses import replace
 
+    from ase_student.checkpoint import load_student, save_student
     from ase_student.export import export_student
-    from ase_student.student import load_student, save_student
 
     folder = tmp_path_factory.mktemp("guarded")
     tiny = load_student("tiny")

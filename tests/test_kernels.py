@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 from ase_student import StudentCalculator  # noqa: E402
 from ase_student.backends.compiled import CompiledBackend  # noqa: E402
+from ase_student.checkpoint import available_students  # noqa: E402
 from ase_student.distill.batches import Sample, collate  # noqa: E402
 from ase_student.distill.displacement import backward_by_displacement  # noqa: E402
 from ase_student.distill.objective import loss, predict  # noqa: E402
@@ -27,7 +28,6 @@ from ase_student.networks.kernels.build import PairKernels  # noqa: E402
 from ase_student.networks.kernels.memory import keep_freed_memory  # noqa: E402
 from ase_student.networks.kernels.network import pair_list  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
-from ase_student.student import available_students  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, force_difference, structure  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("compiler")

@@ -6,6 +6,7 @@ from ase import Atoms
 
 torch = pytest.importorskip("torch")
 
+from ase_student.checkpoint import load_student  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks import build_network, build_potential  # noqa: E402
 from ase_student.networks.geometry import (  # noqa: E402
@@ -17,7 +18,7 @@ from ase_student.networks.geometry import (  # noqa: E402
 )
 from ase_student.networks.painn import PaiNN, SecondMoments  # noqa: E402
 from ase_student.networks.repulsion import Repulsion  # noqa: E402
-from ase_student.student import Architecture, Student, load_student  # noqa: E402
+from ase_student.student import Architecture, Student  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402
 
 ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17)

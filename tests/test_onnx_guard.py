@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ase_student.backends import onnx_guard
-from ase_student.backends.onnx_guard import check_onnx, seal
-from ase_student.student import student_folder
+from ase_student.backends import onnx_safety
+from ase_student.backends.onnx_safety import check_onnx, seal
+from ase_student.checkpoint import student_folder
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper
@@ -177,9 +177,9 @@ def test_deep_nesting_is_walked_without_recursion():
 
 def test_limits_on_the_file(monkeypatch):
     content = model().SerializeToString()
-    monkeypatch.setattr(onnx_guard, "MOST_FIELDS", 10)
+    monkeypatch.setattr(onnx_safety, "MOST_FIELDS", 10)
     assert "has more than 10 parts" in refusal(content)
-    monkeypatch.setattr(onnx_guard, "LARGEST_FILE", 0)
+    monkeypatch.setattr(onnx_safety, "LARGEST_FILE", 0)
     assert "is larger than 0 MB" in refusal(content)
 
 
@@ -201,7 +201,7 @@ def test_seal_is_a_metadata_entry_that_notices_every_change():
     assert [entry.key for entry in parsed.metadata_props] == ["ase_student_sha256"]
     assert parsed.SerializeToString() == sealed
     onnx.checker.check_model(parsed)
-    end = len(sealed) - onnx_guard._SEAL_SIZE
+    end = len(sealed) - onnx_safety._SEAL_SIZE
     for position in [*range(end), *range(len(sealed) - 64, len(sealed))]:
         changed = bytearray(sealed)
         changed[position] ^= 1
@@ -243,7 +243,7 @@ def test_random_changes_of_the_bundled_student():
     rng = random.Random(1)
     content = (student_folder("tiny") / "tiny.onnx").read_bytes()
     for _ in range(100):
-        changed = bytearray(content[: -onnx_guard._SEAL_SIZE])
+        changed = bytearray(content[: -onnx_safety._SEAL_SIZE])
         for _ in range(rng.randint(1, 20)):
             changed[rng.randrange(len(changed))] = rng.randrange(256)
         accepts(bytes(changed))

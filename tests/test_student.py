@@ -11,12 +11,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ase_student.backends import open_exported
-from ase_student.student import (
-    FORMAT_VERSION,
+from ase_student.checkpoint import (
     STUDENT_NAMES,
-    UNITS,
-    Architecture,
-    Student,
     available_students,
     load_student,
     resolve_model,
@@ -24,6 +20,7 @@ from ase_student.student import (
     student_folder,
     student_name,
 )
+from ase_student.student import FORMAT_VERSION, UNITS, Architecture, Student
 
 BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
 ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17)

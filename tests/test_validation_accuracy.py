@@ -7,11 +7,11 @@ from ase_student.dataset import Labels, Structures, write_dataset
 from ase_student.validation import passes, sums
 from ase_student.validation.accuracy import Pass, metrics
 from ase_student.validation.bootstrap import N_DRAWS, draws, estimate
-from ase_student.validation.frames import open_frames
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.passes import Selection, compute_piece, plan, run_pass
 from ase_student.validation.pieces import Piece
 from ase_student.validation.potentials import Evaluation, Refusal
+from ase_student.validation.readers.opening import open_frames
 
 h5py = pytest.importorskip("h5py")
 

@@ -13,7 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ase_student.dataset import Labels, Structures, write_dataset
 from ase_student.testing import structure
-from ase_student.validation.frames import Frame, LeftOut, open_frames
+from ase_student.validation.readers.base import Frame, LeftOut
+from ase_student.validation.readers.opening import open_frames
 
 h5py = pytest.importorskip("h5py")
 

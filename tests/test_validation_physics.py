@@ -7,9 +7,8 @@ import pytest
 from ase import Atoms, units
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ase_student.student import student_folder
+from ase_student.checkpoint import student_folder
 from ase_student.testing import structure
-from ase_student.validation.frames import open_frames
 from ase_student.validation.models import ModelSpec, describe
 from ase_student.validation.physics import agreement, dynamics, runner, torsions
 from ase_student.validation.physics.agreement import check_backends
@@ -25,6 +24,7 @@ from ase_student.validation.physics.torsions import check_torsions, rotatable_bo
 from ase_student.validation.physics.vibrations import check_vibrations, frequencies
 from ase_student.validation.physics.water import check_water
 from ase_student.validation.potentials import Evaluation, Refusal
+from ase_student.validation.readers.opening import open_frames
 
 
 class Pairs:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_student.backends import Results
 from ase_student.backends.devices import set_threads
+from ase_student.backends.interface import Results
 from ase_student.backends.metadata import decode, describe, encode
 from ase_student.networks import build_network
 from ase_student.networks.kernels import CompiledNetwork

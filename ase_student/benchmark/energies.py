@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_student.student import load_student, resolve_model
+from ase_student.checkpoint import load_student, resolve_model
 
 #: Backends that can leave out forces.
 ENERGY_BACKENDS = ("onnx", "torch")

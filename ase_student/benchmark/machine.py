@@ -7,7 +7,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from ase_student.versions import with_python
+from ase_student.provenance import with_python
 
 PACKAGES = ("ase", "numpy", "onnxruntime", "vesin", "torch")
 # Vector instructions that change what a network costs.

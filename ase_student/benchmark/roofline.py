@@ -14,9 +14,9 @@ from ase import Atoms
 from torch.utils.flop_counter import FlopCounterMode
 
 from ase_student.backends.devices import set_threads, torch_device
+from ase_student.checkpoint import load_student
 from ase_student.neighbors import neighbor_matrix
 from ase_student.networks import build_potential
-from ase_student.student import load_student
 
 SIZE = 1024
 REPEATS = 10

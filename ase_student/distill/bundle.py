@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ase_student.checkpoint import load_student, save_student
 from ase_student.distill.parts import PARTS
 from ase_student.export import export_student
 from ase_student.files import replaced_when_complete
-from ase_student.student import Student, load_student, save_student
+from ase_student.student import Student
 from ase_student.validation.liquids import WATERS
 
 #: Licence and citation of the teachers that this package knows by name.

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ase_student.backends import torch_takes_gpu
 from ase_student.calculator import StudentCalculator
+from ase_student.checkpoint import available_students, resolve_model
 from ase_student.distill import sampling
 from ase_student.distill.sampling import Forces, Positions
 from ase_student.distill.teachers import Label, Teacher, load_teacher
 from ase_student.files import file_sha256
-from ase_student.student import available_students, resolve_model
 
 #: Forces (n_atoms, 3) in eV/Å of each structure; NaN where there are none.
 BatchedForces = Callable[[Sequence[Atoms]], list[NDArray[np.float64]]]

@@ -13,6 +13,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from ase_student.calculator import StudentCalculator
+from ase_student.checkpoint import load_student
 from ase_student.dataset import Structures
 from ase_student.distill.doubt import Doubts, choose, doubts
 from ase_student.distill.dynamics import student_forces
@@ -23,7 +24,7 @@ from ase_student.distill.walks import WATCHED, Walks, newly_bound, read_walks, w
 from ase_student.files import file_sha256
 from ase_student.limits import Limits
 from ase_student.seen import Seen, seen_in
-from ase_student.student import Student, load_student
+from ase_student.student import Student
 
 #: Sources of the structures: the most doubtful, and those drawn at random.
 DOUBTFUL, RANDOM = "grown", "grown-random"

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ase_student import provenance
 from ase_student.dataset import Dataset, Labels, Structures, write_dataset
-from ase_student.distill import provenance
 from ase_student.distill.pieces import Partial, ranges
 from ase_student.distill.teachers import TEACHERS, Failure, Teacher, load_teacher, symbols_of
 from ase_student.distill.workers import Answers, Piece, Workers, labelled, workers_for

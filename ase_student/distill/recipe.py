@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ase_student.checkpoint import available_students
 from ase_student.distill.options import Command, StrictParser, command_from, parser_of
 from ase_student.distill.records import (
     ChangedError,
@@ -26,7 +27,6 @@ from ase_student.distill.records import (
 )
 from ase_student.distill.steps import PROGRAM, STEPS, run_step, step_module
 from ase_student.files import replaced_when_complete
-from ase_student.student import available_students
 
 _KEYS = ("description", "folder", "include", "step")
 

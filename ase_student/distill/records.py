@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ase_student.distill import provenance
+from ase_student import provenance
+from ase_student.checkpoint import available_students, resolve_model
 from ase_student.distill.options import Command
 from ase_student.files import file_sha256, replaced_when_complete
-from ase_student.student import available_students, resolve_model
 
 State = Literal["new", "begun", "finished"]
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ase_student.distill import driven, dynamics, mmff, provenance
+from ase_student import provenance
+from ase_student.distill import driven, dynamics, mmff
 from ase_student.distill.continued import Continuation, sample_continuations
 from ase_student.distill.frames import Frames
 from ase_student.distill.jobs import begin_job, check_job

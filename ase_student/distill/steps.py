@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from ase_student.files import check_output
+
 PROGRAM = "python -m ase_student.distill"
 #: Each step is a module here with `add_arguments(parser)`, where `-o` names what is written, as
 #: `output` if it is a file and as `folder` if it is a folder, and `run(arguments) -> str`, which
@@ -92,11 +94,3 @@ def only_writer(path: Path) -> Iterator[None]:
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
-
-
-def check_output(path: Path) -> None:
-    """Raise before the work rather than after it if a file cannot be written."""
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"no folder '{path.absolute().parent}' to write '{path.name}' to.")
-    if path.is_dir():
-        raise IsADirectoryError(f"'{path}' is a folder; give the name of a file.")

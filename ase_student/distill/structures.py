@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ase_student import provenance
 from ase_student.dataset import Structures, write_dataset
-from ase_student.distill import dynamics, molecules, provenance, sampler
+from ase_student.distill import dynamics, molecules, sampler
 from ase_student.distill.biomolecules import random_peptides, smiles_of_sequence
 from ase_student.distill.continued import Continuation, read_continuations
 from ase_student.distill.cover import Cover

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ase_student import provenance
 from ase_student.dataset import Dataset, write_dataset
-from ase_student.distill import provenance
 from ase_student.distill.split import SPLITS, parts_of
 
 #: What is kept of the metadata of the file that the structures come from.

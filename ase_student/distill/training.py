@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ase_student.checkpoint import load_student, save_student
 from ase_student.distill.batches import Batch, Sample, collate, fit_reference_energies, shuffled
 from ase_student.distill.displacement import backward_by_displacement
 from ase_student.distill.evaluation import energy_deviations, evaluate
@@ -29,7 +30,7 @@ from ase_student.networks import build_network
 from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN
 from ase_student.seen import Seen
-from ase_student.student import Student, load_student, save_student
+from ase_student.student import Student
 
 #: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å in the mean structure.
 #: Over all components a single strange molecule would decide, and keep an unfinished student.

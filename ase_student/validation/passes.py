@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from ase_student.backends.metadata import symbols
 from ase_student.files import replaced_when_complete
 from ase_student.validation.extras import extra, progress_bar
-from ase_student.validation.frames import Frame, Frames, LeftOut, open_frames
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.pieces import Piece, reduce
 from ase_student.validation.potentials import Evaluation, Potential, Refusal, as_potential
+from ase_student.validation.readers.base import Frame, Frames, LeftOut
+from ase_student.validation.readers.opening import open_frames
 
 #: Atoms and structures in a piece, about: what is lost at most when a pass is interrupted.
 PIECE_ATOMS = 20_000

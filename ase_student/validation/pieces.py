@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ase_student.validation import sums
 from ase_student.validation.bootstrap import draws
-from ase_student.validation.frames import Frame, LeftOut
 from ase_student.validation.potentials import Evaluation
+from ase_student.validation.readers.base import Frame, LeftOut
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -24,9 +24,8 @@ from ase.io.formats import UnknownFileTypeError
 from ase_student.calculator import StudentCalculator
 from ase_student.dataset import Dataset
 from ase_student.distill.split import split_of
-from ase_student.distill.steps import check_output
 from ase_student.distill.teachers import load_teacher
-from ase_student.files import replaced_when_complete
+from ase_student.files import check_output, replaced_when_complete
 from ase_student.validation.liquids import WATERS, water_box
 from ase_student.validation.stability import Run, Stability, check_stability
 

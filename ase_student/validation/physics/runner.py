@@ -10,7 +10,6 @@ from ase import Atoms
 
 from ase_student.testing import small_structures
 from ase_student.validation.extras import progress_bar
-from ase_student.validation.frames import Frame, Frames
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.physics.agreement import check_backends
 from ase_student.validation.physics.checks import Check, RefusedError, Subject
@@ -23,6 +22,7 @@ from ase_student.validation.physics.torsions import check_torsions
 from ase_student.validation.physics.vibrations import check_vibrations
 from ase_student.validation.physics.water import check_water
 from ase_student.validation.potentials import Potential, as_potential
+from ase_student.validation.readers.base import Frame, Frames
 
 #: Molecules that are taken from the data, and their sizes.
 N_MOLECULES = 4

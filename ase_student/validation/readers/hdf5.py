@@ -24,7 +24,7 @@ from ase_student.dataset_checks import (
     import_h5py,
     open_hdf5,
 )
-from ase_student.validation.frames import UNKNOWN_SOURCE, Frame, LeftOut, checked
+from ase_student.validation.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
 
 #: Rows that may be read in vain to read two structures at once.
 GAP_ROWS = 2000

@@ -10,8 +10,15 @@ import numpy as np
 from ase.db import connect
 from numpy.typing import NDArray
 
-from ase_student.validation.frames import UNKNOWN_SOURCE, Frame, LeftOut, checked
-from ase_student.validation.frames_extxyz import KEYS, SOURCE_KEYS, as_label
+from ase_student.validation.readers.base import (
+    KEYS,
+    SOURCE_KEYS,
+    UNKNOWN_SOURCE,
+    Frame,
+    LeftOut,
+    as_label,
+    checked,
+)
 
 NAMES = {name: name for name in ("numbers", "positions", "cell", "energy", "forces", "stress")}
 

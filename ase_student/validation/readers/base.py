@@ -16,6 +16,15 @@ from numpy.typing import NDArray
 UNKNOWN_SOURCE = "unknown"
 
 
+#: Names under which files give a label; the first that is there counts.
+KEYS = {
+    "energy": ("energy", "REF_energy"),
+    "forces": ("forces", "REF_forces"),
+    "stress": ("stress", "REF_stress"),
+}
+SOURCE_KEYS = ("source", "config_type")
+
+
 @dataclass(frozen=True)
 class Frame:
     """One structure and what its teacher says about it.
@@ -83,38 +92,6 @@ class Frames(Protocol):
         ...
 
 
-def open_frames(path: Path) -> Frames:
-    """Open a file of labelled structures: HDF5, extended XYZ, or an ASE database.
-
-    Raises
-    ------
-    FileNotFoundError
-    ValueError
-        If the file is of another kind, or damaged so that no structure can be told from another.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"no file at '{path}'.")
-    if path.is_dir():
-        raise IsADirectoryError(f"'{path}' is a folder; give a file of structures.")
-    suffix = path.suffix.lower()
-    if suffix in (".h5", ".hdf5"):
-        from ase_student.validation.frames_hdf5 import Hdf5Frames
-
-        return Hdf5Frames(path)
-    if suffix in (".xyz", ".extxyz"):
-        from ase_student.validation.frames_extxyz import ExtxyzFrames
-
-        return ExtxyzFrames(path)
-    if suffix in (".db", ".json"):
-        from ase_student.validation.frames_database import DatabaseFrames
-
-        return DatabaseFrames(path)
-    raise ValueError(
-        f"'{path.name}': files of structures end in .h5 or .hdf5 (HDF5), .xyz or .extxyz "
-        "(extended XYZ), .db or .json (ASE database)."
-    )
-
-
 def checked(frame: Frame, place: str, names: dict[str, str]) -> Frame | LeftOut:
     """Return the frame if every number in it makes sense, else what is wrong.
 
@@ -155,3 +132,14 @@ def checked(frame: Frame, place: str, names: dict[str, str]) -> Frame | LeftOut:
     if frame.energy is None and frame.forces is None:
         return LeftOut(index, f"{place}: has neither energy nor forces.", invalid=False)
     return frame
+
+
+def as_label(name: str, value: Any) -> Any:
+    """Return a label as a number or an array of floats; stress in Voigt order."""
+    if name == "energy":
+        return float(value)
+    values = np.asarray(value, dtype=np.float64)
+    if name == "stress" and values.shape != (6,):
+        full = values.reshape(3, 3)
+        values = full[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
+    return values

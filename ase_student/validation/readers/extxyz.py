@@ -16,15 +16,16 @@ from ase import Atoms
 from ase.io import read
 from numpy.typing import NDArray
 
-from ase_student.validation.frames import UNKNOWN_SOURCE, Frame, LeftOut, checked
+from ase_student.validation.readers.base import (
+    KEYS,
+    SOURCE_KEYS,
+    UNKNOWN_SOURCE,
+    Frame,
+    LeftOut,
+    as_label,
+    checked,
+)
 
-#: Names under which files give a label; the first that is there counts.
-KEYS = {
-    "energy": ("energy", "REF_energy"),
-    "forces": ("forces", "REF_forces"),
-    "stress": ("stress", "REF_stress"),
-}
-SOURCE_KEYS = ("source", "config_type")
 NAMES = {
     "numbers": "species",
     "positions": "pos",
@@ -130,14 +131,3 @@ def _label(atoms: Atoms, name: str) -> Any:
             if key in place:
                 return as_label(name, place[key])
     return None
-
-
-def as_label(name: str, value: Any) -> Any:
-    """Return a label as a number or an array of floats; stress in Voigt order."""
-    if name == "energy":
-        return float(value)
-    values = np.asarray(value, dtype=np.float64)
-    if name == "stress" and values.shape != (6,):
-        full = values.reshape(3, 3)
-        values = full[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
-    return values

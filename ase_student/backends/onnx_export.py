@@ -9,11 +9,11 @@ from typing import Any
 import onnx
 import torch
 
-from ase_student import __version__
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, describe, encode
-from ase_student.backends.onnx_guard import seal
+from ase_student.backends.onnx_safety import seal
 from ase_student.backends.tracing import example_inputs
 from ase_student.networks import build_potential
+from ase_student.provenance import __version__
 from ase_student.student import Student
 
 # What torch's exporter writes without conversion, and the file format of that time: runtimes since
