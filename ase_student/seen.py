@@ -173,7 +173,7 @@ def seen_in(
     seed : int or None
         Of the split: only structures of the training part count. None takes all.
     split : 'molecule' or 'structure'
-        What is split, see :func:`ase_student.distill.split.parts_of`.
+        What is split, see :func:`ase_student.data.splits.parts_of`.
 
     Raises
     ------
@@ -182,10 +182,10 @@ def seen_in(
     FileNotFoundError, ImportError
         If there is no such file, or h5py or tqdm are not installed.
     """
-    from ase_student.dataset import Dataset
-    from ase_student.dataset_checks import import_h5py
-    from ase_student.distill.sources import are_like_use
-    from ase_student.distill.split import parts_of
+    from ase_student.data.checks import import_h5py
+    from ase_student.data.hdf5 import Dataset
+    from ase_student.data.sources import are_like_use
+    from ase_student.data.splits import parts_of
     from ase_student.neighbors import neighbor_matrix
 
     import_h5py()

@@ -14,8 +14,9 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_student import dataset_checks
-from ase_student.dataset import Dataset, Labels, Structures, write_dataset
+from ase_student.data import checks
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.structures import Labels, Structures
 
 h5py = pytest.importorskip("h5py")
 
@@ -345,7 +346,7 @@ def test_a_broken_file_is_named_with_dataset_and_index(path, case):
 
 
 def test_columns_are_checked_in_blocks_of_any_size(path, monkeypatch):
-    monkeypatch.setattr(dataset_checks, "BLOCK_ROWS", 1)
+    monkeypatch.setattr(checks, "BLOCK_ROWS", 1)
     Dataset(path).close()
     with h5py.File(path, "a") as file:
         edited("labels/atomic_energies", with_value(slice(2, 5), -1.0))(file)
@@ -431,6 +432,6 @@ def test_importing_needs_no_h5py(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_h5py)
-    for name in ("ase_student.dataset_checks", "ase_student.dataset"):
+    for name in ("ase_student.data.checks", "ase_student.data.hdf5"):
         monkeypatch.delitem(sys.modules, name, raising=False)
         importlib.import_module(name)

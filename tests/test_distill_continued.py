@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("rdkit")
 pytest.importorskip("h5py")
 
-from ase_student.dataset import Dataset, Structures
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.splits import split_of
+from ase_student.data.structures import Structures
 from ase_student.distill.__main__ import main
-from ase_student.distill.split import split_of
 
 
 def structures(path: Path, *options: str) -> Structures:

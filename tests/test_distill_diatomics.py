@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from ase.data import covalent_radii
 
+from ase_student.data.sources import DIATOMIC
 from ase_student.distill.diatomics import LONGEST, diatomics
-from ase_student.distill.sources import DIATOMIC
 
 SYMBOLS = ("H", "C", "Cl")
 N_DISTANCES = 12

@@ -16,14 +16,15 @@ pytest.importorskip("h5py")
 
 from ase_student import StudentCalculator, load_student
 from ase_student.checkpoint import save_student
-from ase_student.dataset import Dataset, Structures, write_dataset
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.splits import split_of
+from ase_student.data.structures import Structures
 from ase_student.distill import growth, starts
 from ase_student.distill.__main__ import main
 from ase_student.distill.doubt import MOST_OF_ONE, Doubts, choose, doubts, rank_correlation
 from ase_student.distill.dynamics import student_forces
 from ase_student.distill.grow import grow, summary
 from ase_student.distill.growth import DOUBTFUL, RANDOM, Growth, Settings
-from ase_student.distill.split import split_of
 from ase_student.distill.starts import choose_starts
 from ase_student.distill.teachers import Label
 from ase_student.distill.walks import LAST_FRAMES, WATCHED, is_sane, newly_bound, walk

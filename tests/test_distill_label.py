@@ -12,7 +12,8 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 
-from ase_student.dataset import Dataset, Structures, write_dataset
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.structures import Structures
 from ase_student.distill import answers, label, pieces, teachers
 from ase_student.distill.__main__ import main
 from ase_student.distill.teachers import Failure, Label

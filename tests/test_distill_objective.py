@@ -10,7 +10,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 h5py = pytest.importorskip("h5py")
 torch = pytest.importorskip("torch")
 
-from ase_student.dataset import Dataset, Labels, Structures, write_dataset  # noqa: E402
+from ase_student.data.hdf5 import Dataset, write_dataset  # noqa: E402
+from ase_student.data.structures import Labels, Structures  # noqa: E402
 from ase_student.distill.batches import Batch, collate, read_samples  # noqa: E402
 from ase_student.distill.evaluation import evaluate  # noqa: E402
 from ase_student.distill.objective import loss, predict  # noqa: E402

@@ -13,11 +13,11 @@ from ase.build import bulk, fcc111, molecule
 pytest.importorskip("h5py")
 pytest.importorskip("rdkit")
 
-from ase_student.dataset import Dataset
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.splits import split_of
 from ase_student.distill import origins, rattled
 from ase_student.distill.__main__ import main
 from ase_student.distill.plan import Settings
-from ase_student.distill.split import split_of
 
 EMT = "ase.calculators.emt:EMT"
 

@@ -16,7 +16,7 @@ from ase.build import molecule
 pytest.importorskip("h5py")
 
 from ase_student import StudentCalculator
-from ase_student.dataset import Dataset
+from ase_student.data.hdf5 import Dataset
 from ase_student.distill import recipe, steps
 from ase_student.distill.__main__ import main
 from ase_student.distill.options import ModelName, toml

@@ -10,14 +10,15 @@ import pytest
 from ase import units
 from ase.data import vdw_alvarez
 
-from ase_student.dataset import Dataset, Structures
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.splits import split_of
+from ase_student.data.structures import Structures
 from ase_student.distill import mmff, molecules, sampler, sampling
 from ase_student.distill.__main__ import main
 from ase_student.distill.cover import Cover
 from ase_student.distill.mmff import sample_molecule
 from ase_student.distill.molecules import UnsuitableError, species_of
 from ase_student.distill.plan import Settings
-from ase_student.distill.split import split_of
 from ase_student.distill.structures import choose_jobs, make_structures
 
 pytest.importorskip("rdkit")

@@ -8,9 +8,10 @@ from ase import Atoms
 
 pytest.importorskip("h5py")
 
-from ase_student.dataset import Dataset, Labels, Structures, write_dataset
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.splits import parts_of, split_of
+from ase_student.data.structures import Labels, Structures
 from ase_student.distill.__main__ import main
-from ase_student.distill.split import parts_of, split_of
 
 
 @pytest.fixture

@@ -22,7 +22,10 @@ torch = pytest.importorskip("torch")
 
 from ase_student import load_student  # noqa: E402
 from ase_student.checkpoint import resolve_model  # noqa: E402
-from ase_student.dataset import Dataset, Labels, Structures, write_dataset  # noqa: E402
+from ase_student.data.hdf5 import Dataset, write_dataset  # noqa: E402
+from ase_student.data.sources import DIATOMIC, FOREIGN  # noqa: E402
+from ase_student.data.splits import parts_of, split_of  # noqa: E402
+from ase_student.data.structures import Labels, Structures  # noqa: E402
 from ase_student.distill.__main__ import main  # noqa: E402
 from ase_student.distill.batches import (  # noqa: E402
     collate,
@@ -35,8 +38,6 @@ from ase_student.distill.evaluation import energy_deviations, evaluate  # noqa: 
 from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
-from ase_student.distill.sources import DIATOMIC, FOREIGN  # noqa: E402
-from ase_student.distill.split import parts_of, split_of  # noqa: E402
 from ase_student.distill.steps import only_writer  # noqa: E402
 from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402

@@ -11,10 +11,10 @@ pytest.importorskip("rdkit")
 
 from rdkit import Chem
 
+from ase_student.data.splits import split_of
 from ase_student.distill.cover import Cover
 from ase_student.distill.molecules import species_of
 from ase_student.distill.plan import Settings
-from ase_student.distill.split import split_of
 from ase_student.distill.structures import choose_jobs
 from ase_student.distill.variants import FORBIDDEN, VALENCES, variants
 

@@ -15,7 +15,8 @@ from ase.build import molecule
 
 pytest.importorskip("h5py")
 
-from ase_student.dataset import Dataset, Structures, write_dataset
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.structures import Structures
 from ase_student.distill import label, pieces, workers
 from ase_student.distill.__main__ import main
 from ase_student.distill.teachers import load_teacher

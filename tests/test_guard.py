@@ -12,8 +12,9 @@ from ase.neighborlist import neighbor_list
 import ase_student.calculator
 from ase_student import StudentCalculator
 from ase_student.backends import open_backend
-from ase_student.dataset import Labels, Structures, write_dataset
-from ase_student.distill.split import parts_of
+from ase_student.data.hdf5 import write_dataset
+from ase_student.data.splits import parts_of
+from ase_student.data.structures import Labels, Structures
 from ase_student.guard import Guard, OutsideTrainingError, OutsideTrainingWarning
 from ase_student.limits import DISTANCE_TOLERANCE, Limits
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix

@@ -3,7 +3,8 @@ import pytest
 from ase import Atoms
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ase_student.dataset import Labels, Structures, write_dataset
+from ase_student.data.hdf5 import write_dataset
+from ase_student.data.structures import Labels, Structures
 from ase_student.validation import passes, sums
 from ase_student.validation.accuracy import Pass, metrics
 from ase_student.validation.bootstrap import N_DRAWS, draws, estimate

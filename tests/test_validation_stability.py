@@ -6,8 +6,9 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.testing import assert_allclose
 
-from ase_student.dataset import Structures, write_dataset
-from ase_student.distill.split import split_of
+from ase_student.data.hdf5 import write_dataset
+from ase_student.data.splits import split_of
+from ase_student.data.structures import Structures
 from ase_student.testing import structure
 from ase_student.validation import stability
 from ase_student.validation.liquids import water_box

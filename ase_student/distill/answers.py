@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.dataset import ATOMIC_ENERGIES_TOLERANCE
+from ase_student.data.hdf5 import ATOMIC_ENERGIES_TOLERANCE
 from ase_student.distill.teachers import Failure, Label, Teacher, one_line
 
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ase_student.dataset import Dataset, Labels, Structures
-from ase_student.distill.sources import UNLIKE_USE
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.sources import UNLIKE_USE
+from ase_student.data.structures import Labels, Structures
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from ase.data import vdw_alvarez
 from numpy.typing import NDArray
 
+from ase_student.data.splits import WATER
 from ase_student.distill import molecules, sampling
 from ase_student.distill.molecules import Molecule, Species, UnsuitableError
 from ase_student.distill.sampling import Positions
-from ase_student.distill.split import WATER
 
 KINDS = {"waters": 0.15, "solvated": 0.3, "dimer": 0.2, "bonded": 0.2, "stacked": 0.15}
 #: Waters in pure water; the largest hold a molecule whose neighbors all have neighbors.

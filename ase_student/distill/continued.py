@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from ase_student.dataset import Dataset
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.splits import split_of
 from ase_student.distill import dynamics, molecules
 from ase_student.distill.dynamics import BatchedForces
 from ase_student.distill.frames import Frames
 from ase_student.distill.plan import Settings
-from ase_student.distill.split import split_of
 from ase_student.distill.walks import is_cluster, is_sane
 
 

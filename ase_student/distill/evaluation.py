@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ase_student.data.sources import UNLIKE_USE
 from ase_student.distill.batches import Batch, Sample, collate
-from ase_student.distill.sources import UNLIKE_USE
 from ase_student.networks.painn import PaiNN, PaiNNPotential
 
 #: Atoms in a batch, about.

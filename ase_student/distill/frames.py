@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.dataset import Structures
+from ase_student.data.structures import Structures
 from ase_student.distill import sampling
 from ase_student.distill.molecules import UnsuitableError
 from ase_student.files import replaced_when_complete

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_student import provenance
-from ase_student.dataset import Dataset, write_dataset
+from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.distill import label
 from ase_student.distill.doubt import rank_correlation
 from ase_student.distill.dynamics import student_forces

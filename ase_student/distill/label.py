@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ase_student import provenance
-from ase_student.dataset import Dataset, Labels, Structures, write_dataset
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.structures import Labels, Structures
 from ase_student.distill.pieces import Partial, ranges
 from ase_student.distill.teachers import TEACHERS, Failure, Teacher, load_teacher, symbols_of
 from ase_student.distill.workers import Answers, Piece, Workers, labelled, workers_for

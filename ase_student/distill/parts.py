@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_student.dataset import Dataset, Structures
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.sources import UNLIKE_USE
+from ase_student.data.splits import WATER, fingerprint, parts_of
+from ase_student.data.structures import Structures
 from ase_student.distill.batches import Sample, read_samples
 from ase_student.distill.settings import Settings
-from ase_student.distill.sources import UNLIKE_USE
-from ase_student.distill.split import WATER, fingerprint, parts_of
 from ase_student.files import file_sha256
 from ase_student.seen import Seen
 

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ase_student.dataset import Labels
+from ase_student.data.structures import Labels
 from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.teachers import Failure, Label
 from ase_student.files import replaced_when_complete

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ase_student.data.splits import split_settings
 from ase_student.distill.batches import fit_reference_energies
 from ase_student.distill.evaluation import energy_deviations
 from ase_student.distill.parts import Parts
 from ase_student.distill.settings import Settings
-from ase_student.distill.split import split_settings
 from ase_student.networks import build_network
 from ase_student.networks.painn import PaiNN
 from ase_student.student import Architecture, Student

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from ase_student.data.sources import FOREIGN
+from ase_student.data.splits import split_of
 from ase_student.distill import dynamics, molecules, sampling
 from ase_student.distill.driven import DESCENT_STEPS
 from ase_student.distill.dynamics import BatchedForces
 from ase_student.distill.frames import Frames
 from ase_student.distill.origins import Origin
 from ase_student.distill.plan import Settings, n_trajectories
-from ase_student.distill.sources import FOREIGN
-from ase_student.distill.split import split_of
 
 
 @dataclass(frozen=True)

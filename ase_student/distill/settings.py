@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase_student.distill.split import SPLITS
+from ase_student.data.splits import SPLITS
 from ase_student.student import Architecture
 
 # Within the parameter counts that the names stand for: 427,292, 77,203 and 21,459.

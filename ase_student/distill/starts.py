@@ -10,9 +10,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from ase_student.dataset import Dataset, Structures
-from ase_student.distill.sources import are_like_use
-from ase_student.distill.split import parts_of, split_settings
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.sources import are_like_use
+from ase_student.data.splits import parts_of, split_settings
+from ase_student.data.structures import Structures
 from ase_student.distill.walks import is_cluster
 from ase_student.student import Student
 

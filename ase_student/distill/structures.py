@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from ase_student import provenance
-from ase_student.dataset import Structures, write_dataset
+from ase_student.data.hdf5 import write_dataset
+from ase_student.data.splits import WATER, split_of
+from ase_student.data.structures import Structures
 from ase_student.distill import dynamics, molecules, sampler
 from ase_student.distill.biomolecules import random_peptides, smiles_of_sequence
 from ase_student.distill.continued import Continuation, read_continuations
@@ -27,7 +29,6 @@ from ase_student.distill.origins import all_origins
 from ase_student.distill.plan import MMFF94, Job, Settings
 from ase_student.distill.rattled import Group, groups_of
 from ase_student.distill.smiles import LARGE_SETS, SHORT_LISTS, read_smiles
-from ase_student.distill.split import WATER, split_of
 from ase_student.distill.variants import variants
 
 PARTS = ("train", "validation", "test")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ase_student import provenance
-from ase_student.dataset import Dataset, write_dataset
-from ase_student.distill.split import SPLITS, parts_of
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.splits import SPLITS, parts_of
 
 #: What is kept of the metadata of the file that the structures come from.
 _KEPT = ("teacher", "teacher_settings", "max_force")

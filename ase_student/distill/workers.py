@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ase_student.dataset import Structures
+from ase_student.data.structures import Structures
 from ase_student.distill.answers import ask
 from ase_student.distill.processes import KEPT, process_pool
 from ase_student.distill.teachers import Failure, Label, Teacher, load_teacher

@@ -1,8 +1,8 @@
-"""Structures of an HDF5 data set, in the layout of :mod:`ase_student.dataset`, read lazily.
+"""Structures of an HDF5 data set, in the layout of :mod:`ase_student.data.hdf5`, read lazily.
 
-:class:`ase_student.dataset.Dataset` refuses a file in which anything is wrong. Here only what makes
-the whole file unreadable is refused when it is opened; what is wrong with one structure is found
-when that structure is read, so that the others can be used.
+:class:`ase_student.data.hdf5.Dataset` refuses a file in which anything is wrong. Here only what
+makes the whole file unreadable is refused when it is opened; what is wrong with one structure is
+found when that structure is read, so that the others can be used.
 """
 
 from __future__ import annotations
@@ -17,13 +17,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.dataset_checks import (
-    KINDS,
-    LABEL_COLUMNS,
-    STRUCTURE_COLUMNS,
-    import_h5py,
-    open_hdf5,
-)
+from ase_student.data.checks import KINDS, LABEL_COLUMNS, STRUCTURE_COLUMNS, import_h5py, open_hdf5
 from ase_student.validation.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
 
 #: Rows that may be read in vain to read two structures at once.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_student.dataset import Structures
+from ase_student.data.structures import Structures
 
 SPLITS = ("molecule", "structure")
 WATER = "O"

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_student.dataset import Structures
+from ase_student.data.structures import Structures
 
 #: Two atoms alone. They say nothing about what surrounds an atom in molecules, so that what a
 #: student has seen, which its guard compares with, leaves them out.
