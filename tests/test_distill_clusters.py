@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("rdkit")
 
-from ase_student.distill import clusters, molecules, sampling
+from ase_student.distill import clusters, molecules
+from ase_student.dynamics import bonds
 
 N_BUILT = 15
 
@@ -65,7 +66,7 @@ def test_waters_are_few_and_many(monkeypatch):
 def test_no_cluster_clashes_or_is_too_large(monkeypatch, kind):
     for cluster in built(monkeypatch, kind, "Cc1ccccc1O", ["CO", "C", "Nc1ncnc2[nH]cnc12"], 40):
         assert len(cluster.numbers) <= 40
-        assert not sampling.clashes(cluster.numbers, cluster.conformers[0])
+        assert not bonds.clashes(cluster.numbers, cluster.conformers[0])
         assert len(cluster.keys) == cluster.fragments.max() + 1 >= 2
 
 

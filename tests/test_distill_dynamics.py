@@ -15,7 +15,8 @@ pytest.importorskip("rdkit")
 from ase_student.backends import opening
 from ase_student.calculator import StudentCalculator
 from ase_student.checkpoint import student_folder
-from ase_student.distill import dynamics
+from ase_student.dynamics import trajectories
+from ase_student.potentials import registry
 
 #: eV/Å, float32 in other batches.
 FORCE_TOLERANCE = 1e-4
@@ -32,7 +33,7 @@ def springs(structures):
 @pytest.mark.parametrize("name", ["tiny", "ase.calculators.emt:EMT"])
 def test_forces_are_those_of_each_alone(name):
     structures = [molecule("CH3OH"), molecule("H2O"), molecule("C2H6")]
-    got = dynamics.batched_forces(name, threads=1)(structures)
+    got = registry.batched_forces(name, threads=1)(structures)
     calculator = StudentCalculator("tiny") if name == "tiny" else EMT()
     for atoms, forces in zip(structures, got, strict=True):
         atoms.calc = calculator
@@ -52,14 +53,14 @@ def test_students_are_compiled_where_that_can_be_done(monkeypatch, compiler):
             monkeypatch.delenv("CXX", raising=False)
         else:
             monkeypatch.setenv("CXX", cxx)
-        assert dynamics._student(name, device, 1).backend == expected
+        assert registry._student(name, device, 1).backend == expected
 
 
 @pytest.mark.parametrize("name", ["tiny", "ase.calculators.emt:EMT"])
 def test_one_that_cannot_be_computed_does_not_harm_the_others(name):
     unknown = Atoms("XeXe", [[0, 0, 0], [0, 0, 2.0]])
     structures = [molecule("CH3OH"), unknown, molecule("H2O"), unknown]
-    got = dynamics.batched_forces(name, threads=1)(structures)
+    got = registry.batched_forces(name, threads=1)(structures)
     assert [np.isfinite(forces).all() for forces in got] == [True, False, True, False]
     assert [forces.shape for forces in got] == [(6, 3), (2, 3), (3, 3), (2, 3)]
 
@@ -67,7 +68,7 @@ def test_one_that_cannot_be_computed_does_not_harm_the_others(name):
 def test_a_trajectory_without_forces_ends_and_the_others_go_on():
     structures = [Atoms("C2", [[0, 0, 0], [0, 0, 1.0]]), molecule("H2"), Atoms("N")]
     rng = np.random.default_rng(0)
-    rounds = dynamics.trajectories(structures, springs, [300, 300, 300], 5, rng)
+    rounds = trajectories.trajectories(structures, springs, [300, 300, 300], 5, rng)
     for moved in itertools.islice(rounds, 3):
         assert [np.isfinite(atoms.positions).all() for atoms in moved] == [True, False, True]
         assert [len(atoms) for atoms in moved] == [2, 2, 1]
@@ -76,7 +77,9 @@ def test_a_trajectory_without_forces_ends_and_the_others_go_on():
 
 def test_each_structure_has_its_own_temperature():
     structures = [Atoms("C400", np.zeros((400, 3))), Atoms("N400", np.zeros((400, 3)))]
-    rounds = dynamics.trajectories(structures, springs, [200, 800], 30, np.random.default_rng(0))
+    rounds = trajectories.trajectories(
+        structures, springs, [200, 800], 30, np.random.default_rng(0)
+    )
     squares = [
         [(atoms.positions**2).mean() for atoms in moved]
         for moved in itertools.islice(rounds, 10, 60)
@@ -88,7 +91,7 @@ def test_each_structure_has_its_own_temperature():
 def test_cells_are_kept_and_what_was_given_is_not_changed():
     salt = bulk("NaCl", "rocksalt", 5.64)
     before = salt.copy()
-    rounds = dynamics.trajectories([salt], springs, [300], 2, np.random.default_rng(0))
+    rounds = trajectories.trajectories([salt], springs, [300], 2, np.random.default_rng(0))
     moved = next(rounds)[0]
     np.testing.assert_array_equal(moved.cell.array, salt.cell.array)
     assert moved.pbc.all()
@@ -104,7 +107,7 @@ def test_the_wall_keeps_a_cluster_together():
     far = {}
     for confined in (True, False):
         rng = np.random.default_rng(0)
-        rounds = dynamics.trajectories(gas, nothing, [300, 300], 3000, rng, confined)
+        rounds = trajectories.trajectories(gas, nothing, [300, 300], 3000, rng, confined)
         moved = next(rounds)
         far[confined] = max(np.linalg.norm(a.positions - a.positions.mean(0)) for a in moved)
     assert far[True] < 6 < 12 < far[False]
@@ -113,17 +116,17 @@ def test_the_wall_keeps_a_cluster_together():
 def test_relaxing_lowers_the_forces():
     rattled = molecule("CH3CH2OH")
     rattled.rattle(0.05, seed=0)
-    forces = dynamics.batched_forces("tiny", threads=1)
+    forces = registry.batched_forces("tiny", threads=1)
     hopeless = Atoms("Xe", [[0, 0, 0]])
-    relaxed = dynamics.relaxed([rattled, hopeless], forces, 50)
+    relaxed = trajectories.relaxed([rattled, hopeless], forces, 50)
     before, after = (np.abs(forces([atoms])[0]).max() for atoms in (rattled, relaxed[0]))
     assert after < 0.3 * before
     assert np.isnan(relaxed[1].positions).all()
 
 
 def test_nothing_to_move_yields_nothing():
-    assert dynamics.relaxed([], springs, 3) == []
-    assert list(dynamics.trajectories([], springs, [], 3, np.random.default_rng(0))) == []
+    assert trajectories.relaxed([], springs, 3) == []
+    assert list(trajectories.trajectories([], springs, [], 3, np.random.default_rng(0))) == []
 
 
 def test_the_identity_of_a_student_is_its_weights(tmp_path):
@@ -131,7 +134,7 @@ def test_the_identity_of_a_student_is_its_weights(tmp_path):
 
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(resolve_model("tiny").read_bytes())
-    assert dynamics.identity(str(copy)) == dynamics.identity("tiny")
+    assert registry.identity(str(copy)) == registry.identity("tiny")
     copy.write_bytes(b"other")
-    assert dynamics.identity(str(copy)) != dynamics.identity("tiny")
-    assert dynamics.identity("ase.calculators.emt:EMT")["package"].startswith("ase ")
+    assert registry.identity(str(copy)) != registry.identity("tiny")
+    assert registry.identity("ase.calculators.emt:EMT")["package"].startswith("ase ")

@@ -10,13 +10,14 @@ from ase.build import bulk, molecule
 pytest.importorskip("h5py")
 pytest.importorskip("rdkit")
 
-from ase_student.distill import frames, sampling
+from ase_student.distill import frames
+from ase_student.dynamics import rotations
 
 
 def turned(atoms, seed=0):
     rng = np.random.default_rng(seed)
     copy = atoms.copy()
-    copy.positions = copy.positions @ sampling.random_rotation(rng) + rng.normal(size=3)
+    copy.positions = copy.positions @ rotations.random_rotation(rng) + rng.normal(size=3)
     return copy
 
 

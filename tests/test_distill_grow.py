@@ -22,13 +22,13 @@ from ase_student.data.structures import Structures
 from ase_student.distill import growth, starts
 from ase_student.distill.__main__ import main
 from ase_student.distill.doubt import MOST_OF_ONE, Doubts, choose, doubts, rank_correlation
-from ase_student.distill.dynamics import student_forces
 from ase_student.distill.grow import grow, summary
 from ase_student.distill.growth import DOUBTFUL, RANDOM, Growth, Settings
 from ase_student.distill.starts import choose_starts
-from ase_student.distill.teachers import Label
-from ase_student.distill.walks import LAST_FRAMES, WATCHED, is_sane, newly_bound, walk
+from ase_student.distill.walks import LAST_FRAMES, WATCHED, walk
+from ase_student.dynamics.bonds import is_sane, newly_bound
 from ase_student.limits import Limits
+from ase_student.potentials.base import Label, student_forces
 from ase_student.seen import Seen
 from ase_student.student import Student
 

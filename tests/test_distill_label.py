@@ -14,9 +14,10 @@ from ase.calculators.emt import EMT
 
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Structures
-from ase_student.distill import answers, label, pieces, teachers
+from ase_student.distill import answers, label, pieces
 from ase_student.distill.__main__ import main
-from ase_student.distill.teachers import Failure, Label
+from ase_student.potentials import calculator
+from ase_student.potentials.base import Failure, Label
 
 pytest.importorskip("h5py")
 
@@ -71,12 +72,12 @@ class BrokenCalculator(Calculator):
 
 
 def broken_teacher():
-    return teachers.CalculatorTeacher("broken", BrokenCalculator, {})
+    return calculator.CalculatorTeacher("broken", BrokenCalculator, {})
 
 
 def test_labels_are_those_of_the_calculator(path, tmp_path):
     output = tmp_path / "labelled.h5"
-    teacher = teachers.CalculatorTeacher("emt", EMT, {"package": "ase"})
+    teacher = calculator.CalculatorTeacher("emt", EMT, {"package": "ase"})
     report = label.label_structures(path, teacher, output)
     assert report == {
         "n_structures": 7,
@@ -109,7 +110,7 @@ def test_stress_is_kept_for_crystals_only(tmp_path):
     structures = [bulk("Cu", cubic=True), bulk("Cu"), Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]])]
     structures[0].positions += 0.05 * np.arange(12).reshape(4, 3)
     write_dataset(tmp_path / "cu.h5", Structures.from_atoms(structures))
-    teacher = teachers.CalculatorTeacher("emt", EMT, {})
+    teacher = calculator.CalculatorTeacher("emt", EMT, {})
     label.label_structures(tmp_path / "cu.h5", teacher, tmp_path / "out.h5")
     with Dataset(tmp_path / "out.h5") as dataset:
         labels = dataset.read_labels()
@@ -238,7 +239,7 @@ def test_atomic_energies_may_be_missing_for_some(path, tmp_path):
 def test_unknown_elements_are_skipped_and_counted(path, tmp_path):
     structures = [Atoms("UH", np.eye(2, 3)), Atoms("Og"), Atoms("U"), *waters(1)]
     write_dataset(path, Structures.from_atoms(structures))
-    teacher = teachers.CalculatorTeacher("emt", EMT, {}, elements=range(1, 20))
+    teacher = calculator.CalculatorTeacher("emt", EMT, {}, elements=range(1, 20))
     report = label.label_structures(path, teacher, tmp_path / "out.h5")
     assert report["failure_reasons"] == {
         "has U, which the teacher does not know": 2,
@@ -306,7 +307,7 @@ def test_one_reason_for_all_of_the_first_piece_stops(path, tmp_path, monkeypatch
 def test_elements_that_all_of_the_first_piece_have_do_not_stop(path, tmp_path, monkeypatch):
     monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
     write_dataset(path, Structures.from_atoms([Atoms("U"), Atoms("U"), *waters(3)]))
-    teacher = teachers.CalculatorTeacher("emt", EMT, {}, elements=(1, 8))
+    teacher = calculator.CalculatorTeacher("emt", EMT, {}, elements=(1, 8))
     assert label.label_structures(path, teacher, tmp_path / "out.h5")["n_labels"] == 3
 
 

@@ -11,7 +11,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from ase_student.distill.teachers import Failure, Label, load_teacher
+from ase_student.potentials.base import Failure, Label
+from ase_student.potentials.registry import load_teacher
 
 #: The package that brings a teacher.
 PACKAGES = {"sevennet": "sevenn", "sevennet-l3i5": "sevenn", "chgnet": "chgnet"}

@@ -20,6 +20,7 @@ from ase_student.distill.mmff import sample_molecule
 from ase_student.distill.molecules import UnsuitableError, species_of
 from ase_student.distill.plan import Settings
 from ase_student.distill.structures import choose_jobs, make_structures
+from ase_student.dynamics import bonds, langevin, rotations
 
 pytest.importorskip("rdkit")
 pytest.importorskip("h5py")
@@ -67,15 +68,15 @@ def test_dynamics_has_the_temperature_asked_for(temperature):
     numbers = np.array([1, 6, 8, 17] * 250)
     start = np.zeros((len(numbers), 3))
     rng = np.random.default_rng(1)
-    steps = sampling.langevin(numbers, start, lambda x: -stiffness * x, temperature, rng)
-    squares = [(sampling.after(steps, 20) ** 2).mean() for _ in range(150)][30:]
+    steps = langevin.langevin(numbers, start, lambda x: -stiffness * x, temperature, rng)
+    squares = [(langevin.after(steps, 20) ** 2).mean() for _ in range(150)][30:]
     assert stiffness * np.mean(squares) / units.kB == pytest.approx(temperature, rel=1e-2)
 
 
 def test_the_wall_only_acts_outside(acetic_acid):
     start = acetic_acid.conformers[0]
     inner = molecules.mmff_forces(acetic_acid)
-    forces = sampling.confined(inner, start)
+    forces = langevin.confined(inner, start)
     np.testing.assert_allclose(forces(start), inner(start), atol=1e-9)
     far = start.copy()
     far[0] += [30.0, 0, 0]
@@ -105,7 +106,7 @@ def test_contact_is_as_close_as_asked_for(contact):
 def test_rotations_are_proper():
     rng = np.random.default_rng(3)
     for _ in range(10):
-        rotation = sampling.random_rotation(rng)
+        rotation = rotations.random_rotation(rng)
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
         assert np.linalg.det(rotation) == pytest.approx(1.0, abs=1e-12)
 
@@ -114,14 +115,14 @@ def test_each_atom_may_have_its_own_temperature():
     stiffness = 20.0
     numbers = np.array([6] * 1000)
     temperatures = np.repeat([300.0, 900.0], 500)[:, None]
-    steps = sampling.langevin(
+    steps = langevin.langevin(
         numbers,
         np.zeros((1000, 3)),
         lambda x: -stiffness * x,
         temperatures,
         np.random.default_rng(0),
     )
-    squares = [(sampling.after(steps, 20) ** 2).mean(axis=1) for _ in range(80)][20:]
+    squares = [(langevin.after(steps, 20) ** 2).mean(axis=1) for _ in range(80)][20:]
     got = stiffness * np.mean(squares, axis=0) / units.kB
     assert got[:500].mean() == pytest.approx(300.0, rel=2e-2)
     assert got[500:].mean() == pytest.approx(900.0, rel=2e-2)
@@ -129,30 +130,30 @@ def test_each_atom_may_have_its_own_temperature():
 
 def test_clashes_are_seen():
     numbers = np.array([6, 6])
-    assert sampling.clashes(numbers, np.array([[0, 0, 0], [0, 0, 0.9]]))
-    assert not sampling.clashes(numbers, np.array([[0, 0, 0], [0, 0, 1.0]]))
-    assert not sampling.clashes(numbers[:1], np.zeros((1, 3)))
+    assert bonds.clashes(numbers, np.array([[0, 0, 0], [0, 0, 0.9]]))
+    assert not bonds.clashes(numbers, np.array([[0, 0, 0], [0, 0, 1.0]]))
+    assert not bonds.clashes(numbers[:1], np.zeros((1, 3)))
 
 
 @pytest.mark.parametrize(("length", "clash"), [(0.9, True), (1.0, False)])
 def test_clashes_with_images_are_seen(length, clash):
     cell, pbc = np.diag([length, 5.0, 5.0]), np.array([True, False, False])
-    assert sampling.clashes(np.array([6]), np.zeros((1, 3)), cell, pbc) == clash
-    assert not sampling.clashes(np.array([6]), np.zeros((1, 3)), cell, ~pbc)
+    assert bonds.clashes(np.array([6]), np.zeros((1, 3)), cell, pbc) == clash
+    assert not bonds.clashes(np.array([6]), np.zeros((1, 3)), cell, ~pbc)
 
 
 def test_a_broken_bond_is_seen():
     numbers = np.array([6, 6, 1])
     before = np.array([[0, 0, 0], [1.5, 0, 0], [6.0, 0, 0]])
-    assert not sampling.came_apart(numbers, before, before * 1.2)
-    assert sampling.came_apart(numbers, before, before * 2.0)
+    assert not bonds.came_apart(numbers, before, before * 1.2)
+    assert bonds.came_apart(numbers, before, before * 2.0)
 
 
 def test_descent_goes_downhill_in_short_steps():
     start = np.array([[0.3, 0, 0], [100.0, 0, 0]])
-    end = sampling.descended(start, lambda x: -20.0 * x, 5)
+    end = langevin.descended(start, lambda x: -20.0 * x, 5)
     assert 0 < end[0, 0] < 0.2
-    assert start[1, 0] - end[1, 0] == pytest.approx(5 * sampling.LONGEST_DESCENT)
+    assert start[1, 0] - end[1, 0] == pytest.approx(5 * langevin.LONGEST_DESCENT)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,7 @@ def test_every_kind_is_sampled_within_the_limits(dynamics):
     assert np.diff(structures.splits).max() <= 24
     for i, (source, name) in enumerate(zip(structures.sources, structures.molecules, strict=True)):
         atoms = structures.atoms(i)
-        assert not sampling.clashes(atoms.numbers, atoms.positions)
+        assert not bonds.clashes(atoms.numbers, atoms.positions)
         assert ("." in name) == (source in ("cluster", "contact"))
         assert name == ".".join(sorted(name.split(".")))
 

@@ -10,8 +10,8 @@ import pytest
 from ase.build import molecule
 from ase.calculators.calculator import Calculator
 
-from ase_student.distill import teachers
-from ase_student.distill.teachers import Failure, Label
+from ase_student.potentials import calculator, registry
+from ase_student.potentials.base import Failure, Label
 
 #: float32 results of one structure alone and among others: eV, eV/Å.
 BATCH_TOLERANCE = 2e-5
@@ -26,7 +26,7 @@ def test_a_calculator_without_forces_is_refused():
 
     message = "teacher 'mine' gives no forces, only energy, dipole; a student learns from"
     with pytest.raises(ValueError, match=message):
-        teachers.CalculatorTeacher("mine", Energies, {})
+        calculator.CalculatorTeacher("mine", Energies, {})
 
 
 @pytest.mark.parametrize("gives", [True, False])
@@ -40,7 +40,7 @@ def test_the_energy_is_the_one_that_forces_are_derivatives_of(gives):
             if gives:
                 self.results["free_energy"] = -1.5
 
-    (label,) = teachers.CalculatorTeacher("smeared", Smeared, {}).label([molecule("H2O")])
+    (label,) = calculator.CalculatorTeacher("smeared", Smeared, {}).label([molecule("H2O")])
     assert label.energy == (-1.5 if gives else -1.0)
 
 
@@ -51,8 +51,8 @@ def test_code_that_changes_is_another_teacher(monkeypatch, tmp_path):
         text = "from ase.calculators.morse import MorsePotential\n\n\ndef make():\n"
         text += f"    return MorsePotential(epsilon={epsilon})\n"
         (tmp_path / "my_teacher.py").write_text(text, encoding="utf-8")
-        found.append(teachers.load_teacher("my_teacher:make").settings)
-        assert teachers.load_teacher("my_teacher:make").settings == found[-1]
+        found.append(registry.load_teacher("my_teacher:make").settings)
+        assert registry.load_teacher("my_teacher:make").settings == found[-1]
         monkeypatch.delitem(sys.modules, "my_teacher")
     assert found[0] != found[1]
     assert found[0]["calculator"] == "my_teacher:make"
@@ -68,7 +68,7 @@ def test_missing_extras_say_how_to_install_them(monkeypatch, name, package, extr
             monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=re.escape(f'pip install "ase-student[{extra}]"')):
-        teachers.load_teacher(name)
+        registry.load_teacher(name)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -76,11 +76,11 @@ def test_so3lr_labels_many_as_it_labels_one():
     pytest.importorskip("so3krates_torch")
     import torch
 
-    from ase_student.distill import so3lr
+    from ase_student.potentials import so3lr
 
     before = torch.get_default_dtype()
     structures = [molecule(name) for name in ("CH3COOH", "H2O", "C6H6")]
-    teacher = teachers.load_teacher("so3lr")
+    teacher = registry.load_teacher("so3lr")
     exact = so3lr.So3lrTeacher("float64").label(structures)
     for atoms, one, reference in zip(structures, teacher.label(structures), exact, strict=True):
         (alone,) = teacher.label([atoms])
@@ -115,7 +115,7 @@ def test_so3lr_labels_many_as_it_labels_one():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_elements_that_so3lr_was_not_trained_on_are_refused():
     pytest.importorskip("so3krates_torch")
-    teacher = teachers.load_teacher("so3lr")
+    teacher = registry.load_teacher("so3lr")
     known, unknown = teacher.label([molecule("H2O"), molecule("SiH4")])
     assert isinstance(known, Label)
     assert unknown == Failure("has Si, which the teacher does not know")
@@ -124,7 +124,7 @@ def test_elements_that_so3lr_was_not_trained_on_are_refused():
 @pytest.mark.filterwarnings("ignore")
 def test_xtb_gives_the_same_answer_whatever_came_before():
     pytest.importorskip("tblite")
-    teacher = teachers.load_teacher("gfn2-xtb")
+    teacher = registry.load_teacher("gfn2-xtb")
     water = molecule("H2O")
     stretched = water.copy()
     stretched.positions *= 1.1

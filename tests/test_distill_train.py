@@ -38,10 +38,10 @@ from ase_student.distill.evaluation import energy_deviations, evaluate  # noqa: 
 from ase_student.distill.objective import predict  # noqa: E402
 from ase_student.distill.parts import PARTS, Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
-from ase_student.distill.steps import only_writer  # noqa: E402
 from ase_student.distill.train import table  # noqa: E402
 from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
 from ase_student.export.references import random_cluster  # noqa: E402
+from ase_student.jobs.store import only_writer  # noqa: E402
 from ase_student.networks import build_network  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture, Student  # noqa: E402

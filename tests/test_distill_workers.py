@@ -19,13 +19,14 @@ from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Structures
 from ase_student.distill import label, pieces, workers
 from ase_student.distill.__main__ import main
-from ase_student.distill.teachers import load_teacher
+from ase_student.jobs import executors
+from ase_student.potentials.registry import load_teacher
 
 #: A module that workers import: teachers that say who they are and can be told to misbehave.
 TEACHERS = '''
 import os, signal, time
 from pathlib import Path
-from ase_student.distill.teachers import Failure, Label
+from ase_student.potentials.calculator import Failure, Label
 
 class Sums:
     """Gives the sum of positions, and fails for every fifth structure."""
@@ -203,7 +204,7 @@ def test_missing_dask_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with (
         pytest.raises(ImportError, match=r'pip install "ase-student\[dask\]"'),
-        workers.workers_for(1, "tcp://127.0.0.1:9"),
+        executors.workers_for(1, "tcp://127.0.0.1:9"),
     ):
         pass
 
@@ -224,7 +225,7 @@ class Late:
 
 
 def test_no_piece_is_lost_to_an_error_of_another(path):
-    crew = workers.Workers(Late(), lambda: 2, have_teachers=False)
+    crew = executors.Workers(Late(), lambda: 2, have_teachers=False)
     structures = Structures.from_atoms([molecule("H2O")])
     questions = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
     answers = workers.labelled(crew, load_teacher("worked:Sums"), questions, 60.0)

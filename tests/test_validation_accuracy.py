@@ -5,13 +5,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.structures import Labels, Structures
+from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.validation import passes, sums
 from ase_student.validation.accuracy import Pass, metrics
 from ase_student.validation.bootstrap import N_DRAWS, draws, estimate
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.passes import Selection, compute_piece, plan, run_pass
 from ase_student.validation.pieces import Piece
-from ase_student.validation.potentials import Evaluation, Refusal
 from ase_student.validation.readers.opening import open_frames
 
 h5py = pytest.importorskip("h5py")

@@ -8,6 +8,7 @@ from ase import Atoms, units
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ase_student.checkpoint import student_folder
+from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.testing import structure
 from ase_student.validation.models import ModelSpec, describe
 from ase_student.validation.physics import agreement, dynamics, runner, torsions
@@ -23,7 +24,6 @@ from ase_student.validation.physics.symmetry import check_symmetries
 from ase_student.validation.physics.torsions import check_torsions, rotatable_bond, scan
 from ase_student.validation.physics.vibrations import check_vibrations, frequencies
 from ase_student.validation.physics.water import check_water
-from ase_student.validation.potentials import Evaluation, Refusal
 from ase_student.validation.readers.opening import open_frames
 
 

@@ -9,14 +9,14 @@ from numpy.testing import assert_allclose
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.splits import split_of
 from ase_student.data.structures import Structures
+from ase_student.dynamics.bonds import Topology
+from ase_student.dynamics.langevin import Walker
+from ase_student.potentials.base import Evaluation, Refusal, as_potential
 from ase_student.testing import structure
 from ase_student.validation import stability
 from ase_student.validation.liquids import water_box
-from ase_student.validation.potentials import Evaluation, Refusal, as_potential
 from ase_student.validation.stability import Run, check_stability
 from ase_student.validation.stability_table import main, molecules_of
-from ase_student.validation.topology import Topology
-from ase_student.validation.walkers import Walker
 
 
 class Springs:
@@ -123,7 +123,7 @@ def test_molecules_are_stable_with_the_student(calculators):
 
 
 def stability_limit():
-    from ase_student.validation import topology
+    from ase_student.dynamics import bonds as topology
 
     return topology.BROKEN
 

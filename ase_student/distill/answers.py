@@ -10,7 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.data.hdf5 import ATOMIC_ENERGIES_TOLERANCE
-from ase_student.distill.teachers import Failure, Label, Teacher, one_line
+from ase_student.potentials.base import Failure, Label, Teacher, one_line
 
 
 def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Label | Failure]:

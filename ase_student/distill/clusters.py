@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ase_student.data.splits import WATER
 from ase_student.distill import molecules, sampling
 from ase_student.distill.molecules import Molecule, Species, UnsuitableError
-from ase_student.distill.sampling import Positions
+from ase_student.dynamics import rotations
+from ase_student.dynamics.langevin import Positions
 
 KINDS = {"waters": 0.15, "solvated": 0.3, "dimer": 0.2, "bonded": 0.2, "stacked": 0.15}
 #: Waters in pure water; the largest hold a molecule whose neighbors all have neighbors.
@@ -100,7 +101,7 @@ def _waters(limit: int, rng: np.random.Generator) -> Molecule:
     nearest = sites[np.argsort(np.linalg.norm(sites - center, axis=1))[:n]]
     water = waters[0].conformers[0]
     water = water - water.mean(0)
-    turned = [site + water @ sampling.random_rotation(rng) for site in nearest]
+    turned = [site + water @ rotations.random_rotation(rng) for site in nearest]
     return molecules.combine(waters, np.concatenate(turned))
 
 

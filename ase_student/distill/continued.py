@@ -16,11 +16,12 @@ from ase import Atoms
 
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
-from ase_student.distill import dynamics, molecules
-from ase_student.distill.dynamics import BatchedForces
+from ase_student.distill import molecules
 from ase_student.distill.frames import Frames
 from ase_student.distill.plan import Settings
-from ase_student.distill.walks import is_cluster, is_sane
+from ase_student.dynamics import trajectories
+from ase_student.dynamics.bonds import is_cluster, is_sane
+from ase_student.potentials.base import BatchedForces
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def sample_continuations(
             continue
         rng = molecules.generator(settings.seed, "\n".join(start.digest for start in chosen))
         draw = settings.cluster_temperature if confined else settings.molecule_temperature
-        rounds = dynamics.trajectories(
+        rounds = trajectories.trajectories(
             [start.atoms for start in chosen],
             forces,
             [draw(rng) for _ in chosen],

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, covalent_radii
 from ase_student.data.sources import DIATOMIC
 from ase_student.distill import molecules
 from ase_student.distill.frames import Frames
-from ase_student.distill.sampling import CLASH_RATIO
+from ase_student.dynamics.bonds import CLASH_RATIO
 
 #: Elements of the bundled students.
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")

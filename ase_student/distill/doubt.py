@@ -11,9 +11,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.calculator import StudentCalculator
-from ase_student.distill.dynamics import student_forces
 from ase_student.limits import Limits
 from ase_student.neighbors import neighbor_matrix
+from ase_student.potentials.base import student_forces
 
 #: Root mean square difference of interatomic distances, Å, below which two frames teach the same.
 ALIKE = 0.05

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ase_student.distill import clusters, dynamics, molecules, sampling
-from ase_student.distill.dynamics import BatchedForces
+from ase_student.distill import clusters, molecules, sampling
 from ase_student.distill.frames import Frames
 from ase_student.distill.mmff import CLUSTER_MINIMISATION_STEPS, in_contact
 from ase_student.distill.molecules import Molecule, Species, UnsuitableError
 from ase_student.distill.plan import STRONG_DISPLACEMENTS, Job, Settings, n_trajectories
-from ase_student.distill.sampling import Positions
+from ase_student.dynamics import bonds, trajectories
+from ase_student.dynamics.langevin import Positions
+from ase_student.potentials.base import BatchedForces
 
 #: Careful steps downhill that take MMFF94's geometries, or those of no force field, to others.
 DESCENT_STEPS = 50
@@ -115,14 +116,14 @@ def _move(
 ) -> None:
     """Let all trajectories run and add their frames."""
     begun = [start.molecule.atoms(start.positions) for start in starts]
-    begun = dynamics.relaxed(begun, forces, DESCENT_STEPS)
+    begun = trajectories.relaxed(begun, forces, DESCENT_STEPS)
     for start, atoms in zip(starts, begun, strict=True):
         for _ in range(start.n_displaced):
             sigma = rng.uniform(*STRONG_DISPLACEMENTS)
             _add(frames, start, sampling.displaced(atoms.positions, sigma, rng), "displaced")
     n_rounds = max((len(start.sources) for start in starts), default=0)
     temperatures = [start.temperature for start in starts]
-    rounds = dynamics.trajectories(begun, forces, temperatures, n_steps, rng, confined)
+    rounds = trajectories.trajectories(begun, forces, temperatures, n_steps, rng, confined)
     for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
         for start, atoms in zip(starts, moved, strict=True):
             if k < len(start.sources):
@@ -137,7 +138,7 @@ def _add(frames: Frames, start: Start, positions: Positions, source: str) -> Non
     if np.isfinite(positions).all():
         alone = (molecule.fragments == k for k in range(molecule.fragments.max() + 1))
         if any(
-            sampling.came_apart(molecule.numbers[one], start.positions[one], positions[one])
+            bonds.came_apart(molecule.numbers[one], start.positions[one], positions[one])
             for one in alone
         ):
             frames.dropped[f"came apart ({source})"] += 1

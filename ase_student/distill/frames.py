@@ -14,8 +14,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.data.structures import Structures
-from ase_student.distill import sampling
 from ase_student.distill.molecules import UnsuitableError
+from ase_student.dynamics import bonds
 from ase_student.files import replaced_when_complete
 
 #: Two structures are the same if no distance between atoms differs by more, Å.
@@ -35,7 +35,7 @@ class Frames:
         """Keep a structure, unless it clashes."""
         if not np.isfinite(atoms.positions).all():
             self.dropped[f"diverged ({source})"] += 1
-        elif sampling.clashes(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
+        elif bonds.clashes(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
             self.dropped[f"clash ({source})"] += 1
         else:
             self.structures.append(atoms)

@@ -16,9 +16,9 @@ from ase_student import provenance
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.distill import label
 from ase_student.distill.doubt import rank_correlation
-from ase_student.distill.dynamics import student_forces
 from ase_student.distill.growth import RANDOM, Growth, Settings
-from ase_student.distill.teachers import Teacher, load_teacher
+from ase_student.potentials.base import Teacher, student_forces
+from ase_student.potentials.registry import load_teacher
 
 
 def grow(

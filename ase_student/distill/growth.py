@@ -17,12 +17,13 @@ from ase_student.checkpoint import load_student
 from ase_student.data.splits import split_settings
 from ase_student.data.structures import Structures
 from ase_student.distill.doubt import Doubts, choose, doubts
-from ase_student.distill.dynamics import student_forces
-from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.starts import choose_starts
-from ase_student.distill.walks import WATCHED, Walks, newly_bound, read_walks, walk, write_walks
+from ase_student.distill.walks import WATCHED, Walks, read_walks, walk, write_walks
+from ase_student.dynamics.bonds import newly_bound
 from ase_student.files import file_sha256
+from ase_student.jobs.store import begin_job, check_job
 from ase_student.limits import Limits
+from ase_student.potentials.base import student_forces
 from ase_student.seen import Seen, seen_in
 from ase_student.student import Student
 

@@ -18,9 +18,12 @@ from ase_student import provenance
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Labels, Structures
 from ase_student.distill.pieces import Partial, ranges
-from ase_student.distill.teachers import TEACHERS, Failure, Teacher, load_teacher, symbols_of
-from ase_student.distill.workers import Answers, Piece, Workers, labelled, workers_for
+from ase_student.distill.workers import Answers, Piece, labelled
 from ase_student.files import file_sha256
+from ase_student.jobs.executors import Workers, workers_for
+from ase_student.potentials.base import Failure, Teacher
+from ase_student.potentials.calculator import symbols_of
+from ase_student.potentials.registry import TEACHERS, load_teacher
 
 #: Largest force that is believed, eV/Å.
 MAX_FORCE = 60.0

@@ -12,10 +12,10 @@ from lightning_fabric import Fabric
 from ase_student.backends.devices import set_threads
 from ase_student.checkpoint import load_student
 from ase_student.distill.parts import Parts
-from ase_student.distill.processes import end_with_parent
 from ase_student.distill.settings import Settings
-from ase_student.distill.steps import only_writer
 from ase_student.distill.training import Training
+from ase_student.jobs.processes import end_with_parent
+from ase_student.jobs.store import only_writer
 from ase_student.student import Architecture
 
 

@@ -11,6 +11,7 @@ from ase_student.distill import clusters, molecules, sampling
 from ase_student.distill.frames import Frames
 from ase_student.distill.molecules import Molecule, Species
 from ase_student.distill.plan import STRONG_DISPLACEMENTS, Settings, n_trajectories
+from ase_student.dynamics import langevin
 
 CLUSTER_MINIMISATION_STEPS = 50
 #: MMFF94's minima are not the teacher's: a small displacement on top of the dynamics covers both.
@@ -67,8 +68,8 @@ def _sample_dynamics(
         # Each frame has its own temperature, and goes on from an earlier frame of its conformer.
         k = i % len(latest)
         temperature = settings.molecule_temperature(rng)
-        steps = sampling.langevin(molecule.numbers, latest[k], forces, temperature, rng)
-        positions = sampling.after(steps, settings.molecule_steps)
+        steps = langevin.langevin(molecule.numbers, latest[k], forces, temperature, rng)
+        positions = langevin.after(steps, settings.molecule_steps)
         shaken = sampling.displaced(positions, rng.uniform(*MD_DISPLACEMENTS), rng)
         frames.add(molecule.atoms(shaken), molecule.name, "md")
         if np.isfinite(positions).all():
@@ -79,12 +80,12 @@ def _sample_cluster(
     frames: Frames, cluster: Molecule, settings: Settings, rng: np.random.Generator
 ) -> None:
     start = molecules.relaxed(cluster, CLUSTER_MINIMISATION_STEPS)
-    forces = sampling.confined(molecules.mmff_forces(cluster), start)
+    forces = langevin.confined(molecules.mmff_forces(cluster), start)
     temperature = settings.cluster_temperature(rng)
-    steps = sampling.langevin(cluster.numbers, start, forces, temperature, rng)
+    steps = langevin.langevin(cluster.numbers, start, forces, temperature, rng)
     sources = ["cluster"] * settings.cluster + ["contact"] * settings.contact
     for source in sources:
-        positions = sampling.after(steps, settings.cluster_steps)
+        positions = langevin.after(steps, settings.cluster_steps)
         if source == "contact":
             positions = in_contact(cluster, positions, rng)
         shaken = sampling.displaced(positions, rng.uniform(*MD_DISPLACEMENTS), rng)

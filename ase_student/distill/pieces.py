@@ -11,9 +11,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ase_student.data.structures import Labels
-from ase_student.distill.jobs import begin_job, check_job
-from ase_student.distill.teachers import Failure, Label
 from ase_student.files import replaced_when_complete
+from ase_student.jobs.store import begin_job, check_job
+from ase_student.potentials.base import Failure, Label
 
 #: Structures per piece of work. What was not finished when a run ends is at most one piece.
 CHUNK_SIZE = 200

@@ -11,12 +11,13 @@ from ase import Atoms
 
 from ase_student.data.sources import FOREIGN
 from ase_student.data.splits import split_of
-from ase_student.distill import dynamics, molecules, sampling
+from ase_student.distill import molecules, sampling
 from ase_student.distill.driven import DESCENT_STEPS
-from ase_student.distill.dynamics import BatchedForces
 from ase_student.distill.frames import Frames
 from ase_student.distill.origins import Origin
 from ase_student.distill.plan import Settings, n_trajectories
+from ase_student.dynamics import trajectories
+from ase_student.potentials.base import BatchedForces
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,11 @@ def sample_groups(
             atoms.positions = sampling.displaced(atoms.positions, group.displacement, rng)
             frames.add(atoms, group.name, FOREIGN if settings.foreign else "displaced")
     if moving and forces is not None:
-        begun = dynamics.relaxed([atoms for _, atoms, _ in moving], forces, DESCENT_STEPS)
+        begun = trajectories.relaxed([atoms for _, atoms, _ in moving], forces, DESCENT_STEPS)
         temperatures = [temperature for *_, temperature in moving]
         rng = _generator(settings, *(group for group, *_ in moving))
         steps = settings.molecule_steps
-        rounds = dynamics.trajectories(begun, forces, temperatures, steps, rng)
+        rounds = trajectories.trajectories(begun, forces, temperatures, steps, rng)
         n_rounds = max(group.n_frames for group, *_ in moving)
         for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
             for (group, *_), atoms in zip(moving, moved, strict=True):

@@ -15,14 +15,15 @@ from typing import Any
 from tqdm import tqdm
 
 from ase_student import provenance
-from ase_student.distill import driven, dynamics, mmff
+from ase_student.distill import driven, mmff
 from ase_student.distill.continued import Continuation, sample_continuations
 from ase_student.distill.frames import Frames
-from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.molecules import Species
 from ase_student.distill.plan import MMFF94, Job, Settings
-from ase_student.distill.processes import process_pool
 from ase_student.distill.rattled import Group, sample_groups
+from ase_student.jobs.processes import process_pool
+from ase_student.jobs.store import begin_job, check_job
+from ase_student.potentials import base, registry
 
 #: Molecules in a piece. What was not finished when a run ends is at most one piece per process.
 MMFF_PIECE = 16
@@ -121,7 +122,7 @@ def job_of(sampler: Sampler, pieces: Sequence[Piece]) -> dict[str, Any]:
     name = sampler.settings.dynamics
     return {
         **asdict(sampler.settings),
-        **({} if name == MMFF94 else {"driver": dynamics.identity(name)}),
+        **({} if name == MMFF94 else {"driver": registry.identity(name)}),
         "molecules": hashlib.sha256(repr((pieces, sampler.partners)).encode()).hexdigest(),
         "versions": {name: versions.get(name) for name in ("ase-student", "numpy", "rdkit")},
         "format": FORMAT,
@@ -206,8 +207,8 @@ def _mapped(
 
 
 @lru_cache(maxsize=1)
-def _forces(name: str) -> dynamics.BatchedForces:
-    return dynamics.batched_forces(name, threads=1)
+def _forces(name: str) -> base.BatchedForces:
+    return registry.batched_forces(name, threads=1)
 
 
 @contextmanager

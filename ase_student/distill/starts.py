@@ -14,7 +14,7 @@ from ase_student.data.hdf5 import Dataset
 from ase_student.data.sources import are_like_use
 from ase_student.data.splits import parts_of, split_settings
 from ase_student.data.structures import Structures
-from ase_student.distill.walks import is_cluster
+from ase_student.dynamics.bonds import is_cluster
 from ase_student.student import Student
 
 #: Trajectories in one piece of work. What was not finished when a run ends is at most one piece.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from ase_student.files import check_output
+from ase_student.jobs.store import only_writer, what_to_install
 
 PROGRAM = "python -m ase_student.distill"
 #: Each step is a module here with `add_arguments(parser)`, where `-o` names what is written, as
@@ -41,11 +40,7 @@ def step_module(step: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ase_student"):
             raise
-        raise _what_to_install(error) from error
-
-
-def _what_to_install(error: ModuleNotFoundError) -> ImportError:
-    return ImportError(f'distillation needs {error.name}: pip install "ase-student[distill]"')
+        raise what_to_install(error) from error
 
 
 def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
@@ -65,32 +60,3 @@ def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     check_output(arguments.output)
     with only_writer(arguments.output):
         return str(run(arguments))
-
-
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file, and from its pieces, meanwhile.
-
-    Raises
-    ------
-    ValueError
-        If another process is at it.
-    """
-    try:
-        from filelock import FileLock, Timeout
-    except ModuleNotFoundError as error:
-        raise _what_to_install(error) from error
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"another process is writing '{path}': wait until it is done, or give another output."
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()

@@ -17,7 +17,7 @@ from ase_student import provenance
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.splits import WATER, split_of
 from ase_student.data.structures import Structures
-from ase_student.distill import dynamics, molecules, sampler
+from ase_student.distill import molecules, sampler
 from ase_student.distill.biomolecules import random_peptides, smiles_of_sequence
 from ase_student.distill.continued import Continuation, read_continuations
 from ase_student.distill.cover import Cover
@@ -30,6 +30,7 @@ from ase_student.distill.plan import MMFF94, Job, Settings
 from ase_student.distill.rattled import Group, groups_of
 from ase_student.distill.smiles import LARGE_SETS, SHORT_LISTS, read_smiles
 from ase_student.distill.variants import variants
+from ase_student.potentials import registry
 
 PARTS = ("train", "validation", "test")
 DEFAULT_SETS = ("nci", "small")
@@ -433,7 +434,7 @@ def run(arguments: argparse.Namespace) -> str:
     settings = settings_of(arguments)
     if settings.dynamics != MMFF94:
         # What is missing is better said before the work than during it.
-        dynamics.batched_forces(settings.dynamics)
+        registry.batched_forces(settings.dynamics)
     repeat = arguments.repeat or [1, 1, 1]
     origins = all_origins(arguments.file, arguments.crystal, arguments.surface, repeat)
     if (arguments.continued or (origins and settings.md)) and settings.dynamics == MMFF94:

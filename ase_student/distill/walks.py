@@ -9,18 +9,16 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from ase_student.distill import sampling
 from ase_student.distill.doubt import Doubts
-from ase_student.distill.dynamics import BatchedForces, trajectories
+from ase_student.dynamics.bonds import is_sane
+from ase_student.dynamics.trajectories import trajectories
 from ase_student.files import replaced_when_complete
+from ase_student.potentials.base import BatchedForces
 
 #: Steps between looks at whether a trajectory is still sane.
 WATCHED = 5
-#: Atoms farther apart than this fraction of the sum of their covalent radii are not bound.
-UNBOUND_RATIO = 1.45
 #: Frames that are kept of the last looks at one that went astray.
 LAST_FRAMES = 3
 
@@ -107,40 +105,6 @@ def walk(
         if len(astray) == len(starts):
             break
     return Walks(positions, np.array(owners, np.int64), np.array(astray, np.int64))
-
-
-def is_cluster(molecules: str, atoms: Atoms) -> bool:
-    """Say whether a structure, by what it is made of, has parts that would fly apart."""
-    # A crystal may have a dot in its name.
-    return "." in molecules and not atoms.pbc.any()
-
-
-def is_sane(before: Atoms, after: Atoms) -> bool:
-    """Say whether a structure can still be what it was: no clash, and in molecules no bond lost."""
-    if not np.isfinite(after.positions).all():
-        return False
-    if sampling.clashes(after.numbers, after.positions, after.cell.array, after.pbc):
-        return False
-    # In a crystal, atoms may change places.
-    is_molecular = not before.pbc.any()
-    return not (
-        is_molecular and sampling.came_apart(before.numbers, before.positions, after.positions)
-    )
-
-
-def newly_bound(before: Atoms, after: Atoms) -> int:
-    """Return how many atoms of a molecule are bound to others than before.
-
-    Where a student finds a bond that nobody has shown to it, it has a hole. Zero in crystals.
-    """
-    if before.pbc.any():
-        return 0
-    radii = covalent_radii[before.numbers]
-    bonds = radii[:, None] + radii
-    np.fill_diagonal(bonds, 0.0)
-    was_apart = before.get_all_distances() > UNBOUND_RATIO * bonds
-    is_bound = after.get_all_distances() < sampling.BOUND_RATIO * bonds
-    return int((was_apart & is_bound).any(axis=1).sum())
 
 
 def write_walks(path: Path, walks: Walks, doubts: Doubts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
-from ase_student.distill.sampling import random_rotation
+from ase_student.dynamics.rotations import random_rotation
 from ase_student.testing import SPACING, WATER
 
 #: How names of such boxes end.

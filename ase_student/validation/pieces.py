@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_student.potentials.base import Evaluation
 from ase_student.validation import sums
 from ase_student.validation.bootstrap import draws
-from ase_student.validation.potentials import Evaluation
 from ase_student.validation.readers.base import Frame, LeftOut
 
 Floats = NDArray[np.float64]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_student.potentials.base import Evaluation, Potential
 from ase_student.validation.extras import progress_bar
-from ase_student.validation.potentials import Evaluation, Potential
 from ase_student.validation.readers.base import Frame, Frames
 
 #: Structures that are timed hold about so many atoms, and are so many at most.

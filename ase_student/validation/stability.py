@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from ase_student.dynamics.bonds import Topology
+from ase_student.dynamics.langevin import Walker
 from ase_student.files import replaced_when_complete
+from ase_student.potentials.base import Answer, Potential, Refusal, as_potential
 from ase_student.validation.extras import progress_bar
-from ase_student.validation.potentials import Answer, Potential, Refusal, as_potential
-from ase_student.validation.topology import Topology
-from ase_student.validation.walkers import Walker
 
 FRICTION = 0.01 / units.fs
 #: Bonds and temperatures are looked at this often.
@@ -116,7 +116,7 @@ def check_stability(
 ) -> list[Stability]:
     """Run structures side by side with a Langevin thermostat and say which were stable.
 
-    A run is stable if no bond breaks, forms or collapses (:mod:`ase_student.validation.topology`),
+    A run is stable if no bond breaks, forms or collapses (:mod:`ase_student.dynamics.bonds`),
     energies and forces stay finite, and the temperature does not run away: after the first ps no
     mean over a ps is above 1.5 times the thermostat's, and no single one above 8 standard
     deviations of the canonical ensemble. A run that fails is taken out; the others go on as if it

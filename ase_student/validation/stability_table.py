@@ -24,8 +24,8 @@ from ase.io.formats import UnknownFileTypeError
 from ase_student.calculator import StudentCalculator
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
-from ase_student.distill.teachers import load_teacher
 from ase_student.files import check_output, replaced_when_complete
+from ase_student.potentials.registry import load_teacher
 from ase_student.validation.liquids import WATERS, water_box
 from ase_student.validation.stability import Run, Stability, check_stability
 

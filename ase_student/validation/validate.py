@@ -17,15 +17,15 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 
 from ase_student.calculator import StudentCalculator
-from ase_student.distill.teachers import load_teacher
 from ase_student.files import file_sha256, replaced_when_complete
+from ase_student.potentials.base import Potential, as_potential
+from ase_student.potentials.registry import load_teacher
 from ase_student.provenance import __version__, with_python
 from ase_student.validation.accuracy import Pass, metrics
 from ase_student.validation.extras import extra
 from ase_student.validation.models import ModelSpec, describe
 from ase_student.validation.passes import Selection, run_pass
 from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
-from ase_student.validation.potentials import Potential, as_potential
 from ase_student.validation.readers.base import Frames
 from ase_student.validation.readers.opening import open_frames
 from ase_student.validation.report.page import page

@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from ase_student.files import replaced_when_complete
-from ase_student.validation.potentials import Evaluation, Potential
+from ase_student.potentials.base import Evaluation, Potential
 from ase_student.validation.readers.base import Frame, Frames
 
 

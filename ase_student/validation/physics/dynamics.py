@@ -7,13 +7,13 @@ from ase import units
 from numpy.typing import NDArray
 
 from ase_student.demo import slope
+from ase_student.dynamics.langevin import Walker
+from ase_student.potentials.base import Potential
 from ase_student.testing import TOLERANCES
 from ase_student.validation.extras import progress_bar
 from ase_student.validation.physics.checks import Check, Subject, ask
 from ase_student.validation.physics.relaxation import relaxed
-from ase_student.validation.potentials import Potential
 from ase_student.validation.stability import Run, check_stability
-from ase_student.validation.walkers import Walker
 
 TEMPERATURE = 300.0
 TIMESTEP_FS = 0.5

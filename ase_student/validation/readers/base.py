@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 #: Source of structures whose file does not say how they were sampled.
 UNKNOWN_SOURCE = "unknown"
-
-
 #: Names under which files give a label; the first that is there counts.
 KEYS = {
     "energy": ("energy", "REF_energy"),

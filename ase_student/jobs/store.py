@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,37 @@ def begin_job(folder: Path, job: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with replaced_when_complete(folder / _NAME) as temporary:
         temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
+
+
+def what_to_install(error: ModuleNotFoundError) -> ImportError:
+    """Return the error that names the extra to install for a missing package."""
+    return ImportError(f'distillation needs {error.name}: pip install "ase-student[distill]"')
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other processes from writing the same file, and from its pieces, meanwhile.
+
+    Raises
+    ------
+    ValueError
+        If another process is at it.
+    """
+    try:
+        from filelock import FileLock, Timeout
+    except ModuleNotFoundError as error:
+        raise what_to_install(error) from error
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"another process is writing '{path}': wait until it is done, or give another output."
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

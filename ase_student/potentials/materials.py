@@ -9,7 +9,8 @@ from importlib.metadata import version
 
 from ase import Atoms
 
-from ase_student.distill.teachers import CalculatorTeacher, Label, is_crystal
+from ase_student.potentials.base import Label, is_crystal
+from ase_student.potentials.calculator import CalculatorTeacher
 
 
 def sevennet() -> CalculatorTeacher:

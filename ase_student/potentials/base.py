@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +11,13 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import InputError
 from numpy.typing import NDArray
+
+from ase_student.calculator import StudentCalculator
+
+#: Longest reason of a failure that is kept: some libraries print whole tables.
+_REASON_LENGTH = 300
+#: Forces (n_atoms, 3) in eV/Å of each structure; NaN where there are none.
+BatchedForces = Callable[[Sequence[Atoms]], list[NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class StudentPotential:
 
 
 class TeacherPotential:
-    """A teacher of :mod:`ase_student.distill.teachers`."""
+    """A teacher of :mod:`ase_student.potentials.calculator`."""
 
     def __init__(self, teacher: Any) -> None:
         self.name: str = teacher.name
@@ -142,3 +149,93 @@ def as_potential(source: Any) -> Potential:
     if hasattr(source, "label"):
         return TeacherPotential(source)
     raise TypeError(f"a calculator or a teacher is needed; given {type(source).__name__}.")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a teacher says about one structure.
+
+    Attributes
+    ----------
+    energy : float, eV
+    forces : (n_atoms, 3) float, eV/Å
+    stress : (6,) float, eV/Å³, or None
+        Voigt order, positive in tension; None unless the structure is periodic along three axes.
+    energies : (n_atoms,) float, eV, or None
+        Parts of the energy that belong to the atoms, where the teacher has such.
+    """
+
+    energy: float
+    forces: NDArray[np.floating]
+    stress: NDArray[np.floating] | None = None
+    energies: NDArray[np.floating] | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a teacher has no label for a structure."""
+
+    reason: str
+
+
+class Teacher(Protocol):
+    """Anything that labels structures.
+
+    Attributes
+    ----------
+    name : str
+        What it was asked for by.
+    settings : dict
+        Version and settings that decide its labels; two teachers with equal settings agree.
+    elements : frozenset of int, or None
+        Atomic numbers that it knows; None, or not there, if that cannot be told.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    elements: frozenset[int] | None
+
+    def label(self, structures: Sequence[Atoms]) -> list[Label | Failure]:
+        """Return one label, or the reason why there is none, for each structure."""
+        ...
+
+
+def is_crystal(atoms: Atoms) -> bool:
+    """Say whether a structure is periodic along three axes, so that it has a stress."""
+    return bool(atoms.pbc.all()) and atoms.cell.rank == 3
+
+
+def one_line(error: Exception) -> str:
+    """Return what an exception says, in one line that is not too long."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]} …"
+
+
+def student_forces(student: StudentCalculator) -> BatchedForces:
+    """Return the forces of a student as a function of many structures."""
+
+    def forces(structures: Sequence[Atoms]) -> list[NDArray[np.float64]]:
+        try:
+            return [result["forces"] for result in student.calculate_many(structures)]
+        except InputError:
+            # One of them cannot be computed: halve the list until it stands alone.
+            if len(structures) == 1:
+                return [np.full((len(structures[0]), 3), np.nan)]
+            middle = len(structures) // 2
+            return forces(structures[:middle]) + forces(structures[middle:])
+
+    return forces
+
+
+def teacher_forces(teacher: Teacher) -> BatchedForces:
+    """Return the forces of a teacher as a function of many structures."""
+
+    def forces(structures: Sequence[Atoms]) -> list[NDArray[np.float64]]:
+        return [
+            np.asarray(answer.forces, dtype=np.float64)
+            if isinstance(answer, Label)
+            else np.full((len(atoms), 3), np.nan)
+            for atoms, answer in zip(structures, teacher.label(structures), strict=True)
+        ]
+
+    return forces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from ase_student.distill.teachers import CalculatorTeacher
+from ase_student.potentials.calculator import CalculatorTeacher
 
 
 def gfn2_xtb() -> CalculatorTeacher:

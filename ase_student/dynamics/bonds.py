@@ -1,4 +1,4 @@
-"""Which atoms are bonded, and whether that has changed."""
+"""Which atoms are bonded or clash, and whether that has changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
+from ase_student.dynamics.langevin import Positions
 from ase_student.neighbors import neighbor_matrix
 
 #: Distances as multiples of the sum of two covalent radii (Cordero et al., Dalton Trans. 2008,
@@ -23,6 +24,13 @@ BROKEN = 1.5
 FORMED = 1.0
 #: Bonded or not, atoms are not closer than this.
 FUSED = 0.6
+#: Two atoms closer than this fraction of the sum of their covalent radii clash.
+CLASH_RATIO = 0.6
+#: Two atoms are bound below the first fraction of that sum, and no longer above the second.
+BOUND_RATIO = 1.25
+APART_RATIO = 1.8
+#: Atoms farther apart than this fraction of the sum of their covalent radii are not bound.
+UNBOUND_RATIO = 1.45
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,3 +112,74 @@ def _said(atoms: Atoms, i: int, j: int, ratio: float, what: str) -> str:
     symbols = atoms.symbols
     length = ratio * covalent_radii[atoms.numbers[[i, j]]].sum()
     return f"the bond {symbols[i]}{i}-{symbols[j]}{j} {what} ({length:.2f} Å)"
+
+
+def clashes(
+    numbers: NDArray[np.int64],
+    positions: Positions,
+    cell: Positions | None = None,
+    pbc: NDArray[np.bool_] | None = None,
+) -> bool:
+    """Say whether any two atoms, or images, are closer than `CLASH_RATIO` allows.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int64
+    positions : (n_atoms, 3) float64, Å
+    cell : (3, 3) float64, Å, optional
+    pbc : (3,) bool, optional
+    """
+    radii = covalent_radii[numbers]
+    if cell is None or pbc is None or not pbc.any():
+        i, j = np.triu_indices(len(numbers), 1)
+        distances = np.linalg.norm(positions[i] - positions[j], axis=1)
+        return bool((distances < CLASH_RATIO * (radii[i] + radii[j])).any())
+    try:
+        matrix = neighbor_matrix(positions, cell, pbc, 2 * CLASH_RATIO * radii.max())
+    except ValueError:
+        # Two atoms on one spot.
+        return True
+    vectors = positions[matrix.neighbors] + matrix.offsets(cell) - positions[:, None]
+    limits = CLASH_RATIO * (radii[:, None] + radii[matrix.neighbors])
+    return bool((np.linalg.norm(vectors, axis=-1) < limits).any())
+
+
+def came_apart(numbers: NDArray[np.int64], before: Positions, after: Positions) -> bool:
+    """Say whether any two atoms that were bound to each other no longer are."""
+    i, j = np.triu_indices(len(numbers), 1)
+    bond = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
+    bound = np.linalg.norm(before[i] - before[j], axis=1) < BOUND_RATIO * bond
+    apart = np.linalg.norm(after[i] - after[j], axis=1) > APART_RATIO * bond
+    return bool((bound & apart).any())
+
+
+def is_cluster(molecules: str, atoms: Atoms) -> bool:
+    """Say whether a structure, by what it is made of, has parts that would fly apart."""
+    # A crystal may have a dot in its name.
+    return "." in molecules and not atoms.pbc.any()
+
+
+def is_sane(before: Atoms, after: Atoms) -> bool:
+    """Say whether a structure can still be what it was: no clash, and in molecules no bond lost."""
+    if not np.isfinite(after.positions).all():
+        return False
+    if clashes(after.numbers, after.positions, after.cell.array, after.pbc):
+        return False
+    # In a crystal, atoms may change places.
+    is_molecular = not before.pbc.any()
+    return not (is_molecular and came_apart(before.numbers, before.positions, after.positions))
+
+
+def newly_bound(before: Atoms, after: Atoms) -> int:
+    """Return how many atoms of a molecule are bound to others than before.
+
+    Where a student finds a bond that nobody has shown to it, it has a hole. Zero in crystals.
+    """
+    if before.pbc.any():
+        return 0
+    radii = covalent_radii[before.numbers]
+    bonds = radii[:, None] + radii
+    np.fill_diagonal(bonds, 0.0)
+    was_apart = before.get_all_distances() > UNBOUND_RATIO * bonds
+    is_bound = after.get_all_distances() < BOUND_RATIO * bonds
+    return int((was_apart & is_bound).any(axis=1).sum())

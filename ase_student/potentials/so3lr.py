@@ -11,7 +11,8 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_student.distill.teachers import Failure, Label, foreign, is_crystal, one_line
+from ase_student.potentials.base import Failure, Label, is_crystal, one_line
+from ase_student.potentials.calculator import foreign
 
 if TYPE_CHECKING:
     import torch
