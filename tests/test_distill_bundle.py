@@ -12,7 +12,7 @@ pytest.importorskip("onnxscript")
 
 from ase_student import StudentCalculator, load_student, save_student
 from ase_student.distill.__main__ import main
-from ase_student.distill.bundle import card
+from ase_student.distill.model_card import card
 from ase_student.testing import structure
 
 ERRORS = {
@@ -105,7 +105,7 @@ def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
 def test_tables_of_stability_are_joined_and_a_calibration_is_told(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ase_student.distill.bundle.export_student", lambda *_, **__: None)
+    monkeypatch.setattr("ase_student.distill.commands.bundle.export_student", lambda *_, **__: None)
     weights = tmp_path / "calibrated" / "weights.safetensors"
     weights.parent.mkdir()
     student = load_student(run / "weights.safetensors")
@@ -133,7 +133,7 @@ def test_tables_of_stability_are_joined_and_a_calibration_is_told(
 def test_what_was_bundled_can_be_bundled_again(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ase_student.distill.bundle.export_student", lambda *_, **__: None)
+    monkeypatch.setattr("ase_student.distill.commands.bundle.export_student", lambda *_, **__: None)
     sha256 = load_student(run / "weights.safetensors").sha256
     folder, again = tmp_path / "mine", tmp_path / "again" / "mine"
     table = stability(sha256, tmp_path / "stability.json")

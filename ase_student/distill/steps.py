@@ -24,7 +24,7 @@ STEPS = {
     "subset": "take held-out structures out of a labelled file",
     "run": "take all these steps from a recipe",
 }
-_MODULES = {"run": "recipe"}
+_MODULES = {"run": "recipe", "bundle": "commands.bundle"}
 
 
 def step_module(step: str) -> Any:

@@ -184,6 +184,11 @@ def runs_of(arguments: argparse.Namespace) -> list[Run]:
     return runs
 
 
+def kind_of(result: Stability) -> str:
+    """Return 'water box' or 'molecule': boxes of water have a name that no molecule has."""
+    return "water box" if result.name.endswith(WATERS) else "molecule"
+
+
 def run_table(arguments: argparse.Namespace) -> bool:
     """Run, print and write what the command line asks for; return whether all was stable."""
     check_output(arguments.output)
@@ -216,7 +221,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
         "seed": arguments.seed,
         "n_stable": sum(result.stable for result in results),
         "n_runs": len(results),
-        "runs": [dataclasses.asdict(result) for result in results],
+        "runs": [{"kind": kind_of(result), **dataclasses.asdict(result)} for result in results],
     }
     with replaced_when_complete(arguments.output) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -1,18 +1,9 @@
-"""Put a trained student into a folder with its ONNX file, its model card and its metrics."""
+"""The model card of a student, in Markdown."""
 
-import argparse
-import json
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ase_student.checkpoint import load_student, save_student
 from ase_student.distill.parts import PARTS
-from ase_student.export import export_student
-from ase_student.files import replaced_when_complete
 from ase_student.student import Student
-from ase_student.validation.liquids import WATERS
 
 #: Licence and citation of the teachers that this package knows by name.
 TEACHERS = {
@@ -33,7 +24,6 @@ TEACHERS = {
         "[doi:10.1038/s42256-023-00716-3](https://doi.org/10.1038/s42256-023-00716-3))"
     ),
 }
-
 SOURCES = {
     "md": "molecules from dynamics",
     "displaced": "conformers with random displacements",
@@ -44,9 +34,6 @@ SOURCES = {
     "grown": "dynamics of an earlier student, where it was likely wrong",
     "all": "all of them",
 }
-
-METRICS = "metrics.json"
-
 #: Tests by the names of their files; 'test' is the test part of the training data's split.
 TESTS = {
     "test": "like the training data",
@@ -54,114 +41,11 @@ TESTS = {
     "chemicals-so3lr": "the same, of other molecules of the package chemicals",
     "drugs-so3lr": "the same, of drugs, a source that nothing was trained on",
 }
-
 _SPLIT_BY = {
     "molecule": "The split is by molecule, so that no conformer of a test molecule, alone or in a\n"
     "cluster, is trained on.",
     "structure": "The split is by structure: other frames of what is tested are trained on.",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``bundle``."""
-    parser.add_argument(
-        "weights",
-        type=Path,
-        help="weights.safetensors of a finished training, or of a folder that this command wrote, "
-        "whose learning curve and stability are kept",
-    )
-    parser.add_argument(
-        "-o", dest="folder", type=Path, required=True, help="folder, named after the student"
-    )
-    parser.add_argument("--recipe", help="what to say of how it is made, e.g. recipes/tiny.toml")
-    parser.add_argument(
-        "--stability", type=Path, nargs="+",
-        help="JSON of python -m ase_student.validation.stability_table; several make one table",
-    )  # fmt: skip
-
-
-def run(arguments: argparse.Namespace) -> str:
-    """Write the folder as the command line says and return a summary."""
-    student = load_student(arguments.weights)
-    if "test" not in student.metadata.get("metrics", {}):
-        raise ValueError(f"{arguments.weights}: has no metrics on held-out molecules.")
-    folder: Path = arguments.folder
-    known = _known(arguments.weights.with_name(METRICS), student.sha256)
-    report = {
-        "weights_sha256": student.sha256,
-        **student.metadata,
-        "learning_curve": learning_curve(arguments.weights.with_name("history.jsonl"))
-        or known.get("learning_curve", []),
-        "stability": known.get("stability")
-        if arguments.stability is None
-        else joined([stability(path, student.sha256) for path in arguments.stability]),
-    }
-    save_student(student, folder / "weights.safetensors")
-    export_student(folder / "weights.safetensors", folder, formats=("onnx",))
-    text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    card_text = card(student, folder.absolute().name, report, arguments.recipe)
-    for file, content in (("README.md", card_text), (METRICS, text)):
-        with replaced_when_complete(folder / file) as temporary:
-            temporary.write_text(content, encoding="utf-8")
-    return f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}"
-
-
-def _known(path: Path, sha256: str) -> dict[str, Any]:
-    """Return what an earlier call wrote of the same weights; nothing if there is none."""
-    if not path.is_file():
-        return {}
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report if report.get("weights_sha256") == sha256 else {}
-
-
-def learning_curve(path: Path) -> list[dict[str, float]]:
-    """Return steps and errors on the validation part from the history of a run."""
-    if not path.is_file():
-        return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    keys = ("force_rmse", "force_r2", "energy_mae")
-    return [
-        {"step": row["step"], **{key: row["validation"]["all"][key] for key in keys}}
-        for row in rows
-    ]
-
-
-def joined(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return tables of stability, of different runs of the same student, as one.
-
-    Raises
-    ------
-    ValueError
-        If one run is in two of them.
-    """
-    runs = [run for table in tables for run in table["runs"]]
-    counts = Counter((run["name"], run["temperature"], run["picoseconds"]) for run in runs)
-    for (name, temperature, _), count in counts.items():
-        if count > 1:
-            raise ValueError(
-                f"{name} at {temperature:g} K is {count} times in the tables of stability: "
-                "give each run once."
-            )
-    n_stable = sum(run["stable"] for run in runs)
-    return {**tables[0], "n_runs": len(runs), "n_stable": n_stable, "runs": runs}
-
-
-def stability(path: Path, sha256: str) -> dict[str, Any]:
-    """Return a table of stability.
-
-    Raises
-    ------
-    ValueError
-        If it is not one, or not of these weights.
-    """
-    try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        measured = report["weights_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is not a table of stability: {error!r}.") from error
-    if measured != sha256:
-        raise ValueError(f"{path}: is of other weights ({measured}) than these ({sha256}).")
-    return report
 
 
 def card(student: Student, name: str, report: dict[str, Any], recipe: str | None = None) -> str:
@@ -247,7 +131,9 @@ def _stability_section(report: dict[str, Any] | None) -> str:
 
 def _kind_of(run: dict[str, Any]) -> tuple[str, float, float]:
     """Return what is run, at what temperature and for how long."""
-    what = run["name"] if run["name"].endswith(WATERS) else "molecules"
+    # Tables of earlier versions have no kind; in these, only boxes of water have such names.
+    kind = run.get("kind", "water box" if run["name"].endswith("periodic waters") else "molecule")
+    what = "molecules" if kind == "molecule" else run["name"]
     return what, run["temperature"], run["picoseconds"]
 
 
