@@ -7,20 +7,21 @@ import pytest
 
 pytest.importorskip("rdkit")
 
-from ase_student.distill import clusters, molecules
+from ase_student.distill.molecules import species
+from ase_student.distill.sampling import clusters
 from ase_student.dynamics import bonds
 
 N_BUILT = 15
 
 
 def embedded(smiles):
-    return molecules.embed(molecules.species_of(smiles, 70), 1, 0)
+    return species.embed(species.species_of(smiles, 70), 1, 0)
 
 
 def built(monkeypatch, kind, one, others, max_atoms=70):
     monkeypatch.setattr(clusters, "KINDS", {kind: 1.0})
     rng = np.random.default_rng(0)
-    partners = [molecules.species_of(smiles, 70) for smiles in others]
+    partners = [species.species_of(smiles, 70) for smiles in others]
     molecule = embedded(one)
     return [clusters.build(molecule, partners, max_atoms, rng) for _ in range(N_BUILT)]
 
@@ -77,5 +78,5 @@ def test_what_cannot_bond_or_stack_lies_side_by_side(monkeypatch, kind):
 
 
 def test_no_room_is_told():
-    with pytest.raises(molecules.UnsuitableError, match=r"^no room for a partner$"):
+    with pytest.raises(species.UnsuitableError, match=r"^no room for a partner$"):
         clusters.build(embedded("O"), [], 5, np.random.default_rng(0))

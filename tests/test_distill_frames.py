@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 pytest.importorskip("h5py")
 pytest.importorskip("rdkit")
 
-from ase_student.distill import frames
+from ase_student.distill.sampling import frames
 from ase_student.dynamics import rotations
 
 

@@ -19,13 +19,20 @@ from ase_student.checkpoint import save_student
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.splits import split_of
 from ase_student.data.structures import Structures
-from ase_student.distill import growth, starts
 from ase_student.distill.__main__ import main
-from ase_student.distill.doubt import MOST_OF_ONE, Doubts, choose, doubts, rank_correlation
-from ase_student.distill.grow import grow, summary
-from ase_student.distill.growth import DOUBTFUL, RANDOM, Growth, Settings
-from ase_student.distill.starts import choose_starts
-from ase_student.distill.walks import LAST_FRAMES, WATCHED, walk
+from ase_student.distill.active_learning import exploration, initial
+from ase_student.distill.active_learning.exploration import DOUBTFUL, RANDOM, Growth, Settings
+from ase_student.distill.active_learning.grow import grow
+from ase_student.distill.active_learning.initial import choose_starts
+from ase_student.distill.active_learning.trajectories import LAST_FRAMES, WATCHED, walk
+from ase_student.distill.active_learning.uncertainty import (
+    MOST_OF_ONE,
+    Doubts,
+    choose,
+    doubts,
+    rank_correlation,
+)
+from ase_student.distill.commands.grow import summary
 from ase_student.dynamics.bonds import is_sane, newly_bound
 from ase_student.limits import Limits
 from ase_student.potentials.base import Label, student_forces
@@ -152,7 +159,7 @@ def in_train(name: str, seeds: list[int]) -> bool:
 
 
 def test_clusters_and_molecules_are_run_apart(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "PIECE", 2)
+    monkeypatch.setattr(initial, "PIECE", 2)
     found = choose_starts([path], [load_student("tiny")], 7, 0)
     pieces = list(found.pieces())
     assert sorted(index for members, _ in pieces for index in members) == list(range(7))
@@ -164,7 +171,7 @@ def test_clusters_and_molecules_are_run_apart(path: Path, monkeypatch: pytest.Mo
 def test_an_interrupted_job_ends_as_an_uninterrupted_one(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts, "PIECE", 2)
+    monkeypatch.setattr(initial, "PIECE", 2)
     grow(growth_of(path, tmp_path / "whole.partial"), StudentTeacher("tiny"), tmp_path / "whole.h5")
     n_walks = 0
 
@@ -177,7 +184,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
 
     output = tmp_path / "parts.h5"
     with monkeypatch.context() as patch:
-        patch.setattr(growth, "walk", walk_twice)
+        patch.setattr(exploration, "walk", walk_twice)
         with pytest.raises(KeyboardInterrupt):
             grow(growth_of(path, tmp_path / "parts.partial"), StudentTeacher("tiny"), output)
         n_walks = 1
@@ -402,7 +409,7 @@ def test_a_student_that_cannot_run_is_said(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = growth_of(path, tmp_path / "parts")
-    monkeypatch.setattr(growth, "student_forces", lambda student: lambda structures: [
+    monkeypatch.setattr(exploration, "student_forces", lambda student: lambda structures: [
         np.full((len(atoms), 3), np.nan) for atoms in structures
     ])  # fmt: skip
     job.run_dynamics()

@@ -14,8 +14,10 @@ from ase.calculators.emt import EMT
 
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Structures
-from ase_student.distill import answers, label, pieces
 from ase_student.distill.__main__ import main
+from ase_student.distill.commands import label as commands_label
+from ase_student.distill.labelling import checks as answers
+from ase_student.distill.labelling import chunks, label
 from ase_student.potentials import calculator
 from ase_student.potentials.base import Failure, Label
 
@@ -129,12 +131,12 @@ def test_crystals_without_stress_are_counted(tmp_path):
     teacher = CountingTeacher()
     report = label.label_structures(tmp_path / "cu.h5", teacher, tmp_path / "out.h5")
     assert (report["n_labels"], report["n_without_stress"]) == (3, 2)
-    text = label.summary(report, "me")
+    text = commands_label.summary(report, "me")
     assert text == "3 structures labelled by me, 2 crystals of them without stress, 0 failed."
 
 
 def test_an_interrupted_run_goes_on_without_repeating(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     output = tmp_path / "out.h5"
     first = CountingTeacher(stop_after=4)
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +157,7 @@ def test_an_interrupted_run_goes_on_without_repeating(path, tmp_path, monkeypatc
 
 
 def test_labels_of_other_settings_are_not_mixed(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     output = tmp_path / "out.h5"
     with pytest.raises(KeyboardInterrupt):
         label.label_structures(path, CountingTeacher(stop_after=2, cutoff=4), output)
@@ -290,7 +292,7 @@ class Failing(CountingTeacher):
     ],
 )
 def test_one_reason_for_all_of_the_first_piece_stops(path, tmp_path, monkeypatch, failing, stops):
-    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     monkeypatch.setattr(Failing, "failing", failing)
     teacher = Failing()
     output = tmp_path / "out.h5"
@@ -305,7 +307,7 @@ def test_one_reason_for_all_of_the_first_piece_stops(path, tmp_path, monkeypatch
 
 
 def test_elements_that_all_of_the_first_piece_have_do_not_stop(path, tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     write_dataset(path, Structures.from_atoms([Atoms("U"), Atoms("U"), *waters(3)]))
     teacher = calculator.CalculatorTeacher("emt", EMT, {}, elements=(1, 8))
     assert label.label_structures(path, teacher, tmp_path / "out.h5")["n_labels"] == 3
@@ -321,7 +323,7 @@ def test_another_number_of_answers_is_an_error(path, tmp_path, n_answers):
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 and no more"])
 def test_a_damaged_piece_is_named(path, tmp_path, monkeypatch, data):
-    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     with pytest.raises(KeyboardInterrupt):
         label.label_structures(path, CountingTeacher(stop_after=4), tmp_path / "out.h5")
     damaged = tmp_path / "out.h5.partial" / "000000002-000000004.npz"
@@ -356,7 +358,7 @@ def test_the_summary_counts_failures_by_reason(report, text):
         "n_failures": sum(reasons.values()),
         "failure_reasons": reasons,
     }
-    assert label.summary(given, "me") == text
+    assert commands_label.summary(given, "me") == text
 
 
 def test_a_teacher_that_always_fails_leaves_no_file(path, tmp_path, capsys):

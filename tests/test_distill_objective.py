@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 
 from ase_student.data.hdf5 import Dataset, write_dataset  # noqa: E402
 from ase_student.data.structures import Labels, Structures  # noqa: E402
-from ase_student.distill.batches import Batch, collate, read_samples  # noqa: E402
-from ase_student.distill.evaluation import evaluate  # noqa: E402
-from ase_student.distill.objective import loss, predict  # noqa: E402
-from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
+from ase_student.distill.training.batches import Batch, collate, read_samples  # noqa: E402
+from ase_student.distill.training.loss import loss, predict  # noqa: E402
+from ase_student.distill.training.metrics import evaluate  # noqa: E402
+from ase_student.distill.training.settings import SHAPES, Settings  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
 from ase_student.testing import structure  # noqa: E402

@@ -15,9 +15,9 @@ pytest.importorskip("rdkit")
 
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
-from ase_student.distill import origins, rattled
 from ase_student.distill.__main__ import main
-from ase_student.distill.plan import Settings
+from ase_student.distill.sampling import builders, rattle
+from ase_student.distill.sampling.settings import Settings
 
 EMT = "ase.calculators.emt:EMT"
 
@@ -32,7 +32,7 @@ EMT = "ase.calculators.emt:EMT"
     ],
 )
 def test_crystals_are_built(text, formula, lengths):
-    (origin,) = origins.crystal(text)
+    (origin,) = builders.crystal(text)
     assert origin.atoms.get_chemical_formula(empirical=False, mode="metal") == formula
     np.testing.assert_allclose(origin.atoms.cell.lengths(), lengths)
     assert origin.atoms.pbc.all()
@@ -40,7 +40,7 @@ def test_crystals_are_built(text, formula, lengths):
 
 
 def test_surfaces_are_built_and_repeated():
-    (origin,) = origins.surface("Cu:fcc111:1,2,3:8:3.7", (2, 1, 1))
+    (origin,) = builders.surface("Cu:fcc111:1,2,3:8:3.7", (2, 1, 1))
     expected = fcc111("Cu", (1, 2, 3), a=3.7, vacuum=8).repeat((2, 1, 1))
     np.testing.assert_allclose(origin.atoms.positions, expected.positions)
     assert origin.atoms.pbc.tolist() == [True, True, False]
@@ -49,16 +49,16 @@ def test_surfaces_are_built_and_repeated():
 @pytest.mark.parametrize(
     ("build", "text", "message"),
     [
-        (origins.crystal, "NaCl", "cannot be built by ASE: No suitable reference data"),
-        (origins.crystal, "NaCl:foo:2", "has no known structure; available: sc, fcc"),
-        (origins.crystal, "Cu:fcc:-1", "has the length '-1'; it must be a number above 0 Å"),
-        (origins.crystal, "Cu:fcc:3:3:3", "has too many parts"),
-        (origins.crystal, "Ga", "cannot be built by ASE"),
-        (origins.surface, "Cu:fcc111", "must be 'element:face:2,2,4:vacuum'"),
-        (origins.surface, "Cu:fcc11:1,1,1:5", "has no known face; available: fcc100"),
-        (origins.surface, "Qq:fcc111:1,1,1:5", "is of no known element"),
-        (origins.surface, "Cu:fcc111:1,1:5", "needs a size of three whole numbers"),
-        (origins.surface, "Cu:bcc111:1,1,1:5", "cannot be built by ASE"),
+        (builders.crystal, "NaCl", "cannot be built by ASE: No suitable reference data"),
+        (builders.crystal, "NaCl:foo:2", "has no known structure; available: sc, fcc"),
+        (builders.crystal, "Cu:fcc:-1", "has the length '-1'; it must be a number above 0 Å"),
+        (builders.crystal, "Cu:fcc:3:3:3", "has too many parts"),
+        (builders.crystal, "Ga", "cannot be built by ASE"),
+        (builders.surface, "Cu:fcc111", "must be 'element:face:2,2,4:vacuum'"),
+        (builders.surface, "Cu:fcc11:1,1,1:5", "has no known face; available: fcc100"),
+        (builders.surface, "Qq:fcc111:1,1,1:5", "is of no known element"),
+        (builders.surface, "Cu:fcc111:1,1:5", "needs a size of three whole numbers"),
+        (builders.surface, "Cu:bcc111:1,1,1:5", "cannot be built by ASE"),
     ],
 )
 def test_what_cannot_be_built_is_told_in_one_sentence(build, text, message):
@@ -70,7 +70,7 @@ def test_what_cannot_be_built_is_told_in_one_sentence(build, text, message):
 def test_files_are_read_whatever_they_hold(tmp_path):
     path = tmp_path / "a b.v2.extxyz"
     ase.io.write(path, [molecule("H2O"), bulk("Cu", cubic=True)])
-    found = origins.read_file(path)
+    found = builders.read_file(path)
     assert [one.name for one in found] == ["a-b_v2#0", "a-b_v2#1"]
     assert [one.atoms.pbc.any() for one in found] == [False, True]
     assert len({one.digest for one in found}) == 2
@@ -91,7 +91,7 @@ def test_structures_that_are_not_fit_are_told(tmp_path, monkeypatch, structures,
     path.touch()
     monkeypatch.setattr(ase.io, "read", lambda *_, **__: structures)
     with pytest.raises(ValueError, match=message):
-        origins.read_file(path, repeat)
+        builders.read_file(path, repeat)
 
 
 @pytest.mark.parametrize(
@@ -101,18 +101,18 @@ def test_files_that_ase_cannot_read_are_told(tmp_path, name, content):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ValueError, match=f"{name}' (cannot be read by ASE: .|has no structures)"):
-        origins.read_file(path)
+        builders.read_file(path)
 
 
 def test_the_strain_keeps_fractions_and_the_thickness_of_a_slab():
     slab = fcc111("Cu", (2, 2, 3), vacuum=6)
     rng = np.random.default_rng(0)
-    strained = rattled.strained(slab, 0.05, rng)
+    strained = rattle.strained(slab, 0.05, rng)
     np.testing.assert_allclose(strained.positions[:, 2], slab.positions[:, 2], atol=1e-12)
     np.testing.assert_allclose(strained.cell[2], slab.cell[2], atol=1e-12)
     assert np.abs(strained.cell[:2] - slab.cell[:2]).max() > 0.01
     crystal = bulk("NaCl", "rocksalt", 5.64)
-    strained = rattled.strained(crystal, 0.05, rng)
+    strained = rattle.strained(crystal, 0.05, rng)
     np.testing.assert_allclose(
         strained.get_scaled_positions(), crystal.get_scaled_positions(), atol=1e-12
     )
@@ -120,24 +120,24 @@ def test_the_strain_keeps_fractions_and_the_thickness_of_a_slab():
     np.testing.assert_allclose(deformation, deformation.T, atol=1e-12)
     assert 0.001 < np.abs(deformation).max() <= 0.05
     free = molecule("H2O")
-    assert rattled.strained(free, 0.05, rng) == free
+    assert rattle.strained(free, 0.05, rng) == free
 
 
 def test_frames_of_few_structures_split_by_groups_and_of_many_by_structures():
     settings = Settings(md=40, displaced=10)
-    few = rattled.groups_of(origins.crystal("Cu"), settings)
+    few = rattle.groups_of(builders.crystal("Cu"), settings)
     assert Counter(one.displacement for one in few) == {0.02: 10, 0.05: 10, 0.1: 10, None: 4}
     assert sum(one.n_frames for one in few if one.displacement is None) == 40
     assert len({one.name for one in few}) == len(few)
     assert len({split_of(one.name) for one in few}) > 1
-    many = origins._origins("box", [molecule("H2O")] * origins.MANY, (1, 1, 1), "box")
-    names = {one.name for one in rattled.groups_of(many, settings)}
-    assert names == {f"box#{i}" for i in range(origins.MANY)}
+    many = builders._origins("box", [molecule("H2O")] * builders.MANY, (1, 1, 1), "box")
+    names = {one.name for one in rattle.groups_of(many, settings)}
+    assert names == {f"box#{i}" for i in range(builders.MANY)}
 
 
 def test_a_part_takes_its_groups_alone():
     settings = Settings(md=0, displaced=40, part="test")
-    chosen = rattled.groups_of(origins.crystal("Cu"), settings)
+    chosen = rattle.groups_of(builders.crystal("Cu"), settings)
     assert 0 < len(chosen) < 60
     assert {split_of(one.name) for one in chosen} == {"test"}
 

@@ -17,9 +17,11 @@ pytest.importorskip("h5py")
 
 from ase_student import StudentCalculator
 from ase_student.data.hdf5 import Dataset
-from ase_student.distill import recipe, steps
+from ase_student.distill import steps
 from ase_student.distill.__main__ import main
-from ase_student.distill.options import ModelName, toml
+from ase_student.distill.commands import run as commands_run
+from ase_student.distill.recipes import recipe
+from ase_student.distill.recipes.options import ModelName, toml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -97,7 +99,7 @@ def write(text: str, name: str = "r.toml") -> Path:
 
 def cook(path: Path = Path("r.toml"), **options: Any) -> str:
     defaults = {"recipe": path, "folder": None, "force": False, "dry_run": False}
-    return recipe.run(SimpleNamespace(**{**defaults, **options}))
+    return commands_run.run(SimpleNamespace(**{**defaults, **options}))
 
 
 def test_outputs_are_found_by_later_steps(step: Copying, capsys: pytest.CaptureFixture) -> None:
@@ -403,7 +405,7 @@ def test_a_whole_recipe_survives_an_interruption(
 ) -> None:
     pytest.importorskip("rdkit")
     pytest.importorskip("lightning_fabric")
-    from ase_student.distill.training import Training
+    from ase_student.distill.training.trainer import Training
 
     monkeypatch.chdir(tmp_path)
     Path("ethanol.smi").write_text("CCO\n", encoding="utf-8")

@@ -6,12 +6,7 @@ import pytest
 
 pytest.importorskip("h5py")
 
-from ase_student.distill.settings import (
-    SHAPES,
-    Settings,
-    architecture_of,
-    read_settings,
-)
+from ase_student.distill.training.settings import SHAPES, Settings, architecture_of, read_settings
 
 BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
 

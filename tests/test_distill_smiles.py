@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rdkit")
 
-from ase_student.distill import biomolecules, molecules, smiles
+from ase_student.distill.molecules import biomolecules, smiles, species
 
 LARGEST = 70
 
@@ -16,11 +16,11 @@ LARGEST = 70
 @pytest.mark.parametrize("name", list(smiles.SHORT_LISTS))
 def test_every_molecule_of_a_short_list_is_suitable(name):
     listed = smiles.SHORT_LISTS[name]()
-    found, skipped = molecules.select_species(listed, LARGEST, None, 0)
+    found, skipped = species.select_species(listed, LARGEST, None, 0)
     assert skipped == {}
     assert len(found) == len(listed)
     for one in found[::12]:
-        assert len(molecules.embed(one, 1, 0).numbers) == one.n_atoms
+        assert len(species.embed(one, 1, 0).numbers) == one.n_atoms
 
 
 def test_the_nci_set_is_read():
@@ -36,7 +36,7 @@ def test_a_set_that_a_package_carries_is_read(package, name, least):
     found = list(smiles.LARGE_SETS[name]())
     assert len(found) > least
     sample = found[:: max(1, len(found) // 150)]
-    readable = [one for one in sample if molecules.import_rdkit()[0].MolFromSmiles(one) is not None]
+    readable = [one for one in sample if species.import_rdkit()[0].MolFromSmiles(one) is not None]
     assert len(readable) > 0.98 * len(sample)
 
 
@@ -52,7 +52,7 @@ def test_random_peptides_go_on_where_fewer_end():
     assert many[:10] == list(biomolecules.random_peptides(10, 3))
     assert many != list(biomolecules.random_peptides(40, 4))
     for one in many:
-        molecules.species_of(one, 100)
+        species.species_of(one, 100)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_random_peptides_go_on_where_fewer_end():
 def test_sequences_have_the_right_formula_and_no_charge(sequence, formula):
     from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-    chem, _ = molecules.import_rdkit()
+    chem, _ = species.import_rdkit()
     found = chem.MolFromSmiles(biomolecules.smiles_of_sequence(sequence))
     assert CalcMolFormula(found) == formula
 

@@ -13,13 +13,15 @@ from ase.data import vdw_alvarez
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
 from ase_student.data.structures import Structures
-from ase_student.distill import mmff, molecules, sampler, sampling
 from ase_student.distill.__main__ import main
-from ase_student.distill.cover import Cover
-from ase_student.distill.mmff import sample_molecule
-from ase_student.distill.molecules import UnsuitableError, species_of
-from ase_student.distill.plan import Settings
-from ase_student.distill.structures import choose_jobs, make_structures
+from ase_student.distill.molecules import species as molecules
+from ase_student.distill.molecules.coverage import Cover
+from ase_student.distill.molecules.species import UnsuitableError, species_of
+from ase_student.distill.sampling import geometry, mmff, parallel
+from ase_student.distill.sampling.mmff import sample_molecule
+from ase_student.distill.sampling.sample import make_structures
+from ase_student.distill.sampling.selection import choose_jobs
+from ase_student.distill.sampling.settings import Settings
 from ase_student.dynamics import bonds, langevin, rotations
 
 pytest.importorskip("rdkit")
@@ -52,7 +54,7 @@ def test_forces_are_minus_the_gradient_at_every_call(acetic_acid):
         return field.CalcEnergy() * molecules.EV_PER_KCAL_MOL
 
     for sigma in (0.0, 0.1, 0.02):
-        positions = sampling.displaced(acetic_acid.conformers[0], sigma, rng)
+        positions = geometry.displaced(acetic_acid.conformers[0], sigma, rng)
         got = forces(positions)
         for atom, axis in itertools.product((0, 3, 7), range(3)):
             shift = np.zeros_like(positions)
@@ -94,8 +96,8 @@ def test_contact_is_as_close_as_asked_for(contact):
         moving = np.arange(6) >= 3
         positions[~moving] -= positions[~moving].mean(0)
         positions[moving] -= positions[moving].mean(0)
-        direction = sampling.random_direction(rng)
-        shifted = sampling.shift_to_contact(numbers, positions, moving, direction, contact)
+        direction = geometry.random_direction(rng)
+        shifted = geometry.shift_to_contact(numbers, positions, moving, direction, contact)
         np.testing.assert_array_equal(shifted[~moving], positions[~moving])
         distances = np.linalg.norm(shifted[moving][:, None] - shifted[~moving], axis=-1)
         radii = vdw_alvarez.vdw_radii[numbers]
@@ -221,8 +223,8 @@ def tables_agree(one: Structures, two: Structures) -> bool:
 
 @pytest.mark.parametrize("dynamics", ["mmff94", "tiny"])
 def test_processes_and_order_do_not_matter(monkeypatch, dynamics):
-    monkeypatch.setattr(sampler, "MMFF_PIECE", 2)
-    monkeypatch.setattr(sampler, "DRIVEN_PIECE", 2)
+    monkeypatch.setattr(parallel, "MMFF_PIECE", 2)
+    monkeypatch.setattr(parallel, "DRIVEN_PIECE", 2)
     settings = Settings(md=1, displaced=1, cluster=1, contact=0, dynamics=dynamics, steps=5)
     one, report = sampled(SMILES[:3], settings)
     two, _ = sampled(SMILES[2::-1], settings, processes=2)
@@ -374,7 +376,7 @@ def test_kinds_of_atoms_can_know_what_their_neighbors_are_bonded_to():
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sampler, "MMFF_PIECE", 2)
+    monkeypatch.setattr(parallel, "MMFF_PIECE", 2)
     smiles = tmp_path / "some.smi"
     smiles.write_text("\n".join(SMILES[:6]))
     folder = tmp_path / "b.h5.partial"
@@ -414,8 +416,8 @@ def die(_):
 
 
 def test_a_dead_process_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sampler, "MMFF_PIECE", 2)
-    monkeypatch.setattr(sampler, "_sample_piece", die)
+    monkeypatch.setattr(parallel, "MMFF_PIECE", 2)
+    monkeypatch.setattr(parallel, "_sample_piece", die)
     smiles = tmp_path / "some.smi"
     smiles.write_text("\n".join(SMILES[:6]))
     output = tmp_path / "out.h5"

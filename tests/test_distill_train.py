@@ -24,22 +24,27 @@ from ase_student import load_student  # noqa: E402
 from ase_student.checkpoint import resolve_model  # noqa: E402
 from ase_student.data.hdf5 import Dataset, write_dataset  # noqa: E402
 from ase_student.data.sources import DIATOMIC, FOREIGN  # noqa: E402
-from ase_student.data.splits import parts_of, split_of  # noqa: E402
+from ase_student.data.splits import PARTS, parts_of, split_of  # noqa: E402
 from ase_student.data.structures import Labels, Structures  # noqa: E402
 from ase_student.distill.__main__ import main  # noqa: E402
-from ase_student.distill.batches import (  # noqa: E402
+from ase_student.distill.commands.train import table  # noqa: E402
+from ase_student.distill.sampling.dimers import diatomics  # noqa: E402
+from ase_student.distill.training.batches import (  # noqa: E402
     collate,
     fit_reference_energies,
     read_samples,
     shuffled,
 )
-from ase_student.distill.diatomics import diatomics  # noqa: E402
-from ase_student.distill.evaluation import energy_deviations, evaluate  # noqa: E402
-from ase_student.distill.objective import predict  # noqa: E402
-from ase_student.distill.parts import PARTS, Parts  # noqa: E402
-from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
-from ase_student.distill.train import table  # noqa: E402
-from ase_student.distill.training import MOST_NOT_FINITE, Training, energy_weight, learning_rate  # noqa: E402
+from ase_student.distill.training.data import Parts  # noqa: E402
+from ase_student.distill.training.loss import predict  # noqa: E402
+from ase_student.distill.training.metrics import energy_deviations, evaluate  # noqa: E402
+from ase_student.distill.training.settings import SHAPES, Settings  # noqa: E402
+from ase_student.distill.training.trainer import (  # noqa: E402
+    MOST_NOT_FINITE,
+    Training,
+    energy_weight,
+    learning_rate,
+)
 from ase_student.export.references import random_cluster  # noqa: E402
 from ase_student.jobs.store import only_writer  # noqa: E402
 from ase_student.networks import build_network  # noqa: E402

@@ -12,11 +12,11 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 
 from ase_student.data.splits import split_of
-from ase_student.distill.cover import Cover
-from ase_student.distill.molecules import species_of
-from ase_student.distill.plan import Settings
-from ase_student.distill.structures import choose_jobs
-from ase_student.distill.variants import FORBIDDEN, VALENCES, variants
+from ase_student.distill.molecules.coverage import Cover
+from ase_student.distill.molecules.species import species_of
+from ase_student.distill.molecules.variants import FORBIDDEN, VALENCES, variants
+from ase_student.distill.sampling.selection import choose_jobs
+from ase_student.distill.sampling.settings import Settings
 
 PARENTS = [
     "CCO", "CC(C)CC(=O)NC", "c1ccncc1CC", "Cc1c[nH]c2ccccc12", "CS(=O)(=O)Nc1ccccc1", "OP(O)(=O)OC",

@@ -17,8 +17,8 @@ pytest.importorskip("h5py")
 
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Structures
-from ase_student.distill import label, pieces, workers
 from ase_student.distill.__main__ import main
+from ase_student.distill.labelling import chunks, label, parallel
 from ase_student.jobs import executors
 from ase_student.potentials.registry import load_teacher
 
@@ -69,8 +69,8 @@ def path(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "worked", raising=False)
     monkeypatch.setenv("SUMS_SEEN", str(tmp_path / "seen"))
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setattr(pieces, "CHUNK_SIZE", 2)
-    workers._load_once.cache_clear()
+    monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
+    parallel._load_once.cache_clear()
     structures = [molecule("H2O") for _ in range(13)]
     for i, atoms in enumerate(structures):
         atoms.positions[0, 0] = i
@@ -132,9 +132,9 @@ def test_ctrl_c_ends_all_processes_at_once(path, tmp_path):
     script = tmp_path / "small_pieces.py"
     script.write_text(
         "import signal, sys\n"
-        "from ase_student.distill import pieces\n"
+        "from ase_student.distill.labelling import chunks\n"
         "from ase_student.distill.__main__ import main\n"
-        "pieces.CHUNK_SIZE = 2\n"
+        "chunks.CHUNK_SIZE = 2\n"
         "if __name__ == '__main__':\n"
         # What a shell starts in the background ignores interrupts.
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -228,7 +228,7 @@ def test_no_piece_is_lost_to_an_error_of_another(path):
     crew = executors.Workers(Late(), lambda: 2, have_teachers=False)
     structures = Structures.from_atoms([molecule("H2O")])
     questions = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
-    answers = workers.labelled(crew, load_teacher("worked:Sums"), questions, 60.0)
+    answers = parallel.labelled(crew, load_teacher("worked:Sums"), questions, 60.0)
     assert next(answers) == ((1, 2), ["second"])
     with pytest.raises(RuntimeError, match="first"):
         next(answers)

@@ -17,11 +17,11 @@ torch = pytest.importorskip("torch")
 from ase_student import StudentCalculator  # noqa: E402
 from ase_student.backends.compiled import CompiledBackend  # noqa: E402
 from ase_student.checkpoint import available_students  # noqa: E402
-from ase_student.distill.batches import Sample, collate  # noqa: E402
-from ase_student.distill.displacement import backward_by_displacement  # noqa: E402
-from ase_student.distill.objective import loss, predict  # noqa: E402
-from ase_student.distill.settings import SHAPES, Settings, architecture_of  # noqa: E402
-from ase_student.distill.training import Training  # noqa: E402
+from ase_student.distill.training.batches import Sample, collate  # noqa: E402
+from ase_student.distill.training.finite_difference import backward_by_displacement  # noqa: E402
+from ase_student.distill.training.loss import loss, predict  # noqa: E402
+from ase_student.distill.training.settings import SHAPES, Settings, architecture_of  # noqa: E402
+from ase_student.distill.training.trainer import Training  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
 from ase_student.networks.kernels.build import PairKernels  # noqa: E402

@@ -183,7 +183,7 @@ def test_default_dtype_of_the_process_changes_nothing():
 
 @pytest.mark.parametrize("name", BUDGETS)
 def test_shapes_keep_their_budgets(name):
-    train = pytest.importorskip("ase_student.distill.train")
+    train = pytest.importorskip("ase_student.distill.commands.train")
     assert train.SHAPES.keys() == BUDGETS.keys()
     shape = Architecture(ELEMENTS, **train.SHAPES[name])
     student = random_student(shape)

@@ -17,6 +17,9 @@ TEST_FRACTION = 0.08
 VALIDATION_FRACTION = 0.05
 
 
+PARTS = ("train", "validation", "test")
+
+
 def split_of(molecules: str, seed: int = 0) -> str:
     """Return the part of the data that a structure belongs to, by what it is made of.
 

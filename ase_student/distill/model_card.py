@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ase_student.distill.parts import PARTS
+from ase_student.data.splits import PARTS
 from ase_student.student import Student
 
 #: Licence and citation of the teachers that this package knows by name.

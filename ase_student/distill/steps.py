@@ -12,9 +12,9 @@ from ase_student.files import check_output
 from ase_student.jobs.store import only_writer, what_to_install
 
 PROGRAM = "python -m ase_student.distill"
-#: Each step is a module here with `add_arguments(parser)`, where `-o` names what is written, as
-#: `output` if it is a file and as `folder` if it is a folder, and `run(arguments) -> str`, which
-#: returns a summary.
+#: Each step is a module of `commands` with `add_arguments(parser)`, where `-o` names what is
+#: written, as `output` if it is a file and as `folder` if it is a folder, and
+#: `run(arguments) -> str`, which returns a summary.
 STEPS = {
     "structures": "sample structures of molecules and clusters",
     "label": "let a teacher label structures",
@@ -24,7 +24,6 @@ STEPS = {
     "subset": "take held-out structures out of a labelled file",
     "run": "take all these steps from a recipe",
 }
-_MODULES = {"run": "recipe", "bundle": "commands.bundle"}
 
 
 def step_module(step: str) -> Any:
@@ -36,7 +35,7 @@ def step_module(step: str) -> Any:
         If something that distillation needs is not installed.
     """
     try:
-        return import_module(f"ase_student.distill.{_MODULES.get(step, step)}")
+        return import_module(f"ase_student.distill.commands.{step}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ase_student"):
             raise

@@ -1,0 +1,124 @@
+"""Errors of a network on labelled samples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_student.data.sources import UNLIKE_USE
+from ase_student.distill.training.batches import Batch, Sample, collate
+from ase_student.networks.painn import PaiNN, PaiNNPotential
+
+#: Atoms in a batch, about.
+BATCH_ATOMS = 1500
+
+
+def evaluate(
+    network: PaiNN, samples: Sequence[Sample], cutoff: float, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Return the errors on samples, by source and for all of them.
+
+    Diatomics, which nobody simulates, are a source of their own and not among all, unless there is
+    nothing else.
+
+    Returns
+    -------
+    dict of str to dict
+        ``force_rmse`` (eV/Å, over components), ``force_rmse_mean`` (the same of each structure,
+        its mean), ``force_r2``, ``force_sigma`` (standard deviation of the teacher's components,
+        eV/Å), ``energy_mae`` (eV per atom), ``structures``, and ``stress_rmse`` (eV/Å³, over
+        components) where there is stress.
+    """
+    potential = PaiNNPotential(network).eval()
+    rows: dict[str, list[list[float]]] = defaultdict(list)
+    for part in _batches(samples):
+        batch = collate(part, cutoff, device)
+        with torch.no_grad():
+            energies, forces, virials = potential(*batch.inputs)
+        deviations = _deviations(energies, batch).abs().tolist()
+        ends = np.cumsum([len(sample.numbers) for sample in part])[:-1]
+        per_sample = zip(
+            part,
+            deviations,
+            np.split(forces.cpu().numpy().astype(np.float64), ends),
+            np.split(virials.cpu().numpy().astype(np.float64), ends),
+            strict=True,
+        )
+        for sample, deviation, predicted, virial in per_sample:
+            truth = sample.forces.astype(np.float64)
+            squares = float(((predicted - truth) ** 2).sum())
+            moments = [float(truth.size), float(truth.sum()), float((truth**2).sum())]
+            rows[sample.source].append(
+                [deviation, squares, *moments, *_stress_squares(sample, virial)]
+            )
+    counted = [source for source in rows if source not in UNLIKE_USE] or list(rows)
+    rows["all"] = [row for source in counted for row in rows[source]]
+    return {source: _errors(np.array(rows[source])) for source in sorted(rows) if source}
+
+
+def energy_deviations(
+    network: PaiNN, samples: Sequence[Sample], cutoff: float, device: torch.device
+) -> NDArray[np.float64]:
+    """Return the errors of the energies of samples with their signs, (n,) eV per atom."""
+    found = []
+    for part in _batches(samples):
+        batch = collate(part, cutoff, device)
+        with torch.no_grad():
+            found.append(_deviations(network(*batch.inputs), batch).cpu().numpy())
+    deviations = np.empty(len(samples))
+    deviations[_order(samples)] = np.concatenate(found)
+    return deviations
+
+
+def _deviations(atomic_energies: Tensor, batch: Batch) -> Tensor:
+    """Return the errors of the energies of a batch's structures, eV per atom."""
+    return (batch.totals(atomic_energies) - batch.energies) / batch.sizes
+
+
+def _batches(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Return samples of like numbers of neighbors together."""
+    batches: list[list[Sample]] = []
+    n_atoms = 0
+    for sample in (samples[index] for index in _order(samples)):
+        if not batches or n_atoms + len(sample.numbers) > BATCH_ATOMS:
+            batches.append([])
+            n_atoms = 0
+        batches[-1].append(sample)
+        n_atoms += len(sample.numbers)
+    return batches
+
+
+def _order(samples: Sequence[Sample]) -> list[int]:
+    """Return the samples' indices by their numbers of neighbors."""
+    return sorted(range(len(samples)), key=lambda index: samples[index].neighbors.shape[1])
+
+
+def _stress_squares(sample: Sample, virials: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the squared error of the stress, summed over components, and their number."""
+    if sample.stress is None:
+        return 0.0, 0.0
+    stress = virials.sum(0) / sample.volume
+    return float(((stress - sample.stress) ** 2).sum()), 9.0
+
+
+def _errors(rows: NDArray[np.float64]) -> dict[str, float]:
+    """Return the errors from each structure's deviation, squared errors and force moments."""
+    _, squares, components, total, total_squares, stress_squares, n_stress = rows.sum(axis=0)
+    variance = total_squares / components - (total / components) ** 2
+    mean_square = squares / components
+    errors = {
+        "force_rmse": float(np.sqrt(mean_square)),
+        "force_rmse_mean": float(np.sqrt(rows[:, 1] / rows[:, 2]).mean()),
+        "force_r2": float(1.0 - mean_square / variance) if variance > 0 else float("nan"),
+        "force_sigma": float(np.sqrt(variance)),
+        "energy_mae": float(rows[:, 0].mean()),
+        "structures": len(rows),
+    }
+    if n_stress:
+        errors["stress_rmse"] = float(np.sqrt(stress_squares / n_stress))
+    return errors
