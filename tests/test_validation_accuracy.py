@@ -6,12 +6,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.structures import Labels, Structures
 from ase_student.potentials.base import Evaluation, Refusal
-from ase_student.validation import passes, sums
-from ase_student.validation.accuracy import Pass, metrics
-from ase_student.validation.bootstrap import N_DRAWS, draws, estimate
+from ase_student.validation.accuracy import evaluation, sums
+from ase_student.validation.accuracy.bootstrap import N_DRAWS, draws, estimate
+from ase_student.validation.accuracy.chunks import Piece
+from ase_student.validation.accuracy.evaluation import Selection, compute_piece, plan, run_pass
+from ase_student.validation.accuracy.metrics import Pass, metrics
 from ase_student.validation.models import ModelSpec
-from ase_student.validation.passes import Selection, compute_piece, plan, run_pass
-from ase_student.validation.pieces import Piece
 from ase_student.validation.readers.opening import open_frames
 
 h5py = pytest.importorskip("h5py")
@@ -80,8 +80,8 @@ def write(path, rows):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(passes, "PIECE_ATOMS", 200)
-    monkeypatch.setattr(passes, "as_potential", lambda calculator: calculator)
+    monkeypatch.setattr(evaluation, "PIECE_ATOMS", 200)
+    monkeypatch.setattr(evaluation, "as_potential", lambda calculator: calculator)
     fake = Fake()
     monkeypatch.setattr(ModelSpec, "open_quietly", lambda spec: fake)
     return fake
@@ -242,7 +242,7 @@ def test_the_worst_are_found(path, tmp_path, small_pieces):
 
 def test_pieces_do_not_matter_but_to_the_interval(path, tmp_path, small_pieces, monkeypatch):
     many = metrics(passed(path, tmp_path / "many"), 0)
-    monkeypatch.setattr(passes, "PIECE_ATOMS", 10**6)
+    monkeypatch.setattr(evaluation, "PIECE_ATOMS", 10**6)
     one = metrics(passed(path, tmp_path / "one"), 0)
     assert_allclose(one["forces"]["r2"]["value"], many["forces"]["r2"]["value"], rtol=1e-12)
     assert one["worst_atoms"] == many["worst_atoms"]
@@ -258,10 +258,10 @@ def test_interrupted_pass_goes_on(path, tmp_path, small_pieces, monkeypatch):
             raise KeyboardInterrupt
         return compute_piece(potential, frames, selection, indices, number)
 
-    monkeypatch.setattr(passes, "compute_piece", interrupted)
+    monkeypatch.setattr(evaluation, "compute_piece", interrupted)
     with pytest.raises(KeyboardInterrupt):
         passed(path, tmp_path / "part")
-    monkeypatch.setattr(passes, "compute_piece", compute_piece)
+    monkeypatch.setattr(evaluation, "compute_piece", compute_piece)
     before = small_pieces.n_structures
     again = metrics(passed(path, tmp_path / "part"), 0)
     assert small_pieces.n_structures - before < 60
@@ -336,7 +336,7 @@ def test_energies_alone(tmp_path, small_pieces):
 @pytest.mark.parametrize("workers", [2])
 def test_pass_on_a_dask_cluster(path, tmp_path, workers, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr(passes, "PIECE_ATOMS", 200)
+    monkeypatch.setattr(evaluation, "PIECE_ATOMS", 200)
     spec = ModelSpec("tiny", backend="onnx", threads=1)
     here = metrics(Pass.of(run_pass(spec, "w", Selection(path), "d", tmp_path / "here")), 0)
     with distributed.LocalCluster(

@@ -14,8 +14,9 @@ from ase.io import read
 
 from ase_student import StudentCalculator
 from ase_student.testing import structure
-from ase_student.validation import passes, settings, validate
+from ase_student.validation import settings, validate
 from ase_student.validation.__main__ import main
+from ase_student.validation.accuracy import evaluation
 from ase_student.validation.models import distinct_names
 from ase_student.validation.report import viewer
 from ase_student.validation.report.table import figure, table
@@ -160,7 +161,7 @@ def test_interrupted_command_goes_on(data, tmp_path, monkeypatch, capsys):
     assert "run the same command again" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".partial"]
     # Neither the pass nor the checks are done again.
-    monkeypatch.setattr(passes, "compute_piece", interrupt)
+    monkeypatch.setattr(evaluation, "compute_piece", interrupt)
     monkeypatch.setattr(validate, "run_checks", interrupt)
     assert main(command) == 0
     assert "4 of 6 structures" in capsys.readouterr().out

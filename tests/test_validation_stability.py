@@ -13,10 +13,10 @@ from ase_student.dynamics.bonds import Topology
 from ase_student.dynamics.langevin import Walker
 from ase_student.potentials.base import Evaluation, Refusal, as_potential
 from ase_student.testing import structure
-from ase_student.validation import stability
-from ase_student.validation.liquids import water_box
-from ase_student.validation.stability import Run, check_stability
-from ase_student.validation.stability_table import main, molecules_of
+from ase_student.validation.stability import run
+from ase_student.validation.stability.__main__ import main, molecules_of
+from ase_student.validation.stability.run import Run, check_stability
+from ase_student.validation.stability.water import water_box
 
 
 class Springs:
@@ -168,8 +168,8 @@ def nothing(n_calls, atoms):
     ],
 )
 def test_what_is_not_stable(monkeypatch, atoms, forces, reason, steps):
-    monkeypatch.setattr(stability, "SETTLING_FS", 100.0)
-    monkeypatch.setattr(stability, "WINDOW_FS", 100.0)
+    monkeypatch.setattr(run, "SETTLING_FS", 100.0)
+    monkeypatch.setattr(run, "WINDOW_FS", 100.0)
     springs = Springs([atoms], forces, constant=60.0)
     result = check_stability(springs, [Run("test", atoms, 300.0, 1.0)])[0]
     assert not result.stable
@@ -195,7 +195,7 @@ def test_a_structure_that_is_refused_fails_with_the_reason(calculators):
 
 
 def test_interrupted_run_goes_on(monkeypatch, tmp_path):
-    monkeypatch.setattr(stability, "SAVE_STEPS", 50)
+    monkeypatch.setattr(run, "SAVE_STEPS", 50)
     homes = [water(), structure("aspirin")]
     runs = [Run("a", homes[0], 300.0, 0.3), Run("b", homes[1], 600.0, 0.2)]
     whole = check_stability(Springs(homes), runs)

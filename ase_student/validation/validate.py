@@ -21,10 +21,11 @@ from ase_student.files import file_sha256, replaced_when_complete
 from ase_student.potentials.base import Potential, as_potential
 from ase_student.potentials.registry import load_teacher
 from ase_student.provenance import __version__, with_python
-from ase_student.validation.accuracy import Pass, metrics
+from ase_student.validation.accuracy.evaluation import Selection, run_pass
+from ase_student.validation.accuracy.metrics import Pass, metrics
+from ase_student.validation.accuracy.worst import worst_structures, write_worst
 from ase_student.validation.extras import extra
 from ase_student.validation.models import ModelSpec, describe
-from ase_student.validation.passes import Selection, run_pass
 from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
 from ase_student.validation.readers.base import Frames
 from ase_student.validation.readers.opening import open_frames
@@ -33,7 +34,6 @@ from ase_student.validation.report.plots import comparison, plots_of
 from ase_student.validation.report.table import table
 from ase_student.validation.settings import Settings
 from ase_student.validation.speed import force_rmse, sample_of, timed
-from ase_student.validation.worst import worst_structures, write_worst
 
 FORMAT_VERSION = 1
 #: Structures that are named in the results among those that were left out.

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", help="what to say of how it is made, e.g. recipes/tiny.toml")
     parser.add_argument(
         "--stability", type=Path, nargs="+",
-        help="JSON of python -m ase_student.validation.stability_table; several make one table",
+        help="JSON of python -m ase_student.validation.stability; several make one table",
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Run held-out molecules at 300 and 600 K, and say of each whether its dynamics was stable.
 
-``python -m ase_student.validation.stability_table DATA --model tiny -o stability.json`` takes
+``python -m ase_student.validation.stability DATA --model tiny -o stability.json`` takes
 molecules from a data set or from any file that ASE reads, runs them side by side, prints a table
 and writes the same as JSON. A command that was interrupted goes on when it is given again.
 """
@@ -26,8 +26,8 @@ from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
 from ase_student.files import check_output, replaced_when_complete
 from ase_student.potentials.registry import load_teacher
-from ase_student.validation.liquids import WATERS, water_box
-from ase_student.validation.stability import Run, Stability, check_stability
+from ase_student.validation.stability.run import Run, Stability, check_stability
+from ase_student.validation.stability.water import WATERS, water_box
 
 WATERS_PER_SIDE = 4
 WATER_TEMPERATURE = 300.0
@@ -126,7 +126,7 @@ def table(results: Sequence[Stability]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ase_student.validation.stability_table",
+        prog="python -m ase_student.validation.stability",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

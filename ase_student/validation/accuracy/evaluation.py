@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ase_student.backends.metadata import symbols
 from ase_student.files import replaced_when_complete
 from ase_student.potentials.base import Evaluation, Potential, Refusal, as_potential
+from ase_student.validation.accuracy.chunks import Piece, reduce
 from ase_student.validation.extras import extra, progress_bar
 from ase_student.validation.models import ModelSpec
-from ase_student.validation.pieces import Piece, reduce
 from ase_student.validation.readers.base import Frame, Frames, LeftOut
 from ase_student.validation.readers.opening import open_frames
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_student.potentials.base import Evaluation
-from ase_student.validation import sums
-from ase_student.validation.bootstrap import draws
+from ase_student.validation.accuracy import sums
+from ase_student.validation.accuracy.bootstrap import draws
 from ase_student.validation.readers.base import Frame, LeftOut
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,8 @@ class Piece:
     energies : (n, 2) float64, eV
         The teacher's and the student's; NaN where there is none.
     forces : (n, n_columns) float64
-        Sums over atoms (:mod:`ase_student.validation.sums`); zero where there are no forces.
+        Sums over atoms (:mod:`ase_student.validation.accuracy.sums`); zero where there are no
+        forces.
     stress : (n, 3) float64
         Components, and sums of absolute and squared errors.
     elements, magnitudes : (1 + N_DRAWS, n_groups, n_columns) float64

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_student.validation import sums
-from ase_student.validation.bootstrap import N_DRAWS, draws, estimate
-from ase_student.validation.pieces import N_WORST_ATOMS, Piece
+from ase_student.validation.accuracy import sums
+from ase_student.validation.accuracy.bootstrap import N_DRAWS, draws, estimate
+from ase_student.validation.accuracy.chunks import N_WORST_ATOMS, Piece
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -1,6 +1,6 @@
 """Decide whether dynamics with a potential is stable: no bond changes, no runaway, finite energies.
 
-:mod:`ase_student.validation.stability_table` is the command that does it for molecules of a file.
+``python -m ase_student.validation.stability`` is the command that does it for molecules of a file.
 """
 
 from __future__ import annotations
