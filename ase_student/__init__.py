@@ -8,14 +8,24 @@ from ase_student.provenance import __version__ as __version__
 if TYPE_CHECKING:
     from ase_student.calculator import StudentCalculator
     from ase_student.checkpoint import load_student, save_student
+    from ase_student.extrapolation.guard import OutsideTrainingError, OutsideTrainingWarning
     from ase_student.student import Student
 
-__all__ = ["Student", "StudentCalculator", "load_student", "save_student"]
+__all__ = [
+    "OutsideTrainingError",
+    "OutsideTrainingWarning",
+    "Student",
+    "StudentCalculator",
+    "load_student",
+    "save_student",
+]
 
 # Loaded when first used, so that importing the package is quick.
 _MODULES = {
     "StudentCalculator": "ase_student.calculator",
     "Student": "ase_student.student",
+    "OutsideTrainingError": "ase_student.extrapolation.guard",
+    "OutsideTrainingWarning": "ase_student.extrapolation.guard",
     "load_student": "ase_student.checkpoint",
     "save_student": "ase_student.checkpoint",
 }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
 from ase_student.checkpoint import available_students
-from ase_student.guard import GUARDS, Guard, open_guard
+from ase_student.extrapolation.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
 
@@ -86,9 +86,9 @@ class StudentCalculator(Calculator):
     Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. Atoms
     that the student was not trained on raise ``InputError``, as do positions that are not finite,
     two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
-    :class:`ase_student.guard.OutsideTrainingWarning`, its errors, which leave no results, of
-    :class:`ase_student.guard.OutsideTrainingError`. No word from it does not mean that all is
-    well: it sees neither charges nor radicals.
+    :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
+    :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
+    sees neither charges nor radicals.
 
     Examples
     --------

@@ -6,16 +6,15 @@ import time
 
 import numpy as np
 import pytest
-
-from ase_student.benchmark import cases as cases_module
-from ase_student.benchmark import check, measurement
-from ase_student.benchmark.__main__ import main
-from ase_student.benchmark.baseline import Verdict, read_baseline, table, write_baseline
-from ase_student.benchmark.cases import CASES, Case
-from ase_student.benchmark.check import BASELINE, LIMIT, REPEATS, SECOND_LOOKS, Race, compare
-from ase_student.benchmark.clock import undisturbed_clock
-from ase_student.benchmark.machine import cpu_flags
-from ase_student.benchmark.measurement import YARDSTICKS, measure
+from timing import cases as cases_module
+from timing import check, measurement
+from timing.baseline import Verdict, read_baseline, table, write_baseline
+from timing.cases import CASES, Case
+from timing.check import BASELINE, LIMIT, REPEATS, SECOND_LOOKS, Race, compare
+from timing.clock import undisturbed_clock
+from timing.commands import main
+from timing.machine import cpu_flags
+from timing.measurement import YARDSTICKS, measure
 
 
 class Machine:

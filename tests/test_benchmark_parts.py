@@ -2,19 +2,19 @@
 
 import numpy as np
 import pytest
-
-from ase_student import StudentCalculator
-from ase_student.benchmark import memory
-from ase_student.benchmark.dynamics import (
+from timing import memory
+from timing.dynamics import (
     TimedCalculator,
     ZeroCalculator,
     dynamics,
     nanoseconds_per_day,
     split,
 )
-from ase_student.benchmark.energies import open_energies
-from ase_student.benchmark.peers import PEERS, open_peer
-from ase_student.benchmark.structures import SIZES, anisole, condensed, molecular, moved, waters
+from timing.energies import open_energies
+from timing.peers import PEERS, open_peer
+from timing.structures import SIZES, anisole, condensed, molecular, moved, waters
+
+from ase_student import StudentCalculator
 from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import TOLERANCES, structure
 
@@ -133,7 +133,8 @@ def test_a_millisecond_per_step_is_43_nanoseconds_a_day():
 
 def test_operations_grow_with_atoms_and_are_at_least_those_of_the_dense_layers():
     pytest.importorskip("torch")
-    from ase_student.benchmark.roofline import count_operations
+    from timing.roofline import count_operations
+
     from ase_student.checkpoint import load_student
 
     one, four = (
@@ -146,7 +147,7 @@ def test_operations_grow_with_atoms_and_are_at_least_those_of_the_dense_layers()
 
 def test_the_rate_of_matrix_products_is_one_of_a_computer():
     pytest.importorskip("torch")
-    from ase_student.benchmark.roofline import multiplication_rate
+    from timing.roofline import multiplication_rate
 
     assert 1e8 < multiplication_rate("cpu", 1) < 1e14
 

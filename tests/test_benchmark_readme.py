@@ -3,10 +3,9 @@
 import json
 
 import pytest
-
-from ase_student.benchmark.__main__ import main
-from ase_student.benchmark.readme import BEGIN, END, draw_costs, force_errors, replaced, table
-from ase_student.benchmark.results import read_results
+from timing.commands import main
+from timing.readme import BEGIN, END, draw_costs, force_errors, replaced, table
+from timing.results import read_results
 
 
 def row(kind, seconds, student="tiny", backend="onnx", **info):

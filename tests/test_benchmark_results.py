@@ -3,10 +3,9 @@
 import json
 
 import pytest
-
-from ase_student.benchmark import plot
-from ase_student.benchmark.__main__ import main
-from ase_student.benchmark.results import ALL, ENERGY, growth, read_results
+from timing import plot
+from timing.commands import main
+from timing.results import ALL, ENERGY, growth, read_results
 
 HARDWARE = {"cpu": "a processor", "cpu_flags": ["avx2"], "cores": 2, "system": "Linux"}
 

@@ -34,9 +34,9 @@ from ase_student.distill.active_learning.uncertainty import (
 )
 from ase_student.distill.commands.grow import summary
 from ase_student.dynamics.bonds import is_sane, newly_bound
-from ase_student.limits import Limits
+from ase_student.extrapolation.limits import Limits
+from ase_student.extrapolation.ranges import Seen
 from ase_student.potentials.base import Label, student_forces
-from ase_student.seen import Seen
 from ase_student.student import Student
 
 SETTINGS = Settings(trajectories=5, steps=40, every=10, frames=8)

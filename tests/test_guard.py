@@ -15,10 +15,10 @@ from ase_student.backends import open_backend
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.splits import parts_of
 from ase_student.data.structures import Labels, Structures
-from ase_student.guard import Guard, OutsideTrainingError, OutsideTrainingWarning
-from ase_student.limits import DISTANCE_TOLERANCE, Limits
+from ase_student.extrapolation.guard import Guard, OutsideTrainingError, OutsideTrainingWarning
+from ase_student.extrapolation.limits import DISTANCE_TOLERANCE, Limits
+from ase_student.extrapolation.ranges import Seen, seen_in
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
-from ase_student.seen import Seen, seen_in
 from ase_student.testing import STRUCTURES, small_structures, structure
 
 CUTOFF = 5.0

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 from ase_student.checkpoint import load_student  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks import build_network, build_potential  # noqa: E402
+from ase_student.networks.blocks import SecondMoments  # noqa: E402
 from ase_student.networks.geometry import (  # noqa: E402
     RadialBasis,
     contracted,
@@ -16,7 +17,7 @@ from ase_student.networks.geometry import (  # noqa: E402
     envelope_between,
     quadrics,
 )
-from ase_student.networks.painn import PaiNN, SecondMoments  # noqa: E402
+from ase_student.networks.painn import PaiNN  # noqa: E402
 from ase_student.networks.repulsion import Repulsion  # noqa: E402
 from ase_student.student import Architecture, Student  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, structure  # noqa: E402

@@ -26,11 +26,11 @@ from ase_student.distill.active_learning.trajectories import (
 )
 from ase_student.distill.active_learning.uncertainty import Doubts, choose, doubts
 from ase_student.dynamics.bonds import newly_bound
+from ase_student.extrapolation.limits import Limits
+from ase_student.extrapolation.ranges import Seen, seen_in
 from ase_student.files import file_sha256
 from ase_student.jobs.store import begin_job, check_job
-from ase_student.limits import Limits
 from ase_student.potentials.base import student_forces
-from ase_student.seen import Seen, seen_in
 from ase_student.student import Student
 
 #: Sources of the structures: the most doubtful, and those drawn at random.

@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.calculator import StudentCalculator
-from ase_student.limits import Limits
+from ase_student.extrapolation.limits import Limits
 from ase_student.neighbors import neighbor_matrix
 from ase_student.potentials.base import student_forces
 

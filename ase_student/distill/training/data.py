@@ -17,8 +17,8 @@ from ase_student.data.splits import PARTS, WATER, fingerprint, parts_of
 from ase_student.data.structures import Structures
 from ase_student.distill.training.batches import Sample, read_samples
 from ase_student.distill.training.settings import Settings
+from ase_student.extrapolation.ranges import Seen
 from ase_student.files import file_sha256
-from ase_student.seen import Seen
 
 # What a student's metadata keep of each data set's.
 _KEPT = ("teacher_settings", "structures_sha256", "max_force", "statistics")

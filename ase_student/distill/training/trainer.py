@@ -31,11 +31,11 @@ from ase_student.distill.training.loss import loss, predict
 from ase_student.distill.training.metrics import energy_deviations, evaluate
 from ase_student.distill.training.pretrained import check_split, for_the_teacher_of, network_of
 from ase_student.distill.training.settings import Settings, architecture_of
+from ase_student.extrapolation.ranges import Seen
 from ase_student.files import replaced_when_complete
 from ase_student.networks import build_network
 from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN
-from ase_student.seen import Seen
 from ase_student.student import Student
 
 #: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å in the mean structure.

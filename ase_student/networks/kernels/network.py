@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ase_student.networks.blocks import Interaction, Update
 from ase_student.networks.kernels.build import PairKernels
 from ase_student.networks.kernels.memory import keep_freed_memory
-from ase_student.networks.painn import Interaction, PaiNN, Update
+from ase_student.networks.painn import PaiNN
 
 
 def pair_list(

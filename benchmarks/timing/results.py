@@ -157,8 +157,7 @@ def median_of(runs: Sequence[Results]) -> Results:
 def condensed(results: Results) -> dict[str, Any]:
     """Return what is worth keeping: no single rounds, and nothing that names a machine."""
     return {
-        "about": "pytest benchmarks --benchmark-json, condensed by "
-        "python -m ase_student.benchmark keep",
+        "about": "pytest benchmarks --benchmark-json, condensed by python benchmarks keep",
         "hardware": dict(results.hardware),
         "versions": dict(results.versions),
         "results": [

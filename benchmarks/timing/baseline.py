@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ase_student.benchmark.machine import hardware, versions
 from ase_student.files import replaced_when_complete
+from timing.machine import hardware, versions
 
-REMEDY = "write it with python -m ase_student.benchmark check --update"
+REMEDY = "write it with python benchmarks check --update"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def write_baseline(
         Of each case, in the same order.
     """
     content = {
-        "about": "python -m ase_student.benchmark check --update: times with one thread, "
+        "about": "python benchmarks check --update: times with one thread, "
         "in units of the yardstick's",
         "hardware": hardware(),
         "versions": versions(),

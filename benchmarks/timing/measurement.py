@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ase_student.benchmark.clock import Clock
+from timing.clock import Clock
 
 #: Does its work so many times in a row.
 Work = Callable[[int], None]

@@ -7,7 +7,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from ase_student.seen import Floats, Integers, Seen, pair_kinds, pair_squares
+from ase_student.extrapolation.ranges import Floats, Integers, Seen, pair_kinds, pair_squares
 
 __all__ = ["DISTANCE_TOLERANCE", "Limits", "Outside"]
 
@@ -49,7 +49,7 @@ class Limits:
     Attributes
     ----------
     distances : (14161,) float64, Å
-        Below which a pair is outside, by :func:`ase_student.seen.pair_kinds`.
+        Below which a pair is outside, by :func:`ase_student.extrapolation.ranges.pair_kinds`.
     squares : (14161,) float64, Å²
     """
 

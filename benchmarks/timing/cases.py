@@ -12,10 +12,10 @@ from ase import Atoms
 
 from ase_student import StudentCalculator
 from ase_student.backends import open_backend
-from ase_student.benchmark.measurement import Work
-from ase_student.benchmark.structures import condensed, moved
 from ase_student.neighbors import NeighborList, neighbor_matrix
 from ase_student.testing import structure
+from timing.measurement import Work
+from timing.structures import condensed, moved
 
 STUDENT = "tiny"
 SKIN = 0.5
@@ -31,7 +31,7 @@ class Case:
     ----------
     name : str
     yardstick : str
-        A key of :data:`ase_student.benchmark.measurement.YARDSTICKS`.
+        A key of :data:`timing.measurement.YARDSTICKS`.
     prepare : callable
         Does all that is not measured, and returns the work.
     """

@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from ase_student.benchmark.results import condensed, median_of, read_results
 from ase_student.files import replaced_when_complete
+from timing.results import condensed, median_of, read_results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

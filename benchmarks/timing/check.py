@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ase_student.benchmark.baseline import Verdict, read_baseline, table, write_baseline
-from ase_student.benchmark.cases import CASES, Case
-from ase_student.benchmark.clock import Clock, undisturbed_clock
-from ase_student.benchmark.machine import cpu_flags
-from ase_student.benchmark.measurement import YARDSTICKS, Samples, Work, measure
+from timing.baseline import Verdict, read_baseline, table, write_baseline
+from timing.cases import CASES, Case
+from timing.clock import Clock, undisturbed_clock
+from timing.machine import cpu_flags
+from timing.measurement import YARDSTICKS, Samples, Work, measure
 
 BASELINE = Path("benchmarks/baseline.json")
 LIMIT = 1.5

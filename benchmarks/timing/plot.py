@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase_student.benchmark.results import Results, Row, growth, lines, read_results
 from ase_student.files import replaced_when_complete
+from timing.results import Results, Row, growth, lines, read_results
 
 # Okabe and Ito's colors, which the color-blind can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

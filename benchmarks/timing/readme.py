@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase_student.benchmark.plot import COLORS, MARKERS, new_figure, save
-from ase_student.benchmark.results import Results, Row, read_results
 from ase_student.files import replaced_when_complete
+from timing.plot import COLORS, MARKERS, new_figure, save
+from timing.results import Results, Row, read_results
 
-BEGIN = "<!-- benchmarks: begin; written by python -m ase_student.benchmark readme -->"
+BEGIN = "<!-- benchmarks: begin; written by python benchmarks readme -->"
 END = "<!-- benchmarks: end -->"
 STUDENTS = Path("ase_student/students")
 BACKEND = "onnx"

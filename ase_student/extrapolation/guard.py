@@ -14,8 +14,8 @@ import numpy as np
 from ase.calculators.calculator import CalculationFailed
 
 from ase_student.backends import PotentialInfo
-from ase_student.limits import Limits, Outside
-from ase_student.seen import Floats, Integers, Seen, pair_kinds, pair_squares
+from ase_student.extrapolation.limits import Limits, Outside
+from ase_student.extrapolation.ranges import Floats, Integers, Seen, pair_kinds, pair_squares
 
 __all__ = ["GUARDS", "Guard", "OutsideTrainingError", "OutsideTrainingWarning", "open_guard"]
 

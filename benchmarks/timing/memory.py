@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ase_student import StudentCalculator
-from ase_student.benchmark.structures import condensed, molecular
 from ase_student.testing import structure
+from timing.structures import condensed, molecular
 
 PHASES = {"molecular": molecular, "condensed": condensed}
 
@@ -33,8 +34,10 @@ def peak_mb(student: str, backend: str, threads: int, phase: str, n_atoms: int) 
         ``peak_mb`` of the whole process, and ``peak_mb_before``, after one molecule.
     """
     words = [student, backend, str(threads), phase, str(n_atoms)]
-    command = [sys.executable, "-m", "ase_student.benchmark.memory", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "timing.memory", *words]
+    paths = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(
             f"the process that measures memory ended with {done.returncode}: {done.stderr.strip()}"
