@@ -15,7 +15,13 @@ from ase.calculators.calculator import CalculationFailed
 
 from ase_student.backends import PotentialInfo
 from ase_student.extrapolation.limits import Limits, Outside
-from ase_student.extrapolation.ranges import Floats, Integers, Seen, pair_kinds, pair_squares
+from ase_student.extrapolation.ranges import (
+    Floats,
+    Integers,
+    TrainingRanges,
+    pair_kinds,
+    pair_squares,
+)
 
 __all__ = ["GUARDS", "Guard", "OutsideTrainingError", "OutsideTrainingWarning", "open_guard"]
 
@@ -50,7 +56,7 @@ class Guard:
         Of the neighbor list.
     """
 
-    def __init__(self, seen: Seen, name: str, action: str, skin: float) -> None:
+    def __init__(self, seen: TrainingRanges, name: str, action: str, skin: float) -> None:
         self.name, self.action, self.skin = name, action, skin
         self.limits = Limits(seen)
         # Pairs beyond these cannot come too close while a list is reused.
@@ -253,7 +259,7 @@ def open_guard(choice: str, info: PotentialInfo, skin: float) -> Guard | None:
             "not carry; pass guard='off', or train or export it again."
         )
     try:
-        seen = Seen.from_dict(record)
+        seen = TrainingRanges.from_dict(record)
     except ValueError as error:
         raise ValueError(f"student '{info.name}': {error}") from error
     if seen.cutoff != info.cutoff:

@@ -7,7 +7,13 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from ase_student.extrapolation.ranges import Floats, Integers, Seen, pair_kinds, pair_squares
+from ase_student.extrapolation.ranges import (
+    Floats,
+    Integers,
+    TrainingRanges,
+    pair_kinds,
+    pair_squares,
+)
 
 __all__ = ["DISTANCE_TOLERANCE", "Limits", "Outside"]
 
@@ -53,7 +59,7 @@ class Limits:
     squares : (14161,) float64, Å²
     """
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: TrainingRanges) -> None:
         self.seen = seen
         shortest = (seen.shortest - DISTANCE_TOLERANCE).clip(min=0.0)
         self.distances = np.where(np.isfinite(seen.shortest), shortest, seen.cutoff).reshape(-1)

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-__all__ = ["Seen", "pair_kinds", "pair_squares", "seen_in"]
+__all__ = ["TrainingRanges", "pair_kinds", "pair_squares", "ranges_of_files"]
 
 N_ELEMENTS = len(chemical_symbols)
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
 
-class Seen:
+class TrainingRanges:
     """Extremes of the structures that a student is trained on.
 
     They are plain minima and maxima: one strange structure widens them for good.
@@ -158,9 +158,9 @@ def _number(value: Any) -> float:
     return number
 
 
-def seen_in(
+def ranges_of_files(
     paths: Sequence[Path], cutoff: float, seed: int | None = 0, split: str = "molecule"
-) -> Seen:
+) -> TrainingRanges:
     """Return the extremes of labelled HDF5 files.
 
     Diatomics and foreign structures, which are unlike what a student is used for, do not count.
@@ -191,7 +191,7 @@ def seen_in(
     import_h5py()
     from tqdm import tqdm
 
-    seen = Seen(cutoff)
+    seen = TrainingRanges(cutoff)
     for path in paths:
         with Dataset(path) as dataset:
             structures, labels = dataset.read_structures(), dataset.read_labels()

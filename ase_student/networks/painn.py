@@ -97,7 +97,7 @@ class PaiNN(nn.Module):
 
     def evaluate(
         self, numbers: Tensor, positions: Tensor, neighbors: Tensor, offsets: Tensor
-    ) -> tuple[Tensor, "Evaluation"]:
+    ) -> tuple[Tensor, "ForwardPass"]:
         """Return the energies and all that the backward pass reads again."""
         geometry = pair_geometry(positions, neighbors, offsets, self.first.embedding.dtype)
         species = self.species_of.index_select(0, numbers)
@@ -123,7 +123,7 @@ class PaiNN(nn.Module):
         # Half of a pair's repulsion belongs to each of its atoms.
         energies = (network_energies + 0.5 * repulsion.sum(2)).squeeze(1).to(torch.float64)
         energies = energies + self.reference.index_select(0, numbers)
-        return energies, Evaluation(geometry, radial_slopes, repulsion_slopes, pairs, caches)
+        return energies, ForwardPass(geometry, radial_slopes, repulsion_slopes, pairs, caches)
 
     def radial_functions(
         self, own: Tensor, others: Tensor, distances: Tensor
@@ -146,7 +146,7 @@ class PaiNN(nn.Module):
         blocks = list(zip(self.interactions, self.updates[1:], strict=True))
         return cast(list[tuple[Interaction, Update]], blocks)
 
-    def pair_gradients(self, evaluation: "Evaluation") -> Tensor:
+    def pair_gradients(self, evaluation: "ForwardPass") -> Tensor:
         """Return dE/dr for the vector r to every neighbor, (N, 3, K), eV/Å, by hand."""
         geometry, radial_slopes, repulsion_slopes, pairs, caches = evaluation
         caches = list(caches)
@@ -172,7 +172,7 @@ class PaiNN(nn.Module):
         return pair_derivatives(total, geometry, pairs.radial, radial_slopes, repulsion_slopes)
 
 
-class Evaluation(NamedTuple):
+class ForwardPass(NamedTuple):
     """Intermediate results of a forward pass."""
 
     geometry: PairGeometry

@@ -27,12 +27,12 @@ from ase_student.validation.accuracy.worst import worst_structures, write_worst
 from ase_student.validation.extras import extra
 from ase_student.validation.models import ModelSpec, describe
 from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
-from ase_student.validation.readers.base import Frames
+from ase_student.validation.readers.base import StructureReader
 from ase_student.validation.readers.opening import open_frames
 from ase_student.validation.report.page import page
 from ase_student.validation.report.plots import comparison, plots_of
 from ase_student.validation.report.table import table
-from ase_student.validation.settings import Settings
+from ase_student.validation.settings import ValidationSettings
 from ase_student.validation.speed import force_rmse, sample_of, timed
 
 FORMAT_VERSION = 1
@@ -42,7 +42,7 @@ PACKAGES = ("ase", "numpy", "onnxruntime", "torch", "vesin", "h5py", "chemiscope
 
 
 @dataclass(frozen=True)
-class Student:
+class ValidatedStudent:
     """One student in one backend, opened, and its pass over the data."""
 
     spec: ModelSpec
@@ -56,7 +56,7 @@ class Student:
         return f"{self.spec.name}-{self.calculator.backend}-{info.dtype}"
 
 
-def validate(settings: Settings) -> str:
+def validate(settings: ValidationSettings) -> str:
     """Do all that was asked for, write it, and return the table for the terminal.
 
     Raises
@@ -89,10 +89,10 @@ def validate(settings: Settings) -> str:
 
 
 def _validate(
-    settings: Settings,
+    settings: ValidationSettings,
     calculators: list[StudentCalculator],
     teacher: Potential | None,
-    frames: Frames,
+    frames: StructureReader,
     partial: Path,
 ) -> str:
     sha256 = file_sha256(settings.data)
@@ -101,7 +101,7 @@ def _validate(
         settings.data, settings.limit, settings.seed, settings.skip_invalid, tuple(sorted(known))
     )
     students = [
-        Student(
+        ValidatedStudent(
             spec,
             calculator,
             Pass.of(
@@ -145,7 +145,7 @@ def _validate(
 def write_results(
     folder: Path,
     document: dict[str, Any],
-    students: list[Student],
+    students: list[ValidatedStudent],
     worst: list[list[Atoms]],
 ) -> None:
     """Write metrics, plots, worst structures and the page."""
@@ -170,10 +170,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def _add_speed(
     document: dict[str, Any],
-    settings: Settings,
-    students: list[Student],
+    settings: ValidationSettings,
+    students: list[ValidatedStudent],
     teacher: Potential | None,
-    frames: Frames,
+    frames: StructureReader,
 ) -> None:
     """Time the students, and the teacher, on the same structures in turns."""
     indices = students[0].found.column("indices").tolist()
@@ -199,10 +199,10 @@ def _add_speed(
 
 def _add_physics(
     document: dict[str, Any],
-    settings: Settings,
-    students: list[Student],
+    settings: ValidationSettings,
+    students: list[ValidatedStudent],
     teacher: Potential | None,
-    frames: Frames,
+    frames: StructureReader,
     partial: Path,
 ) -> None:
     """Check the physics of each student, in the first of its backends."""
@@ -240,7 +240,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def _settings(settings: ValidationSettings) -> dict[str, Any]:
     return {
         "limit": settings.limit,
         "seed": settings.seed,
@@ -250,7 +250,9 @@ def _settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _data(settings: Settings, frames: Frames, sha256: str, found: Pass) -> dict[str, Any]:
+def _data(
+    settings: ValidationSettings, frames: StructureReader, sha256: str, found: Pass
+) -> dict[str, Any]:
     return {
         "file": settings.data.name,
         "sha256": sha256,

@@ -19,15 +19,19 @@ from ase_student.data.structures import Structures
 from ase_student.distill.active_learning.initial import choose_starts
 from ase_student.distill.active_learning.trajectories import (
     WATCHED,
-    Walks,
+    Trajectories,
     read_walks,
-    walk,
+    run_trajectories,
     write_walks,
 )
-from ase_student.distill.active_learning.uncertainty import Doubts, choose, doubts
+from ase_student.distill.active_learning.uncertainty import (
+    Uncertainties,
+    estimate_uncertainties,
+    select,
+)
 from ase_student.dynamics.bonds import newly_bound
 from ase_student.extrapolation.limits import Limits
-from ase_student.extrapolation.ranges import Seen, seen_in
+from ase_student.extrapolation.ranges import TrainingRanges, ranges_of_files
 from ase_student.files import file_sha256
 from ase_student.jobs.store import begin_job, check_job
 from ase_student.potentials.base import student_forces
@@ -38,7 +42,7 @@ DOUBTFUL, RANDOM = "grown", "grown-random"
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExplorationSettings:
     """What dynamics to run and what to take of it.
 
     Attributes
@@ -97,7 +101,7 @@ class Settings:
         return round(self.random_share * self.frames)
 
 
-class Growth:
+class Exploration:
     """One job of growing data, in a folder that keeps what is finished.
 
     Parameters
@@ -125,7 +129,7 @@ class Growth:
         self,
         models: Sequence[str | Path],
         paths: Sequence[Path],
-        settings: Settings,
+        settings: ExplorationSettings,
         folder: Path,
         labels: dict[str, Any],
         device: str = "auto",
@@ -149,9 +153,9 @@ class Growth:
         if not check_job(folder, job, "dynamics run"):
             begin_job(folder, job)
 
-    def doubts(self, structures: Sequence[Atoms]) -> Doubts:
+    def uncertainties(self, structures: Sequence[Atoms]) -> Uncertainties:
         """Return what is held against the first student's forces on some structures."""
-        return doubts(structures, self.calculators, self.limits)
+        return estimate_uncertainties(structures, self.calculators, self.limits)
 
     def run_dynamics(self) -> None:
         """Run the trajectories that are not on disk yet."""
@@ -162,22 +166,22 @@ class Growth:
                     starts = [self.starts.structures[index] for index in members]
                     rng = np.random.default_rng([self.settings.seed, number])
                     walks = self._walk(starts, confined, rng)
-                    write_walks(path, walks, self._doubts_of(walks, starts))
+                    write_walks(path, walks, self._uncertainties_of(walks, starts))
                 progress.update(len(members))
 
-    def _doubts_of(self, walks: Walks, starts: list[Atoms]) -> Doubts:
-        """Return the doubts about frames; new bonds count as outside of what training saw."""
+    def _uncertainties_of(self, walks: Trajectories, starts: list[Atoms]) -> Uncertainties:
+        """Return the uncertainties of frames; new bonds count as outside of what training saw."""
         frames = walks.frames(starts)
-        found = self.doubts(frames)
+        found = self.uncertainties(frames)
         owners = (starts[owner] for owner in walks.owners)
         bound = [newly_bound(*pair) for pair in zip(owners, frames, strict=True)]
         return replace(found, outside=found.outside + np.array(bound, dtype=np.int64))
 
-    def _walk(self, starts: list[Atoms], confined: bool, rng: np.random.Generator) -> Walks:
+    def _walk(self, starts: list[Atoms], confined: bool, rng: np.random.Generator) -> Trajectories:
         settings = self.settings
         temperatures = rng.uniform(*settings.temperatures, len(starts))
         forces = student_forces(self.calculators[0])
-        return walk(
+        return run_trajectories(
             starts, forces, temperatures.tolist(), settings.steps, settings.every, rng, confined
         )
 
@@ -188,7 +192,7 @@ class Growth:
         """Choose frames of all trajectories, and say what there was to choose from."""
         frames: list[Atoms] = []
         owners: list[int] = []
-        found: list[Doubts] = []
+        found: list[Uncertainties] = []
         n_astray = 0
         for number, (members, _) in enumerate(self.starts.pieces()):
             starts = [self.starts.structures[index] for index in members]
@@ -202,9 +206,9 @@ class Growth:
                 f"all {n_astray} trajectories went astray at once: the student cannot run "
                 "dynamics yet; train it longer, or lower --temperatures."
             )
-        every = Doubts.joined(found)
+        every = Uncertainties.joined(found)
         n_random = self.settings.n_random
-        doubtful, random = choose(
+        doubtful, random = select(
             frames, owners, every, self.settings.frames - n_random, n_random,
             np.random.default_rng(self.settings.seed),
         )  # fmt: skip
@@ -223,9 +227,9 @@ class Growth:
         }
 
 
-def _seen(student: Student, paths: Sequence[Path]) -> Seen:
+def _seen(student: Student, paths: Sequence[Path]) -> TrainingRanges:
     """Return what the training of a student saw, from the data if it does not carry it."""
     if "seen" in student.metadata:
-        return Seen.from_dict(student.metadata["seen"])
+        return TrainingRanges.from_dict(student.metadata["seen"])
     split, seed = split_settings(student.metadata) or ("molecule", None)
-    return seen_in(paths, student.cutoff, seed, split)
+    return ranges_of_files(paths, student.cutoff, seed, split)

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from ase_student import provenance
 from ase_student.data.hdf5 import Dataset, write_dataset
-from ase_student.distill.active_learning.exploration import RANDOM, Growth
+from ase_student.distill.active_learning.exploration import RANDOM, Exploration
 from ase_student.distill.active_learning.uncertainty import rank_correlation
 from ase_student.distill.labelling import label
 from ase_student.potentials.base import Teacher, student_forces
 
 
 def grow(
-    growth: Growth,
+    growth: Exploration,
     teacher: Teacher,
     output: Path,
     max_force: float = label.MAX_FORCE,
@@ -79,7 +79,7 @@ def grow(
     return metadata
 
 
-def compared(growth: Growth, path: Path) -> dict[str, Any]:
+def compared(growth: Exploration, path: Path) -> dict[str, Any]:
     """Compare the student with the teacher's labels of what was chosen.
 
     Returns
@@ -108,7 +108,9 @@ def compared(growth: Growth, path: Path) -> dict[str, Any]:
         "doubtful": doubtful,
         "random": random,
         "ratio": ratio,
-        "correlation": rank_correlation(growth.doubts(frames).values[is_random], sizes[is_random]),
+        "correlation": rank_correlation(
+            growth.uncertainties(frames).values[is_random], sizes[is_random]
+        ),
     }
 
 

@@ -22,7 +22,7 @@ PIECE = 20
 
 
 @dataclass(frozen=True)
-class Starts:
+class InitialStructures:
     """Structures that trajectories begin at.
 
     Attributes
@@ -49,7 +49,7 @@ class Starts:
 
 def choose_starts(
     paths: Sequence[Path], students: Sequence[Student], n_starts: int, seed: int
-) -> Starts:
+) -> InitialStructures:
     """Choose structures that all students were trained on.
 
     Parameters
@@ -76,7 +76,7 @@ def choose_starts(
         raise ValueError(f"{names}: no structure that the student was trained on to start from.")
     rng = np.random.default_rng(seed)
     chosen = np.sort(np.resize(rng.permutation(n), n_starts))
-    starts = Starts([], [])
+    starts = InitialStructures([], [])
     first = 0
     for part in trained:
         for index in chosen[(chosen >= first) & (chosen < first + len(part))] - first:

@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.distill.active_learning.uncertainty import Doubts
+from ase_student.distill.active_learning.uncertainty import Uncertainties
 from ase_student.dynamics.bonds import is_sane
 from ase_student.dynamics.trajectories import trajectories
 from ase_student.files import replaced_when_complete
@@ -24,7 +24,7 @@ LAST_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class Walks:
+class Trajectories:
     """Frames of some trajectories.
 
     Attributes
@@ -56,7 +56,7 @@ class Walks:
         return frames
 
 
-def walk(
+def run_trajectories(
     starts: Sequence[Atoms],
     forces: BatchedForces,
     temperatures: Sequence[float],
@@ -64,7 +64,7 @@ def walk(
     every: int,
     rng: np.random.Generator,
     confined: bool = False,
-) -> Walks:
+) -> Trajectories:
     """Run dynamics from some structures and keep frames of it.
 
     A trajectory goes astray where atoms come closer than any two do, where a molecule loses a bond,
@@ -104,10 +104,10 @@ def walk(
             latest[index].clear()
         if len(astray) == len(starts):
             break
-    return Walks(positions, np.array(owners, np.int64), np.array(astray, np.int64))
+    return Trajectories(positions, np.array(owners, np.int64), np.array(astray, np.int64))
 
 
-def write_walks(path: Path, walks: Walks, doubts: Doubts) -> None:
+def write_walks(path: Path, walks: Trajectories, doubts: Uncertainties) -> None:
     """Write frames and the doubts about them to a NumPy archive."""
     with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
         np.savez(
@@ -120,11 +120,11 @@ def write_walks(path: Path, walks: Walks, doubts: Doubts) -> None:
         )
 
 
-def read_walks(path: Path, starts: Sequence[Atoms]) -> tuple[Walks, Doubts]:
+def read_walks(path: Path, starts: Sequence[Atoms]) -> tuple[Trajectories, Uncertainties]:
     """Read what `write_walks` wrote for trajectories from these structures."""
     with np.load(path, allow_pickle=False) as file:
         owners = file["owners"]
         ends = np.cumsum([len(starts[owner]) for owner in owners])
         positions = np.split(file["positions"], ends[:-1]) if len(owners) else []
-        walks = Walks(positions, owners, file["astray"])
-        return walks, Doubts(file["outside"], file["values"])
+        walks = Trajectories(positions, owners, file["astray"])
+        return walks, Uncertainties(file["outside"], file["values"])

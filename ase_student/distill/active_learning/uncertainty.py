@@ -22,7 +22,7 @@ MOST_OF_ONE = 4
 
 
 @dataclass(frozen=True)
-class Doubts:
+class Uncertainties:
     """What is held against the forces on some structures.
 
     Attributes
@@ -43,7 +43,7 @@ class Doubts:
         return np.lexsort((-self.values, self.outside == 0))
 
     @classmethod
-    def joined(cls, parts: Sequence[Doubts]) -> Doubts:
+    def joined(cls, parts: Sequence[Uncertainties]) -> Uncertainties:
         """Return several as one."""
         return cls(
             np.concatenate([part.outside for part in parts]),
@@ -51,9 +51,9 @@ class Doubts:
         )
 
 
-def doubts(
+def estimate_uncertainties(
     structures: Sequence[Atoms], students: Sequence[StudentCalculator], limits: Limits
-) -> Doubts:
+) -> Uncertainties:
     """Return what is held against the forces of the first of some students.
 
     Parameters
@@ -76,7 +76,7 @@ def doubts(
         # Where one of them has no forces, nothing is more doubtful.
         spreads = [_spread(np.stack(answers)) for answers in zip(*forces, strict=True)]
         values = [spread if np.isfinite(spread) else np.inf for spread in spreads]
-    return Doubts(np.array(outside, dtype=np.int64), np.array(values, dtype=np.float64))
+    return Uncertainties(np.array(outside, dtype=np.int64), np.array(values, dtype=np.float64))
 
 
 def _n_outside(atoms: Atoms, forces: NDArray[np.float64], limits: Limits) -> int:
@@ -100,10 +100,10 @@ def _spread(forces: NDArray[np.float64]) -> float:
     return float(np.sqrt(forces.var(axis=0).mean()))
 
 
-def choose(
+def select(
     structures: Sequence[Atoms],
     trajectories: Sequence[int],
-    doubts: Doubts,
+    doubts: Uncertainties,
     n_doubtful: int,
     n_random: int,
     rng: np.random.Generator,
@@ -137,7 +137,7 @@ def choose(
     doubtful: list[int] = []
     n_of: Counter[int] = Counter()
     for most in (MOST_OF_ONE, len(structures)):
-        for index in doubts.order().tolist():
+        for index in estimate_uncertainties.order().tolist():
             if len(doubtful) == n_doubtful:
                 break
             if n_of[trajectories[index]] < most and chosen.add(index):

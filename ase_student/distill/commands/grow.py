@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ase_student.distill.active_learning.exploration import Growth, Settings
+from ase_student.distill.active_learning.exploration import Exploration, ExplorationSettings
 from ase_student.distill.active_learning.grow import grow
 from ase_student.distill.commands import label
 from ase_student.potentials.registry import load_teacher
@@ -15,7 +15,7 @@ from ase_student.potentials.registry import load_teacher
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``grow``."""
-    default = Settings()
+    default = ExplorationSettings()
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN",
         help="folder of a run, weights, or name of a student; a second one, of another seed, says "
@@ -52,15 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Grow as the command line says and return a summary."""
-    given = {field.name: getattr(arguments, field.name) for field in fields(Settings)}
-    settings = Settings(**{**given, "temperatures": tuple(arguments.temperatures)})
+    given = {field.name: getattr(arguments, field.name) for field in fields(ExplorationSettings)}
+    settings = ExplorationSettings(**{**given, "temperatures": tuple(arguments.temperatures)})
     label.check_labelling(arguments)
     for path in arguments.start_structures:
         if not path.is_file():
             raise FileNotFoundError(f"no data set at '{path}'.")
     output: Path = arguments.output
     teacher = load_teacher(arguments.teacher)
-    growth = Growth(
+    growth = Exploration(
         [str(run) for run in arguments.runs],
         arguments.start_structures,
         settings,

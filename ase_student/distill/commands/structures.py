@@ -15,7 +15,7 @@ from ase_student import provenance
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.splits import PARTS
 from ase_student.distill.molecules.biomolecules import random_peptides, smiles_of_sequence
-from ase_student.distill.molecules.coverage import Cover
+from ase_student.distill.molecules.coverage import Coverage
 from ase_student.distill.molecules.smiles import LARGE_SETS, SHORT_LISTS, read_smiles
 from ase_student.distill.recipes.options import ModelName
 from ase_student.distill.sampling.builders import all_origins
@@ -24,11 +24,11 @@ from ase_student.distill.sampling.dimers import ELEMENTS, diatomics
 from ase_student.distill.sampling.rattle import groups_of
 from ase_student.distill.sampling.sample import in_words, make_structures
 from ase_student.distill.sampling.selection import choose_jobs
-from ase_student.distill.sampling.settings import MMFF94, Settings
+from ase_student.distill.sampling.settings import MMFF94, SamplingSettings
 from ase_student.potentials import registry
 
 DEFAULT_SETS = ("nci", "small")
-_SETTINGS = tuple(one.name for one in fields(Settings))
+_SETTINGS = tuple(one.name for one in fields(SamplingSettings))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
-    default = Settings()
+    default = SamplingSettings()
     group = parser.add_argument_group("molecules", "what to sample; all that is given is joined")
     group.add_argument(
         "--set", nargs="+", choices=[*LARGE_SETS, *SHORT_LISTS], metavar="NAME", dest="sets",
@@ -108,7 +108,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_origins(parser: argparse.ArgumentParser) -> None:
-    default = Settings()
+    default = SamplingSettings()
     group = parser.add_argument_group("given structures", "displaced and strained, and moved")
     group.add_argument(
         "--file", nargs="+", type=Path, default=[], metavar="FILE",
@@ -153,7 +153,7 @@ def _add_origins(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    default = Settings()
+    default = SamplingSettings()
     group = parser.add_argument_group("sampling", "what to make of each molecule")
     for name, what in (
         ("md", "molecule or given structure from dynamics"),
@@ -198,7 +198,7 @@ def temperature_range(text: str) -> tuple[float, float]:
     return low, high
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
+def settings_of(arguments: argparse.Namespace) -> SamplingSettings:
     """Return the settings that a command line gives.
 
     Raises
@@ -227,7 +227,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     _check_company(arguments)
     _check_lengths(arguments)
     tuples = {name: tuple(values[name]) for name in ("temperatures", "displacements")}
-    return Settings(**{**values, **tuples})
+    return SamplingSettings(**{**values, **tuples})
 
 
 def _check_company(arguments: argparse.Namespace) -> None:
@@ -308,10 +308,10 @@ def run(arguments: argparse.Namespace) -> str:
     )
 
 
-def _cover(arguments: argparse.Namespace) -> Cover | None:
+def _cover(arguments: argparse.Namespace) -> Coverage | None:
     if arguments.cover is None:
         return None
-    return Cover(arguments.cover, arguments.oversample, arguments.by_degree)
+    return Coverage(arguments.cover, arguments.oversample, arguments.by_degree)
 
 
 def _sources(

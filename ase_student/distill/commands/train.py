@@ -7,7 +7,7 @@ from typing import Any
 
 from ase import units
 
-from ase_student.distill.training.settings import SHAPES, Settings, read_settings
+from ase_student.distill.training.settings import SHAPES, TrainingSettings, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "so that their median error vanishes in its validation part",
     )  # fmt: skip
     parser.add_argument("--settings", type=Path, help="TOML file; options given here outrank it")
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(TrainingSettings):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=type(field.default),
@@ -53,11 +53,11 @@ def run(arguments: argparse.Namespace) -> str:
         if not path.is_file():
             raise FileNotFoundError(f"no data set at '{path}'.")
     given, changes = read_settings(arguments.settings) if arguments.settings else ({}, {})
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(TrainingSettings):
         if getattr(arguments, field.name) is not None:
             given[field.name] = getattr(arguments, field.name)
     try:
-        settings = Settings(**given)
+        settings = TrainingSettings(**given)
     except TypeError as error:
         raise ValueError(str(error)) from error
     try:

@@ -27,7 +27,7 @@ def ranges(n: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + CHUNK_SIZE, n)
 
 
-class Partial:
+class LabelStore:
     """Answers on disk, one file per finished piece, in a folder that belongs to one job.
 
     The folder is made for the first piece.

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ase_student import provenance
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Labels, Structures
-from ase_student.distill.labelling.chunks import Partial, ranges
+from ase_student.distill.labelling.chunks import LabelStore, ranges
 from ase_student.distill.labelling.parallel import Answers, Piece, labelled
 from ase_student.files import file_sha256
 from ase_student.jobs.executors import Workers, workers_for
@@ -86,7 +86,7 @@ def label_structures(
             "teacher": {"name": teacher.name, **teacher.settings},
             "max_force": max_force,
         }
-        partial = Partial(output.with_name(f"{output.name}.partial"), job)
+        partial = LabelStore(output.with_name(f"{output.name}.partial"), job)
         pieces = list(ranges(n))
         missing = [piece for piece in pieces if not partial.has(*piece)]
         n_missing = sum(stop - start for start, stop in missing)

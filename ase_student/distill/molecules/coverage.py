@@ -14,7 +14,7 @@ Kind = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Cover:
+class Coverage:
     """How many molecules are to have each kind of atom.
 
     A kind is an element with the elements that it is bonded to. So thousands of hydrocarbons do not

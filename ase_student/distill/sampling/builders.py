@@ -26,7 +26,7 @@ SURFACES = (
 
 
 @dataclass(frozen=True)
-class Origin:
+class InputStructure:
     """A structure that frames are made from.
 
     Attributes
@@ -53,7 +53,7 @@ class Origin:
         return f"{self.name}/{number}" if self.in_groups else self.name
 
 
-def read_file(path: Path, repeat: Sequence[int] = (1, 1, 1)) -> list[Origin]:
+def read_file(path: Path, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure]:
     """Return all structures of a file, called ``stem#index``.
 
     Parameters
@@ -82,7 +82,7 @@ def read_file(path: Path, repeat: Sequence[int] = (1, 1, 1)) -> list[Origin]:
     return _origins(path.stem, list(found), repeat, f"'{path}'")
 
 
-def crystal(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[Origin]:
+def crystal(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure]:
     """Return the crystal that a text such as ``'NaCl:rocksalt:5.64'`` describes.
 
     Parameters
@@ -116,7 +116,7 @@ def crystal(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[Origin]:
     return _origins(text.replace(":", "-"), [atoms], repeat, what)
 
 
-def surface(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[Origin]:
+def surface(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure]:
     """Return the surface that a text such as ``'Cu:fcc111:2,2,4:10'`` describes.
 
     Parameters
@@ -157,7 +157,7 @@ def surface(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[Origin]:
 
 def _origins(
     name: str, structures: Sequence[Atoms], repeat: Sequence[int], what: str
-) -> list[Origin]:
+) -> list[InputStructure]:
     name = "-".join(name.replace(".", "_").split())
     in_groups = len(structures) < MANY
     found = []
@@ -166,7 +166,7 @@ def _origins(
         plain = _repeated(_plain(atoms, where), repeat, where)
         arrays = (plain.numbers, plain.positions, plain.cell.array, plain.pbc)
         digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-        found.append(Origin(f"{name}#{i}", plain, in_groups, digest))
+        found.append(InputStructure(f"{name}#{i}", plain, in_groups, digest))
     return found
 
 
@@ -217,7 +217,7 @@ def all_origins(
     crystals: Iterable[str],
     surfaces: Iterable[str],
     repeat: Sequence[int] = (1, 1, 1),
-) -> list[Origin]:
+) -> list[InputStructure]:
     """Return the structures of files, crystals and surfaces."""
     found = [origin for path in files for origin in read_file(path, repeat)]
     found += [origin for text in crystals for origin in crystal(text, repeat)]

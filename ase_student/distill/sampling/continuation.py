@@ -17,8 +17,8 @@ from ase import Atoms
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
 from ase_student.distill.molecules import species as molecules
-from ase_student.distill.sampling.frames import Frames
-from ase_student.distill.sampling.settings import Settings
+from ase_student.distill.sampling.frames import SampledFrames
+from ase_student.distill.sampling.settings import SamplingSettings
 from ase_student.dynamics import trajectories
 from ase_student.dynamics.bonds import is_cluster, is_sane
 from ase_student.potentials.base import BatchedForces
@@ -46,7 +46,7 @@ class Continuation:
 
 
 def read_continuations(
-    paths: Sequence[Path], settings: Settings, n_frames: int | None = None
+    paths: Sequence[Path], settings: SamplingSettings, n_frames: int | None = None
 ) -> list[Continuation]:
     """Return frames of files that the step 'structures' wrote, chosen by the seed.
 
@@ -81,8 +81,8 @@ def read_continuations(
 
 
 def sample_continuations(
-    starts: Sequence[Continuation], settings: Settings, forces: BatchedForces
-) -> Frames:
+    starts: Sequence[Continuation], settings: SamplingSettings, forces: BatchedForces
+) -> SampledFrames:
     """Return where some frames get to.
 
     Parameters
@@ -93,7 +93,7 @@ def sample_continuations(
     forces : callable
         What moves them, see `dynamics.batched_forces`.
     """
-    frames = Frames()
+    frames = SampledFrames()
     for confined in (False, True):
         chosen = [one for one in starts if is_cluster(one.molecules, one.atoms) == confined]
         if not chosen:

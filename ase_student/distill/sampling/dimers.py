@@ -11,7 +11,7 @@ from ase.data import atomic_numbers, covalent_radii
 
 from ase_student.data.sources import DIATOMIC
 from ase_student.distill.molecules import species
-from ase_student.distill.sampling.frames import Frames
+from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.dynamics.bonds import CLASH_RATIO
 
 #: Elements of the bundled students.
@@ -20,7 +20,7 @@ ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 LONGEST = 6.0
 
 
-def diatomics(symbols: Sequence[str], n_distances: int, seed: int = 0) -> Frames:
+def diatomics(symbols: Sequence[str], n_distances: int, seed: int = 0) -> SampledFrames:
     """Return two atoms of every pair of elements at random distances.
 
     Distances lie between those that would clash and `LONGEST`, one in each of `n_distances` equal
@@ -46,7 +46,7 @@ def diatomics(symbols: Sequence[str], n_distances: int, seed: int = 0) -> Frames
     for symbol in symbols:
         if atomic_numbers.get(symbol, 0) < 1:
             raise ValueError(f"'{symbol}' is the symbol of no element.")
-    frames = Frames()
+    frames = SampledFrames()
     for pair in combinations_with_replacement(sorted(set(symbols)), 2):
         name = "-".join(pair)
         rng = species.generator(seed, name)

@@ -23,7 +23,7 @@ SAME = 1e-3
 
 
 @dataclass
-class Frames:
+class SampledFrames:
     """Structures with their names, and counts of what was left out."""
 
     structures: list[Atoms] = field(default_factory=list)
@@ -53,19 +53,19 @@ class Frames:
             # RDKit's violated invariants: nothing is known but that this molecule cannot be done.
             self.dropped[f"{what}: RDKit gave up"] += 1
 
-    def extend(self, other: Frames) -> None:
+    def extend(self, other: SampledFrames) -> None:
         """Keep the frames of another piece of work."""
         self.structures += other.structures
         self.sources += other.sources
         self.molecules += other.molecules
         self.dropped += other.dropped
 
-    def without_duplicates(self) -> Frames:
+    def without_duplicates(self) -> SampledFrames:
         """Return the frames without those that are like an earlier one, which are counted."""
         same = duplicates(self.structures)
         kept = [i for i in range(len(self.structures)) if i not in same]
         dropped = self.dropped + Counter(f"duplicate ({self.sources[i]})" for i in same)
-        return Frames(
+        return SampledFrames(
             [self.structures[i] for i in kept],
             [self.sources[i] for i in kept],
             [self.molecules[i] for i in kept],
@@ -89,7 +89,7 @@ class Frames:
             )
 
     @classmethod
-    def read(cls, path: Path) -> Frames:
+    def read(cls, path: Path) -> SampledFrames:
         """Return the frames that `write` wrote."""
         with np.load(path, allow_pickle=False) as file:
             names = ("numbers", "splits", "positions", "cells", "pbc")

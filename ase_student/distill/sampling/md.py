@@ -12,13 +12,13 @@ from ase_student.distill.molecules import species
 from ase_student.distill.molecules.species import Molecule, Species, UnsuitableError
 from ase_student.distill.sampling import clusters, geometry
 from ase_student.distill.sampling.clusters import in_contact
-from ase_student.distill.sampling.frames import Frames
+from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.settings import (
     CLUSTER_MINIMISATION_STEPS,
     DESCENT_STEPS,
     STRONG_DISPLACEMENTS,
-    Job,
-    Settings,
+    MoleculeTask,
+    SamplingSettings,
     n_trajectories,
 )
 from ase_student.dynamics import bonds, trajectories
@@ -49,8 +49,11 @@ class Start:
 
 
 def sample_jobs(
-    jobs: Sequence[Job], settings: Settings, partners: Sequence[Species], forces: BatchedForces
-) -> Frames:
+    jobs: Sequence[MoleculeTask],
+    settings: SamplingSettings,
+    partners: Sequence[Species],
+    forces: BatchedForces,
+) -> SampledFrames:
     """Return frames of some molecules and of clusters with each of them.
 
     Parameters
@@ -63,7 +66,7 @@ def sample_jobs(
     forces : callable
         What moves them, see `dynamics.batched_forces`.
     """
-    frames = Frames()
+    frames = SampledFrames()
     alone: list[Start] = []
     together: list[Start] = []
     for job in jobs:
@@ -83,7 +86,7 @@ def sample_jobs(
 
 
 def _molecule_starts(
-    molecule: Molecule, settings: Settings, n_times: int, rng: np.random.Generator
+    molecule: Molecule, settings: SamplingSettings, n_times: int, rng: np.random.Generator
 ) -> list[Start]:
     """Return trajectories that share the frames of a molecule among themselves."""
     n = n_trajectories(settings) * n_times
@@ -100,7 +103,10 @@ def _molecule_starts(
 
 
 def _cluster_start(
-    molecule: Molecule, settings: Settings, partners: Sequence[Species], rng: np.random.Generator
+    molecule: Molecule,
+    settings: SamplingSettings,
+    partners: Sequence[Species],
+    rng: np.random.Generator,
 ) -> Start:
     cluster = clusters.build(molecule, partners, settings.max_cluster_atoms, rng, mmff=False)
     try:
@@ -112,7 +118,7 @@ def _cluster_start(
 
 
 def _move(
-    frames: Frames,
+    frames: SampledFrames,
     starts: list[Start],
     forces: BatchedForces,
     n_steps: int,
@@ -138,7 +144,7 @@ def _move(
                 _add(frames, start, positions, source)
 
 
-def _add(frames: Frames, start: Start, positions: Positions, source: str) -> None:
+def _add(frames: SampledFrames, start: Start, positions: Positions, source: str) -> None:
     molecule = start.molecule
     if np.isfinite(positions).all():
         alone = (molecule.fragments == k for k in range(molecule.fragments.max() + 1))

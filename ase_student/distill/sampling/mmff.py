@@ -16,11 +16,11 @@ from ase_student.distill.molecules.species import (
 )
 from ase_student.distill.sampling import clusters, geometry
 from ase_student.distill.sampling.clusters import in_contact
-from ase_student.distill.sampling.frames import Frames
+from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.settings import (
     CLUSTER_MINIMISATION_STEPS,
     STRONG_DISPLACEMENTS,
-    Settings,
+    SamplingSettings,
     n_trajectories,
 )
 from ase_student.dynamics import langevin
@@ -30,8 +30,8 @@ MD_DISPLACEMENTS = (0.0, 0.03)
 
 
 def sample_molecule(
-    species: Species, settings: Settings, partners: Sequence[Species], n_times: int = 1
-) -> Frames:
+    species: Species, settings: SamplingSettings, partners: Sequence[Species], n_times: int = 1
+) -> SampledFrames:
     """Return frames of one molecule and of clusters with it.
 
     What comes out depends on the arguments alone, not on which other molecules are sampled before
@@ -47,7 +47,7 @@ def sample_molecule(
         How many times the number of frames in `settings`.
     """
     rng = generator(settings.seed, species.key)
-    frames = Frames()
+    frames = SampledFrames()
     with frames.counting_failures("molecule"):
         n = n_trajectories(settings)
         molecule = embed(species, n, int(rng.integers(2**31 - 1)))
@@ -64,9 +64,9 @@ def sample_molecule(
 
 
 def _sample_dynamics(
-    frames: Frames,
+    frames: SampledFrames,
     molecule: Molecule,
-    settings: Settings,
+    settings: SamplingSettings,
     n_times: int,
     rng: np.random.Generator,
 ) -> None:
@@ -85,7 +85,7 @@ def _sample_dynamics(
 
 
 def _sample_cluster(
-    frames: Frames, cluster: Molecule, settings: Settings, rng: np.random.Generator
+    frames: SampledFrames, cluster: Molecule, settings: SamplingSettings, rng: np.random.Generator
 ) -> None:
     start = relaxed(cluster, CLUSTER_MINIMISATION_STEPS)
     forces = langevin.confined(mmff_forces(cluster), start)

@@ -18,9 +18,9 @@ from ase_student import provenance
 from ase_student.distill.molecules.species import Species
 from ase_student.distill.sampling import md, mmff
 from ase_student.distill.sampling.continuation import Continuation, sample_continuations
-from ase_student.distill.sampling.frames import Frames
-from ase_student.distill.sampling.rattle import Group, sample_groups
-from ase_student.distill.sampling.settings import MMFF94, Job, Settings
+from ase_student.distill.sampling.frames import SampledFrames
+from ase_student.distill.sampling.rattle import FrameGroup, sample_groups
+from ase_student.distill.sampling.settings import MMFF94, MoleculeTask, SamplingSettings
 from ase_student.jobs.processes import process_pool
 from ase_student.jobs.store import begin_job, check_job
 from ase_student.potentials import base, registry
@@ -34,11 +34,11 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Piece:
+class SamplingChunk:
     """What is sampled together, in one process."""
 
-    jobs: tuple[Job, ...] = ()
-    groups: tuple[Group, ...] = ()
+    jobs: tuple[MoleculeTask, ...] = ()
+    groups: tuple[FrameGroup, ...] = ()
     continuations: tuple[Continuation, ...] = ()
 
 
@@ -53,10 +53,10 @@ class Sampler:
         What a molecule may meet in a cluster.
     """
 
-    settings: Settings
+    settings: SamplingSettings
     partners: tuple[Species, ...] = ()
 
-    def __call__(self, piece: Piece) -> Frames:
+    def __call__(self, piece: SamplingChunk) -> SampledFrames:
         """Return the frames of a piece, which depend on nothing but the piece and the sampler."""
         if self.settings.dynamics == MMFF94:
             frames = sample_groups(piece.groups, self.settings, None)
@@ -74,24 +74,24 @@ class Sampler:
 
 
 def in_pieces(
-    jobs: Sequence[Job],
-    groups: Sequence[Group],
-    settings: Settings,
+    jobs: Sequence[MoleculeTask],
+    groups: Sequence[FrameGroup],
+    settings: SamplingSettings,
     continuations: Sequence[Continuation] = (),
-) -> list[Piece]:
+) -> list[SamplingChunk]:
     """Return all that is to be sampled in pieces of equal size."""
     size = MMFF_PIECE if settings.dynamics == MMFF94 else DRIVEN_PIECE
-    pieces = [Piece(jobs=tuple(jobs[i : i + size])) for i in range(0, len(jobs), size)]
+    pieces = [SamplingChunk(jobs=tuple(jobs[i : i + size])) for i in range(0, len(jobs), size)]
     # Trajectories are the work; displaced copies come with them.
     ordered = sorted(groups, key=lambda group: group.displacement is not None)
     for i in range(0, len(ordered), DRIVEN_PIECE):
-        pieces.append(Piece(groups=tuple(ordered[i : i + DRIVEN_PIECE])))
+        pieces.append(SamplingChunk(groups=tuple(ordered[i : i + DRIVEN_PIECE])))
     for i in range(0, len(continuations), DRIVEN_PIECE):
-        pieces.append(Piece(continuations=tuple(continuations[i : i + DRIVEN_PIECE])))
+        pieces.append(SamplingChunk(continuations=tuple(continuations[i : i + DRIVEN_PIECE])))
     return pieces
 
 
-class Partial:
+class SamplingStore:
     """Finished pieces on disk, in a folder that belongs to one job.
 
     Parameters
@@ -116,7 +116,7 @@ class Partial:
         return self.folder / f"{index:06d}.npz"
 
 
-def job_of(sampler: Sampler, pieces: Sequence[Piece]) -> dict[str, Any]:
+def job_of(sampler: Sampler, pieces: Sequence[SamplingChunk]) -> dict[str, Any]:
     """Return what decides the frames of all pieces."""
     versions = provenance.metadata("", "rdkit")["versions"]
     name = sampler.settings.dynamics
@@ -130,8 +130,11 @@ def job_of(sampler: Sampler, pieces: Sequence[Piece]) -> dict[str, Any]:
 
 
 def sample(
-    sampler: Sampler, pieces: Sequence[Piece], processes: int = 1, folder: Path | None = None
-) -> Frames:
+    sampler: Sampler,
+    pieces: Sequence[SamplingChunk],
+    processes: int = 1,
+    folder: Path | None = None,
+) -> SampledFrames:
     """Return the frames of all pieces, in their order, whatever the number of processes.
 
     Parameters
@@ -149,11 +152,11 @@ def sample(
     ChildProcessError
         If one of several processes died; what was finished is kept.
     """
-    partial = None if folder is None else Partial(folder, job_of(sampler, pieces))
-    done: dict[int, Frames] = {}
+    partial = None if folder is None else SamplingStore(folder, job_of(sampler, pieces))
+    done: dict[int, SampledFrames] = {}
     if partial is not None:
         done = {
-            i: Frames.read(partial.path(i))
+            i: SampledFrames.read(partial.path(i))
             for i in range(len(pieces))
             if partial.path(i).exists()
         }  # fmt: skip
@@ -165,7 +168,7 @@ def sample(
                 frames.write(partial.path(i))
             done[i] = frames
             progress.update()
-    whole = Frames()
+    whole = SampledFrames()
     for i in range(len(pieces)):
         whole.extend(done[i])
     return whole
@@ -179,15 +182,15 @@ def _begin_process(sampler: Sampler) -> None:
     _sampler = sampler
 
 
-def _sample_piece(numbered: tuple[int, Piece]) -> tuple[int, Frames]:
+def _sample_piece(numbered: tuple[int, SamplingChunk]) -> tuple[int, SampledFrames]:
     assert _sampler is not None
     index, piece = numbered
     return index, _sampler(piece)
 
 
 def _mapped(
-    sampler: Sampler, numbered: Sequence[tuple[int, Piece]], processes: int
-) -> Iterator[tuple[int, Frames]]:
+    sampler: Sampler, numbered: Sequence[tuple[int, SamplingChunk]], processes: int
+) -> Iterator[tuple[int, SampledFrames]]:
     """Yield the frames of pieces with their indices, as they are finished.
 
     Raises

@@ -13,15 +13,15 @@ from ase_student.data.sources import FOREIGN
 from ase_student.data.splits import split_of
 from ase_student.distill.molecules import species
 from ase_student.distill.sampling import geometry
-from ase_student.distill.sampling.builders import Origin
-from ase_student.distill.sampling.frames import Frames
-from ase_student.distill.sampling.settings import DESCENT_STEPS, Settings, n_trajectories
+from ase_student.distill.sampling.builders import InputStructure
+from ase_student.distill.sampling.frames import SampledFrames
+from ase_student.distill.sampling.settings import DESCENT_STEPS, SamplingSettings, n_trajectories
 from ase_student.dynamics import trajectories
 from ase_student.potentials.base import BatchedForces
 
 
 @dataclass(frozen=True)
-class Group:
+class FrameGroup:
     """Frames made from one structure that belong together.
 
     Attributes
@@ -34,7 +34,7 @@ class Group:
     n_frames : int
     """
 
-    origin: Origin
+    origin: InputStructure
     number: int
     displacement: float | None
     n_frames: int = 1
@@ -45,7 +45,7 @@ class Group:
         return self.origin.group(self.number)
 
 
-def groups_of(origins: Sequence[Origin], settings: Settings) -> list[Group]:
+def groups_of(origins: Sequence[InputStructure], settings: SamplingSettings) -> list[FrameGroup]:
     """Return what to make of each structure.
 
     Every displaced copy is a group of its own, and so is every trajectory.
@@ -56,15 +56,15 @@ def groups_of(origins: Sequence[Origin], settings: Settings) -> list[Group]:
         plans: list[tuple[float | None, int]] = [(sigma, 1) for sigma in displacements]
         n = n_trajectories(settings)
         plans += [(None, len(range(i, settings.md, n))) for i in range(min(n, settings.md))]
-        groups += [Group(origin, i, *plan) for i, plan in enumerate(plans)]
+        groups += [FrameGroup(origin, i, *plan) for i, plan in enumerate(plans)]
     if settings.part is None:
         return groups
     return [one for one in groups if split_of(one.name, settings.split_seed) == settings.part]
 
 
 def sample_groups(
-    groups: Sequence[Group], settings: Settings, forces: BatchedForces | None
-) -> Frames:
+    groups: Sequence[FrameGroup], settings: SamplingSettings, forces: BatchedForces | None
+) -> SampledFrames:
     """Return the frames of some groups.
 
     Parameters
@@ -75,7 +75,7 @@ def sample_groups(
     forces : callable or None
         What moves them, see `dynamics.batched_forces`; None if there are no trajectories.
     """
-    frames = Frames()
+    frames = SampledFrames()
     moving = []
     for group in groups:
         rng = _generator(settings, group)
@@ -124,6 +124,6 @@ def strained(atoms: Atoms, strain: float, rng: np.random.Generator) -> Atoms:
     return copy
 
 
-def _generator(settings: Settings, *groups: Group) -> np.random.Generator:
+def _generator(settings: SamplingSettings, *groups: FrameGroup) -> np.random.Generator:
     keys = (f"{group.origin.digest}/{group.origin.name}/{group.number}" for group in groups)
     return species.generator(settings.seed, "\n".join(keys))

@@ -14,20 +14,20 @@ from ase_student.data.structures import Structures
 from ase_student.distill.molecules.species import Species
 from ase_student.distill.sampling import parallel
 from ase_student.distill.sampling.continuation import Continuation
-from ase_student.distill.sampling.frames import Frames
-from ase_student.distill.sampling.rattle import Group
-from ase_student.distill.sampling.settings import Job, Settings
+from ase_student.distill.sampling.frames import SampledFrames
+from ase_student.distill.sampling.rattle import FrameGroup
+from ase_student.distill.sampling.settings import MoleculeTask, SamplingSettings
 
 
 def make_structures(
-    jobs: Sequence[Job],
-    settings: Settings,
+    jobs: Sequence[MoleculeTask],
+    settings: SamplingSettings,
     partners: Sequence[Species] = (),
-    groups: Sequence[Group] = (),
+    groups: Sequence[FrameGroup] = (),
     skipped: Mapping[str, int] | None = None,
     processes: int = 1,
     folder: Path | None = None,
-    given: Frames | None = None,
+    given: SampledFrames | None = None,
     continuations: Sequence[Continuation] = (),
 ) -> tuple[Structures, dict[str, Any]]:
     """Sample all molecules and return their frames in random order, with what was left out.

@@ -8,10 +8,10 @@ from itertools import islice
 
 from ase_student.data.splits import WATER, split_of
 from ase_student.distill.molecules import species
-from ase_student.distill.molecules.coverage import Cover
+from ase_student.distill.molecules.coverage import Coverage
 from ase_student.distill.molecules.species import Species
 from ase_student.distill.molecules.variants import variants
-from ase_student.distill.sampling.settings import Job, Settings
+from ase_student.distill.sampling.settings import MoleculeTask, SamplingSettings
 
 #: Variants are drawn at most so many times as there are to be.
 VARIANTS_DRAWN = 20
@@ -19,12 +19,12 @@ VARIANTS_DRAWN = 20
 
 def choose_jobs(
     large: Iterable[str],
-    settings: Settings,
+    settings: SamplingSettings,
     n_molecules: int | None = None,
     lists: Mapping[str, Sequence[str]] | None = None,
-    cover: Cover | None = None,
+    cover: Coverage | None = None,
     n_variants: int | None = None,
-) -> tuple[list[Job], tuple[Species, ...], dict[str, int]]:
+) -> tuple[list[MoleculeTask], tuple[Species, ...], dict[str, int]]:
     """Return what to sample, what may meet in clusters, and counts of what was skipped.
 
     Parameters
@@ -49,7 +49,7 @@ def choose_jobs(
     """
     factors = {"small": settings.small_factor, "biomolecules": settings.biomolecule_factor}
     skipped: Counter[str] = Counter()
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, MoleculeTask] = {}
     small: list[Species] = []
     for name, listed in (lists or {}).items():
         found, left_out = _selected(listed, settings.max_cluster_atoms, settings)
@@ -58,7 +58,7 @@ def choose_jobs(
             small = found
         for one in found:
             if factors.get(name, 1) > 0:
-                jobs.setdefault(one.key, Job(one, factors.get(name, 1)))
+                jobs.setdefault(one.key, MoleculeTask(one, factors.get(name, 1)))
     found, left_out = _selected(large, settings.max_atoms, settings)
     skipped.update(left_out)
     if n_variants is not None:
@@ -66,7 +66,7 @@ def choose_jobs(
         skipped.update(left_out)
     rest = [one for one in found if one.key not in jobs]
     chosen = [(one, 1) for one in rest] if cover is None else cover.choose(rest)
-    jobs |= {one.key: Job(one, n_times) for one, n_times in chosen[:n_molecules]}
+    jobs |= {one.key: MoleculeTask(one, n_times) for one, n_times in chosen[:n_molecules]}
     # A third of the partners are small molecules, which fit and pair with anything.
     others = [job.species for job in jobs.values() if job.species not in small]
     partners = others + small * max(1, len(others) // max(1, 2 * len(small)))
@@ -74,7 +74,7 @@ def choose_jobs(
 
 
 def _variants(
-    parents: Sequence[Species], known: Collection[str], count: int, settings: Settings
+    parents: Sequence[Species], known: Collection[str], count: int, settings: SamplingSettings
 ) -> tuple[list[Species], dict[str, int]]:
     """Return so many variants of the parents, none of which is known, and counts of the others."""
     if not parents:
@@ -99,7 +99,7 @@ def _variants(
 
 
 def _selected(
-    smiles: Iterable[str], max_atoms: int, settings: Settings
+    smiles: Iterable[str], max_atoms: int, settings: SamplingSettings
 ) -> tuple[list[Species], dict[str, int]]:
     found, skipped = species.select_species(smiles, max_atoms, None, settings.seed)
     if settings.part is None:

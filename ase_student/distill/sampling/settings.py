@@ -31,7 +31,7 @@ DESCENT_STEPS = 50
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingSettings:
     """What to sample of every molecule.
 
     Attributes
@@ -102,7 +102,7 @@ class Settings:
         return _drawn(self.temperatures or CLUSTER_TEMPERATURES, rng)
 
 
-def n_trajectories(settings: Settings) -> int:
+def n_trajectories(settings: SamplingSettings) -> int:
     """Return how many conformers of a molecule, or trajectories of a structure, share the frames.
 
     >>> n_trajectories(Settings(md=3)), n_trajectories(Settings(md=50))
@@ -113,7 +113,7 @@ def n_trajectories(settings: Settings) -> int:
 
 
 @dataclass(frozen=True)
-class Job:
+class MoleculeTask:
     """A molecule, and how many times the usual number of frames it gets."""
 
     species: Species

@@ -16,15 +16,15 @@ from ase_student.data.sources import UNLIKE_USE
 from ase_student.data.splits import PARTS, WATER, fingerprint, parts_of
 from ase_student.data.structures import Structures
 from ase_student.distill.training.batches import Sample, read_samples
-from ase_student.distill.training.settings import Settings
-from ase_student.extrapolation.ranges import Seen
+from ase_student.distill.training.settings import TrainingSettings
+from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.files import file_sha256
 
 # What a student's metadata keep of each data set's.
 _KEPT = ("teacher_settings", "structures_sha256", "max_force", "statistics")
 
 
-class Parts:
+class TrainingData:
     """The samples of each part of the split.
 
     Parameters
@@ -68,7 +68,7 @@ class Parts:
     def __init__(
         self,
         datasets: Sequence[Path],
-        settings: Settings,
+        settings: TrainingSettings,
         cutoff: float,
         tests: Sequence[Path] = (),
         calibration: Path | None = None,
@@ -79,7 +79,7 @@ class Parts:
         self._trained: set[str | bytes] = set()
         self.teacher: str | None = None
         self._code: str | None = None
-        self.seen = Seen(cutoff)
+        self.seen = TrainingRanges(cutoff)
         self.provenance = [self._read(path, times) for path, times in Counter(datasets).items()]
         self.tests = {path.stem: self._read_test(path) for path in tests}
         self.calibration = [] if calibration is None else self._read_calibration(calibration)

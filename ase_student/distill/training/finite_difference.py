@@ -26,7 +26,7 @@ from ase_student.distill.training.loss import (
     predict_and_differentiate,
     strained,
 )
-from ase_student.distill.training.settings import Settings
+from ase_student.distill.training.settings import TrainingSettings
 
 #: Largest displacement of an atom in Å, and largest component of a strain. Float32 energies still
 #: resolve it well; a test says how well.
@@ -37,7 +37,7 @@ def backward_by_displacement(
     energies_of: Energies,
     weights: Sequence[Tensor],
     batch: Batch,
-    settings: Settings,
+    settings: TrainingSettings,
     energy_weight: float,
     sign: float = 1.0,
 ) -> Tensor:

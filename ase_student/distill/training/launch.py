@@ -11,16 +11,16 @@ from lightning_fabric import Fabric
 
 from ase_student.backends.devices import set_threads
 from ase_student.checkpoint import load_student
-from ase_student.distill.training.data import Parts
-from ase_student.distill.training.settings import Settings
-from ase_student.distill.training.trainer import Training
+from ase_student.distill.training.data import TrainingData
+from ase_student.distill.training.settings import TrainingSettings
+from ase_student.distill.training.trainer import Trainer
 from ase_student.jobs.processes import end_with_parent
 from ase_student.jobs.store import only_writer
 from ase_student.student import Architecture
 
 
 def launch(
-    arguments: argparse.Namespace, settings: Settings, changes: dict[str, Any]
+    arguments: argparse.Namespace, settings: TrainingSettings, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """Train with one process per device and return the metrics of the best student.
 
@@ -58,14 +58,15 @@ def launch(
 
 
 def _train(
-    fabric: Fabric, arguments: argparse.Namespace, settings: Settings, changes: dict[str, Any]
+    fabric: Fabric,
+    arguments: argparse.Namespace,
+    settings: TrainingSettings,
+    changes: dict[str, Any],
 ) -> dict[str, Any]:
     end_with_parent()
     set_threads(arguments.threads)
     start = None if arguments.start is None else load_student(str(arguments.start))
     cutoff = changes.get("cutoff", Architecture((1,)).cutoff if start is None else start.cutoff)
-    parts = Parts(arguments.dataset, settings, cutoff, arguments.test, arguments.calibrate)
-    training = Training(
-        parts, arguments.student, arguments.folder, settings, fabric, changes, start
-    )
+    parts = TrainingData(arguments.dataset, settings, cutoff, arguments.test, arguments.calibrate)
+    training = Trainer(parts, arguments.student, arguments.folder, settings, fabric, changes, start)
     return training.run()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ase_student.distill.training.batches import Batch
-from ase_student.distill.training.settings import Settings
+from ase_student.distill.training.settings import TrainingSettings
 
 
 class Predictions(NamedTuple):
@@ -97,7 +97,7 @@ def predict_and_differentiate(
 
 
 def loss(
-    predictions: Predictions, batch: Batch, settings: Settings, energy_weight: float
+    predictions: Predictions, batch: Batch, settings: TrainingSettings, energy_weight: float
 ) -> Tensor:
     """Return the training loss: every term quadratic for small errors, linear for large ones.
 
@@ -119,7 +119,7 @@ def loss(
     return total
 
 
-def _atomic_term(predictions: Predictions, batch: Batch, settings: Settings) -> Tensor:
+def _atomic_term(predictions: Predictions, batch: Batch, settings: TrainingSettings) -> Tensor:
     """Return the loss of the atoms' energies, each structure's mean error left out."""
     assert batch.atomic_energies is not None
     errors = predictions.atomic_energies - batch.atomic_energies

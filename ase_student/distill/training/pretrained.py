@@ -11,9 +11,9 @@ from torch import nn
 
 from ase_student.data.splits import split_settings
 from ase_student.distill.training.batches import fit_reference_energies
-from ase_student.distill.training.data import Parts
+from ase_student.distill.training.data import TrainingData
 from ase_student.distill.training.metrics import energy_deviations
-from ase_student.distill.training.settings import Settings
+from ase_student.distill.training.settings import TrainingSettings
 from ase_student.networks import build_network
 from ase_student.networks.painn import PaiNN
 from ase_student.student import Architecture, Student
@@ -33,7 +33,7 @@ def network_of(start: Student, shape: Architecture) -> PaiNN:
     return wider
 
 
-def for_the_teacher_of(start: Student, parts: Parts, device: torch.device) -> Student:
+def for_the_teacher_of(start: Student, parts: TrainingData, device: torch.device) -> Student:
     """Return a student with reference energies for the teacher that labelled the data.
 
     Those of the same teacher stay as they are. Another one's energies have another zero: what the
@@ -61,7 +61,7 @@ def for_the_teacher_of(start: Student, parts: Parts, device: torch.device) -> St
     return dataclasses.replace(start, reference_energies=shifted)
 
 
-def check_split(start: Student, parts: Parts, settings: Settings) -> None:
+def check_split(start: Student, parts: TrainingData, settings: TrainingSettings) -> None:
     """Raise ValueError if what a student was trained on may be in another part now.
 
     So it may if the same is split by another seed, or the same structures by something else.

@@ -56,7 +56,7 @@ _NOT_NEGATIVE = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How to train.
 
     Attributes
@@ -184,7 +184,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Parameters
     ----------
     path : path
-        Keys are the names of :class:`Settings`; the table ``[architecture]`` holds those of
+        Keys are the names of :class:`TrainingSettings`; the table ``[architecture]`` holds those of
         :class:`ase_student.student.Architecture` but its elements.
 
     Raises
@@ -203,7 +203,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     architecture = content.pop("architecture", {})
     if not isinstance(architecture, dict):
         raise ValueError(f"{path}: [architecture] must be a table.")
-    names = [field.name for field in dataclasses.fields(Settings)]
+    names = [field.name for field in dataclasses.fields(TrainingSettings)]
     for given, known, where in (
         (content, names, ""),
         (architecture, ARCHITECTURE_KEYS, " in [architecture]"),

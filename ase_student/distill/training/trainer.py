@@ -25,13 +25,13 @@ from ase_student.distill.training.batches import (
     fit_reference_energies,
     shuffled,
 )
-from ase_student.distill.training.data import Parts
+from ase_student.distill.training.data import TrainingData
 from ase_student.distill.training.finite_difference import backward_by_displacement
 from ase_student.distill.training.loss import loss, predict
 from ase_student.distill.training.metrics import energy_deviations, evaluate
 from ase_student.distill.training.pretrained import check_split, for_the_teacher_of, network_of
-from ase_student.distill.training.settings import Settings, architecture_of
-from ase_student.extrapolation.ranges import Seen
+from ase_student.distill.training.settings import TrainingSettings, architecture_of
+from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.files import replaced_when_complete
 from ase_student.networks import build_network
 from ase_student.networks.kernels import CompiledNetwork
@@ -45,7 +45,7 @@ ENERGY_IN_SCORE = 10.0
 MOST_NOT_FINITE = 20
 
 
-class Training:
+class Trainer:
     """One training run in a folder.
 
     The folder holds ``checkpoint.pt``, from which a run that was stopped goes on,
@@ -76,10 +76,10 @@ class Training:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: TrainingData,
         name: str,
         folder: Path,
-        settings: Settings,
+        settings: TrainingSettings,
         fabric: Fabric | None = None,
         changes: dict[str, Any] | None = None,
         start: Student | None = None,
@@ -92,7 +92,7 @@ class Training:
         if start is not None:
             check_split(start, parts, settings)
             if "seen" in start.metadata:
-                parts.seen.include(Seen.from_dict(start.metadata["seen"]))
+                parts.seen.include(TrainingRanges.from_dict(start.metadata["seen"]))
         self.network = self._network(changes).to(self.fabric.device)
         self.cutoff = self.network.shape.cutoff
         self.average = copy.deepcopy(self.network)
@@ -400,7 +400,7 @@ class Training:
         return dataclasses.replace(student, reference_energies=shifted, metadata=metadata)
 
 
-def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Return the optimizer that the settings name, over all parameters of a network."""
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
@@ -409,7 +409,7 @@ def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimi
     return SOAP(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
-def learning_rate(step: int, n_steps: int, settings: Settings) -> float:
+def learning_rate(step: int, n_steps: int, settings: TrainingSettings) -> float:
     """Return the rate of a step: a linear rise, then half a cosine down."""
     rise = min(1.0, (step + 1) / max(settings.warmup, 1))
     fall = 0.5 * (1.0 + np.cos(np.pi * min(1.0, step / max(n_steps, 1))))
@@ -417,7 +417,7 @@ def learning_rate(step: int, n_steps: int, settings: Settings) -> float:
     return float(rise * (low + (high - low) * fall))
 
 
-def energy_weight(step: int, n_steps: int, settings: Settings) -> float:
+def energy_weight(step: int, n_steps: int, settings: TrainingSettings) -> float:
     """Return the weight of the energy term of a step: it grows by factors, late more than early."""
     growth = settings.final_energy_weight / settings.energy_weight
     return float(settings.energy_weight * growth ** ((step / max(n_steps, 1)) ** 2))

@@ -28,7 +28,7 @@ ERROR_EDGES = np.logspace(-5.0, 3.0, 121)
 
 
 @dataclass(frozen=True)
-class Piece:
+class PassChunk:
     """Everything that is kept of one piece.
 
     Attributes
@@ -96,7 +96,7 @@ def reduce(
     seconds: float,
     seed: int,
     number: int,
-) -> Piece:
+) -> PassChunk:
     """Return what is kept of a piece.
 
     Parameters
@@ -114,7 +114,7 @@ def reduce(
     counts = np.zeros((len(frames), N_ELEMENTS), dtype=np.int32)
     for row, frame in zip(counts, frames, strict=True):
         row[:] = np.bincount(frame.atoms.numbers, minlength=N_ELEMENTS)
-    return Piece(
+    return PassChunk(
         indices=np.array([frame.index for frame in frames], dtype=np.int64),
         sizes=np.array([len(frame.atoms) for frame in frames], dtype=np.int64),
         sources=np.array([frame.source for frame in frames], dtype=np.str_),

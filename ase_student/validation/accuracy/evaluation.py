@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ase_student.backends.metadata import symbols
 from ase_student.files import replaced_when_complete
 from ase_student.potentials.base import Evaluation, Potential, Refusal, as_potential
-from ase_student.validation.accuracy.chunks import Piece, reduce
+from ase_student.validation.accuracy.chunks import PassChunk, reduce
 from ase_student.validation.extras import extra, progress_bar
 from ase_student.validation.models import ModelSpec
-from ase_student.validation.readers.base import Frame, Frames, LeftOut
+from ase_student.validation.readers.base import Frame, LeftOut, StructureReader
 from ase_student.validation.readers.opening import open_frames
 
 #: Atoms and structures in a piece, about: what is lost at most when a pass is interrupted.
@@ -54,7 +54,7 @@ class Selection:
     elements: tuple[int, ...] = ()
 
 
-def plan(frames: Frames, selection: Selection) -> list[NDArray[np.int64]]:
+def plan(frames: StructureReader, selection: Selection) -> list[NDArray[np.int64]]:
     """Return the indices of the structures of each piece, ascending."""
     n = len(frames.sizes)
     chosen = np.arange(n)
@@ -80,7 +80,7 @@ def run_pass(
     data_sha256: str,
     folder: Path,
     scheduler: str | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[PassChunk]:
     """Yield what is kept of each piece of a file, in order.
 
     Parameters
@@ -120,7 +120,7 @@ def run_pass(
                 temporary.write_bytes(content)
             bar.update(len(plans[number]))
     for path in paths:
-        yield Piece.from_bytes(path.read_bytes())
+        yield PassChunk.from_bytes(path.read_bytes())
 
 
 def _here(
@@ -179,7 +179,7 @@ def _potential(spec: ModelSpec) -> Potential:
 
 def compute_piece(
     potential: Potential,
-    frames: Frames,
+    frames: StructureReader,
     selection: Selection,
     indices: NDArray[np.int64],
     number: int,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ase_student.validation.accuracy import sums
 from ase_student.validation.accuracy.bootstrap import N_DRAWS, draws, estimate
-from ase_student.validation.accuracy.chunks import N_WORST_ATOMS, Piece
+from ase_student.validation.accuracy.chunks import N_WORST_ATOMS, PassChunk
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -36,7 +36,7 @@ class Pass:
         Without their sums and histograms, which are added up in the rest.
     """
 
-    rows: list[Piece] = field(default_factory=list)
+    rows: list[PassChunk] = field(default_factory=list)
     elements: Any = 0.0
     magnitudes: Any = 0.0
     parity: Any = 0
@@ -46,7 +46,7 @@ class Pass:
     left_out: list[tuple[int, str, bool]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, pieces: Iterable[Piece]) -> Pass:
+    def of(cls, pieces: Iterable[PassChunk]) -> Pass:
         """Return the pass of some pieces, which may come one after the other."""
         found = cls()
         for piece in pieces:
@@ -61,14 +61,16 @@ class Pass:
                 for (index, invalid), reason in zip(piece.left_out, piece.reasons, strict=True)
             )
             empty = np.zeros((0, 0, 0))
-            found.rows.append(Piece(**{**piece.__dict__, "elements": empty, "magnitudes": empty}))
+            found.rows.append(
+                PassChunk(**{**piece.__dict__, "elements": empty, "magnitudes": empty})
+            )
         return found
 
     def column(self, name: str) -> Any:
         """Return a column of all structures."""
         return np.concatenate([getattr(piece, name) for piece in self.rows])
 
-    def weighted(self, columns: Callable[[Piece], Floats], seed: int) -> Floats:
+    def weighted(self, columns: Callable[[PassChunk], Floats], seed: int) -> Floats:
         """Return sums over structures, for every draw of the bootstrap.
 
         Parameters
@@ -141,7 +143,7 @@ def _by_magnitude(found: Pass) -> dict[str, Any]:
 def _by_size(found: Pass, seed: int) -> dict[str, Any]:
     groups = np.arange(len(sums.SIZES))
 
-    def columns(piece: Piece) -> Floats:
+    def columns(piece: PassChunk) -> Floats:
         member = sums.group_of(piece.sizes, sums.SIZES)[:, None] == groups
         return np.asarray(member[:, :, None] * piece.forces[:, None])
 
@@ -155,7 +157,7 @@ def _by_size(found: Pass, seed: int) -> dict[str, Any]:
 def _by_source(found: Pass, seed: int) -> dict[str, Any]:
     shown = _sources(found)
 
-    def columns(piece: Piece) -> Floats:
+    def columns(piece: PassChunk) -> Floats:
         member = piece.sources[:, None] == np.array(shown)
         member = np.concatenate([member, ~member.any(axis=1, keepdims=True)], axis=1)
         return np.asarray(member[:, :, None] * piece.forces[:, None])
@@ -170,7 +172,7 @@ def _energy(found: Pass, seed: int) -> dict[str, Any] | None:
     counts = found.column("counts")
     present = np.flatnonzero(counts.any(axis=0))
 
-    def equations(piece: Piece) -> Floats:
+    def equations(piece: PassChunk) -> Floats:
         rows, errors = _energy_rows(piece, present)
         columns = np.concatenate([rows, errors[:, None]], axis=1)
         return np.asarray(columns[:, :, None] * columns[:, None])
@@ -207,7 +209,7 @@ def _energy(found: Pass, seed: int) -> dict[str, Any] | None:
     }
 
 
-def _energy_rows(piece: Piece, present: Integers) -> tuple[Floats, Floats]:
+def _energy_rows(piece: PassChunk, present: Integers) -> tuple[Floats, Floats]:
     """Return composition and energy error of each structure; zero where there is no label."""
     errors = piece.energies[:, 1] - piece.energies[:, 0]
     known = np.isfinite(errors)
@@ -221,11 +223,11 @@ def _sources(found: Pass) -> list[str]:
     return [str(name) for name in sorted(common)]
 
 
-def _is_of_source(piece: Piece, name: str) -> NDArray[np.bool_]:
+def _is_of_source(piece: PassChunk, name: str) -> NDArray[np.bool_]:
     return np.asarray(piece.sources == name)
 
 
-def _is_of_size(piece: Piece, group: int) -> NDArray[np.bool_]:
+def _is_of_size(piece: PassChunk, group: int) -> NDArray[np.bool_]:
     return np.asarray(sums.group_of(piece.sizes, sums.SIZES) == group)
 
 
@@ -234,7 +236,7 @@ def _energy_errors(
     present: Integers,
     shifts: Floats,
     seed: int,
-    member: Callable[[Piece], NDArray[np.bool_]] | None = None,
+    member: Callable[[PassChunk], NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
     """Return the errors of energies after each draw's shift, (1 + N_DRAWS, n_elements), eV.
 

@@ -13,11 +13,11 @@ from ase.io import write
 
 from ase_student.files import replaced_when_complete
 from ase_student.potentials.base import Evaluation, Potential
-from ase_student.validation.readers.base import Frame, Frames
+from ase_student.validation.readers.base import Frame, StructureReader
 
 
 def worst_structures(
-    potential: Potential, frames: Frames, worst: Sequence[dict[str, Any]]
+    potential: Potential, frames: StructureReader, worst: Sequence[dict[str, Any]]
 ) -> list[Atoms]:
     """Return structures with the labels of the teacher and what the student says.
 

@@ -22,7 +22,7 @@ from ase_student.validation.physics.symmetry import check_symmetries
 from ase_student.validation.physics.torsions import check_torsions
 from ase_student.validation.physics.vibrations import check_vibrations
 from ase_student.validation.physics.water import check_water
-from ase_student.validation.readers.base import Frame, Frames
+from ase_student.validation.readers.base import Frame, StructureReader
 
 #: Molecules that are taken from the data, and their sizes.
 N_MOLECULES = 4
@@ -43,7 +43,7 @@ class Lengths:
     water: float = 0.0
 
 
-def molecules_of(frames: Frames, indices: Sequence[int], seed: int) -> dict[str, Atoms]:
+def molecules_of(frames: StructureReader, indices: Sequence[int], seed: int) -> dict[str, Atoms]:
     """Return some molecules of a file, drawn at random, by formula and place.
 
     Structures with periodic axes, or whose sizes don't suit dynamics, are not taken, nor, where the

@@ -65,7 +65,7 @@ class LeftOut:
     invalid: bool = True
 
 
-class Frames(Protocol):
+class StructureReader(Protocol):
     """A file of structures.
 
     Attributes

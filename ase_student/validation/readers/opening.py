@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ase_student.validation.readers.base import Frames
+from ase_student.validation.readers.base import StructureReader
 
 
-def open_frames(path: Path) -> Frames:
+def open_frames(path: Path) -> StructureReader:
     """Open a file of labelled structures: HDF5, extended XYZ, or an ASE database.
 
     Raises

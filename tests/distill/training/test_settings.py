@@ -6,7 +6,12 @@ import pytest
 
 pytest.importorskip("h5py")
 
-from ase_student.distill.training.settings import SHAPES, Settings, architecture_of, read_settings
+from ase_student.distill.training.settings import (
+    SHAPES,
+    TrainingSettings,
+    architecture_of,
+    read_settings,
+)
 
 BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
 
@@ -26,17 +31,17 @@ BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
 )
 def test_values_that_cannot_be_meant_are_refused(given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Settings(**given)
+        TrainingSettings(**given)
 
 
 @pytest.mark.parametrize("given", [{"epochs": 2.5}, {"epochs": True}, {"learning_rate": "fast"}])
 def test_values_of_other_types_are_refused(given: dict) -> None:
     with pytest.raises(TypeError, match=f"{next(iter(given))} must be"):
-        Settings(**given)
+        TrainingSettings(**given)
 
 
 def test_an_integer_may_stand_for_a_float() -> None:
-    assert Settings(max_gradient_norm=1).max_gradient_norm == 1.0
+    assert TrainingSettings(max_gradient_norm=1).max_gradient_norm == 1.0
 
 
 def test_a_file_gives_settings_and_architecture(tmp_path: Path) -> None:

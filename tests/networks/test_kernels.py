@@ -20,8 +20,8 @@ from ase_student.checkpoint import available_students  # noqa: E402
 from ase_student.distill.training.batches import Sample, collate  # noqa: E402
 from ase_student.distill.training.finite_difference import backward_by_displacement  # noqa: E402
 from ase_student.distill.training.loss import loss, predict  # noqa: E402
-from ase_student.distill.training.settings import SHAPES, Settings, architecture_of  # noqa: E402
-from ase_student.distill.training.trainer import Training  # noqa: E402
+from ase_student.distill.training.settings import SHAPES, TrainingSettings, architecture_of  # noqa: E402
+from ase_student.distill.training.trainer import Trainer  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
 from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
 from ase_student.networks.kernels.build import PairKernels  # noqa: E402
@@ -143,7 +143,7 @@ def test_the_gradient_of_the_loss_is_that_of_second_derivatives(
     network: PaiNN, compiled: CompiledNetwork, names: tuple[str, ...]
 ) -> None:
     batch = batch_of(*names)
-    settings = Settings(atomic_energy_weight=0.1)
+    settings = TrainingSettings(atomic_energy_weight=0.1)
     exact = loss(predict(network, batch, create_graph=True), batch, settings, 0.3)
     exact.backward()
     expected = gradients(network)
@@ -168,7 +168,7 @@ def test_the_gradient_of_the_loss_is_that_of_second_derivatives(
 
 def test_stress_counts_in_the_gradient(compiled: CompiledNetwork) -> None:
     network, batch = compiled.network, batch_of("triclinic")
-    only_stress = Settings(stress_weight=1.0, force_scale=1e6)
+    only_stress = TrainingSettings(stress_weight=1.0, force_scale=1e6)
     backward_by_displacement(compiled, list(network.parameters()), batch, only_stress, 1e-9)
     of_filters = gradients(network)["first.vectors.weight"]
     loss(predict(network, batch, create_graph=True), batch, only_stress, 1e-9).backward()
@@ -265,9 +265,9 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_devices_are_refused() -> None:
     training = SimpleNamespace(fabric=SimpleNamespace(device=torch.device("meta")))
     with pytest.raises(ValueError, match="'compiled' is for CPUs; given a device of type 'meta'"):
-        Training._compiled(training)
+        Trainer._compiled(training)
 
 
 def test_settings_name_the_ways_to_differentiate() -> None:
     with pytest.raises(ValueError, match="gradient must be one of"):
-        dataclasses.replace(Settings(), gradient="magic")
+        dataclasses.replace(TrainingSettings(), gradient="magic")

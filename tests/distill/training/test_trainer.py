@@ -35,13 +35,13 @@ from ase_student.distill.training.batches import (  # noqa: E402
     read_samples,
     shuffled,
 )
-from ase_student.distill.training.data import Parts  # noqa: E402
+from ase_student.distill.training.data import TrainingData  # noqa: E402
 from ase_student.distill.training.loss import predict  # noqa: E402
 from ase_student.distill.training.metrics import energy_deviations, evaluate  # noqa: E402
-from ase_student.distill.training.settings import SHAPES, Settings  # noqa: E402
+from ase_student.distill.training.settings import SHAPES, TrainingSettings  # noqa: E402
 from ase_student.distill.training.trainer import (  # noqa: E402
     MOST_NOT_FINITE,
-    Training,
+    Trainer,
     energy_weight,
     learning_rate,
 )
@@ -51,7 +51,7 @@ from ase_student.networks import build_network  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture, Student  # noqa: E402
 
-SETTINGS = Settings(epochs=2, batch_size=4, warmup=5, validate_every=13)
+SETTINGS = TrainingSettings(epochs=2, batch_size=4, warmup=5, validate_every=13)
 CUTOFF = 5.0
 CPU = torch.device("cpu")
 
@@ -86,15 +86,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(dataset: Path, folder: Path, settings: Settings = SETTINGS, **options: Any) -> Training:
+def train(
+    dataset: Path, folder: Path, settings: TrainingSettings = SETTINGS, **options: Any
+) -> Trainer:
     training = begin(dataset, folder, settings, **options)
     training.run()
     return training
 
 
-def begin(dataset: Path, folder: Path, settings: Settings = SETTINGS, **options: Any) -> Training:
-    parts = Parts([dataset], settings, CUTOFF)
-    return Training(parts, "ultra-tiny", folder, settings, **options)
+def begin(
+    dataset: Path, folder: Path, settings: TrainingSettings = SETTINGS, **options: Any
+) -> Trainer:
+    parts = TrainingData([dataset], settings, CUTOFF)
+    return Trainer(parts, "ultra-tiny", folder, settings, **options)
 
 
 def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
@@ -120,8 +124,8 @@ def test_a_calibration_shifts_energies_by_the_same_for_every_atom(
     before = load_student(tmp_path / "weights.safetensors")
     # The same run again has nothing left to train, and only calibrates.
     for _ in range(2):
-        parts = Parts([dataset], SETTINGS, CUTOFF, calibration=dataset)
-        Training(parts, "ultra-tiny", tmp_path, SETTINGS).run()
+        parts = TrainingData([dataset], SETTINGS, CUTOFF, calibration=dataset)
+        Trainer(parts, "ultra-tiny", tmp_path, SETTINGS).run()
         after = load_student(tmp_path / "weights.safetensors")
         calibration = after.metadata["training"]["calibration"]
         shift = calibration["shift"]
@@ -156,7 +160,7 @@ def test_a_file_for_the_calibration_needs_molecules_for_validation(
         {"teacher": "morse"},
     )
     with pytest.raises(ValueError, match=r"few\.h5: is for the calibration, but holds nothing"):
-        Parts([dataset], SETTINGS, CUTOFF, calibration=tmp_path / "few.h5")
+        TrainingData([dataset], SETTINGS, CUTOFF, calibration=tmp_path / "few.h5")
 
 
 @pytest.mark.usefixtures("compiler")
@@ -177,9 +181,9 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     # In the middle of the second epoch, and the optimizer has changed its eigenbases.
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, validate_every=20)
     whole = train(dataset, tmp_path / "whole", settings)
-    validate = Training._validate
+    validate = Trainer._validate
 
-    def interrupted(self: Training, mean_loss: float) -> dict[str, float]:
+    def interrupted(self: Trainer, mean_loss: float) -> dict[str, float]:
         row = validate(self, mean_loss)
         if self.step == 20:
             # As if it had been stopped in the next validation, before the checkpoint.
@@ -189,7 +193,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
         return row
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_validate", interrupted)
+        patch.setattr(Trainer, "_validate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(dataset, tmp_path / "parts", settings)
     resumed = train(dataset, tmp_path / "parts", settings)
@@ -278,12 +282,12 @@ def test_what_is_unlike_use_counts_for_nothing_but_what_is_learnt(
     n = len(frames.structures)
     labels = Labels(np.arange(n), np.full(n, 1e4), pairs.splits, np.zeros((2 * n, 3)))
     write_dataset(tmp_path / "pairs.h5", pairs, labels, {"teacher": "morse"})
-    alone = Parts([dataset], SETTINGS, CUTOFF)
-    both = Parts([dataset, tmp_path / "pairs.h5"], SETTINGS, CUTOFF)
+    alone = TrainingData([dataset], SETTINGS, CUTOFF)
+    both = TrainingData([dataset, tmp_path / "pairs.h5"], SETTINGS, CUTOFF)
     assert len(both["train"]) > len(alone["train"])
     assert both.seen.as_dict() == alone.seen.as_dict()
     assert fit_reference_energies(both["train"]) == fit_reference_energies(alone["train"])
-    network = Training(both, "ultra-tiny", tmp_path / "run", SETTINGS).average
+    network = Trainer(both, "ultra-tiny", tmp_path / "run", SETTINGS).average
     errors = evaluate(network, both["train"], CUTOFF, CPU)
     assert errors[source]["structures"] > 0
     assert errors["all"] == pytest.approx(errors["morse"])
@@ -317,7 +321,7 @@ def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> No
 
 
 def test_data_given_twice_count_twice_in_training_only(dataset: Path) -> None:
-    once, twice = (Parts([dataset] * times, Settings(), 5.0) for times in (1, 2))
+    once, twice = (TrainingData([dataset] * times, TrainingSettings(), 5.0) for times in (1, 2))
     assert len(twice["train"]) == 2 * len(once["train"])
     assert len(twice["validation"]) == len(once["validation"])
     assert len(twice["test"]) == len(once["test"])
@@ -353,10 +357,10 @@ def test_batches_hold_every_sample_once(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [learning_rate(step, 1000, Settings(warmup=100)) for step in range(1001)]
-    assert max(rates) <= Settings().learning_rate
+    rates = [learning_rate(step, 1000, TrainingSettings(warmup=100)) for step in range(1001)]
+    assert max(rates) <= TrainingSettings().learning_rate
     assert rates[0] < rates[50] < rates[100]
-    assert rates[-1] == pytest.approx(Settings().final_learning_rate)
+    assert rates[-1] == pytest.approx(TrainingSettings().final_learning_rate)
 
 
 def test_training_on_begins_with_the_weights_it_is_given(dataset: Path, tmp_path: Path) -> None:
@@ -432,22 +436,22 @@ def build(student: Student) -> PaiNN:
 def test_a_student_has_one_teacher(dataset: Path, tmp_path: Path) -> None:
     other = labelled_by("another", tmp_path / "other.h5", dataset, range(60))
     unknown = labelled_by(None, tmp_path / "unknown.h5", dataset, range(60))
-    assert Parts([unknown, other], SETTINGS, CUTOFF).teacher == "another"
+    assert TrainingData([unknown, other], SETTINGS, CUTOFF).teacher == "another"
     message = "other.h5: has labels of 'another', but a file before it those of 'morse'"
     for others in ([other], [unknown, other]):
         with pytest.raises(ValueError, match=message):
-            Parts([dataset, *others], SETTINGS, CUTOFF)
+            TrainingData([dataset, *others], SETTINGS, CUTOFF)
     with pytest.raises(ValueError, match=message):
-        Parts([dataset], SETTINGS, CUTOFF, [other])
+        TrainingData([dataset], SETTINGS, CUTOFF, [other])
     with pytest.raises(ValueError, match=message):
-        Parts([dataset], SETTINGS, CUTOFF, calibration=other)
+        TrainingData([dataset], SETTINGS, CUTOFF, calibration=other)
     versions = [
         labelled_by("mine", tmp_path / f"{i}.h5", dataset, range(60), module_sha256=code)
         for i, code in enumerate(("ab", "ab", "cd"))
     ]
-    Parts(versions[:2], SETTINGS, CUTOFF)
+    TrainingData(versions[:2], SETTINGS, CUTOFF)
     with pytest.raises(ValueError, match=r"2\.h5: has labels of 'mine' as another version of its"):
-        Parts(versions, SETTINGS, CUTOFF)
+        TrainingData(versions, SETTINGS, CUTOFF)
 
 
 def test_files_without_labels_are_refused(dataset: Path, tmp_path: Path) -> None:
@@ -455,17 +459,19 @@ def test_files_without_labels_are_refused(dataset: Path, tmp_path: Path) -> None
         write_dataset(tmp_path / "bare.h5", file.read_structures())
     message = r"bare\.h5: has no labels; give what the step 'label' writes"
     with pytest.raises(ValueError, match=message):
-        Parts([dataset, tmp_path / "bare.h5"], SETTINGS, CUTOFF)
+        TrainingData([dataset, tmp_path / "bare.h5"], SETTINGS, CUTOFF)
     with pytest.raises(ValueError, match=message):
-        Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "bare.h5"])
+        TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / "bare.h5"])
 
 
 def test_tests_have_names_of_their_own(dataset: Path, tmp_path: Path) -> None:
     for part in ("test", "validation"):
         with pytest.raises(ValueError, match=f"a test cannot be called '{part}'"):
-            Parts([dataset], SETTINGS, CUTOFF, [tmp_path / f"{part}.h5"])
+            TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / f"{part}.h5"])
     with pytest.raises(ValueError, match="2 tests are called 'md'"):
-        Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "md.h5", tmp_path / "other" / "md.h5"])
+        TrainingData(
+            [dataset], SETTINGS, CUTOFF, [tmp_path / "md.h5", tmp_path / "other" / "md.h5"]
+        )
 
 
 def test_no_structure_of_a_test_is_trained_on(dataset: Path, tmp_path: Path) -> None:
@@ -474,11 +480,11 @@ def test_no_structure_of_a_test_is_trained_on(dataset: Path, tmp_path: Path) -> 
         parts = parts_of(file.read_structures(), "structure")
     held_out = [row for row, part in enumerate(parts) if part != "train"]
     fine = labelled_by("morse", tmp_path / "fine.h5", dataset, held_out)
-    assert len(Parts([dataset], settings, CUTOFF, [fine]).tests["fine"]) == len(held_out)
+    assert len(TrainingData([dataset], settings, CUTOFF, [fine]).tests["fine"]) == len(held_out)
     row = parts.index("train")
     bad = labelled_by("morse", tmp_path / "bad.h5", dataset, [*held_out[:2], row])
     with pytest.raises(ValueError, match="structure 2 is for the test as a whole, but it is train"):
-        Parts([dataset], settings, CUTOFF, [bad])
+        TrainingData([dataset], settings, CUTOFF, [bad])
 
 
 def test_second_moments_join_a_trained_student_without_influence(
@@ -508,12 +514,12 @@ def test_whole_files_can_be_held_out(dataset: Path, tmp_path: Path) -> None:
         rows = np.flatnonzero(parts == wanted)
         labels_of = dataclasses.replace(labels.take(rows), structure_indices=np.arange(len(rows)))
         write_dataset(tmp_path / f"{name}.h5", structures.take(rows), labels_of)
-    whole = Parts([dataset], SETTINGS, CUTOFF)
-    more = Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "held-out.h5"])
+    whole = TrainingData([dataset], SETTINGS, CUTOFF)
+    more = TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / "held-out.h5"])
     assert len(more.tests["held-out"]) == len(more["test"]) == len(whole["test"])
     assert len(more["train"]) == len(whole["train"])
     with pytest.raises(ValueError, match="trained.h5: structure 0 is for the test"):
-        Parts([dataset], SETTINGS, CUTOFF, [tmp_path / "trained.h5"])
+        TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / "trained.h5"])
 
 
 def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None:
@@ -582,7 +588,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 
 
 def test_the_energy_weight_grows_from_its_first_to_its_final_value() -> None:
-    settings = Settings(energy_weight=0.02, final_energy_weight=0.5)
+    settings = TrainingSettings(energy_weight=0.02, final_energy_weight=0.5)
     weights = [energy_weight(step, 100, settings) for step in range(101)]
     assert weights[0] == pytest.approx(0.02)
     assert weights[-1] == pytest.approx(0.5)

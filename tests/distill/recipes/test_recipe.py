@@ -23,7 +23,7 @@ from ase_student.distill.commands import run as commands_run
 from ase_student.distill.recipes import recipe
 from ase_student.distill.recipes.options import ModelName, toml
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = Path(__file__).parents[3] / "recipes"
 
 
 MISTAKES = {"value": ValueError, "path": FileNotFoundError, "extra": ImportError}
@@ -405,13 +405,13 @@ def test_a_whole_recipe_survives_an_interruption(
 ) -> None:
     pytest.importorskip("rdkit")
     pytest.importorskip("lightning_fabric")
-    from ase_student.distill.training.trainer import Training
+    from ase_student.distill.training.trainer import Trainer
 
     monkeypatch.chdir(tmp_path)
     Path("ethanol.smi").write_text("CCO\n", encoding="utf-8")
     path = write(WHOLE, "whole.toml")
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_finish", interrupted)
+        patch.setattr(Trainer, "_finish", interrupted)
         assert main(["run", str(path)]) == 130
     assert capsys.readouterr().err.endswith("interrupted: run the same command again.\n")
     history = Path("whole/first/history.jsonl").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
 from ase_student.distill.__main__ import main
 from ase_student.distill.sampling import builders, rattle
-from ase_student.distill.sampling.settings import Settings
+from ase_student.distill.sampling.settings import SamplingSettings
 
 EMT = "ase.calculators.emt:EMT"
 
@@ -124,7 +124,7 @@ def test_the_strain_keeps_fractions_and_the_thickness_of_a_slab():
 
 
 def test_frames_of_few_structures_split_by_groups_and_of_many_by_structures():
-    settings = Settings(md=40, displaced=10)
+    settings = SamplingSettings(md=40, displaced=10)
     few = rattle.groups_of(builders.crystal("Cu"), settings)
     assert Counter(one.displacement for one in few) == {0.02: 10, 0.05: 10, 0.1: 10, None: 4}
     assert sum(one.n_frames for one in few if one.displacement is None) == 40
@@ -136,7 +136,7 @@ def test_frames_of_few_structures_split_by_groups_and_of_many_by_structures():
 
 
 def test_a_part_takes_its_groups_alone():
-    settings = Settings(md=0, displaced=40, part="test")
+    settings = SamplingSettings(md=0, displaced=40, part="test")
     chosen = rattle.groups_of(builders.crystal("Cu"), settings)
     assert 0 < len(chosen) < 60
     assert {split_of(one.name) for one in chosen} == {"test"}

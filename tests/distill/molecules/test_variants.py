@@ -12,11 +12,11 @@ pytest.importorskip("rdkit")
 from rdkit import Chem
 
 from ase_student.data.splits import split_of
-from ase_student.distill.molecules.coverage import Cover
+from ase_student.distill.molecules.coverage import Coverage
 from ase_student.distill.molecules.species import species_of
 from ase_student.distill.molecules.variants import FORBIDDEN, VALENCES, variants
 from ase_student.distill.sampling.selection import choose_jobs
-from ase_student.distill.sampling.settings import Settings
+from ase_student.distill.sampling.settings import SamplingSettings
 
 PARENTS = [
     "CCO", "CC(C)CC(=O)NC", "c1ccncc1CC", "Cc1c[nH]c2ccccc12", "CS(=O)(=O)Nc1ccccc1", "OP(O)(=O)OC",
@@ -72,7 +72,7 @@ def test_nothing_to_change_is_said():
 
 
 def test_jobs_are_variants_instead_of_molecules():
-    settings = Settings(part="train", max_atoms=30)
+    settings = SamplingSettings(part="train", max_atoms=30)
     jobs, partners, skipped = choose_jobs(PARENTS, settings, n_variants=50)
     names = [job.species.key for job in jobs]
     assert len(set(names)) == len(names) == 50
@@ -85,9 +85,9 @@ def test_jobs_are_variants_instead_of_molecules():
 
 
 def test_variants_are_chosen_from():
-    settings = Settings()
+    settings = SamplingSettings()
     every, _, _ = choose_jobs(PARENTS, settings, n_variants=200)
-    covering, _, _ = choose_jobs(PARENTS, settings, cover=Cover(1), n_variants=200)
+    covering, _, _ = choose_jobs(PARENTS, settings, cover=Coverage(1), n_variants=200)
     few, _, _ = choose_jobs(PARENTS, settings, n_molecules=7, n_variants=200)
     assert len(covering) < len(every) == 200
     assert {job.species.key for job in covering} < {job.species.key for job in every}
@@ -99,9 +99,9 @@ def test_parents_of_another_part_have_no_variants():
     tested = [parent for parent in PARENTS if split_of(species_of(parent, 1000).key) == "test"]
     assert tested
     with pytest.raises(ValueError, match="no molecules"):
-        choose_jobs(tested, Settings(part="train"), n_variants=5)
+        choose_jobs(tested, SamplingSettings(part="train"), n_variants=5)
 
 
 def test_too_many_variants_are_refused():
     with pytest.raises(ValueError, match=r"only \d+ variants of 1 molecules were found"):
-        choose_jobs(["C"], Settings(max_atoms=5), n_variants=200)
+        choose_jobs(["C"], SamplingSettings(max_atoms=5), n_variants=200)

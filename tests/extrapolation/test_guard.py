@@ -17,7 +17,7 @@ from ase_student.data.splits import parts_of
 from ase_student.data.structures import Labels, Structures
 from ase_student.extrapolation.guard import Guard, OutsideTrainingError, OutsideTrainingWarning
 from ase_student.extrapolation.limits import DISTANCE_TOLERANCE, Limits
-from ase_student.extrapolation.ranges import Seen, seen_in
+from ase_student.extrapolation.ranges import TrainingRanges, ranges_of_files
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.testing import STRUCTURES, small_structures, structure
 
@@ -37,7 +37,7 @@ def forces_for(atoms):
 
 
 def seen_of(*structures):
-    seen = Seen(CUTOFF)
+    seen = TrainingRanges(CUTOFF)
     for atoms in structures:
         seen.add(*arrays(atoms), forces_for(atoms))
     return seen
@@ -51,7 +51,7 @@ def pair(symbols, distance):
 
 
 def test_records_can_be_joined():
-    both, one, other = Seen(4.0), Seen(4.0), Seen(4.0)
+    both, one, other = TrainingRanges(4.0), TrainingRanges(4.0), TrainingRanges(4.0)
     for number, distance in ((6, 1.1), (8, 0.9)):
         positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
         arguments = (
@@ -62,7 +62,7 @@ def test_records_can_be_joined():
     one.include(other)
     assert one.as_dict() == {**both.as_dict(), "structures": 1}
     with pytest.raises(ValueError, match="cutoffs of 4.0 and 5.0"):
-        one.include(Seen(5.0))
+        one.include(TrainingRanges(5.0))
 
 
 @pytest.mark.parametrize("skin", [0.0, 1.3])
@@ -70,7 +70,7 @@ def test_records_can_be_joined():
 def test_record_of_one_structure(name, skin):
     atoms = structure(name)
     forces = forces_for(atoms)
-    seen = Seen(CUTOFF)
+    seen = TrainingRanges(CUTOFF)
     seen.add(*arrays(atoms, skin), forces)
     first, second, distances = neighbor_list("ijd", atoms, CUTOFF)
     counts = np.bincount(first, minlength=len(atoms))
@@ -93,14 +93,14 @@ def test_record_of_one_structure(name, skin):
 @pytest.mark.parametrize("name", ["atom", "far_pair", "aspirin"])
 def test_molecules_need_no_offsets(name):
     numbers, positions, neighbors, _ = arrays(structure(name))
-    seen = Seen(CUTOFF)
+    seen = TrainingRanges(CUTOFF)
     seen.add(numbers, positions, neighbors.astype(np.int32), None, forces_for(structure(name)))
     assert seen.as_dict() == seen_of(structure(name)).as_dict()
 
 
 def test_record_in_json():
     atoms = Atoms("OHH", [[0.0, 0.0, 0.0], [0.96123, 0.0, 0.0], [0.0, 9.0, 0.0]])
-    seen = Seen(CUTOFF)
+    seen = TrainingRanges(CUTOFF)
     seen.add(*arrays(atoms), np.array([[3.0, 4.0, 0.0], [0.00001, 0.0, 0.0], [0.0, 0.0, 0.20001]]))
     assert json.loads(json.dumps(seen.as_dict())) == {
         "cutoff": 5.0,
@@ -113,7 +113,7 @@ def test_record_in_json():
 
 def test_record_comes_back_and_grows():
     one, other = structure("aspirin"), structure("water_box")
-    back = Seen.from_dict(json.loads(json.dumps(seen_of(one).as_dict())))
+    back = TrainingRanges.from_dict(json.loads(json.dumps(seen_of(one).as_dict())))
     assert back.as_dict() == seen_of(one).as_dict()
     back.add(*arrays(other), forces_for(other))
     assert back.as_dict() == seen_of(one, other).as_dict() == seen_of(other, one).as_dict()
@@ -144,7 +144,7 @@ GOOD = seen_of(structure("water_dimer")).as_dict()
 )
 def test_damaged_records_are_refused(record):
     with pytest.raises(ValueError, match="^the record of what training saw is damaged: .*[.]$"):
-        Seen.from_dict(record)
+        TrainingRanges.from_dict(record)
 
 
 def test_record_of_a_dataset(tmp_path):
@@ -166,22 +166,22 @@ def test_record_of_a_dataset(tmp_path):
     write_dataset(path, Structures.from_atoms(atoms, molecules=molecules), labels)
     write_dataset(plain, Structures.from_atoms(atoms), labels)
     everything = seen_of(*(atoms[index] for index in labelled)).as_dict()
-    assert seen_in([path], CUTOFF, None).as_dict() == everything
-    assert seen_in([plain], CUTOFF, None).as_dict() == everything
+    assert ranges_of_files([path], CUTOFF, None).as_dict() == everything
+    assert ranges_of_files([plain], CUTOFF, None).as_dict() == everything
     unlike = Structures.from_atoms(atoms, ["md", "diatomic", "foreign", *["md"] * (len(atoms) - 3)])
     write_dataset(plain, unlike, labels)
     usual = seen_of(*(atoms[index] for index in labelled if index not in (1, 2))).as_dict()
-    assert seen_in([plain], CUTOFF, None).as_dict() == usual
+    assert ranges_of_files([plain], CUTOFF, None).as_dict() == usual
     write_dataset(plain, Structures.from_atoms(atoms), labels)
-    twice = seen_in([path, plain], CUTOFF, None).as_dict()
+    twice = ranges_of_files([path, plain], CUTOFF, None).as_dict()
     assert twice == {**everything, "structures": 2 * len(labelled)}
     for split in ("molecule", "structure"):
         parts = parts_of(Structures.from_atoms(atoms, molecules=molecules), split, 1)
         train = [atoms[index] for index in labelled if parts[index] == "train"]
         assert len(train) < len(labelled)
-        assert seen_in([path], CUTOFF, 1, split).as_dict() == seen_of(*train).as_dict()
+        assert ranges_of_files([path], CUTOFF, 1, split).as_dict() == seen_of(*train).as_dict()
     with pytest.raises(ValueError, match=r"plain\.h5: no structures/molecules"):
-        seen_in([plain], CUTOFF)
+        ranges_of_files([plain], CUTOFF)
 
 
 # --- comparisons -------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ def test_record_of_a_dataset(tmp_path):
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_what_was_seen_is_inside(name):
     atoms = structure(name)
-    limits = Limits(Seen.from_dict(seen_of(atoms).as_dict()))
+    limits = Limits(TrainingRanges.from_dict(seen_of(atoms).as_dict()))
     assert limits.find(*arrays(atoms)) == []
     assert limits.find(*arrays(atoms, skin=0.7)) == []
     assert limits.find_forces(atoms.numbers, forces_for(atoms).astype(float)) == []
@@ -261,7 +261,7 @@ def test_numbers_of_neighbors_in_words():
 
 
 def test_forces_in_words():
-    seen = Seen(CUTOFF)
+    seen = TrainingRanges(CUTOFF)
     seen.add(*arrays(WATER), np.array([[9.0, 0, 0], [2.0, 0, 0], [0, 0, 3.0]]))
     limits = Limits(seen)
     numbers = WATER.numbers
@@ -294,7 +294,7 @@ def walk(name, scale, n_steps=60):
 @pytest.mark.parametrize("skin", [0.0, 0.3, 1.0, 6.0])
 @pytest.mark.parametrize("name", ["far_pair", "small_triclinic", "triclinic", "slab", "aspirin"])
 def test_guard_misses_nothing_along_a_rough_walk(name, skin):
-    seen = Seen(CUTOFF)
+    seen = TrainingRanges(CUTOFF)
     for step, atoms in enumerate(walk(name, 0.02)):
         if step % 3 == 0:
             seen.add(*arrays(atoms), forces_for(atoms))
@@ -430,7 +430,7 @@ LIQUID = structure("water_box")
 @pytest.fixture
 def record():
     """What a training on two molecules of water at several distances saw."""
-    seen = Seen(CUTOFF)
+    seen = TrainingRanges(CUTOFF)
     for shift in np.linspace(0.0, 20.0, 41):
         atoms = structure("water_dimer")
         atoms.positions[3:] += [shift, 0.0, 0.0]

@@ -15,13 +15,13 @@ from ase_student.data.splits import split_of
 from ase_student.data.structures import Structures
 from ase_student.distill.__main__ import main
 from ase_student.distill.molecules import species as molecules
-from ase_student.distill.molecules.coverage import Cover
+from ase_student.distill.molecules.coverage import Coverage
 from ase_student.distill.molecules.species import UnsuitableError, species_of
 from ase_student.distill.sampling import geometry, mmff, parallel
 from ase_student.distill.sampling.mmff import sample_molecule
 from ase_student.distill.sampling.sample import make_structures
 from ase_student.distill.sampling.selection import choose_jobs
-from ase_student.distill.sampling.settings import Settings
+from ase_student.distill.sampling.settings import SamplingSettings
 from ase_student.dynamics import bonds, langevin, rotations
 
 pytest.importorskip("rdkit")
@@ -203,12 +203,12 @@ def test_stereoisomers_count_as_one_and_duplicates_are_counted():
 
 def test_one_molecule_does_not_depend_on_the_others():
     one, two = (molecules.species_of(smiles, 45) for smiles in ("CCO", "CC#N"))
-    alone = sample_molecule(one, Settings(), [one, two])
-    sample_molecule(two, Settings(), [one, two])
-    again = sample_molecule(one, Settings(), [one, two])
+    alone = sample_molecule(one, SamplingSettings(), [one, two])
+    sample_molecule(two, SamplingSettings(), [one, two])
+    again = sample_molecule(one, SamplingSettings(), [one, two])
     assert alone.structures == again.structures
     assert alone.sources == ["md"] * 3 + ["displaced"] * 2 + ["cluster", "contact"]
-    other_seed = sample_molecule(one, Settings(seed=1), [one, two])
+    other_seed = sample_molecule(one, SamplingSettings(seed=1), [one, two])
     assert alone.structures != other_seed.structures
 
 
@@ -225,7 +225,7 @@ def tables_agree(one: Structures, two: Structures) -> bool:
 def test_processes_and_order_do_not_matter(monkeypatch, dynamics):
     monkeypatch.setattr(parallel, "MMFF_PIECE", 2)
     monkeypatch.setattr(parallel, "DRIVEN_PIECE", 2)
-    settings = Settings(md=1, displaced=1, cluster=1, contact=0, dynamics=dynamics, steps=5)
+    settings = SamplingSettings(md=1, displaced=1, cluster=1, contact=0, dynamics=dynamics, steps=5)
     one, report = sampled(SMILES[:3], settings)
     two, _ = sampled(SMILES[2::-1], settings, processes=2)
     assert tables_agree(one, two)
@@ -234,7 +234,7 @@ def test_processes_and_order_do_not_matter(monkeypatch, dynamics):
 
 @pytest.mark.parametrize("dynamics", ["mmff94", "tiny"])
 def test_every_kind_is_sampled_within_the_limits(dynamics):
-    settings = Settings(max_atoms=20, max_cluster_atoms=24, dynamics=dynamics, steps=20)
+    settings = SamplingSettings(max_atoms=20, max_cluster_atoms=24, dynamics=dynamics, steps=20)
     structures, report = sampled(SMILES, settings)
     assert set(report["sources"]) == {"md", "displaced", "cluster", "contact"}
     assert structures.molecules is not None
@@ -249,7 +249,7 @@ def test_every_kind_is_sampled_within_the_limits(dynamics):
 
 @pytest.mark.parametrize("max_atoms", [3, 5])
 def test_clusters_that_do_not_fit_are_counted(max_atoms):
-    settings = Settings(max_cluster_atoms=max_atoms)
+    settings = SamplingSettings(max_cluster_atoms=max_atoms)
     water = molecules.species_of("O", max_atoms)
     frames = sample_molecule(water, settings, [water], n_times=8)
     assert frames.dropped == {"cluster: no room for a partner": 8}
@@ -304,7 +304,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, m
 @pytest.mark.parametrize("part", ["test", "train"])
 def test_molecules_of_one_part_are_taken(part):
     smiles = [f"C{'C' * i}O{'N' * j}" for i in range(10) for j in range(8)]
-    settings = Settings(part=part)
+    settings = SamplingSettings(part=part)
     jobs, partners, skipped = choose_jobs(smiles, settings, lists={"small": ["O", "CO", "CCO"]})
     keys = {job.species.key for job in jobs}
     assert all(split_of(key) == part for key in keys - {"O"})
@@ -315,7 +315,7 @@ def test_molecules_of_one_part_are_taken(part):
 
 
 def test_short_lists_are_taken_whole_and_sampled_more():
-    settings = Settings(max_atoms=9, max_cluster_atoms=20)
+    settings = SamplingSettings(max_atoms=9, max_cluster_atoms=20)
     lists = {"small": ["O", "C"], "biomolecules": ["CCCC"], "peptides": ["CC(=O)NC"]}
     jobs, _, skipped = choose_jobs(["CCCC", "CCO", "CCN", "CCC"], settings, 2, lists)
     times = {job.species.key: job.n_times for job in jobs}
@@ -330,19 +330,19 @@ def test_short_lists_are_taken_whole_and_sampled_more():
 def test_rare_kinds_of_atoms_are_covered():
     alcohols = ["C" * n + "O" for n in range(3, 30)]
     rare = ["CP(Cl)Cl", "CSSC"]
-    jobs, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=Cover(2))
+    jobs, _, _ = choose_jobs([*alcohols, *rare], SamplingSettings(), cover=Coverage(2))
     taken = [job.species.key for job in jobs]
     # All kinds of atoms of any two alcohols are those of all.
     assert len(taken) == 4
     assert {"CP(Cl)Cl", "CSSC"} < set(taken)
-    everything, _, _ = choose_jobs([*alcohols, *rare], Settings(), cover=Cover(100))
+    everything, _, _ = choose_jobs([*alcohols, *rare], SamplingSettings(), cover=Coverage(100))
     assert len(everything) == 12 + 2  # the rest have more than 45 atoms
     assert taken == [job.species.key for job in everything if job.species.key in taken]
 
 
 def test_molecules_with_rare_kinds_of_atoms_are_sampled_more_often():
     smiles = ["CCCO", "CCCCO", "CCCCCO", "CP(Cl)Cl", "CSSC", "CCSSC"]
-    jobs, _, _ = choose_jobs(smiles, Settings(), cover=Cover(6, oversample=True))
+    jobs, _, _ = choose_jobs(smiles, SamplingSettings(), cover=Coverage(6, oversample=True))
     # O(C,H) is in three of them, P(C,Cl,Cl) in one, S(C,S) in two.
     assert {job.species.key: job.n_times for job in jobs} == {
         "CCCO": 2, "CCCCO": 2, "CCCCCO": 2, "CP(Cl)Cl": 6, "CSSC": 3, "CCSSC": 6,
@@ -371,8 +371,8 @@ def test_options_that_do_nothing_alone_are_refused(tmp_path, capsys, option, nee
 
 def test_kinds_of_atoms_can_know_what_their_neighbors_are_bonded_to():
     species = [species_of(one, 20) for one in ("C[N+](=O)[O-]", "NO", "CN(O)O")]
-    assert [one.smiles for one, _ in Cover(1).choose(species)] == ["C[N+](=O)[O-]", "NO"]
-    assert [one for one, _ in Cover(1, by_degree=True).choose(species)] == species
+    assert [one.smiles for one, _ in Coverage(1).choose(species)] == ["C[N+](=O)[O-]", "NO"]
+    assert [one for one, _ in Coverage(1, by_degree=True).choose(species)] == species
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys):

@@ -15,13 +15,13 @@ from ase_student.data.structures import Labels, Structures  # noqa: E402
 from ase_student.distill.training.batches import Batch, collate, read_samples  # noqa: E402
 from ase_student.distill.training.loss import loss, predict  # noqa: E402
 from ase_student.distill.training.metrics import evaluate  # noqa: E402
-from ase_student.distill.training.settings import SHAPES, Settings  # noqa: E402
+from ase_student.distill.training.settings import SHAPES, TrainingSettings  # noqa: E402
 from ase_student.networks.painn import PaiNN, PaiNNPotential  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
 from ase_student.testing import structure  # noqa: E402
 
 CPU = torch.device("cpu")
-FORCES_ONLY = Settings(stress_weight=0.0)
+FORCES_ONLY = TrainingSettings(stress_weight=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_every_term_of_the_loss_is_zero_only_without_its_error(
         stress=predictions.stress.where(~torch.isnan(batch.stress), torch.nan),
         atomic_energies=predictions.atomic_energies + 0.7,
     )
-    settings = dataclasses.replace(Settings(), atomic_energy_weight=0.1)
+    settings = dataclasses.replace(TrainingSettings(), atomic_energy_weight=0.1)
     # A constant per structure is the business of the energy term.
     assert loss(predictions, right, settings, 0.1).item() == pytest.approx(0, abs=1e-7)
     one_atom = torch.zeros_like(right.atomic_energies)
@@ -116,7 +116,7 @@ def test_weights_of_zero_leave_terms_out(network: PaiNN, batch: Batch) -> None:
 
 
 def test_all_terms_can_be_trained_on(network: PaiNN, batch: Batch) -> None:
-    settings = dataclasses.replace(Settings(), atomic_energy_weight=0.1)
+    settings = dataclasses.replace(TrainingSettings(), atomic_energy_weight=0.1)
     loss(predict(network, batch, create_graph=True), batch, settings, 0.1).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name

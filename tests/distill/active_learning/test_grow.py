@@ -21,25 +21,30 @@ from ase_student.data.splits import split_of
 from ase_student.data.structures import Structures
 from ase_student.distill.__main__ import main
 from ase_student.distill.active_learning import exploration, initial
-from ase_student.distill.active_learning.exploration import DOUBTFUL, RANDOM, Growth, Settings
+from ase_student.distill.active_learning.exploration import (
+    DOUBTFUL,
+    RANDOM,
+    Exploration,
+    ExplorationSettings,
+)
 from ase_student.distill.active_learning.grow import grow
 from ase_student.distill.active_learning.initial import choose_starts
-from ase_student.distill.active_learning.trajectories import LAST_FRAMES, WATCHED, walk
+from ase_student.distill.active_learning.trajectories import LAST_FRAMES, WATCHED, run_trajectories
 from ase_student.distill.active_learning.uncertainty import (
     MOST_OF_ONE,
-    Doubts,
-    choose,
-    doubts,
+    Uncertainties,
+    estimate_uncertainties,
     rank_correlation,
+    select,
 )
 from ase_student.distill.commands.grow import summary
 from ase_student.dynamics.bonds import is_sane, newly_bound
 from ase_student.extrapolation.limits import Limits
-from ase_student.extrapolation.ranges import Seen
+from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.potentials.base import Label, student_forces
 from ase_student.student import Student
 
-SETTINGS = Settings(trajectories=5, steps=40, every=10, frames=8)
+SETTINGS = ExplorationSettings(trajectories=5, steps=40, every=10, frames=8)
 KINDS = {"CO": "CH3OH", "O": "H2O", "CC": "C2H6", "N.O": "NH3", "C": "CH4"}
 TRAIN = [f"{name}{i}" for name in ("A", "B") for i in range(9) if split_of(f"{name}{i}") == "train"]
 TEST = [f"T{i}" for i in range(60) if split_of(f"T{i}") == "test"]
@@ -86,10 +91,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def growth_of(path: Path, folder: Path, *others: Path, **changes: Any) -> Growth:
+def growth_of(path: Path, folder: Path, *others: Path, **changes: Any) -> Exploration:
     models = ["tiny", *others]
     settings = dataclasses.replace(SETTINGS, **changes)
-    return Growth(models, [path], settings, folder, {"teacher": "another"}, "cpu", 1)
+    return Exploration(models, [path], settings, folder, {"teacher": "another"}, "cpu", 1)
 
 
 def test_frames_where_two_students_differ_are_more_wrong(
@@ -180,7 +185,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
         if n_walks == 2:
             raise KeyboardInterrupt
         n_walks += 1
-        return walk(*arguments)
+        return run_trajectories(*arguments)
 
     output = tmp_path / "parts.h5"
     with monkeypatch.context() as patch:
@@ -223,7 +228,7 @@ def springs(structures: Any) -> list[Any]:
 def test_a_trajectory_that_goes_astray_ends_with_its_last_sane_frames() -> None:
     pair = [(0.0, 0, 0), (0.96, 0, 0)]
     kinds = [Atoms(symbols, pair) for symbols in ("CH", "NH", "OH", "FH")]
-    walks = walk(kinds, springs, [300.0] * 4, 400, 200, np.random.default_rng(0))
+    walks = run_trajectories(kinds, springs, [300.0] * 4, 400, 200, np.random.default_rng(0))
     assert sorted(walks.astray.tolist()) == [1, 2, 3]
     # Nothing is left of what had no forces from the first step on.
     counts = np.bincount(walks.owners, minlength=4).tolist()
@@ -273,8 +278,8 @@ def displacements(n: int, spacing: float) -> list[Atoms]:
 def test_the_most_doubtful_are_chosen_and_none_twice(seed: int) -> None:
     rng = np.random.default_rng(seed)
     frames = displacements(20, 0.3) * 2
-    found = Doubts(np.arange(40) % 20 // 19, rng.random(40))
-    doubtful, random = choose(frames, [0] * 20 + [1] * 20, found, 8, 10, rng)
+    found = Uncertainties(np.arange(40) % 20 // 19, rng.random(40))
+    doubtful, random = select(frames, [0] * 20 + [1] * 20, found, 8, 10, rng)
     assert len({*doubtful, *random}) == 18
     left = [index for index in found.order().tolist() if index not in random]
     # Those outside come first, whatever their value.
@@ -283,17 +288,17 @@ def test_the_most_doubtful_are_chosen_and_none_twice(seed: int) -> None:
     ]
     assert np.bincount(np.array(doubtful) // 20).tolist() == [MOST_OF_ONE] * 2
     # Beyond that, one trajectory may give as many as it takes.
-    doubtful, random = choose(frames, [0] * 20 + [1] * 20, found, 30, 10, rng)
+    doubtful, random = select(frames, [0] * 20 + [1] * 20, found, 30, 10, rng)
     assert sorted(doubtful + random) == list(range(40))
 
 
 def test_near_duplicates_are_not_chosen() -> None:
     frames = displacements(20, 0.02)
-    found = Doubts(np.zeros(20, int), np.linspace(1, 0, 20))
-    doubtful, random = choose(frames, [0] * 20, found, 10, 5, np.random.default_rng(0))
+    found = Uncertainties(np.zeros(20, int), np.linspace(1, 0, 20))
+    doubtful, random = select(frames, [0] * 20, found, 10, 5, np.random.default_rng(0))
     assert 2 <= len(doubtful) + len(random) <= 5
     # The same geometry of another trajectory is that of another molecule.
-    doubtful, _ = choose(frames, list(range(20)), found, 10, 0, np.random.default_rng(0))
+    doubtful, _ = select(frames, list(range(20)), found, 10, 0, np.random.default_rng(0))
     assert doubtful == list(range(10))
 
 
@@ -302,7 +307,7 @@ def limits() -> Limits:
     """Return the limits of a training that saw some small molecules at rest."""
     from ase_student.neighbors import neighbor_matrix
 
-    seen = Seen(5.0)
+    seen = TrainingRanges(5.0)
     for name in KINDS.values():
         atoms = molecule(name)
         matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
@@ -320,7 +325,7 @@ def test_what_training_never_saw_is_doubtful(limits: Limits) -> None:
     crowded = molecule("H2O")
     crowded.extend(Atoms("HHHH", np.array([(3, 0, 0), (-3, 0, 0), (0, 3, 1), (0, -3, 1)])))
     calculators = [StudentCalculator("tiny", backend="onnx", guard="off", threads=1)]
-    found = doubts([rest, distorted, squeezed, crowded], calculators, limits)
+    found = estimate_uncertainties([rest, distorted, squeezed, crowded], calculators, limits)
     assert found.outside[:2].tolist() == [0, 0]
     assert found.outside[2] == 2 or found.outside[2] == 3
     assert found.outside[3] > 0
@@ -333,7 +338,7 @@ def test_no_forces_are_the_worst(limits: Limits) -> None:
     broken.positions[1] = broken.positions[0]
     calculators = [StudentCalculator("tiny", backend="onnx", guard="off", threads=1)]
     for students in (calculators, calculators * 2):
-        found = doubts([molecule("H2O"), broken], students, limits)
+        found = estimate_uncertainties([molecule("H2O"), broken], students, limits)
         assert np.isinf(found.values[1])
         assert found.order().tolist() == [1, 0]
 
@@ -418,4 +423,4 @@ def test_a_student_that_cannot_run_is_said(
 
 
 def test_frames_are_watched_as_often_as_they_are_taken() -> None:
-    assert Settings().every % WATCHED == 0
+    assert ExplorationSettings().every % WATCHED == 0

@@ -15,7 +15,7 @@ from ase_student.checkpoint import student_folder
 from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import structure
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "export"
+EXAMPLES = Path(__file__).resolve().parents[2] / "export"
 BUNDLED = student_folder("tiny") / "tiny.onnx"
 CUTOFF = 5.0
 NAMES = ("crystal", "small_triclinic", "wire", "slab", "slab_zero_vector", "outside", "aspirin")

@@ -70,7 +70,7 @@ def test_many_alike_are_told_apart():
 
 
 def test_what_is_dropped_is_counted_by_its_reason():
-    found = frames.Frames()
+    found = frames.SampledFrames()
     found.add(ETHANOL, "CCO", "md")
     found.add(turned(ETHANOL), "CCO", "md")
     found.add(Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "[HH]", "contact")
@@ -82,11 +82,11 @@ def test_what_is_dropped_is_counted_by_its_reason():
 
 @pytest.mark.parametrize("filled", [True, False])
 def test_frames_are_read_back_as_they_were(tmp_path, filled):
-    found = frames.Frames()
+    found = frames.SampledFrames()
     if filled:
         found.add(ETHANOL, "CCO", "md")
         found.add(SALT, "NaCl#0", "displaced")
         found.dropped["clash (md)"] = 3
     found.write(tmp_path / "one.npz")
-    again = frames.Frames.read(tmp_path / "one.npz")
+    again = frames.SampledFrames.read(tmp_path / "one.npz")
     assert again == found

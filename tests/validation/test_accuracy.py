@@ -8,7 +8,7 @@ from ase_student.data.structures import Labels, Structures
 from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.validation.accuracy import evaluation, sums
 from ase_student.validation.accuracy.bootstrap import N_DRAWS, draws, estimate
-from ase_student.validation.accuracy.chunks import Piece
+from ase_student.validation.accuracy.chunks import PassChunk
 from ase_student.validation.accuracy.evaluation import Selection, compute_piece, plan, run_pass
 from ase_student.validation.accuracy.metrics import Pass, metrics
 from ase_student.validation.models import ModelSpec
@@ -313,7 +313,7 @@ def test_what_is_invalid_stops_or_is_left_out(tmp_path, small_pieces):
 
 def test_pieces_survive_the_disk(path, tmp_path, small_pieces):
     piece = next(run_pass(ModelSpec("tiny"), "w", Selection(path), "d", tmp_path))
-    again = Piece.from_bytes(piece.to_bytes())
+    again = PassChunk.from_bytes(piece.to_bytes())
     for name, value in vars(piece).items():
         assert_array_equal(getattr(again, name), value)
 
