@@ -256,7 +256,7 @@ FLAT = np.array([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [4.0, 4.0, 0.0]])
         ((PAIR + np.inf, CUBE, False, 5.0), "atoms 0, 1 are not"),
         ((np.full((40, 3), np.nan), CUBE, False, 5.0), "atoms 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … are"),
         ((PAIR * 1e12, CUBE, True, 5.0), "atom 1 are not"),
-        ((PAIR, CUBE + [[0.0], [1e12], [0.0]], True, 5.0), r"component of 1\.0e\+12 Å"),
+        ((PAIR, CUBE + 1e12 * np.eye(3, 3, 1), True, 5.0), r"component of 1\.0e\+12 Å"),
         ((PAIR, CUBE * np.nan, False, 5.0), "NaN or infinite"),
         ((PAIR, np.diag([4.0, 4.0, 0.0]), True, 5.0), "axis 2 is periodic"),
         ((PAIR, FLAT, True, 5.0), "linearly dependent"),
