@@ -41,13 +41,15 @@ SOLUTION_SHARE, MIXTURE_SHARE = 0.3, 0.2
 #: Water is a box of its own so often.
 WATER, WATER_SHARE = "O", 0.2
 #: Boxes are made with so many atoms, from so many to few of the density, at temperatures in K.
-BOX_ATOMS = (190, 260)
+BOX_ATOMS = (150, 200)
 DENSITY_RANGE = (0.92, 1.1)
 TEMPERATURES = (200.0, 450.0)
 #: A box is packed at this many times its side, and drawn together in so many stages of some steps
 #: downhill and some of dynamics; it then forgets how it was made.
-EXPANSION, STAGES, STAGE_DESCENT, STAGE_DYNAMICS = 1.6, 24, 6, 8
-EQUILIBRATION, BETWEEN = 250, 25
+EXPANSION, STAGES, STAGE_DESCENT, STAGE_DYNAMICS = 1.6, 16, 4, 5
+EQUILIBRATION, BETWEEN = 150, 15
+#: Droplets about different molecules of one snapshot of a box.
+PER_SNAPSHOT = 2
 #: Boxes moved together.
 BATCH = 6
 #: Volume of a solute, Å³ per atom but hydrogen, about.
@@ -63,7 +65,7 @@ class Settings:
     frames : int
         How many droplets.
     per_box : int
-        How many are cut out of each box, one every 50 fs.
+        How many are cut out of each box, two every 30 fs.
     atoms : tuple of int
         Fewest and most atoms of a droplet.
     seed : int
@@ -75,7 +77,7 @@ class Settings:
     """
 
     frames: int = 1000
-    per_box: int = 20
+    per_box: int = 40
     atoms: tuple[int, int] = (60, 140)
     seed: int = 0
 
@@ -232,15 +234,16 @@ def _add_droplets(
     rounds = trajectories(current, forces, temperatures, BETWEEN, rng)
     for _ in range(EQUILIBRATION // BETWEEN):
         next(rounds, [])
-    for _ in range(settings.per_box):
+    for _ in range(-(-settings.per_box // PER_SNAPSHOT)):
         for box, atoms in zip(boxes, next(rounds, []), strict=True):
             if not np.isfinite(atoms.positions).all():
                 frames.dropped["box diverged"] += 1
             elif not is_whole(box, atoms):
                 frames.dropped["box with bonds broken or formed"] += 1
             else:
-                name, droplet = cut_out(box, atoms, settings.atoms, rng)
-                frames.add(droplet, name, SOURCE)
+                for _ in range(PER_SNAPSHOT):
+                    name, droplet = cut_out(box, atoms, settings.atoms, rng)
+                    frames.add(droplet, name, SOURCE)
 
 
 def contract(atoms: Atoms, owners: NDArray[np.int64], factor: float) -> None:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--per-box", type=int, default=default.per_box, metavar="N",
-        help=f"droplets of each periodic box, one every 50 fs (default: {default.per_box})",
+        help=f"droplets of each periodic box, two every 30 fs (default: {default.per_box})",
     )  # fmt: skip
     parser.add_argument(
         "--atoms", nargs=2, type=int, default=list(default.atoms), metavar="N",
@@ -46,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Sample droplets as the command line says, write them, and return a summary."""
-    settings = Settings(
-        arguments.frames, arguments.per_box, (*arguments.atoms,), arguments.seed
-    )
+    settings = Settings(arguments.frames, arguments.per_box, (*arguments.atoms,), arguments.seed)
     names = arguments.liquids or list(DENSITIES)
     liquids = [
         molecules.species_of(name, 100)

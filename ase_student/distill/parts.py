@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 
 from ase_student.dataset import Dataset, Structures
 from ase_student.distill.batches import Sample, read_samples
+from ase_student.distill.interactions import units_of
 from ase_student.distill.settings import Settings
 from ase_student.distill.sources import UNLIKE_USE
 from ase_student.distill.split import WATER, fingerprint, parts_of
@@ -102,7 +103,15 @@ class Parts:
         if len(samples) <= limit:
             return samples
         generator = np.random.default_rng(self._settings.seed)
-        return [samples[i] for i in generator.choice(len(samples), limit, replace=False)]
+        units = units_of(samples)
+        if len(units) == len(samples):
+            return [samples[i] for i in generator.choice(len(samples), limit, replace=False)]
+        # A complex says nothing about interactions without its fragments.
+        chosen: list[int] = []
+        for index in generator.permutation(len(units)):
+            if len(chosen) + len(units[index]) <= limit:
+                chosen += units[index]
+        return [samples[i] for i in chosen]
 
     def check(self) -> None:
         """Raise ValueError if a part is empty or has elements that are not trained on."""
