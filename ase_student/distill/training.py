@@ -17,10 +17,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ase_student.distill.batches import Batch, Sample, collate, fit_reference_energies, shuffled
+from ase_student.distill.batches import Sample, collate, fit_reference_energies, shuffled
 from ase_student.distill.displacement import backward_by_displacement
 from ase_student.distill.evaluation import energy_deviations, evaluate
 from ase_student.distill.objective import loss, predict
+from ase_student.distill.pair_batches import PairCollator
 from ase_student.distill.parts import Parts
 from ase_student.distill.pretrained import check_split, for_the_teacher_of, network_of
 from ase_student.distill.settings import Settings, architecture_of
@@ -90,6 +91,7 @@ class Training:
         self.cutoff = self.network.shape.cutoff
         self.average = copy.deepcopy(self.network)
         self.compiled = self._compiled() if settings.gradient == "compiled" else None
+        self.collate_pairs = PairCollator(self.cutoff)
         self.optimizer = make_optimizer(self.network, settings)
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         self.not_finite = 0
@@ -154,9 +156,8 @@ class Training:
     def _train_on(self, samples: list[Sample]) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.n_steps, self.settings)
-        batch = collate(samples, self.cutoff, self.fabric.device)
         self.optimizer.zero_grad(set_to_none=True)
-        value = self._differentiate(batch)
+        value = self._differentiate(samples)
         self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
         if torch.isfinite(norm):
@@ -173,24 +174,24 @@ class Training:
                 )
         self.step += 1
         self._update_average()
-        return float(value)
+        return value
 
-    def _differentiate(self, batch: Batch) -> Tensor:
+    def _differentiate(self, samples: list[Sample]) -> float:
         """Return the loss, its gradient added to those of the weights."""
         weight = energy_weight(self.step, self.n_steps, self.settings)
         if self.compiled is not None:
             return backward_by_displacement(
                 self.compiled,
-                list(self.network.parameters()),
-                batch,
+                self.collate_pairs(samples),
                 self.settings,
                 weight,
                 sign=1.0 if self.step % 2 else -1.0,
             )
+        batch = collate(samples, self.cutoff, self.fabric.device)
         predictions = predict(self.network, batch, create_graph=True)
         value = loss(predictions, batch, self.settings, weight)
         self.fabric.backward(value)
-        return value.detach()
+        return float(value.detach())
 
     def _average_gradients(self) -> None:
         """Give all processes the mean of their gradients, in one message.
