@@ -17,6 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ase_student.archives import check_archive
 from ase_student.distill.batches import Sample, collate, fit_reference_energies, shuffled
 from ase_student.distill.displacement import backward_by_displacement
 from ase_student.distill.evaluation import energy_deviations, evaluate
@@ -307,6 +308,7 @@ class Training:
             temporary.write_text("".join(kept), encoding="utf-8")
 
     def _read_checkpoint(self, path: Path) -> None:
+        check_archive(path, str(path))
         state = torch.load(path, weights_only=True, map_location=self.fabric.device)
         if state["setup"] != self._setup():
             raise ValueError(
