@@ -164,7 +164,7 @@ def test_a_complex_that_lacks_a_fragment_has_no_interaction_energy(samples: list
 
 def test_batches_hold_whole_groups_and_every_sample_once(samples: list) -> None:
     batches = list(shuffled(samples, 8, np.random.default_rng(3)))
-    assert sorted(map(id, sum(batches, []))) == sorted(map(id, samples))
+    assert sorted(id(sample) for batch in batches for sample in batch) == sorted(map(id, samples))
     for batch in batches:
         assert 5 <= len(batch) <= 11 or batch is batches[-1] or len(batch) <= 8
         sizes = Counter(sample.group for sample in batch if sample.group)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 from ase import Atoms
@@ -47,6 +48,8 @@ CONTACT_WIDTH = 0.08
 TILT = 0.2
 #: Largest force of the driver on an atom of a complex, eV/Å: beyond it is a collision.
 LARGEST_FORCE = 15.0
+#: Draws of three molecules that are too large before two are drawn.
+ATTEMPTS = 1000
 #: Arrangements that are made together.
 BATCH = 48
 
@@ -139,13 +142,19 @@ def scan_complexes(
     Raises
     ------
     ValueError
-        If next to nothing that is drawn can be used.
+        If the molecules are too large, or next to nothing that is drawn can be used.
     """
+    smallest = min(one.n_atoms for listed in sets for one in listed)
+    if 2 * smallest > settings.max_complex_atoms:
+        raise ValueError(
+            f"--max-complex-atoms is {settings.max_complex_atoms}, but no two molecules of the "
+            f"sets have so few atoms: the smallest has {smallest}."
+        )
     result = Complexes()
     embed = Embedder(settings.seed)
     barren = 0
     with tqdm(total=settings.complexes, unit="complex", disable=None) as progress:
-        for number in range(10**9):
+        for number in count():
             before = result.n_complexes
             rng = molecules.generator(settings.seed, f"complexes {number}")
             for molecule, scan in _scans(sets, settings, forces, embed, rng, result.dropped):
@@ -236,8 +245,9 @@ def _arrangements(
 def _drawn_species(
     sets: Sequence[Sequence[Species]], n: int, max_atoms: int, rng: np.random.Generator
 ) -> list[Species]:
-    """Return molecules that have room in one complex; the last ones are small if need be."""
-    while True:
+    """Return molecules that have room in one complex; two where three never seem to fit."""
+    for attempt in count():
+        n = 2 if attempt > ATTEMPTS else n
         drawn: list[Species] = []
         for _ in range(n):
             if drawn and rng.random() < SAME_SPECIES:
@@ -247,6 +257,7 @@ def _drawn_species(
                 drawn.append(one[int(rng.integers(len(one)))])
         if sum(one.n_atoms for one in drawn) <= max_atoms:
             return drawn
+    raise AssertionError
 
 
 def _arranged(members: list[Molecule], rng: np.random.Generator) -> Molecule:

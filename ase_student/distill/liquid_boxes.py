@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from ase import Atoms, units
@@ -144,7 +145,7 @@ def sample_liquids(
     embed = Embedder(settings.seed)
     barren = 0
     with tqdm(total=settings.frames, unit="frame", disable=None) as progress:
-        for number in range(10**9):
+        for number in count():
             before = len(frames.structures)
             rng = molecules.generator(settings.seed, f"liquids {number}")
             n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from ase import Atoms
@@ -87,7 +88,7 @@ def scan_torsions(
     embed = Embedder(settings.seed)
     barren = 0
     with tqdm(total=settings.frames, unit="frame", disable=None) as progress:
-        for number in range(10**9):
+        for number in count():
             before = len(frames.structures)
             rng = molecules.generator(settings.seed, f"torsions {number}")
             _add_scans(frames, sets, settings, forces, embed, rng)
@@ -163,7 +164,7 @@ def turned(molecule: Molecule, angles: int, rng: np.random.Generator) -> list[At
     chem, all_chem = molecules.import_rdkit()
     from rdkit.Chem import rdMolTransforms
 
-    torsions = _torsions(molecule)
+    torsions = torsions_of(molecule)
     if not torsions:
         raise UnsuitableError("no bond that can be turned")
     heavy = [one for one in torsions if (molecule.numbers[[one[0], one[3]]] > 1).all()]
@@ -192,7 +193,7 @@ def turned(molecule: Molecule, angles: int, rng: np.random.Generator) -> list[At
     return scan
 
 
-def _torsions(molecule: Molecule) -> list[tuple[int, int, int, int]]:
+def torsions_of(molecule: Molecule) -> list[tuple[int, int, int, int]]:
     """Return four atoms of each bond that can be turned, the heaviest at the ends."""
     chem, _ = molecules.import_rdkit()
     torsions = []
