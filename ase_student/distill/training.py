@@ -93,7 +93,7 @@ class Training:
         self.average = copy.deepcopy(self.network)
         self.compiled = self._compiled() if settings.gradient == "compiled" else None
         self.collate_pairs = PairCollator(self.cutoff)
-        self.optimizer = make_optimizer(self.network, settings)
+        self.optimizer = make_optimizer(self.network, settings, self.compiled)
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         self.not_finite = 0
         n_batches = -(-len(parts["train"]) // settings.batch_size)
@@ -396,13 +396,23 @@ class Training:
         return dataclasses.replace(student, reference_energies=shifted, metadata=metadata)
 
 
-def make_optimizer(network: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    """Return the optimizer that the settings name, over all parameters of a network."""
+def make_optimizer(
+    network: nn.Module, settings: Settings, compiled: CompiledNetwork | None = None
+) -> torch.optim.Optimizer:
+    """Return the optimizer that the settings name, over all parameters of a network.
+
+    SOAP of a compiled network is compiled as well.
+    """
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if compiled is not None:
+        from ase_student.distill.soap import CompiledSoap
+
+        return CompiledSoap(network.parameters(), compiled.library, **rates)
     from pytorch_optimizer import SOAP
 
-    return SOAP(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return SOAP(network.parameters(), **rates)
 
 
 def learning_rate(step: int, n_steps: int, settings: Settings) -> float:

@@ -64,6 +64,8 @@ def _with_signatures(library: ctypes.CDLL) -> ctypes.CDLL:
     library.network_delete.argtypes = [pointer]
     library.network_set_weights.argtypes = [pointer, pointer]
     library.network_evaluate.argtypes = [pointer, ctypes.c_int64, *[pointer] * 12]
+    library.soap_step.argtypes = [ctypes.c_int64, pointer, pointer]
+    library.soap_project_means.argtypes = [ctypes.c_int64, pointer]
     return library
 
 

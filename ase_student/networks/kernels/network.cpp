@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "matrix.h"
+#include "soap.h"
 
 using matrix::add_to;
 using matrix::all;
@@ -1149,6 +1150,26 @@ int network_evaluate(Network* network, Index n_structures, const Index* atom_spl
                           second,       positions,   shifts,      seeds};
         network->evaluate(batch, {energies, forces, virials}, gradients != nullptr);
         if (gradients != nullptr) network->gradients(gradients);
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+int soap_step(Index n_weights, const soap::Weight* weights, const soap::Rates* rates) {
+    try {
+        soap::Step step;
+        for (Index k = 0; k < n_weights; ++k) step.run(weights[k], *rates);
+        return 0;
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
+}
+
+int soap_project_means(Index n_weights, const soap::Weight* weights) {
+    try {
+        soap::Step step;
+        for (Index k = 0; k < n_weights; ++k) step.project_mean(weights[k]);
         return 0;
     } catch (const std::bad_alloc&) {
         return 1;

@@ -142,7 +142,7 @@ class CompiledNetwork:
                     "a compiled network takes contiguous float32 weights on the CPU; given "
                     f"{weight.dtype} on {weight.device}."
                 )
-        self._library = compile_network(network.shape)
+        self.library = compile_network(network.shape)
         repulsion = network.repulsion
         # Kept, since the library reads them at every call.
         self._constants = [
@@ -152,7 +152,7 @@ class CompiledNetwork:
         self._species_of = network.species_of.numpy().astype(np.int32)
         self._reference = network.reference.numpy().copy()
         shape = network.shape
-        handle = self._library.network_new(
+        handle = self.library.network_new(
             shape.cutoff,
             shape.inner_cutoff,
             RadialBasis.RATE,
@@ -162,13 +162,13 @@ class CompiledNetwork:
         if not handle:
             raise MemoryError("no memory for a compiled network.")
         self._handle = ctypes.c_void_p(handle)
-        weakref.finalize(self, self._library.network_delete, self._handle)
+        weakref.finalize(self, self.library.network_delete, self._handle)
         self.read_weights()
 
     def read_weights(self) -> None:
         """Take the network's weights as they are now."""
         pointers = (ctypes.c_void_p * len(self.weights))(*[w.data_ptr() for w in self.weights])
-        self._check(self._library.network_set_weights(self._handle, pointers))
+        self._check(self.library.network_set_weights(self._handle, pointers))
 
     def evaluate(
         self,
@@ -213,7 +213,7 @@ class CompiledNetwork:
         pointers = [None if array is None else array.ctypes.data for array in arrays]
         pointers.append(None if gradient is None else gradient.data_ptr())
         n_structures = len(structures.atom_splits) - 1
-        self._check(self._library.network_evaluate(self._handle, n_structures, *pointers))
+        self._check(self.library.network_evaluate(self._handle, n_structures, *pointers))
         energies += self._reference[structures.numbers]
         return PairResults(energies, forces, virials, gradient)
 
