@@ -30,7 +30,7 @@ DENSITIES = {
     "N#N": 0.807, "C": 0.423, "CC": 0.544, "CCC": 0.493, "C=C": 0.568, "C#N": 0.684, "S": 0.940,
     "S=C=S": 1.256, "OCCO": 1.110, "OCC(O)CO": 1.257, "COC(C)=O": 0.927, "CCCCO": 0.806,
     "CC(C)O": 0.781, "C1CCCCC1": 0.774, "C[N+](=O)[O-]": 1.130, "Nc1ccccc1": 1.018,
-    "CCN": 0.677, "c1ccsc1": 1.059, "c1ccoc1": 0.946, "c1cc[nH]c1": 0.965, "FC(F)(F)CO": 1.374,
+    "CCN": 0.677, "c1ccsc1": 1.059, "c1ccoc1": 0.946, "c1cc[nH]c1": 0.965, "OCC(F)(F)F": 1.374,
     "Fc1ccccc1": 1.019, "CSC": 0.842, "COC": 0.735, "Cl": 1.190, "NN": 1.000,
     "COP(=O)(OC)OC": 1.214,
 }  # fmt: skip
@@ -149,7 +149,7 @@ def sample_liquids(
             before = len(frames.structures)
             rng = molecules.generator(settings.seed, f"liquids {number}")
             n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))
-            boxes = [_drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
+            boxes = [drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
             _add_droplets(frames, [box for box in boxes if box], settings, forces, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
@@ -163,7 +163,7 @@ def sample_liquids(
     raise AssertionError
 
 
-def _drawn_box(
+def drawn_box(
     liquids: Sequence[Species],
     solutes: Sequence[Species],
     embed: Embedder,

@@ -1,4 +1,4 @@
-"""Surroundings as in crystals of molecules: whole molecules about one, cut out of a strained cell."""
+"""Surroundings as in crystals: whole molecules about a point, cut out of a strained cell."""
 
 from __future__ import annotations
 
