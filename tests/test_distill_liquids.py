@@ -18,6 +18,7 @@ from ase_student.distill.liquid_boxes import (
     DENSITIES,
     Box,
     Settings,
+    are_apart,
     contract,
     cut_out,
     drawn_box,
@@ -109,10 +110,14 @@ def test_a_box_with_a_broken_bond_is_noticed(waters: Box) -> None:
 def test_a_droplet_holds_the_nearest_images(waters: Box) -> None:
     rng = np.random.default_rng(1)
     for _ in range(10):
-        name, droplet = cut_out(waters, waters.atoms, (30, 45), rng)
+        name, droplet, owners = cut_out(waters, waters.atoms, (30, 45), rng)
         n = len(name.split("."))
         assert 10 <= n <= 15
         assert len(droplet) == 3 * n
+        assert are_apart(droplet, owners)
+        touching = droplet.copy()
+        touching.positions[:3] += droplet.positions[3] - droplet.positions[0] + (0.9, 0, 0)
+        assert not are_apart(touching, owners)
         # As many molecules as lie in a sphere of about this volume at this density.
         radius = np.linalg.norm(droplet.positions - droplet.positions.mean(0), axis=1).max()
         assert radius < 2.2 * (n * 30.0 * 3 / (4 * np.pi)) ** (1 / 3)
