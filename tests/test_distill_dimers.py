@@ -172,10 +172,11 @@ def test_what_cannot_be_is_refused(
 def test_settings_say_what_they_allow() -> None:
     with pytest.raises(ValueError, match="--points is -1"):
         Settings(points=-1)
-    with pytest.raises(ValueError, match="no complex"):
-        forces = batched_forces("ultra-tiny", threads=1)
 
-        def unknown(structures: list[Atoms]) -> list[np.ndarray]:
-            return [np.full_like(one, np.nan) for one in forces(structures)]
 
+def test_a_driver_without_forces_ends_the_search() -> None:
+    def unknown(structures: list[Atoms]) -> list[np.ndarray]:
+        return [np.full((len(atoms), 3), np.nan) for atoms in structures]
+
+    with pytest.raises(ValueError, match="no complex of 240 that were drawn can be used"):
         scan_complexes([[molecules.species_of("O", 3)]], Settings(complexes=1), unknown)

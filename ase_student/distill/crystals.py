@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ase_student.dataset import Structures, write_dataset
-from ase_student.distill import provenance
-from ase_student.distill.dynamics import identity
-from ase_student.distill.molecular_crystals import CRYSTALS, SOURCE, sample_crystals
-from ase_student.distill.scan_driver import add_driver, driver, told
+from ase_student.dataset import Structures
+from ase_student.distill.molecular_crystals import CRYSTALS, sample_crystals
+from ase_student.distill.scan_command import add_driver, driver, write_sampled
 from ase_student.distill.scan_molecules import add_part_arguments, is_in_part
 
 
@@ -40,19 +38,12 @@ def run(arguments: argparse.Namespace) -> str:
     if not names:
         raise ValueError(f"no crystal that was asked for belongs to the {arguments.part} part.")
     frames = sample_crystals(names, arguments.frames, arguments.seed, driver(arguments))
-    metadata = {
-        **provenance.metadata(arguments.command),
-        "structure_sources": names,
-        "sampling": {
-            "frames": arguments.frames, "part": arguments.part, "seed": arguments.seed,
-            "split_seed": arguments.split_seed, "driver": identity(arguments.dynamics),
-        },
-        "dropped": dict(frames.dropped),
-        "sources": {SOURCE: len(frames.structures)},
-    }  # fmt: skip
-    columns = Structures.from_atoms(frames.structures, frames.sources, frames.molecules)
-    write_dataset(arguments.output, columns, metadata=metadata)
-    return (
-        f"{arguments.output}: {len(frames.structures)} cut-outs of {len(names)} crystals; "
-        f"dropped {told(frames.dropped)}."
+    counts = write_sampled(
+        arguments,
+        Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
+        {"frames": arguments.frames, "seed": arguments.seed},
+        names,
+        frames.dropped,
+        {},
     )
+    return f"{arguments.output}: {len(names)} crystals, {counts}."

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from ase_student.dataset import write_dataset
-from ase_student.distill import provenance
 from ase_student.distill.dimer_scans import Settings, scan_complexes
-from ase_student.distill.dynamics import identity
-from ase_student.distill.scan_driver import add_driver, driver, told
+from ase_student.distill.scan_command import add_driver, driver, write_sampled
 from ase_student.distill.scan_molecules import add_species_arguments, read_sets
 
 DEFAULT_SETS = ("nci", "small", "aromatic", "linear")
@@ -48,20 +44,12 @@ def run(arguments: argparse.Namespace) -> str:
     settings = Settings(**{one.name: getattr(arguments, one.name) for one in fields(Settings)})
     sets, skipped = read_sets(arguments)
     complexes = scan_complexes(sets, settings, driver(arguments))
-    counts = dict(Counter(complexes.sources))
-    metadata = {
-        **provenance.metadata(arguments.command, "rdkit", "chemicals"),
-        "structure_sources": [*arguments.sets, *(path.name for path in arguments.smiles)],
-        "sampling": {
-            **asdict(settings), "part": arguments.part, "split_seed": arguments.split_seed,
-            "max_atoms": arguments.max_atoms, "driver": identity(arguments.dynamics),
-        },
-        "skipped_molecules": skipped,
-        "dropped": dict(complexes.dropped),
-        "sources": counts,
-    }  # fmt: skip
-    write_dataset(arguments.output, complexes.columns(), metadata=metadata)
-    return (
-        f"{arguments.output}: {len(complexes.structures)} structures in {complexes.n_groups} "
-        f"groups ({told(counts)}); dropped {told(complexes.dropped)}."
+    counts = write_sampled(
+        arguments,
+        complexes.columns(),
+        {**asdict(settings), "max_atoms": arguments.max_atoms},
+        [*arguments.sets, *(path.name for path in arguments.smiles)],
+        complexes.dropped,
+        skipped,
     )
+    return f"{arguments.output}: {complexes.n_groups} groups of {counts}."

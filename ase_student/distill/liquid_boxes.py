@@ -8,7 +8,7 @@ from itertools import count
 
 import numpy as np
 from ase import Atoms, units
-from ase.data import atomic_masses
+from ase.data import atomic_masses, covalent_radii
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -149,7 +149,7 @@ def sample_liquids(
             before = len(frames.structures)
             rng = molecules.generator(settings.seed, f"liquids {number}")
             n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))
-            boxes = [_drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
+            boxes = [drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
             _add_droplets(frames, [box for box in boxes if box], settings, forces, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
@@ -163,7 +163,7 @@ def sample_liquids(
     raise AssertionError
 
 
-def _drawn_box(
+def drawn_box(
     liquids: Sequence[Species],
     solutes: Sequence[Species],
     embed: Embedder,
@@ -243,8 +243,11 @@ def _add_droplets(
                 frames.dropped["box with bonds broken or formed"] += 1
             else:
                 for _ in range(PER_SNAPSHOT):
-                    name, droplet = cut_out(box, atoms, settings.atoms, rng)
-                    frames.add(droplet, name, SOURCE)
+                    name, droplet, owners = cut_out(box, atoms, settings.atoms, rng)
+                    if are_apart(droplet, owners):
+                        frames.add(droplet, name, SOURCE)
+                    else:
+                        frames.dropped["molecules grown together"] += 1
 
 
 def contract(atoms: Atoms, owners: NDArray[np.int64], factor: float) -> None:
@@ -274,10 +277,26 @@ def is_whole(box: Box, atoms: Atoms) -> bool:
     return True
 
 
+def are_apart(droplet: Atoms, owners: NDArray[np.int64]) -> bool:
+    """Return whether no two molecules are as close as if they were bound to each other.
+
+    Parameters
+    ----------
+    droplet : ase.Atoms
+    owners : (n_atoms,) int64
+        The molecule that each atom belongs to.
+    """
+    radii = covalent_radii[droplet.numbers]
+    bound = droplet.get_all_distances() < sampling.BOUND_RATIO * (radii[:, None] + radii)
+    return not bool((bound & (owners[:, None] != owners)).any())
+
+
 def cut_out(
     box: Box, atoms: Atoms, bounds: tuple[int, int], rng: np.random.Generator
-) -> tuple[str, Atoms]:
+) -> tuple[str, Atoms, NDArray[np.int64]]:
     """Return the molecules that are closest to a random one of a box, and their names.
+
+    The third of what is returned says to which molecule each atom belongs.
 
     Parameters
     ----------
@@ -303,4 +322,4 @@ def cut_out(
     rows = np.concatenate([np.flatnonzero(owners == k) for k in taken])
     positions = atoms.positions[rows] + shifts[owners[rows]]
     name = ".".join(sorted(box.members[k].keys[0] for k in taken))
-    return name, Atoms(atoms.numbers[rows], positions - positions.mean(0))
+    return name, Atoms(atoms.numbers[rows], positions - positions.mean(0)), owners[rows]

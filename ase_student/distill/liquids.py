@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from ase_student.dataset import Structures, write_dataset
-from ase_student.distill import molecules, provenance
-from ase_student.distill.dynamics import identity
+from ase_student.dataset import Structures
+from ase_student.distill import molecules
 from ase_student.distill.liquid_boxes import BOX_ATOMS, DENSITIES, Settings, sample_liquids
-from ase_student.distill.scan_driver import add_driver, driver, told
+from ase_student.distill.scan_command import add_driver, driver, write_sampled
 from ase_student.distill.scan_molecules import add_species_arguments, is_in_part, read_sets
 
 #: Sets of solutes.
@@ -58,21 +56,12 @@ def run(arguments: argparse.Namespace) -> str:
     sets, skipped = read_sets(arguments)
     solutes = [one for listed in sets for one in listed]
     frames = sample_liquids(liquids, solutes, settings, driver(arguments))
-    counts = dict(Counter(frames.sources))
-    metadata = {
-        **provenance.metadata(arguments.command, "rdkit", "chemicals"),
-        "structure_sources": [*(one.key for one in liquids), *arguments.sets],
-        "sampling": {
-            **asdict(settings), "part": arguments.part, "split_seed": arguments.split_seed,
-            "max_atoms": arguments.max_atoms, "driver": identity(arguments.dynamics),
-        },
-        "skipped_molecules": skipped,
-        "dropped": dict(frames.dropped),
-        "sources": counts,
-    }  # fmt: skip
-    columns = Structures.from_atoms(frames.structures, frames.sources, frames.molecules)
-    write_dataset(arguments.output, columns, metadata=metadata)
-    return (
-        f"{arguments.output}: {len(frames.structures)} droplets of {len(liquids)} liquids; "
-        f"dropped {told(frames.dropped)}."
+    counts = write_sampled(
+        arguments,
+        Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
+        {**asdict(settings), "max_atoms": arguments.max_atoms},
+        [*(one.key for one in liquids), *arguments.sets],
+        frames.dropped,
+        skipped,
     )
+    return f"{arguments.output}: {len(liquids)} liquids, {counts}."

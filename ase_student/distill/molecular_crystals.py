@@ -1,4 +1,4 @@
-"""Surroundings as in crystals of molecules: whole molecules about one, cut out of a strained cell."""
+"""Surroundings as in crystals: whole molecules about a point, cut out of a strained cell."""
 
 from __future__ import annotations
 
@@ -72,11 +72,12 @@ CRYSTALS = {
          ("C", (-0.0774, -0.0925, 0.1295)), ("H", (-0.0976, 0.2447, -0.0177)),
          ("H", (-0.2409, 0.0794, 0.2218)), ("H", (-0.1371, -0.1631, 0.2312))),
     ),
-    # Leadbetter et al., J. Chem. Phys. 82, 424 (1985): ice XI, that is ice Ih with ordered protons.
+    # Ice XI, that is ice Ih with ordered protons: cell and symmetry of Leadbetter et al., J. Chem.
+    # Phys. 82, 424 (1985), 5 K; oxygen on ideal tetrahedral sites, hydrogen 0.97 Å from it.
     "ice": PublishedCrystal(
         "O", 36, (4.465, 7.859, 7.292),
-        (("O", (0, 0.6646, 0.0631)), ("O", (0.5, 0.8255, -0.0631)), ("H", (0, 0.6636, 0.1963)),
-         ("H", (0, 0.5363, 0.0183)), ("H", (0.6766, 0.7748, -0.0183))),
+        (("O", (0, 0.6667, 0.0625)), ("O", (0.5, 0.8333, -0.0625)), ("H", (0, 0.6667, 0.1955)),
+         ("H", (0, 0.5501, 0.0188)), ("H", (0.6767, 0.7744, -0.0183))),
     ),
 }  # fmt: skip
 

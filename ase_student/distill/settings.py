@@ -144,7 +144,7 @@ class Settings:
     atomic_energy_scale: float = 0.05
     atomic_energy_weight: float = 0.0
     interaction_scale: float = 0.02
-    interaction_weight: float = 0.5
+    interaction_weight: float = 1.0
     validate_every: int = 1000
     validation_structures: int = 1000
     split: str = "molecule"

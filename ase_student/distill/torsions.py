@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from ase_student.dataset import Structures, write_dataset
-from ase_student.distill import provenance
-from ase_student.distill.dynamics import identity
-from ase_student.distill.scan_driver import add_driver, driver, told
+from ase_student.dataset import Structures
+from ase_student.distill.scan_command import add_driver, driver, write_sampled
 from ase_student.distill.scan_molecules import add_species_arguments, read_sets
 from ase_student.distill.torsion_scans import Settings, scan_torsions
 
@@ -39,21 +36,12 @@ def run(arguments: argparse.Namespace) -> str:
     settings = Settings(**{one.name: getattr(arguments, one.name) for one in fields(Settings)})
     sets, skipped = read_sets(arguments)
     frames = scan_torsions(sets, settings, driver(arguments))
-    counts = dict(Counter(frames.sources))
-    metadata = {
-        **provenance.metadata(arguments.command, "rdkit", "chemicals"),
-        "structure_sources": [*arguments.sets, *(path.name for path in arguments.smiles)],
-        "sampling": {
-            **asdict(settings), "part": arguments.part, "split_seed": arguments.split_seed,
-            "max_atoms": arguments.max_atoms, "driver": identity(arguments.dynamics),
-        },
-        "skipped_molecules": skipped,
-        "dropped": dict(frames.dropped),
-        "sources": counts,
-    }  # fmt: skip
-    columns = Structures.from_atoms(frames.structures, frames.sources, frames.molecules)
-    write_dataset(arguments.output, columns, metadata=metadata)
-    return (
-        f"{arguments.output}: {len(frames.structures)} frames of {len(set(frames.molecules))} "
-        f"molecules; dropped {told(frames.dropped)}."
+    counts = write_sampled(
+        arguments,
+        Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
+        {**asdict(settings), "max_atoms": arguments.max_atoms},
+        [*arguments.sets, *(path.name for path in arguments.smiles)],
+        frames.dropped,
+        skipped,
     )
+    return f"{arguments.output}: {len(set(frames.molecules))} molecules, {counts}."
