@@ -1,6 +1,7 @@
 """The ASE calculator."""
 
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,10 @@ class StudentCalculator(Calculator):
     :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
     sees neither charges nor radicals.
 
+    Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
+    results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are
+    those of whoever asked last; a thread that shares a calculator takes what the methods return.
+
     Examples
     --------
     >>> from ase import Atoms
@@ -113,6 +118,8 @@ class StudentCalculator(Calculator):
         threads: int | None = None,
         guard: str = "auto",
     ):
+        # ASE's own constructor already calls methods that take the lock.
+        self._lock = threading.RLock()
         super().__init__()
         if guard not in GUARDS:
             choices = ", ".join(f"'{choice}'" for choice in GUARDS)
@@ -166,6 +173,29 @@ class StudentCalculator(Calculator):
     def atoms(self, atoms: Atoms | None) -> None:
         self._state = None if atoms is None else _snapshot(atoms)
 
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """Return one property of a structure; see ``ase.calculators.calculator.Calculator``."""
+        # ASE compares the structure, computes and reads the results in three steps.
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
+
+    def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Any:
+        """Compute a structure and return its properties; see ASE's ``BaseCalculator``."""
+        with self._lock:
+            return super().calculate_properties(atoms, properties)
+
+    def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
+        """Return whether a property of a structure is not among the last results."""
+        with self._lock:
+            return bool(super().calculation_required(atoms, properties))
+
+    def reset(self) -> None:
+        """Forget the last structure and its results."""
+        with self._lock:
+            super().reset()
+
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what has changed since the last calculation."""
         if self._state is None:
@@ -193,6 +223,10 @@ class StudentCalculator(Calculator):
         OutsideTrainingError
             If it lies outside of what training saw, and the guard is to raise.
         """
+        with self._lock:
+            self._calculate(atoms)
+
+    def _calculate(self, atoms: Atoms | None) -> None:
         self.results = {}
         if atoms is not None:
             self._state = _snapshot(atoms)
@@ -256,7 +290,11 @@ class StudentCalculator(Calculator):
         """
         if isinstance(structures, Atoms):
             raise TypeError("calculate_many takes a list of structures; given a single one.")
-        structures = list(structures)
+        # The backend and the guard are shared with other threads; the neighbor list is not used.
+        with self._lock:
+            return self._calculate_many(list(structures))
+
+    def _calculate_many(self, structures: list[Atoms]) -> list[dict[str, Any]]:
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
         # Structures with equally many neighbors share calls, so that little padding is computed.
         order = sorted(range(len(parts)), key=lambda index: parts[index][0].shape[1])

@@ -1,8 +1,11 @@
 """Find, read and write students: bundled ones, checkpoints and first-generation files."""
 
+import hashlib
 import json
 import os
+import re
 import warnings
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ from ase_student.student import FORMAT_VERSION, Architecture, Student
 
 STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
 _METADATA_KEY = "ase_student"
+#: How the document of a file ends: with the SHA-256 of all that the file holds but this.
+_SEAL = re.compile(r', "sha256": "([0-9a-f]{64})"\}$')
 
 
 def student_folder(name: str) -> Path:
@@ -98,7 +103,8 @@ def load_student(model: str | os.PathLike[str]) -> Student:
     Raises
     ------
     ValueError
-        If the name is unknown, or the file is not a checkpoint or is damaged.
+        If the name is unknown, or the file is not a checkpoint, or is damaged, which the hash in
+        it tells; for a file of before there were hashes there is a warning.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -139,21 +145,58 @@ def _read_safetensors(path: Path) -> Student:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
+    # safetensors has an error of its own; numpy's are for types that it does not have.
+    except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
     if text is None:
         raise ValueError(f"{path}: a safetensors file, but no student (no '{_METADATA_KEY}').")
+    is_sealed = _check_seal(path, text, tensors)
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f":
             raise ValueError(f"{path}: tensor '{name}' is of {tensor.dtype}; expected floats.")
         if not np.isfinite(tensor).all():
             raise ValueError(f"{path}: tensor '{name}' has values that are not finite.")
     try:
-        return _read_document(json.loads(text), tensors)
+        document = json.loads(text)
+        student = _read_document(document, tensors)
+        unknown = sorted(document.keys() - student.header().keys() - {"metadata"})
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: incomplete student metadata ({error!r}).") from error
+    except (RecursionError, OverflowError) as error:
+        raise ValueError(f"{path}: has metadata that no student has ({error}).") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if unknown != ["sha256"] * is_sealed:
+        raise ValueError(f"{path}: was damaged or changed: no student has {unknown[0]!r}.")
+    if not is_sealed:
+        warnings.warn(
+            f"'{path}' was written without a hash, so that damage to it cannot be noticed; "
+            "write it again with save_student(load_student(path), path).",
+            stacklevel=3,
+        )
+    return student
+
+
+def _sealed(text: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Return a file's document with the SHA-256 of it and the tensors as its last entry."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return f'{text[:-1]}, "sha256": "{digest.hexdigest()}"}}'
+
+
+def _check_seal(path: Path, text: str, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Return whether a file has a hash, and refuse it if that is of another content."""
+    seal = _SEAL.search(text)
+    if seal is None:
+        return False
+    if text != _sealed(text[: seal.start()] + "}", tensors):
+        raise ValueError(
+            f"{path}: was damaged or changed after it was written: its SHA-256 is another; "
+            "take a copy that is whole."
+        )
+    return True
 
 
 def _read_document(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Student:
@@ -193,5 +236,6 @@ def save_student(student: Student, path: str | os.PathLike[str]) -> None:
         raise ValueError("first-generation checkpoints are read and exported, but not written.")
     document = {**student.header(), "metadata": student.metadata}
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in student.tensors.items()}
+    metadata = {_METADATA_KEY: _sealed(json.dumps(document), tensors)}
     with replaced_when_complete(path) as temporary:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(document)})
+        save_file(tensors, temporary, metadata=metadata)

@@ -2,7 +2,8 @@
 
 ``weights.safetensors`` is the one source of truth. It holds the tensors and, as JSON in the file's
 metadata, the architecture, elements, reference energies, units, teacher, training settings and
-metrics. ONNX and TorchScript files are made from it and carry its SHA-256.
+metrics, and the SHA-256 of all of that, which is checked when it is read. ONNX and TorchScript
+files are made from it and carry the SHA-256 of its function.
 """
 
 import dataclasses
@@ -18,6 +19,8 @@ from ase.data import chemical_symbols
 
 FORMAT_VERSION = 1
 UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "virials": "eV", "stress": "eV/Å³"}
+#: Å. No student sees farther; the neighbors of an atom would fill the memory.
+LARGEST_CUTOFF = 100.0
 _WIDTHS = ("features", "blocks", "hidden", "n_rbf", "element_channels", "message_channels")
 
 
@@ -75,8 +78,10 @@ class Architecture:
             raise ValueError(f"tensor_channels must not be negative; given {self.tensor_channels}.")
         if self.features % 2:
             raise ValueError(f"features must be even; given {self.features}.")
-        if not 0 < self.cutoff < np.inf:
-            raise ValueError(f"cutoff must be positive and finite; given {self.cutoff} Å.")
+        if not 0 < self.cutoff <= LARGEST_CUTOFF:
+            raise ValueError(
+                f"cutoff must be positive and at most {LARGEST_CUTOFF:g} Å; given {self.cutoff} Å."
+            )
         if not 0 <= self.inner_cutoff < 1:
             raise ValueError(f"inner_cutoff must be 0 to 1, 1 excluded; given {self.inner_cutoff}.")
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "ase_student"
 #: From the ground up. A module imports from lower layers and from its own package, not from another
 #: of its layer; the ground's modules may use each other.
 LAYERS = (
-    ("student", "neighbors", "files", "provenance", "testing", "plugin"),
+    ("student", "neighbors", "empty_space", "files", "archives", "provenance", "testing", "plugin"),
     ("legacy", "data", "jobs"),
     ("checkpoint", "networks"),
     ("backends",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ def parts_of(
 ) -> list[str]:
     """Return the part of the data that each structure belongs to.
 
+    A complex and its fragments belong to the same part. If any of them is held out, all are.
+
     Parameters
     ----------
     structures : Structures
@@ -68,11 +71,37 @@ def parts_of(
         If there are no molecules to split by.
     """
     if split == "structure":
-        return [_drawn(fingerprint(structures, index), seed) for index in range(len(structures))]
+        return [
+            _drawn(fingerprint(structures, index), seed) for index in _representatives(structures)
+        ]
     if structures.molecules is None:
         where = "" if path is None else f"{path}: "
         raise ValueError(f"{where}no structures/molecules, by which data are split.")
-    return [split_of(molecules, seed) for molecules in structures.molecules]
+    parts = [split_of(molecules, seed) for molecules in structures.molecules]
+    if structures.fragments is None:
+        return parts
+    groups = structures.fragments[:, 0].tolist()
+    parts_in: dict[int, set[str]] = defaultdict(set)
+    for group, part in zip(groups, parts, strict=True):
+        parts_in[group].add(part)
+    withheld_first = ("test", "validation", "train")
+    return [
+        part if group < 0 else next(one for one in withheld_first if one in parts_in[group])
+        for group, part in zip(groups, parts, strict=True)
+    ]
+
+
+def _representatives(structures: Structures) -> list[int]:
+    """Return the index of the structure by which each is split: of a group, its first fragment."""
+    if structures.fragments is None:
+        return list(range(len(structures)))
+    first: dict[int, tuple[int, int]] = {}
+    members = structures.fragments.tolist()
+    for index, (group, fragment) in enumerate(members):
+        # Complexes, which have -1, stand for their group only where no fragment is left.
+        rank = (fragment if fragment >= 0 else len(structures), index)
+        first[group] = min(first.get(group, rank), rank)
+    return [index if group < 0 else first[group][1] for index, (group, _) in enumerate(members)]
 
 
 def split_settings(metadata: Mapping[str, Any]) -> tuple[str, int] | None:

@@ -46,7 +46,7 @@ class Guard:
 
     Parameters
     ----------
-    seen : Seen
+    seen : TrainingRanges
     name : str
         Of the student.
     action : str

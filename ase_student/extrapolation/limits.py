@@ -50,7 +50,7 @@ class Limits:
 
     Parameters
     ----------
-    seen : Seen
+    seen : TrainingRanges
 
     Attributes
     ----------

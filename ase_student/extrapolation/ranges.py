@@ -9,18 +9,25 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
+from ase_student.extrapolation.environments import Environments, environment_keys
+
 __all__ = ["TrainingRanges", "pair_kinds", "pair_squares", "ranges_of_files"]
 
 N_ELEMENTS = len(chemical_symbols)
+#: Å. Distances are counted in bins of this width, up to the longest.
+BIN_WIDTH = 0.05
+LONGEST_COUNTED = 3.5
+N_BINS = round(LONGEST_COUNTED / BIN_WIDTH)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 
 
 class TrainingRanges:
-    """Extremes of the structures that a student is trained on.
+    """What a student's training saw: extremes of its structures, and how often it saw what.
 
-    They are plain minima and maxima: one strange structure widens them for good.
+    Extremes are plain minima and maxima: one strange structure widens them for good. Distances and
+    environments of atoms are counted, so that what was there once can be told from what is usual.
 
     Parameters
     ----------
@@ -39,6 +46,11 @@ class TrainingRanges:
     forces : (119, 2) float64, eV/Å
         Smallest and largest magnitude of the force on an atom of each element; (inf, 0) for one
         that was not there.
+    distances : (119, 119, 70) int64
+        Pairs of two elements by their distance, in bins of 0.05 Å from 0 on. Each pair counts twice
+        where both elements are the same.
+    environments : Environments
+        What atoms were bonded to.
     """
 
     def __init__(self, cutoff: float) -> None:
@@ -47,6 +59,8 @@ class TrainingRanges:
         self.shortest = np.full((N_ELEMENTS, N_ELEMENTS), np.inf)
         self.counts = np.tile(np.array([np.iinfo(np.int64).max, -1]), (N_ELEMENTS, 1))
         self.forces = np.tile([np.inf, 0.0], (N_ELEMENTS, 1))
+        self.distances = np.zeros((N_ELEMENTS, N_ELEMENTS, N_BINS), dtype=np.int64)
+        self.environments = Environments()
 
     def add(
         self,
@@ -75,7 +89,12 @@ class TrainingRanges:
             squares[neighbors == np.arange(len(numbers))[:, None]] = np.inf
         within = squares < self.cutoff**2
         kinds = pair_kinds(numbers, neighbors)[within]
-        np.minimum.at(self.shortest.reshape(-1), kinds, np.sqrt(squares[within]))
+        lengths = np.sqrt(squares[within])
+        np.minimum.at(self.shortest.reshape(-1), kinds, lengths)
+        bins = (lengths / BIN_WIDTH).astype(np.int64)
+        is_short = bins < N_BINS
+        np.add.at(self.distances.reshape(-1, N_BINS), (kinds[is_short], bins[is_short]), 1)
+        self.environments.add(*environment_keys(numbers, neighbors, squares))
         magnitudes = np.linalg.norm(forces.astype(np.float64), axis=1)
         for extremes, values in ((self.counts, within.sum(axis=1)), (self.forces, magnitudes)):
             np.minimum.at(extremes[:, 0], numbers, values)
@@ -96,6 +115,8 @@ class TrainingRanges:
         for own, its in ((self.counts, other.counts), (self.forces, other.forces)):
             np.minimum(own[:, 0], its[:, 0], out=own[:, 0])
             np.maximum(own[:, 1], its[:, 1], out=own[:, 1])
+        np.maximum(self.distances, other.distances, out=self.distances)
+        self.environments.include(other.environments)
         # Nothing says how many structures both saw.
         self.n_structures = max(self.n_structures, other.n_structures)
 
@@ -107,7 +128,8 @@ class TrainingRanges:
         dict
             ``cutoff`` in Å, ``structures`` (how many), ``shortest_distances`` in Å by pairs such
             as 'H-C', lowest and highest ``neighbors`` and ``forces`` (eV/Å, rounded outwards) by
-            element. Pairs and elements that were not there are left out.
+            element, ``distances`` (the first bin that is not empty, and counts from there on) by
+            pairs, and ``environments``. Pairs and elements that were not there are left out.
         """
         elements = np.flatnonzero(self.counts[:, 1] >= 0).tolist()
         return {
@@ -121,11 +143,20 @@ class TrainingRanges:
             },
             "neighbors": {chemical_symbols[z]: self.counts[z].tolist() for z in elements},
             "forces": {chemical_symbols[z]: _rounded_outwards(*self.forces[z]) for z in elements},
+            "distances": {
+                f"{chemical_symbols[one]}-{chemical_symbols[other]}": _without_ends(counts)
+                for one in elements
+                for other in elements
+                if one <= other and (counts := self.distances[one, other]).any()
+            },
+            "environments": self.environments.as_dict(),
         }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Return the record of a student's metadata; more structures can be added to it.
+
+        Students of before 0.3 have neither ``distances`` nor ``environments``.
 
         Raises
         ------
@@ -141,6 +172,12 @@ class TrainingRanges:
             for name, extremes in (("neighbors", seen.counts), ("forces", seen.forces)):
                 for symbol, (low, high) in document[name].items():
                     extremes[atomic_numbers[symbol]] = _number(low), _number(high)
+            for pair, (first, counts) in document.get("distances", {}).items():
+                one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
+                bins = slice(int(first), int(first) + len(counts))
+                seen.distances[one, other, bins] = [int(_number(count)) for count in counts]
+                seen.distances[other, one] = seen.distances[one, other]
+            seen.environments = Environments.from_dict(document.get("environments", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the record of what training saw is damaged: {error!r}.") from error
         return seen
@@ -151,9 +188,15 @@ def _rounded_outwards(low: float, high: float) -> list[float]:
     return [math.floor(round(1e4 * low, 6)) / 1e4, math.ceil(round(1e4 * high, 6)) / 1e4]
 
 
+def _without_ends(counts: NDArray[np.int64]) -> tuple[int, list[int]]:
+    """Return the first bin that is not empty, and the counts from there to the last one."""
+    filled = np.flatnonzero(counts)
+    return int(filled[0]), counts[filled[0] : filled[-1] + 1].tolist()
+
+
 def _number(value: Any) -> float:
     number = float(value)
-    if not 0.0 <= number < 1e9:
+    if not 0.0 <= number < 1e12:
         raise ValueError(f"{value} is out of range")
     return number
 

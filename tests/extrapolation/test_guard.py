@@ -108,6 +108,12 @@ def test_record_in_json():
         "shortest_distances": {"H-O": 0.9612},
         "neighbors": {"H": [0, 1], "O": [1, 1]},
         "forces": {"H": [0.0, 0.2001], "O": [5.0, 5.0]},
+        "distances": {"H-O": [19, [1]]},
+        "environments": {
+            "H()": [1, 0, 0, 0, 0],
+            "H(O)": [1, 1029, 1029**2, 1029, 1029],
+            "O(H)": [1, 1029, 1029**2, 1029, 1029],
+        },
     }
 
 
@@ -139,6 +145,14 @@ GOOD = seen_of(structure("water_dimer")).as_dict()
         {**GOOD, "neighbors": {"H": [1, 1e300]}},
         {**GOOD, "forces": {"H": [0.0, float("inf")]}},
         {**GOOD, "forces": ["H"]},
+        {**GOOD, "distances": {"H-O": [3, [-1]]}},
+        {**GOOD, "distances": {"H-O": [69, [1, 1]]}},
+        {**GOOD, "distances": {"H-O": 3}},
+        {**GOOD, "environments": {"O(HH)": [1, 2000, 4000000, 2000]}},
+        {**GOOD, "environments": {"O(HH)": [0, 0, 0, 0, 0]}},
+        {**GOOD, "environments": {"O(HX)": [1, 2000, 4000000, 2000, 2000]}},
+        {**GOOD, "environments": {"Fe(O)": [1, 2000, 4000000, 2000, 2000]}},
+        {**GOOD, "environments": []},
     ],
     ids=str,
 )
@@ -173,8 +187,13 @@ def test_record_of_a_dataset(tmp_path):
     usual = seen_of(*(atoms[index] for index in labelled if index not in (1, 2))).as_dict()
     assert ranges_of_files([plain], CUTOFF, None).as_dict() == usual
     write_dataset(plain, Structures.from_atoms(atoms), labels)
-    twice = ranges_of_files([path, plain], CUTOFF, None).as_dict()
-    assert twice == {**everything, "structures": 2 * len(labelled)}
+    twice = ranges_of_files([path, plain], CUTOFF, None)
+    once = seen_of(*(atoms[index] for index in labelled))
+    assert twice.as_dict()["shortest_distances"] == everything["shortest_distances"]
+    assert twice.n_structures == 2 * len(labelled)
+    np.testing.assert_array_equal(twice.distances, 2 * once.distances)
+    for key, row in once.environments.rows.items():
+        assert twice.environments.rows[key] == (*(2 * sum_ for sum_ in row[:3]), *row[3:])
     for split in ("molecule", "structure"):
         parts = parts_of(Structures.from_atoms(atoms, molecules=molecules), split, 1)
         train = [atoms[index] for index in labelled if parts[index] == "train"]

@@ -1,8 +1,7 @@
-"""Compiled sums: the same network on pairs, to run, and to train by displaced structures."""
+"""Compiled networks: the same network on pairs, to run, and to train by displaced structures."""
 
-import ctypes
+import copy
 import dataclasses
-import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -20,13 +19,11 @@ from ase_student.checkpoint import available_students  # noqa: E402
 from ase_student.distill.training.batches import Sample, collate  # noqa: E402
 from ase_student.distill.training.finite_difference import backward_by_displacement  # noqa: E402
 from ase_student.distill.training.loss import loss, predict  # noqa: E402
+from ase_student.distill.training.pair_batches import PairCollator  # noqa: E402
 from ase_student.distill.training.settings import SHAPES, TrainingSettings, architecture_of  # noqa: E402
 from ase_student.distill.training.trainer import Trainer  # noqa: E402
 from ase_student.neighbors import neighbor_matrix  # noqa: E402
-from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
-from ase_student.networks.kernels.build import PairKernels  # noqa: E402
-from ase_student.networks.kernels.memory import keep_freed_memory  # noqa: E402
-from ase_student.networks.kernels.network import pair_list  # noqa: E402
+from ase_student.networks.kernels import CompiledNetwork, pair_list  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
 from ase_student.testing import STRUCTURES, TOLERANCES, force_difference, structure  # noqa: E402
 
@@ -40,12 +37,34 @@ GRADIENT = 3e-2
 MEAN_GRADIENT = 1e-3
 
 
+#: Architectures: those of the students, and others whose sizes fill no vector.
+CHANGES: dict[str, tuple[str, dict[str, float]]] = {
+    **{name: (name, {}) for name in SHAPES},
+    "no tensors": ("tiny", {"tensor_channels": 0}),
+    "no inner cutoff": ("ultra-tiny", {"inner_cutoff": 0.0}),
+    "one block": ("ultra-tiny", {"blocks": 1}),
+    "odd sizes": (
+        "ultra-tiny",
+        {
+            "features": 36,
+            "blocks": 4,
+            "hidden": 33,
+            "n_rbf": 20,
+            "element_channels": 5,
+            "message_channels": 24,
+            "tensor_channels": 9,
+        },
+    ),
+}
+
+
 def network_of(name: str) -> PaiNN:
     torch.manual_seed(1)
-    return PaiNN(architecture_of(name, ELEMENTS), dict.fromkeys(ELEMENTS, -10.0))
+    shape, changes = CHANGES[name]
+    return PaiNN(architecture_of(shape, ELEMENTS, changes), dict.fromkeys(ELEMENTS, -10.0))
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=CHANGES)
 def network(request: pytest.FixtureRequest) -> PaiNN:
     return network_of(request.param)
 
@@ -74,8 +93,8 @@ def sample(atoms: Atoms, seed: int = 0) -> Sample:
     )
 
 
-def batch_of(*names: str):
-    return collate([sample(structure(name), i) for i, name in enumerate(names)], 5.0, CPU)
+def samples_of(*names: str) -> list[Sample]:
+    return [sample(structure(name), seed) for seed, name in enumerate(names)]
 
 
 def gradients(network: PaiNN) -> dict[str, torch.Tensor]:
@@ -84,56 +103,87 @@ def gradients(network: PaiNN) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
-def test_energies_and_forces_are_those_of_the_network(
-    network: PaiNN, compiled: CompiledNetwork, name: str
-) -> None:
-    batch = batch_of(name)
-    expected, found = predict(network, batch), predict(compiled, batch)
-    largest = (found.atomic_energies - expected.atomic_energies).abs().max()
+def assert_same_results(compiled: CompiledNetwork, samples: list[Sample]) -> None:
+    expected = predict(compiled.network, collate(samples, 5.0, CPU))
+    batch = PairCollator(5.0)(samples)
+    found = compiled.evaluate(batch.structures, with_virials=True)
+    largest = abs(found.energies - expected.atomic_energies.detach().numpy()).max()
     assert largest < TOLERANCES.backend_energy_per_atom
-    assert (found.forces - expected.forces).abs().max() < TOLERANCES.backend_forces
+    assert force_difference(found.forces, expected.forces.numpy()) < TOLERANCES.backend_forces
+    if batch.stress is not None:
+        stress = batch.totals(found.virials) / batch.volumes[:, None, None]
+        is_periodic = np.array([sample.volume > 0 for sample in samples])
+        np.testing.assert_allclose(
+            stress[is_periodic], expected.stress.numpy()[is_periodic], rtol=1e-5, atol=1e-5
+        )
 
 
-def test_atoms_fade_from_each_other_as_in_the_network(
-    network: PaiNN, compiled: CompiledNetwork
-) -> None:
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_results_are_those_of_the_network(compiled: CompiledNetwork, name: str) -> None:
+    assert_same_results(compiled, samples_of(name))
+
+
+def test_structures_of_a_batch_do_not_see_each_other(compiled: CompiledNetwork) -> None:
+    assert_same_results(compiled, samples_of(*STRUCTURES))
+
+
+def test_atoms_fade_from_each_other_as_in_the_network(compiled: CompiledNetwork) -> None:
     # 0.56 times the sum of their radii; the network fades between 0.5 and 0.6.
-    batch = collate([sample(Atoms("SNC", [[0, 0, 0], [0.98, 0, 0], [2.4, 0.3, 0]]))], 5.0, CPU)
-    expected, found = predict(network, batch), predict(compiled, batch)
-    assert found.forces.abs().max() > 10.0
-    np.testing.assert_allclose(found.forces, expected.forces, rtol=1e-5, atol=1e-4)
+    close = [sample(Atoms("SNC", [[0, 0, 0], [0.98, 0, 0], [2.4, 0.3, 0]]))]
+    expected = predict(compiled.network, collate(close, 5.0, CPU)).forces
+    found = compiled.evaluate(PairCollator(5.0)(close).structures).forces
+    assert abs(found).max() > 10.0
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["crystal", "small_triclinic", "wire", "triclinic", "outside"])
+@pytest.mark.parametrize(
+    "name", ["crystal", "small_triclinic", "wire", "triclinic", "outside", "aspirin"]
+)
 def test_every_pair_is_listed_once(name: str) -> None:
-    inputs = batch_of(name).inputs
-    pairs, places = pair_list(*inputs[1:], 5.0)
-    _, positions, neighbors, offsets = inputs
-    vectors = positions[neighbors] - positions[:, None] + offsets
-    assert 2 * pairs.shape[1] == int((torch.linalg.vector_norm(vectors, dim=2) < 5.0).sum())
-    first, second = pairs
-    found = positions[second] - positions[first] + offsets[places[0], places[1]]
-    both = torch.cat(
-        [torch.cat([first, second])[:, None], torch.cat([second, first])[:, None]], dim=1
-    ).double()
-    rows = torch.cat([both, torch.cat([found, -found])], dim=1).round(decimals=6) + 0.0
-    assert len(torch.unique(rows, dim=0)) == len(rows)
+    one = samples_of(name)[0]
+    first, second, shifts = pair_list(one.positions, one.neighbors, one.offsets, 5.0)
+    vectors = one.positions[one.neighbors] - one.positions[:, None] + one.offsets
+    assert 2 * len(first) == np.sum(np.linalg.norm(vectors, axis=2) < 5.0)
+    assert (np.diff(first) >= 0).all()
+    found = one.positions[second] - one.positions[first]
+    if shifts is not None:
+        found = found + shifts
+    both = np.concatenate([[first, second], [second, first]], axis=1).T
+    rows = np.concatenate([both, np.concatenate([found, -found]).round(6) + 0.0], axis=1)
+    assert len(np.unique(rows, axis=0)) == len(rows)
 
 
 def test_first_derivatives_by_weights_are_those_of_autograd(
     network: PaiNN, compiled: CompiledNetwork
 ) -> None:
-    batch = batch_of("eight_elements", "triclinic")
-    weights = torch.randn(len(batch.forces), generator=torch.Generator().manual_seed(0)).double()
-    (network(*batch.inputs) * weights).sum().backward()
-    expected = gradients(network)
-    (compiled(*batch.inputs) * weights).sum().backward()
-    found = gradients(network)
-    assert expected.keys() == found.keys()
-    for name, gradient in expected.items():
-        difference = (found[name] - gradient).norm() / gradient.norm().clamp_min(1e-3)
-        assert difference < 1e-4, name
+    samples = samples_of("eight_elements", "triclinic")
+    inputs = collate(samples, 5.0, CPU).inputs
+    seeds = np.random.default_rng(0).normal(size=len(inputs[0]))
+    precise = copy.deepcopy(network).double()
+    (precise(*inputs) * torch.from_numpy(seeds)).sum().backward()
+    structures = PairCollator(5.0)(samples).structures
+    results = compiled.evaluate(structures, seeds=seeds, with_gradient=True)
+    parts = compiled.split(results.gradient)
+    for (name, weight), found in zip(precise.named_parameters(), parts, strict=True):
+        difference = (found - weight.grad).norm() / weight.grad.norm().clamp_min(1e-3)
+        assert difference < 1e-5, name
+
+
+def test_weights_are_read_anew(compiled: CompiledNetwork) -> None:
+    samples = samples_of("aspirin")
+    weights = [weight.detach().clone() for weight in compiled.weights]
+    structures = PairCollator(5.0)(samples).structures
+    before = compiled.evaluate(structures)
+    with torch.no_grad():
+        for weight in compiled.weights:
+            weight.add_(0.05 * torch.randn_like(weight))
+    compiled.read_weights()
+    assert abs(compiled.evaluate(structures).forces - before.forces).max() > 1e-3
+    assert_same_results(compiled, samples)
+    with torch.no_grad():
+        for weight, value in zip(compiled.weights, weights, strict=True):
+            weight.copy_(value)
+    compiled.read_weights()
 
 
 @pytest.mark.parametrize(
@@ -142,16 +192,19 @@ def test_first_derivatives_by_weights_are_those_of_autograd(
 def test_the_gradient_of_the_loss_is_that_of_second_derivatives(
     network: PaiNN, compiled: CompiledNetwork, names: tuple[str, ...]
 ) -> None:
-    batch = batch_of(*names)
+    samples = samples_of(*names)
+    # The second structure has no energies of atoms.
+    samples[1] = dataclasses.replace(samples[1], atomic_energies=None)
+    batch = collate(samples, 5.0, CPU)
     settings = TrainingSettings(atomic_energy_weight=0.1)
     exact = loss(predict(network, batch, create_graph=True), batch, settings, 0.3)
     exact.backward()
     expected = gradients(network)
-    weights = list(network.parameters())
+    pair_batch = PairCollator(5.0)(samples)
     found = []
     for sign in (1.0, -1.0):
-        value = backward_by_displacement(compiled, weights, batch, settings, 0.3, sign)
-        assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+        value = backward_by_displacement(compiled, pair_batch, settings, 0.3, sign)
+        assert value == pytest.approx(exact.item(), rel=1e-5)
         found.append(gradients(network))
     mean = {name: 0.5 * (found[0][name] + found[1][name]) for name in found[0]}
 
@@ -167,14 +220,25 @@ def test_the_gradient_of_the_loss_is_that_of_second_derivatives(
 
 
 def test_stress_counts_in_the_gradient(compiled: CompiledNetwork) -> None:
-    network, batch = compiled.network, batch_of("triclinic")
+    network, samples = compiled.network, samples_of("triclinic")
     only_stress = TrainingSettings(stress_weight=1.0, force_scale=1e6)
-    backward_by_displacement(compiled, list(network.parameters()), batch, only_stress, 1e-9)
+    backward_by_displacement(compiled, PairCollator(5.0)(samples), only_stress, 1e-9)
     of_filters = gradients(network)["first.vectors.weight"]
+    batch = collate(samples, 5.0, CPU)
     loss(predict(network, batch, create_graph=True), batch, only_stress, 1e-9).backward()
     expected = gradients(network)["first.vectors.weight"]
     assert expected.norm() > 1e-6
     assert (of_filters - expected).norm() / expected.norm() < GRADIENT
+
+
+def test_gradients_are_added_to_those_there(compiled: CompiledNetwork) -> None:
+    batch = PairCollator(5.0)(samples_of("aspirin"))
+    backward_by_displacement(compiled, batch, TrainingSettings(), 0.3)
+    once = gradients(compiled.network)
+    for _ in range(2):
+        backward_by_displacement(compiled, batch, TrainingSettings(), 0.3)
+    for name, twice in gradients(compiled.network).items():
+        torch.testing.assert_close(twice, 2.0 * once[name])
 
 
 @pytest.mark.parametrize("name", available_students())
@@ -206,47 +270,21 @@ def test_the_backend_refuses_the_first_generation() -> None:
         CompiledBackend(student, "old")  # type: ignore[arg-type]
 
 
-def test_arrays_that_would_be_misread_are_refused() -> None:
-    kernels = PairKernels(4, 2, 8)
-    pairs = torch.zeros(2, 1, dtype=torch.int64)
-    with pytest.raises(TypeError, match="take float32 on the CPU; given torch.float64"):
-        kernels.call("messages", pairs, torch.zeros(1, dtype=torch.float64))
-    with pytest.raises(TypeError, match="contiguous"):
-        kernels.call("messages", pairs, torch.zeros(3, 2).t())
+def test_weights_that_would_be_misread_are_refused() -> None:
+    with pytest.raises(
+        TypeError, match="contiguous float32 weights on the CPU; given torch.float64"
+    ):
+        CompiledNetwork(network_of("ultra-tiny").double())
 
 
 def test_the_process_computes_as_before() -> None:
     script = (
-        "import numpy as np; from ase_student.networks.kernels.build import PairKernels; "
-        "PairKernels(4, 2, 8); smallest = np.array([5e-324]); print(float((smallest * 1.0)[0]))"
+        "import numpy as np; from ase_student.networks.kernels.build import compile_network; "
+        "from ase_student.student import Architecture; compile_network(Architecture((1,), 16)); "
+        "smallest = np.array([5e-324]); print(float((smallest * 1.0)[0]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert float(done.stdout) == 5e-324
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
-def test_freed_memory_is_kept() -> None:
-    script = (
-        "import resource, sys; import numpy as np\n"
-        "from ase_student.networks.kernels.memory import keep_freed_memory\n"
-        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
-        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "def arrays(): [np.ones(1_000_000) for _ in range(5)]\n"
-        "arrays(); arrays(); before = faults()\n"
-        "for _ in range(10): arrays()\n"
-        "print(faults() - before)"
-    )
-    pages = {
-        mode: int(subprocess.check_output([sys.executable, "-c", script, mode]))
-        for mode in ("keep", "return")
-    }
-    assert pages["keep"] < 0.1 * pages["return"]
-
-
-def test_other_systems_keep_their_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(ctypes, "CDLL", None)
-    keep_freed_memory()
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +296,7 @@ def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "false")
-    with pytest.raises(ImportError, match="pairs.cpp -o .* failed"):
+    with pytest.raises(ImportError, match="network.cpp -o .* failed"):
         CompiledNetwork(network_of("ultra-tiny"))
 
 

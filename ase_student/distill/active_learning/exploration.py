@@ -138,6 +138,7 @@ class Exploration:
         self.settings, self.folder = settings, folder
         students = [load_student(model) for model in models]
         self.weights = [student.sha256 for student in students]
+        self.metadata = [student.metadata for student in students]
         self.starts = choose_starts(paths, students, settings.trajectories, settings.seed)
         self.calculators = [
             StudentCalculator(model, device=device, threads=threads, guard="off")

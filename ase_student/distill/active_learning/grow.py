@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ase_student import provenance
 from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.label_settings import settings_difference
 from ase_student.distill.active_learning.exploration import RANDOM, Exploration
 from ase_student.distill.active_learning.uncertainty import rank_correlation
 from ase_student.distill.labelling import label
@@ -52,6 +53,7 @@ def grow(
         ``trajectories``, of those that went ``astray``, of ``frames`` to choose from and of those
         ``outside`` of what training saw; and how wrong the student is, see :func:`compared`.
     """
+    check_teacher(growth.metadata, teacher)
     growth.run_dynamics()
     chosen = growth.folder / "structures.h5"
     if not chosen.exists():
@@ -77,6 +79,34 @@ def grow(
     write_dataset(output, structures, labels, metadata, failures)
     shutil.rmtree(growth.folder)
     return metadata
+
+
+def check_teacher(students: Iterable[Mapping[str, Any]], teacher: Teacher) -> None:
+    """Check that a teacher labels as it did for students of the same teacher.
+
+    Parameters
+    ----------
+    students : iterable of mapping
+        Metadata of the students.
+    teacher : Teacher
+
+    Raises
+    ------
+    ValueError
+        If a student was trained on labels of other settings of this teacher.
+    """
+    for metadata in students:
+        if metadata.get("teacher") != teacher.name:
+            continue
+        for entry in metadata.get("data") or ():
+            settings = entry.get("teacher_settings")
+            difference = settings and settings_difference(teacher.settings, settings)
+            if difference:
+                raise ValueError(
+                    f"the teacher '{teacher.name}' has other settings than where it labelled what "
+                    f"the student was trained on: {difference}; new labels could not be joined "
+                    "with those. Give the teacher the same settings."
+                )
 
 
 def compared(growth: Exploration, path: Path) -> dict[str, Any]:

@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
     parser.add_argument("--part", choices=("train", "validation", "test"), default="test")
     parser.add_argument(
-        "--per-source", type=int, metavar="N", default=60, help="structures per source (default 60)"
+        "--per-source",
+        type=int,
+        metavar="N",
+        default=60,
+        help="structures per source (default 60); complexes bring their fragments",
     )
     parser.add_argument(
         "--split", choices=SPLITS, default="molecule", help="what is split (default molecule)"
@@ -40,8 +44,14 @@ def run(arguments: argparse.Namespace) -> str:
         raise ValueError(f"{arguments.dataset}: no structures/sources.")
     parts = parts_of(structures, arguments.split, arguments.seed, arguments.dataset)
     rows_of: dict[str, list[int]] = defaultdict(list)
+    members = (
+        np.full((len(structures), 2), -1)
+        if structures.fragments is None
+        else (structures.fragments)
+    )
     for row, index in enumerate(labels.structure_indices):
-        if parts[index] == arguments.part:
+        # Fragments come with the complexes that are chosen.
+        if parts[index] == arguments.part and members[index, 1] < 0:
             rows_of[structures.sources[index]].append(row)
     if not rows_of:
         raise ValueError(f"{arguments.dataset}: no structures in the {arguments.part} part.")
@@ -50,6 +60,10 @@ def run(arguments: argparse.Namespace) -> str:
     for _, rows in sorted(rows_of.items()):
         n_taken = min(arguments.per_source, len(rows))
         chosen += sorted(generator.choice(rows, n_taken, replace=False).tolist())
+    groups = set(members[labels.structure_indices[chosen], 0].tolist()) - {-1}
+    for row, index in enumerate(labels.structure_indices):
+        if members[index, 0] in groups and members[index, 1] >= 0:
+            chosen.append(row)
     subset = structures.take(labels.structure_indices[chosen])
     write_dataset(
         arguments.output,

@@ -75,11 +75,18 @@ def table(metrics: dict[str, Any]) -> str:
     return "\n".join(
         f"  {name:12s} {source:10s} force RMSE {row['force_rmse']:.4f} eV/Å, "
         f"R² {row['force_r2']:.5f}, energy MAE {1000 * row['energy_mae']:.2f} meV/atom, "
-        f"{_stress(row)}{row['structures']:.0f} structures"
+        f"{_stress(row)}{_interaction(row)}{row['structures']:.0f} structures"
         for name, errors in metrics.items()
         if name != "validation"
         for source, row in errors.items()
     )
+
+
+def _interaction(row: dict[str, float]) -> str:
+    if "interaction_mae_kcal_mol" not in row:
+        return ""
+    mae, n = row["interaction_mae_kcal_mol"], row["complexes"]
+    return f"interaction MAE {mae:.2f} kcal/mol of {n:.0f} complexes, "
 
 
 def _stress(row: dict[str, float]) -> str:

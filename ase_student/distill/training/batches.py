@@ -1,7 +1,8 @@
 """Labelled structures in memory, and batches of them for training."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.sources import UNLIKE_USE
 from ase_student.data.structures import Labels, Structures
+from ase_student.distill.training.interactions import interaction_coefficients, units_of
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 
@@ -38,6 +40,10 @@ class Sample:
         Of the cell; 0 without one.
     atomic_energies : (n_atoms,) float64, eV, or None
         The teacher's energies of the atoms; None where it gave none.
+    group : str or None
+        File and number of the group of a complex or a fragment; None for other structures.
+    fragment : int
+        Which fragment of its group it is, from 0; -1 for complexes and structures of no group.
     """
 
     numbers: NDArray[np.int64]
@@ -50,6 +56,8 @@ class Sample:
     stress: NDArray[np.float64] | None = None
     volume: float = 0.0
     atomic_energies: NDArray[np.float64] | None = None
+    group: str | None = None
+    fragment: int = -1
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,9 @@ class Batch:
         NaN for structures without; None if none has one.
     atomic_energies : (n_atoms,) float64, eV, or None
         NaN for structures without; None if none has them.
+    interactions : (n_complexes, n_structures) float64, or None
+        Times the energies these are the interaction energies of the complexes whose fragments are
+        in the batch too; None if there is none.
     """
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
@@ -81,6 +92,7 @@ class Batch:
     volumes: Tensor
     stress: Tensor | None
     atomic_energies: Tensor | None
+    interactions: Tensor | None = None
 
     def totals(self, energies: Tensor) -> Tensor:
         """Return the sum of the atoms' energies for every structure."""
@@ -100,9 +112,19 @@ def read_samples(dataset: Dataset, indices: Sequence[int], cutoff: float) -> lis
     labels = dataset.read_labels()
     structures = dataset.read_structures()
     crystals = structures.are_crystals
-    return [
+    samples = [
         _sample(structures, labels, row, cutoff, bool(crystals[labels.structure_indices[row]]))
         for row in tqdm(indices, desc="neighbors", unit="structure", disable=None, leave=False)
+    ]
+    if structures.fragments is None:
+        return samples
+    # The numbers of groups are those of one file.
+    members = structures.fragments[labels.structure_indices[list(indices)]].tolist()
+    return [
+        replace(sample, group=f"{dataset.path.absolute()}: {group}", fragment=fragment)
+        if group >= 0
+        else sample
+        for sample, (group, fragment) in zip(samples, members, strict=True)
     ]
 
 
@@ -157,6 +179,7 @@ def collate(samples: Sequence[Sample], cutoff: float, device: torch.device) -> B
     numbers, positions, neighbor_tensor, offset_tensor = (
         torch.from_numpy(array).to(device) for array in arrays
     )
+    interactions = interaction_coefficients(samples)
     return Batch(
         inputs=(numbers, positions, neighbor_tensor, offset_tensor),
         structures=torch.from_numpy(np.repeat(np.arange(len(samples)), sizes)).to(device),
@@ -172,6 +195,7 @@ def collate(samples: Sequence[Sample], cutoff: float, device: torch.device) -> B
         atomic_energies=_stacked(
             [sample.atomic_energies for sample in samples], [(n,) for n in sizes], device
         ),
+        interactions=None if interactions is None else torch.from_numpy(interactions).to(device),
     )
 
 
@@ -196,16 +220,26 @@ def shuffled(
     """Yield all samples once, in batches of random composition.
 
     Batches are filled from a window of shuffled samples that is sorted by the number of
-    neighbors, so that little padding is computed, and come in random order.
+    neighbors, so that little padding is computed, and come in random order. A complex is in one
+    batch with its fragments; a batch then holds a few structures more or less than `batch_size`.
     """
     window = 24 * batch_size
-    order = generator.permutation(len(samples))
-    batches = []
-    for start in range(0, len(order), window):
-        part = sorted(order[start : start + window], key=lambda i: samples[i].neighbors.shape[1])
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    for index in generator.permutation(len(batches)):
-        yield [samples[i] for i in batches[index]]
+    units = units_of(samples)
+    neighbors = [max(samples[i].neighbors.shape[1] for i in unit) for unit in units]
+    windows: dict[int, list[int]] = defaultdict(list)
+    n_placed = 0
+    for index in generator.permutation(len(units)).tolist():
+        windows[n_placed // window].append(index)
+        n_placed += len(units[index])
+    batches: dict[int, list[int]] = defaultdict(list)
+    n_placed = 0
+    for part in windows.values():
+        for index in sorted(part, key=lambda index: neighbors[index]):
+            batches[n_placed // batch_size] += units[index]
+            n_placed += len(units[index])
+    filled = list(batches.values())
+    for index in generator.permutation(len(filled)):
+        yield [samples[i] for i in filled[index]]
 
 
 def fit_reference_energies(samples: Sequence[Sample]) -> dict[int, float]:

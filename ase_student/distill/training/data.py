@@ -12,10 +12,12 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from ase_student.data.hdf5 import Dataset
+from ase_student.data.label_settings import settings_difference
 from ase_student.data.sources import UNLIKE_USE
 from ase_student.data.splits import PARTS, WATER, fingerprint, parts_of
 from ase_student.data.structures import Structures
 from ase_student.distill.training.batches import Sample, read_samples
+from ase_student.distill.training.interactions import units_of
 from ase_student.distill.training.settings import TrainingSettings
 from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.files import file_sha256
@@ -53,16 +55,16 @@ class TrainingData:
         Of all files that say which; None if none does.
     provenance : list of dict
         What is to be known of each file.
-    seen : Seen
+    seen : TrainingRanges
         Extremes of the part for training, which the guard of a calculator compares with.
 
     Raises
     ------
     ValueError
-        If a file has no labels, or those of another teacher, a part is empty, also that of the file
-        for the calibration, a part or a test has elements that are not trained on, the molecules
-        of a test are trained on (the structures, if these are what is split), or the name of a test
-        is taken.
+        If a file has no labels, or those of another teacher or of other settings, a part is empty,
+        also that of the file for the calibration, a part or a test has elements that are not
+        trained on, the molecules of a test are trained on (the structures, if these are what is
+        split), or the name of a test is taken.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class TrainingData:
         self._samples: dict[str, list[Sample]] = {part: [] for part in PARTS}
         self._trained: set[str | bytes] = set()
         self.teacher: str | None = None
-        self._code: str | None = None
+        self._teacher_settings: dict[str, Any] | None = None
         self.seen = TrainingRanges(cutoff)
         self.provenance = [self._read(path, times) for path, times in Counter(datasets).items()]
         self.tests = {path.stem: self._read_test(path) for path in tests}
@@ -101,7 +103,15 @@ class TrainingData:
         if len(samples) <= limit:
             return samples
         generator = np.random.default_rng(self._settings.seed)
-        return [samples[i] for i in generator.choice(len(samples), limit, replace=False)]
+        units = units_of(samples)
+        if len(units) == len(samples):
+            return [samples[i] for i in generator.choice(len(samples), limit, replace=False)]
+        # A complex says nothing about interactions without its fragments.
+        chosen: list[int] = []
+        for index in generator.permutation(len(units)):
+            if len(chosen) + len(units[index]) <= limit:
+                chosen += units[index]
+        return [samples[i] for i in chosen]
 
     def check(self) -> None:
         """Raise ValueError if a part is empty or has elements that are not trained on."""
@@ -166,13 +176,16 @@ class TrainingData:
                     f"{path}: has labels of '{teacher}', but a file before it those of "
                     f"'{self.teacher}'; a student has one teacher."
                 )
-            code = dataset.metadata.get("teacher_settings", {}).get("module_sha256")
-            if None not in (code, self._code) and code != self._code:
-                raise ValueError(
-                    f"{path}: has labels of '{teacher}' as another version of its code gives them "
-                    "than those of a file before it."
-                )
-            self.teacher, self._code = self.teacher or teacher, self._code or code
+            settings = dataset.metadata.get("teacher_settings")
+            if settings and self._teacher_settings:
+                difference = settings_difference(settings, self._teacher_settings)
+                if difference is not None:
+                    raise ValueError(
+                        f"{path}: has labels of '{teacher}' with other settings than a file before "
+                        f"it: {difference}; label one of them again."
+                    )
+            self.teacher = self.teacher or teacher
+            self._teacher_settings = self._teacher_settings or settings
             yield dataset
 
     def _split(self, structures: Structures, path: Path) -> Sequence[str]:

@@ -12,75 +12,203 @@ in h and changes sign with it: signs that alternate from step to step leave one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from ase_student.distill.training.batches import Batch
-from ase_student.distill.training.loss import (
-    Energies,
-    Predictions,
-    loss,
-    per_volume,
-    predict_and_differentiate,
-    strained,
-)
+from ase_student.distill.training.pair_batches import PairBatch
 from ase_student.distill.training.settings import TrainingSettings
+from ase_student.networks.kernels import CompiledNetwork, PairResults, PairStructures
 
 #: Largest displacement of an atom in Å, and largest component of a strain. Float32 energies still
 #: resolve it well; a test says how well.
 STEP = 0.002
 
 
+class LossGradients(NamedTuple):
+    """The loss of a batch and its derivatives by what a network predicts.
+
+    Attributes
+    ----------
+    value : float
+    by_energies : (n_atoms,) float64, 1/eV
+        By the energies of single atoms.
+    by_forces : (n_atoms, 3) float64, Å/eV
+    by_strains : (n_structures, 3, 3) float64, 1/eV, or None
+        By the derivatives of the energies by a strain: the stress times the volume.
+    """
+
+    value: float
+    by_energies: NDArray[np.float64]
+    by_forces: NDArray[np.float64]
+    by_strains: NDArray[np.float64] | None
+
+
+def differentiated_loss(
+    results: PairResults, batch: PairBatch, settings: TrainingSettings, energy_weight: float
+) -> LossGradients:
+    """Return :func:`ase_student.distill.training.loss.loss` and its derivatives, by hand.
+
+    Parameters
+    ----------
+    results : PairResults
+        With forces, and with virials if the batch has stress.
+    batch : PairBatch
+    settings : TrainingSettings
+    energy_weight : float
+    """
+    assert results.forces is not None
+    sizes = batch.sizes
+    errors = (results.forces - batch.forces) / settings.force_scale
+    value, factors = _rounded((errors * errors).sum(1))
+    by_forces = errors * (factors / settings.force_scale)[:, None]
+    scales = settings.energy_scale * np.sqrt(sizes)
+    differences = batch.totals(results.energies) - batch.energies
+    errors = differences / scales
+    term, factors = _rounded(errors * errors)
+    value += energy_weight * term
+    by_totals = energy_weight * factors * errors / scales
+    if settings.interaction_weight and batch.interactions is not None:
+        term, by_differences = _interaction_term(differences, batch.interactions, settings)
+        value += settings.interaction_weight * term
+        by_totals = by_totals + settings.interaction_weight * by_differences
+    by_energies = batch.of_atoms(by_totals)
+    by_strains = None
+    if settings.stress_weight and batch.stress is not None:
+        term, by_strains = _stress_term(results, batch, settings)
+        value += settings.stress_weight * term
+    if settings.atomic_energy_weight and batch.atomic_energies is not None:
+        term, by_atoms = _atomic_term(results.energies, batch, settings)
+        value += settings.atomic_energy_weight * term
+        by_energies = by_energies + settings.atomic_energy_weight * by_atoms
+    return LossGradients(value, by_energies, by_forces, by_strains)
+
+
+def _rounded(squares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    """Return the mean pseudo-Huber loss of squared errors x², and its derivative by x, over x."""
+    roots = np.sqrt(1.0 + squares)
+    return float(roots.mean() - 1.0), 1.0 / (roots * len(roots))
+
+
+def _interaction_term(
+    differences: NDArray[np.float64],
+    interactions: NDArray[np.float64],
+    settings: TrainingSettings,
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the loss of the interaction energies, per structure, and its derivative by energies.
+
+    Parameters
+    ----------
+    differences : (n_structures,) float64, eV
+        Errors of the energies.
+    interactions : (n_complexes, n_structures) float64
+    settings : TrainingSettings
+    """
+    errors = interactions @ differences / settings.interaction_scale
+    # A mean over complexes; the loss is a sum of theirs over the number of structures.
+    term, factors = _rounded(errors * errors)
+    share = len(errors) / len(differences)
+    by_differences = (factors * errors) @ interactions / settings.interaction_scale
+    return share * term, share * by_differences
+
+
+def _stress_term(
+    results: PairResults, batch: PairBatch, settings: TrainingSettings
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the unweighted loss of the stress, and the weighted derivative by strains."""
+    assert results.virials is not None
+    assert batch.stress is not None
+    volumes = batch.volumes[:, None, None]
+    virials = batch.totals(results.virials)
+    stress = 0.5 * (virials + virials.transpose(0, 2, 1)) / volumes
+    errors = (stress - batch.stress) / settings.stress_scale
+    is_known = ~np.isnan(errors).any(axis=(1, 2))
+    term, factors = _rounded((errors[is_known] ** 2).sum((1, 2)))
+    by_strains = np.zeros_like(errors)
+    by_strains[is_known] = factors[:, None, None] * errors[is_known]
+    return term, by_strains * (settings.stress_weight / settings.stress_scale) / volumes
+
+
+def _atomic_term(
+    energies: NDArray[np.float64], batch: PairBatch, settings: TrainingSettings
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the loss of the atoms' energies, each structure's mean error left out."""
+    errors = energies - batch.atomic_energies
+    errors = (errors - _mean(errors, batch)) / settings.atomic_energy_scale
+    is_known = ~np.isnan(errors)
+    by_energies = np.zeros_like(errors)
+    if not is_known.any():
+        return 0.0, by_energies
+    term, factors = _rounded(errors[is_known] ** 2)
+    by_energies[is_known] = factors * errors[is_known] / settings.atomic_energy_scale
+    return term, by_energies - _mean(by_energies, batch)
+
+
+def _mean(values: NDArray[np.float64], batch: PairBatch) -> NDArray[np.float64]:
+    """Return for every atom the mean over its structure."""
+    return batch.of_atoms(batch.totals(values) / batch.sizes)
+
+
 def backward_by_displacement(
-    energies_of: Energies,
-    weights: Sequence[Tensor],
-    batch: Batch,
+    network: CompiledNetwork,
+    batch: PairBatch,
     settings: TrainingSettings,
     energy_weight: float,
     sign: float = 1.0,
-) -> Tensor:
+) -> float:
     """Return the loss of a batch, and add its gradient to those of the network's weights.
 
     Parameters
     ----------
-    energies_of : callable
-        Differentiable once, by weights and positions.
-    weights : sequence of Tensor
-        The weights that the energies depend on.
-    batch : Batch
-    settings : Settings
+    network : CompiledNetwork
+        Reads its weights anew.
+    batch : PairBatch
+    settings : TrainingSettings
     energy_weight : float
         See :func:`ase_student.distill.training.loss.loss`.
     sign : 1.0 or -1.0
         Of the displacement.
     """
-    predictions, at_rest = predict_and_differentiate(energies_of, batch, weights)
-    atomic_energies = predictions.atomic_energies.detach().requires_grad_()
-    forces = predictions.forces.detach().requires_grad_()
-    stress = predictions.stress
-    variables = [atomic_energies, forces]
-    if stress is not None:
-        stress = stress.detach().requires_grad_()
-        variables.append(stress)
-    leaves = Predictions(atomic_energies, batch.totals(atomic_energies), forces, stress)
-    value = loss(leaves, batch, settings, energy_weight)
-    by_energies, by_forces, *by_stress = torch.autograd.grad(
-        value, variables, allow_unused=True, materialize_grads=True
-    )
-    directions = [-by_forces.to(torch.float64)]
-    if by_stress:
-        directions.append(per_volume(batch, torch.nan_to_num(by_stress[0])))
-    largest = max(float(direction.abs().max()) for direction in directions)
+    network.read_weights()
+    has_stress = bool(settings.stress_weight) and batch.stress is not None
+    at_rest = network.evaluate(batch.structures, with_virials=has_stress, with_gradient=True)
+    loss = differentiated_loss(at_rest, batch, settings, energy_weight)
+    largest = float(np.abs(loss.by_forces).max())
+    if loss.by_strains is not None:
+        largest = max(largest, float(np.abs(loss.by_strains).max()))
     step = sign * STEP / max(largest, 1e-30)
-    displacement, *strain = [step * direction for direction in directions]
-    numbers, positions, neighbors, offsets = batch.inputs
-    if strain:
-        positions, offsets = strained(batch, positions, strain[0])
-    displaced = energies_of(numbers, positions + displacement, neighbors, offsets)
-    (displaced * (by_energies + 1.0 / step)).sum().backward()
-    for weight, gradient in zip(weights, at_rest, strict=True):
-        if weight.grad is not None and gradient is not None:
-            weight.grad.sub_(gradient, alpha=1.0 / step)
-    return value.detach()
+    moved = _displaced(batch, -step * loss.by_forces, loss.by_strains, step)
+    displaced = network.evaluate(
+        moved, seeds=loss.by_energies + 1.0 / step, with_forces=False, with_gradient=True
+    )
+    assert displaced.gradient is not None
+    assert at_rest.gradient is not None
+    total = displaced.gradient.sub_(at_rest.gradient, alpha=1.0 / step)
+    for weight, gradient in zip(network.weights, network.split(total), strict=True):
+        if weight.grad is None:
+            weight.grad = gradient
+        else:
+            weight.grad.add_(gradient)
+    return loss.value
+
+
+def _displaced(
+    batch: PairBatch,
+    displacements: NDArray[np.float64],
+    strains: NDArray[np.float64] | None,
+    factor: float,
+) -> PairStructures:
+    """Return the structures under strains times a factor, and then with displaced atoms."""
+    structures = batch.structures
+    positions, pairs = structures.positions, structures.pairs
+    if strains is not None:
+        # Symmetric, as the stress is.
+        strains = factor * strains
+        positions = positions + (positions[:, None] @ batch.of_atoms(strains))[:, 0]
+        if pairs.shifts is not None:
+            of_pairs = np.repeat(strains, np.diff(structures.pair_splits), axis=0)
+            shifts = pairs.shifts + (pairs.shifts[:, None] @ of_pairs)[:, 0]
+            pairs = pairs._replace(shifts=shifts)
+    return dataclasses.replace(structures, positions=positions + displacements, pairs=pairs)

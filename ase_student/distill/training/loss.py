@@ -116,6 +116,9 @@ def loss(
         total = total + settings.stress_weight * term.to(total.dtype)
     if settings.atomic_energy_weight and batch.atomic_energies is not None:
         total = total + settings.atomic_energy_weight * _atomic_term(predictions, batch, settings)
+    if settings.interaction_weight and batch.interactions is not None:
+        term = _interaction_term(predictions, batch, settings)
+        total = total + settings.interaction_weight * term.to(total.dtype)
     return total
 
 
@@ -129,6 +132,16 @@ def _atomic_term(predictions: Predictions, batch: Batch, settings: TrainingSetti
         return predictions.forces.new_zeros(())
     term = _rounded((errors[known] / settings.atomic_energy_scale) ** 2).mean()
     return term.to(predictions.forces.dtype)
+
+
+def _interaction_term(predictions: Predictions, batch: Batch, settings: TrainingSettings) -> Tensor:
+    """Return the loss of the interaction energies of complexes, per structure of the batch.
+
+    A complex counts the same however many others are in its batch.
+    """
+    assert batch.interactions is not None
+    errors = batch.interactions @ (predictions.energies - batch.energies)
+    return _rounded((errors / settings.interaction_scale) ** 2).sum() / len(batch.sizes)
 
 
 def _rounded(squares: Tensor) -> Tensor:

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from ase import units
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ase_student.data.sources import UNLIKE_USE
 from ase_student.distill.training.batches import Batch, Sample, collate
+from ase_student.distill.training.interactions import interaction_coefficients, units_of
 from ase_student.networks.painn import PaiNN, PaiNNPotential
 
+EV_PER_KCAL_MOL = units.kcal / units.mol
 #: Atoms in a batch, about.
 BATCH_ATOMS = 1500
 
@@ -32,15 +35,22 @@ def evaluate(
         ``force_rmse`` (eV/Å, over components), ``force_rmse_mean`` (the same of each structure,
         its mean), ``force_r2``, ``force_sigma`` (standard deviation of the teacher's components,
         eV/Å), ``energy_mae`` (eV per atom), ``structures``, and ``stress_rmse`` (eV/Å³, over
-        components) where there is stress.
+        components) where there is stress. Complexes whose fragments are among the samples add
+        ``interaction_mae_kcal_mol``, of the energy of a complex minus those of its fragments, and
+        ``complexes``, their number.
     """
     potential = PaiNNPotential(network).eval()
     rows: dict[str, list[list[float]]] = defaultdict(list)
+    evaluated: list[Sample] = []
+    energy_errors: list[float] = []
     for part in _batches(samples):
         batch = collate(part, cutoff, device)
         with torch.no_grad():
             energies, forces, virials = potential(*batch.inputs)
-        deviations = _deviations(energies, batch).abs().tolist()
+        signed = _deviations(energies, batch)
+        evaluated += part
+        energy_errors += (signed * batch.sizes).tolist()
+        deviations = signed.abs().tolist()
         ends = np.cumsum([len(sample.numbers) for sample in part])[:-1]
         per_sample = zip(
             part,
@@ -58,7 +68,38 @@ def evaluate(
             )
     counted = [source for source in rows if source not in UNLIKE_USE] or list(rows)
     rows["all"] = [row for source in counted for row in rows[source]]
-    return {source: _errors(np.array(rows[source])) for source in sorted(rows) if source}
+    errors = {source: _errors(np.array(rows[source])) for source in sorted(rows) if source}
+    for source, found in _interaction_errors(evaluated, np.array(energy_errors)).items():
+        errors[source] |= found
+    return errors
+
+
+def _interaction_errors(
+    samples: Sequence[Sample], energy_errors: NDArray[np.float64]
+) -> dict[str, dict[str, float]]:
+    """Return the errors of interaction energies by the source of the complexes, and of all.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+    energy_errors : (n,) float64, eV
+        Of their total energies.
+    """
+    by_source: dict[str, list[float]] = defaultdict(list)
+    for unit in units_of(samples):
+        members = [samples[i] for i in unit]
+        coefficients = interaction_coefficients(members)
+        if coefficients is None:
+            continue
+        errors = np.abs(coefficients @ energy_errors[unit]) / EV_PER_KCAL_MOL
+        complexes = [members[row.argmax()] for row in coefficients]
+        for sample, error in zip(complexes, errors.tolist(), strict=True):
+            for source in {sample.source, "all"} - {""}:
+                by_source[source].append(error)
+    return {
+        source: {"interaction_mae_kcal_mol": float(np.mean(errors)), "complexes": len(errors)}
+        for source, errors in by_source.items()
+    }
 
 
 def energy_deviations(

@@ -17,9 +17,9 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ase_student.archives import check_archive
 from ase_student.checkpoint import load_student, save_student
 from ase_student.distill.training.batches import (
-    Batch,
     Sample,
     collate,
     fit_reference_energies,
@@ -29,6 +29,7 @@ from ase_student.distill.training.data import TrainingData
 from ase_student.distill.training.finite_difference import backward_by_displacement
 from ase_student.distill.training.loss import loss, predict
 from ase_student.distill.training.metrics import energy_deviations, evaluate
+from ase_student.distill.training.pair_batches import PairCollator
 from ase_student.distill.training.pretrained import check_split, for_the_teacher_of, network_of
 from ase_student.distill.training.settings import TrainingSettings, architecture_of
 from ase_student.extrapolation.ranges import TrainingRanges
@@ -97,7 +98,8 @@ class Trainer:
         self.cutoff = self.network.shape.cutoff
         self.average = copy.deepcopy(self.network)
         self.compiled = self._compiled() if settings.gradient == "compiled" else None
-        self.optimizer = make_optimizer(self.network, settings)
+        self.collate_pairs = PairCollator(self.cutoff)
+        self.optimizer = make_optimizer(self.network, settings, self.compiled)
         self.step, self.seconds, self.best = 0, 0.0, float("inf")
         self.not_finite = 0
         n_batches = -(-len(parts["train"]) // settings.batch_size)
@@ -161,9 +163,8 @@ class Trainer:
     def _train_on(self, samples: list[Sample]) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.n_steps, self.settings)
-        batch = collate(samples, self.cutoff, self.fabric.device)
         self.optimizer.zero_grad(set_to_none=True)
-        value = self._differentiate(batch)
+        value = self._differentiate(samples)
         self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.max_gradient_norm)
         if torch.isfinite(norm):
@@ -180,24 +181,24 @@ class Trainer:
                 )
         self.step += 1
         self._update_average()
-        return float(value)
+        return value
 
-    def _differentiate(self, batch: Batch) -> Tensor:
+    def _differentiate(self, samples: list[Sample]) -> float:
         """Return the loss, its gradient added to those of the weights."""
         weight = energy_weight(self.step, self.n_steps, self.settings)
         if self.compiled is not None:
             return backward_by_displacement(
                 self.compiled,
-                list(self.network.parameters()),
-                batch,
+                self.collate_pairs(samples),
                 self.settings,
                 weight,
                 sign=1.0 if self.step % 2 else -1.0,
             )
+        batch = collate(samples, self.cutoff, self.fabric.device)
         predictions = predict(self.network, batch, create_graph=True)
         value = loss(predictions, batch, self.settings, weight)
         self.fabric.backward(value)
-        return value.detach()
+        return float(value.detach())
 
     def _average_gradients(self) -> None:
         """Give all processes the mean of their gradients, in one message.
@@ -313,6 +314,7 @@ class Trainer:
             temporary.write_text("".join(kept), encoding="utf-8")
 
     def _read_checkpoint(self, path: Path) -> None:
+        check_archive(path, str(path))
         state = torch.load(path, weights_only=True, map_location=self.fabric.device)
         if state["setup"] != self._setup():
             raise ValueError(
@@ -400,13 +402,23 @@ class Trainer:
         return dataclasses.replace(student, reference_energies=shifted, metadata=metadata)
 
 
-def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Return the optimizer that the settings name, over all parameters of a network."""
+def make_optimizer(
+    network: nn.Module, settings: TrainingSettings, compiled: CompiledNetwork | None = None
+) -> torch.optim.Optimizer:
+    """Return the optimizer that the settings name, over all parameters of a network.
+
+    SOAP of a compiled network is compiled as well.
+    """
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if compiled is not None:
+        from ase_student.distill.training.soap import CompiledSoap
+
+        return CompiledSoap(network.parameters(), compiled.library, **rates)
     from pytorch_optimizer import SOAP
 
-    return SOAP(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return SOAP(network.parameters(), **rates)
 
 
 def learning_rate(step: int, n_steps: int, settings: TrainingSettings) -> float:

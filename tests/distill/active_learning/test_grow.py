@@ -27,7 +27,7 @@ from ase_student.distill.active_learning.exploration import (
     Exploration,
     ExplorationSettings,
 )
-from ase_student.distill.active_learning.grow import grow
+from ase_student.distill.active_learning.grow import check_teacher, grow
 from ase_student.distill.active_learning.initial import choose_starts
 from ase_student.distill.active_learning.trajectories import LAST_FRAMES, WATCHED, run_trajectories
 from ase_student.distill.active_learning.uncertainty import (
@@ -119,6 +119,22 @@ def test_frames_where_two_students_differ_are_more_wrong(
     assert metadata["structures_metadata"]["sampling"]["temperatures"] == [300, 1000]
     assert metadata["statistics"][DOUBTFUL]["n"] == 12
     assert not (tmp_path / "parts").exists()
+
+
+def test_a_teacher_with_other_settings_is_refused_before_any_dynamics(
+    path: Path, tmp_path: Path
+) -> None:
+    student = load_student("tiny")
+    data = [{"sha256": "0"}, {"sha256": "1", "teacher_settings": {"model": "old", "torch": "1"}}]
+    metadata = {**student.metadata, "teacher": "another", "data": data}
+    file = tmp_path / "mine" / "weights.safetensors"
+    save_student(dataclasses.replace(student, metadata=metadata), file)
+    job = Exploration([file], [path], SETTINGS, tmp_path / "parts", {"teacher": "another"}, "cpu")
+    with pytest.raises(ValueError, match="trained on: model is 'tiny' here and 'old' there"):
+        grow(job, StudentTeacher("tiny"), tmp_path / "grown.h5")
+    assert not (tmp_path / "grown.h5").exists()
+    data[1]["teacher_settings"] = {"model": "tiny", "torch": "1"}
+    check_teacher([metadata], StudentTeacher("tiny"))
 
 
 def test_no_molecule_of_the_test_is_grown(path: Path, tmp_path: Path) -> None:

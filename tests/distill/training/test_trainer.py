@@ -28,7 +28,7 @@ from ase_student.data.splits import PARTS, parts_of, split_of  # noqa: E402
 from ase_student.data.structures import Labels, Structures  # noqa: E402
 from ase_student.distill.__main__ import main  # noqa: E402
 from ase_student.distill.commands.train import table  # noqa: E402
-from ase_student.distill.sampling.dimers import diatomics  # noqa: E402
+from ase_student.distill.sampling.diatomics import diatomics  # noqa: E402
 from ase_student.distill.training.batches import (  # noqa: E402
     collate,
     fit_reference_energies,
@@ -394,7 +394,7 @@ def test_data_may_not_be_split_in_another_way_than_before(dataset: Path, tmp_pat
 
 
 def labelled_by(
-    teacher: str | None, path: Path, dataset: Path, rows: Sequence[int], **settings: str
+    teacher: str | None, path: Path, dataset: Path, rows: Sequence[int], **settings: Any
 ) -> Path:
     """Write some rows of a file to another that says that this teacher labelled it."""
     with Dataset(dataset) as file:
@@ -450,8 +450,34 @@ def test_a_student_has_one_teacher(dataset: Path, tmp_path: Path) -> None:
         for i, code in enumerate(("ab", "ab", "cd"))
     ]
     TrainingData(versions[:2], SETTINGS, CUTOFF)
-    with pytest.raises(ValueError, match=r"2\.h5: has labels of 'mine' as another version of its"):
+    with pytest.raises(ValueError, match=r"2\.h5: .*'mine'.*module_sha256 is 'cd' here and 'ab'"):
         TrainingData(versions, SETTINGS, CUTOFF)
+
+
+def test_labels_of_different_settings_are_not_mixed(dataset: Path, tmp_path: Path) -> None:
+    settings: list[dict[str, Any]] = [
+        {"package": "so3 1.0", "torch": "2.1", "cutoff_long_range": 12.0},
+        {"package": "so3 1.1", "torch": "2.2", "cutoff_long_range": 12.0},
+        {"package": "so3 1.1", "torch": "2.2", "cutoff_long_range": "none"},
+        {"package": "so3 1.1", "cutoff_long_range": 12.0, "periodic_coulomb": "Ewald"},
+        {},
+    ]
+    first, newer, unlimited, other, unknown = (
+        labelled_by("so3lr", tmp_path / f"{i}.h5", dataset, range(60), **one)
+        for i, one in enumerate(settings)
+    )
+    TrainingData([unknown, first, newer], SETTINGS, CUTOFF)
+    for path, difference in (
+        (unlimited, r"cutoff_long_range is 'none' here and 12\.0 there"),
+        (other, "periodic_coulomb is 'Ewald' here and not given there"),
+    ):
+        message = rf"{path.name}: has labels of 'so3lr' with other settings.*{difference}; label"
+        with pytest.raises(ValueError, match=message):
+            TrainingData([unknown, first, path], SETTINGS, CUTOFF)
+        with pytest.raises(ValueError, match=message):
+            TrainingData([first], SETTINGS, CUTOFF, [path])
+        with pytest.raises(ValueError, match=message):
+            TrainingData([first], SETTINGS, CUTOFF, calibration=path)
 
 
 def test_files_without_labels_are_refused(dataset: Path, tmp_path: Path) -> None:
