@@ -55,8 +55,8 @@ TILT = 0.2
 LARGEST_FORCE = 15.0
 #: Draws of three molecules that are too large before two are drawn.
 ATTEMPTS = 1000
-#: Arrangements that are made together.
-BATCH = 48
+#: Arrangements that are made together at most, and how many more than are missing.
+BATCH, SPARE = 48, 2
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ def scan_complexes(
         for number in count():
             before = result.n_complexes
             rng = generator(settings.seed, f"complexes {number}")
-            for molecule, scan in _scans(sets, settings, forces, embed, rng, result.dropped):
+            missing = settings.complexes - before
+            n = min(BATCH, -(-missing // settings.points) + SPARE)
+            for molecule, scan in _scans(n, sets, settings, forces, embed, rng, result.dropped):
                 scan = scan[: settings.complexes - result.n_complexes]
                 if scan:
                     result.add(molecule, scan)
@@ -172,13 +174,12 @@ def scan_complexes(
             barren = barren + 1 if result.n_complexes == before else 0
             if barren == 5:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in result.dropped.most_common(3))
-                raise ValueError(
-                    f"no complex of {5 * BATCH} that were drawn can be used: {reasons}."
-                )
+                raise ValueError(f"no complex of {5 * n} that were drawn can be used: {reasons}.")
     raise AssertionError
 
 
 def _scans(
+    n: int,
     sets: Sequence[Sequence[Species]],
     settings: DimerScanSettings,
     forces: BatchedForces,
@@ -186,8 +187,8 @@ def _scans(
     rng: np.random.Generator,
     dropped: Counter[str],
 ) -> list[tuple[Molecule, list[Positions]]]:
-    """Return the scans of one batch of arrangements."""
-    arranged = _arrangements(sets, settings, forces, embed, rng, dropped)
+    """Return the scans of `n` arrangements, but for those that cannot be used."""
+    arranged = _arrangements(n, sets, settings, forces, embed, rng, dropped)
     structures = [one.atoms(one.conformers[0]) for one in arranged]
     few = rng.random(len(arranged)) >= RELAXED_SHARE
     n_steps = np.where(few, FEW_STEPS, MANY_STEPS).tolist()
@@ -212,6 +213,7 @@ def _scans(
 
 
 def _arrangements(
+    n: int,
     sets: Sequence[Sequence[Species]],
     settings: DimerScanSettings,
     forces: BatchedForces,
@@ -221,9 +223,9 @@ def _arrangements(
 ) -> list[Molecule]:
     """Return complexes of thermal geometries, each arranged in one of the kinds."""
     drawn: list[list[Molecule]] = []
-    for _ in range(BATCH):
-        n = 3 if rng.random() < settings.trimers else 2
-        species = _drawn_species(sets, n, settings.max_complex_atoms, rng)
+    for _ in range(n):
+        n_molecules = 3 if rng.random() < settings.trimers else 2
+        species = _drawn_species(sets, n_molecules, settings.max_complex_atoms, rng)
         try:
             drawn.append([embed(one) for one in species])
         except UnsuitableError as reason:

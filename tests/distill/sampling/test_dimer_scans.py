@@ -185,5 +185,5 @@ def test_a_driver_without_forces_ends_the_search() -> None:
     def unknown(structures: list[Atoms]) -> list[np.ndarray]:
         return [np.full((len(atoms), 3), np.nan) for atoms in structures]
 
-    with pytest.raises(ValueError, match="no complex of 240 that were drawn can be used"):
+    with pytest.raises(ValueError, match="no complex of 15 that were drawn can be used"):
         scan_complexes([[species.species_of("O", 3)]], DimerScanSettings(complexes=1), unknown)
