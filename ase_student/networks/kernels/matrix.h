@@ -84,14 +84,14 @@ struct Strided {
 template <int ROWS, int COLUMNS>
 void tile(int depth, Strided a, const float* b, long b_row, float* c, long c_row,
           const float* start, long start_row) {
-    Lanes sums[ROWS][COLUMNS];
+    Lanes sums[ROWS][COLUMNS] = {};
+    // What is added at the end arrives meanwhile.
+    if (start != nullptr)
 #pragma GCC unroll 16
-    for (int i = 0; i < ROWS; ++i)
+        for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
-        for (int j = 0; j < COLUMNS; ++j)
-            sums[i][j] = start == nullptr ? Lanes{}
-                                          : Lanes(*reinterpret_cast<const LanesInMemory*>(
-                                                start + i * start_row + j * LANES));
+            for (int j = 0; j < COLUMNS; ++j)
+                __builtin_prefetch(start + i * start_row + j * LANES, 1);
     for (int k = 0; k < depth; ++k) {
         Lanes row[COLUMNS];
 #pragma GCC unroll 4
@@ -104,6 +104,13 @@ void tile(int depth, Strided a, const float* b, long b_row, float* c, long c_row
             for (int j = 0; j < COLUMNS; ++j) sums[i][j] += factor * row[j];
         }
     }
+    if (start != nullptr)
+#pragma GCC unroll 16
+        for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < COLUMNS; ++j)
+                sums[i][j] +=
+                    *reinterpret_cast<const LanesInMemory*>(start + i * start_row + j * LANES);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
