@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ from ase_student.student import available_students
 PAIRS_PER_CALL = 20_000
 #: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
 FLAT = 1e-9
+
+# A lock that another thread holds while a process forks would stay locked in the new process.
+_calculators: "weakref.WeakSet[StudentCalculator]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for calculator in _calculators:
+        calculator._lock = threading.RLock()
+        calculator.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
@@ -94,6 +108,7 @@ class StudentCalculator(Calculator):
     Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
     results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are
     those of whoever asked last; a thread that shares a calculator takes what the methods return.
+    In a forked process, too, a calculator goes on, where torch then has one thread.
 
     Examples
     --------
@@ -120,6 +135,7 @@ class StudentCalculator(Calculator):
     ):
         # ASE's own constructor already calls methods that take the lock.
         self._lock = threading.RLock()
+        _calculators.add(self)
         super().__init__()
         if guard not in GUARDS:
             choices = ", ".join(f"'{choice}'" for choice in GUARDS)
