@@ -74,6 +74,11 @@ class StudentCalculator(Calculator):
         elements ever were, more or fewer neighbors than any atom of an element had, or a larger
         force. 'warn' says so once for each of these kinds, 'raise' raises each time, 'off' does
         not look. 'auto' is 'warn' for students that carry what training saw, and 'off' for others.
+    trust : bool
+        Exported files are programs. Only those that this package's export has signed, and that do
+        nothing but what students do, are opened; with True, any TorchScript or ONNX program that
+        computes what its metadata say. Such a program can do whatever you can: write files, or
+        never end. Pass True only for files whose makers you know.
 
     Attributes
     ----------
@@ -89,8 +94,8 @@ class StudentCalculator(Calculator):
     Raises
     ------
     ValueError
-        If an argument is unknown, the file is damaged or of another kind, or a guard is asked for
-        that has nothing to compare with.
+        If an argument is unknown, the file is damaged, of another kind or a program that is not
+        trusted, or a guard is asked for that has nothing to compare with.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -132,6 +137,7 @@ class StudentCalculator(Calculator):
         skin: float = 0.5,
         threads: int | None = None,
         guard: str = "auto",
+        trust: bool = False,
     ):
         # ASE's own constructor already calls methods that take the lock.
         self._lock = threading.RLock()
@@ -142,8 +148,8 @@ class StudentCalculator(Calculator):
             raise ValueError(f"unknown guard '{guard}'; available: {choices}.")
         # A copy in another process may have another working folder.
         path = model if model in available_students() else Path(model).absolute()
-        self._arguments = (path, backend, device, dtype, skin, threads, guard)
-        self._backend: Backend = open_backend(model, backend, device, dtype, threads)
+        self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
+        self._backend: Backend = open_backend(model, backend, device, dtype, threads, trust)
         self.neighbor_list = NeighborList(self.info.cutoff, skin)
         self._guard: Guard | None = open_guard(guard, self.info, skin)
         self.allowed_atomic_numbers = list(self.info.elements)

@@ -12,6 +12,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.backends import Backend, Results, open_exported
+from ase_student.backends.metadata import symbols
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 # Largest differences allowed from the float64 reference: eV per atom, eV/Å, and eV per atom.
@@ -64,7 +65,9 @@ class Report:
                 )
 
 
-def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Report:
+def verify_file(
+    path: str | os.PathLike[str], called: str | None = None, trust: bool = False
+) -> Report:
     """Compare an exported file with the reference results that it carries.
 
     Every structure is evaluated by itself, and then all of them in one call with more padding,
@@ -76,6 +79,8 @@ def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Repo
         An exported ``.onnx`` or TorchScript file.
     called : str, optional
         What messages call the file.
+    trust : bool
+        Run any program, see :class:`ase_student.StudentCalculator`.
 
     Returns
     -------
@@ -92,7 +97,7 @@ def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Repo
     file = called or str(path)
     path = Path(path)
     try:
-        backend = open_exported(path, device="cpu")
+        backend = open_exported(path, device="cpu", trust=trust)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), file)) from error
     references = _references(backend, file)
@@ -120,12 +125,13 @@ class _Reference(NamedTuple):
 
 
 def _references(backend: Backend, file: str) -> list[_Reference]:
+    elements = set(backend.info.elements)
     if backend.info.dtype not in TOLERANCES:
         raise ValueError(
             f"'{file}' computes in {backend.info.dtype}; known are 'float32' and 'float64'."
         )
     try:
-        return [
+        references = [
             _Reference(
                 Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=row["pbc"]),
                 float(row["energy"]),
@@ -134,10 +140,17 @@ def _references(backend: Backend, file: str) -> list[_Reference]:
             )
             for row in backend.info.metadata.get("references", [])
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"'{file}' carries reference structures that cannot be read: {error!r}."
         ) from error
+    checked = {number for reference in references for number in reference.atoms.numbers.tolist()}
+    if references and not checked >= elements:
+        raise ValueError(
+            f"'{file}' claims to know {symbols(tuple(sorted(elements - checked)))}, which none of "
+            "its reference structures has."
+        )
+    return references
 
 
 @contextmanager
@@ -191,7 +204,9 @@ def check_opened(backend: Backend, file: str) -> None:
         if len(reference.atoms) >= 5 and not reference.atoms.pbc.any()
     ]
     if not suitable:
-        return
+        raise ValueError(
+            f"'{file}' carries no reference structures to check it with; export the student again."
+        )
     reference = min(suitable, key=lambda reference: len(reference.atoms))
     with _failures_named(file):
         difference = _differences(evaluate(backend, reference.atoms), reference)
@@ -227,7 +242,16 @@ def _evaluate_together(backend: Backend, structures: list[Atoms]) -> list[Result
 
 def _differences(output: Results, reference: _Reference) -> tuple[float, float, float]:
     energies, forces, virials = output
-    n_atoms = len(energies)
+    n_atoms = len(reference.atoms)
+    for name, values, shape in (
+        ("energies", energies, (n_atoms,)),
+        ("forces", forces, (n_atoms, 3)),
+        ("virials", virials, (n_atoms, 3, 3)),
+    ):
+        if np.shape(values) != shape or np.asarray(values).dtype.kind != "f":
+            raise ValueError(
+                f"{name} have shape {np.shape(values)} for {n_atoms} atoms; it must be {shape}."
+            )
     energy = abs(float(energies.sum()) - reference.energy) / n_atoms
     force = np.abs(forces - reference.forces).max()
     virial = np.abs(virials.sum(axis=0) - reference.virial).max() / n_atoms
