@@ -2,6 +2,7 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ from ase_student.plugin import register
 PAIRS_PER_CALL = 20_000
 #: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
 FLAT = 1e-9
+
+# A lock that another thread holds while a process forks would stay locked in the new process.
+_calculators: "weakref.WeakSet[StudentCalculator]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for calculator in _calculators:
+        calculator._lock = threading.RLock()
+        calculator.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
@@ -60,6 +74,11 @@ class StudentCalculator(Calculator):
         elements ever were, more or fewer neighbors than any atom of an element had, or a larger
         force. 'warn' says so once for each of these kinds, 'raise' raises each time, 'off' does
         not look. 'auto' is 'warn' for students that carry what training saw, and 'off' for others.
+    trust : bool
+        Exported files are programs. Only those that this package's export has signed, and that do
+        nothing but what students do, are opened; with True, any TorchScript or ONNX program that
+        computes what its metadata say. Such a program can do whatever you can: write files, or
+        never end. Pass True only for files whose makers you know.
 
     Attributes
     ----------
@@ -75,8 +94,8 @@ class StudentCalculator(Calculator):
     Raises
     ------
     ValueError
-        If an argument is unknown, the file is damaged or of another kind, or a guard is asked for
-        that has nothing to compare with.
+        If an argument is unknown, the file is damaged, of another kind or a program that is not
+        trusted, or a guard is asked for that has nothing to compare with.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -94,6 +113,7 @@ class StudentCalculator(Calculator):
     Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
     results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are
     those of whoever asked last; a thread that shares a calculator takes what the methods return.
+    In a forked process, too, a calculator goes on, where torch then has one thread.
 
     Examples
     --------
@@ -117,17 +137,19 @@ class StudentCalculator(Calculator):
         skin: float = 0.5,
         threads: int | None = None,
         guard: str = "auto",
+        trust: bool = False,
     ):
         # ASE's own constructor already calls methods that take the lock.
         self._lock = threading.RLock()
+        _calculators.add(self)
         super().__init__()
         if guard not in GUARDS:
             choices = ", ".join(f"'{choice}'" for choice in GUARDS)
             raise ValueError(f"unknown guard '{guard}'; available: {choices}.")
         # A copy in another process may have another working folder.
         path = model if model in available_students() else Path(model).absolute()
-        self._arguments = (path, backend, device, dtype, skin, threads, guard)
-        self._backend: Backend = open_backend(model, backend, device, dtype, threads)
+        self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
+        self._backend: Backend = open_backend(model, backend, device, dtype, threads, trust)
         self.neighbor_list = NeighborList(self.info.cutoff, skin)
         self._guard: Guard | None = open_guard(guard, self.info, skin)
         self.allowed_atomic_numbers = list(self.info.elements)

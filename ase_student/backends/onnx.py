@@ -37,6 +37,8 @@ class OnnxBackend:
         'auto', 'cpu', 'cuda' or 'cuda:N'.
     threads : int or None
         Threads of the session; None for ONNX Runtime's default, one per physical core.
+    trust : bool
+        Allow operators that no student has.
 
     Raises
     ------
@@ -47,9 +49,16 @@ class OnnxBackend:
 
     backend = "onnx"
 
-    def __init__(self, content: bytes, file: str, device: str = "auto", threads: int | None = None):
+    def __init__(
+        self,
+        content: bytes,
+        file: str,
+        device: str = "auto",
+        threads: int | None = None,
+        trust: bool = False,
+    ):
         wanted, providers = _providers(device)
-        check_onnx(content, file)
+        check_onnx(content, file, trust)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

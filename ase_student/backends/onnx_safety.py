@@ -3,13 +3,15 @@
 A runtime follows whatever a file says: it opens weight files by their paths, loads operators of
 any domain and reserves memory for any tensor. This walk through the protobuf wire format
 (protobuf.dev/programming-guides/encoding) needs no parser, copies nothing and follows nothing. It
-lets a file pass that is whole and self-contained, has standard operators only and tensors of
-sensible size; whether the graph computes anything is the runtime's to say.
+lets a file pass that is whole and self-contained, has only the operators that the exporter writes,
+none of which branches or loops, and tensors of sensible size; whether the graph computes anything
+is the runtime's to say.
 
 ONNX has no checksum, so exported files end with one of their own, the seal.
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 LARGEST_FILE = 512 * 2**20
@@ -19,6 +21,14 @@ LARGEST_TENSOR = 64 * 2**20
 # Students have some thousands; without a limit a hostile file could keep the walk busy for hours.
 MOST_FIELDS = 1_000_000
 DOMAINS = (b"", b"ai.onnx")
+#: Operators that torch's exporters write for students, in this and earlier versions. None of them
+#: has a graph of its own, so that nothing can run for ever.
+OPERATORS = frozenset(
+    b"Abs Add Cast CastLike Clip Concat Constant Cos Div Equal Exp Expand Flatten Gather Gemm "
+    b"Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min Mul Neg Not Pow Reciprocal "
+    b"ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze Sub Sum Transpose "
+    b"Unsqueeze Where".split()
+)
 SEAL_KEY = b"ase_student_sha256"
 
 
@@ -29,18 +39,21 @@ class _Message(NamedTuple):
     # These occur at most once: a parser would merge the occurrences into one message.
     single: tuple[int, ...] = ()
     domain: int = 0
+    operator: int = 0
     dims: int = 0
+    # Whole numbers, packed or in little-endian bytes: a small tensor of them may be a shape.
+    integers: tuple[int, ...] = ()
     # Fields that a self-contained file has not.
     external: tuple[int, ...] = ()
 
 
 _OPERATOR_SET = _Message({}, domain=1)
-_TENSOR = _Message({}, dims=1, external=(13, 14))
+_TENSOR = _Message({}, dims=1, integers=(7, 9), external=(13, 14))
 _SPARSE_TENSOR = _Message({1: _TENSOR, 2: _TENSOR}, single=(1, 2), dims=3)
 _ATTRIBUTE = _Message(
     {5: _TENSOR, 10: _TENSOR, 22: _SPARSE_TENSOR, 23: _SPARSE_TENSOR}, single=(5, 6, 22)
 )
-_NODE = _Message({5: _ATTRIBUTE}, domain=7)
+_NODE = _Message({5: _ATTRIBUTE}, domain=7, operator=4)
 _GRAPH = _Message({1: _NODE, 5: _TENSOR, 15: _SPARSE_TENSOR})
 # Graphs in attributes: the branches and bodies of control flow.
 _ATTRIBUTE.submessages.update({6: _GRAPH, 11: _GRAPH})
@@ -49,11 +62,15 @@ _TRAINING = _Message({1: _GRAPH, 2: _GRAPH}, single=(1, 2))
 _MODEL = _Message({7: _GRAPH, 8: _OPERATOR_SET, 20: _TRAINING, 25: _FUNCTION}, single=(7,))
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+#: Of TensorProto.DataType.
+_INT64 = 7
+#: Bytes.
+_LONGEST_SHAPE = 32
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _Part: TypeAlias = tuple[_Message, int, int]
 
 
-def check_onnx(content: bytes, file: str) -> None:
+def check_onnx(content: bytes, file: str, trust: bool = False) -> None:
     """Raise ValueError, in one sentence, unless an ONNX file is safe to hand to a runtime.
 
     Parameters
@@ -61,6 +78,8 @@ def check_onnx(content: bytes, file: str) -> None:
     content : bytes
     file : str
         What messages call it.
+    trust : bool
+        Allow any standard operator, also those that loop.
 
     Raises
     ------
@@ -78,6 +97,8 @@ def check_onnx(content: bytes, file: str) -> None:
         while pending:
             message, start, end = pending.pop()
             n_fields += _check_message(content, message, start, end, pending)
+            if not trust:
+                _check_program(content, message, start, end)
             has_graph = has_graph or message is _GRAPH
             if n_fields > MOST_FIELDS:
                 raise ValueError(f"has more than {MOST_FIELDS:,} parts, which no student has.")
@@ -151,6 +172,54 @@ def _check_message(
             sizes = [value] if kind == _VARINT else _varints(content, start, position)
             n_elements = _checked_product(n_elements, sizes)
     return n_fields
+
+
+def _check_program(content: bytes, message: _Message, start: int, end: int) -> None:
+    """Refuse operators that no student has, and shapes that ask for more than the memory."""
+    if message is _FUNCTION or message is _TRAINING:
+        raise ValueError("has functions or training of its own, which no student has.")
+    if message is not _NODE and message is not _TENSOR:
+        return
+    is_int64, shape = False, []
+    for field, kind, value, first, last in _fields(content, start, end):
+        if field == message.operator and kind == _BYTES and content[first:last] not in OPERATORS:
+            name = content[first : min(last, first + 40)].decode(errors="replace")
+            raise ValueError(
+                f"has the operator {name!r}, which no student has; pass trust=True if you know who "
+                "made the file."
+            )
+        if message is not _TENSOR:
+            continue
+        if field == 2 and kind == _VARINT:
+            is_int64 = value == _INT64
+        # Longer ones are no shapes.
+        if field in message.integers and kind == _BYTES and last - first <= _LONGEST_SHAPE:
+            shape = (
+                [int.from_bytes(content[i : i + 8], "little") for i in range(first, last, 8)]
+                if field == 9
+                else _varints(content, first, last)
+            )
+        if field == 7 and kind == _VARINT:
+            shape.append(value)
+    if is_int64:
+        # -1 and the largest number stand for 'the rest' and 'to the end'.
+        _checked_product(1, [size for size in shape if 0 < size < 2**63 - 1])
+
+
+def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield field, kind, value, start and end of the parts of a message that was walked before."""
+    while position < end:
+        key, position = _varint(content, position, end)
+        value = start = position
+        kind = key & 7
+        if kind == _VARINT:
+            value, position = _varint(content, position, end)
+        elif kind == _BYTES:
+            size, start = _varint(content, position, end)
+            position = start + size
+        else:
+            position += _FIXED_SIZES[kind]
+        yield key >> 3, kind, value, start, position
 
 
 def _check_domain(domain: bytes) -> None:

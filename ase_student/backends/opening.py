@@ -23,6 +23,7 @@ def open_backend(
     device: str = "auto",
     dtype: str = "float32",
     threads: int | None = None,
+    trust: bool = False,
 ) -> Backend:
     """Open a bundled student, a checkpoint or an exported file.
 
@@ -37,7 +38,7 @@ def open_backend(
         path, kind = exported
         if backend not in ("auto", kind):
             raise ValueError(f"'{path}' runs in backend '{kind}', not '{backend}'.")
-        opened = _open_checked(path, kind, device, threads)
+        opened = _open_checked(path, kind, device, threads, trust)
         if opened.info.dtype != dtype:
             raise ValueError(
                 f"'{path}' computes in {opened.info.dtype}, not {dtype}; "
@@ -68,14 +69,19 @@ def _exported_file(model: str | os.PathLike[str]) -> tuple[Path, str] | None:
     if path.suffix == ".onnx":
         return path, "onnx"
     # Both kinds of torch files are zip archives; only a program has code.
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                if any("/code/" in name for name in archive.namelist()):
-                    return path, "torchscript"
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"'{path}' is a damaged archive: {error}.") from error
-    return None
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_program = any("/code/" in name for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"'{path}' is a damaged archive: {error}.") from error
+    if is_program and path.suffix != ".pt":
+        raise ValueError(
+            f"'{path}' is a TorchScript program, which is code; it is opened only from a file "
+            "whose name ends in '.pt'."
+        )
+    return (path, "torchscript") if is_program else None
 
 
 def _fastest(device: str, dtype: str, bundled: bool) -> str:
@@ -109,16 +115,24 @@ def _has_nvidia_driver() -> bool:
     )
 
 
-def _open_checked(path: Path, kind: str, device: str, threads: int | None) -> Backend:
-    opened = open_exported(path, device, threads, kind)
+def _open_checked(
+    path: Path, kind: str, device: str, threads: int | None, trust: bool = False
+) -> Backend:
+    opened = open_exported(path, device, threads, kind, trust)
     check_opened(opened, str(path))
     return opened
 
 
 def open_exported(
-    path: Path, device: str = "auto", threads: int | None = None, kind: str | None = None
+    path: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    kind: str | None = None,
+    trust: bool = False,
 ) -> Backend:
     """Open an exported file of either kind.
+
+    With `trust`, it may hold any program; see :class:`ase_student.StudentCalculator`.
 
     Raises
     ------
@@ -135,9 +149,9 @@ def open_exported(
     if kind == "onnx":
         from ase_student.backends.onnx import OnnxBackend
 
-        return OnnxBackend(path.read_bytes(), str(path), device, threads)
+        return OnnxBackend(path.read_bytes(), str(path), device, threads, trust)
     torchscript = _import_torch_backend("torchscript", path)
-    return torchscript.TorchScriptBackend.from_file(path, device, threads)
+    return torchscript.TorchScriptBackend.from_file(path, device, threads, trust)
 
 
 def _open_student(

@@ -10,6 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.backends.interface import Backend, Results
+from ase_student.backends.metadata import symbols
 from ase_student.neighbors import neighbor_matrix
 
 # Largest differences allowed from the float64 reference: eV per atom, eV/Å, and eV per atom.
@@ -73,12 +74,13 @@ class Reference(NamedTuple):
 
 def read_references(backend: Backend, file: str) -> list[Reference]:
     """Return the reference structures that a file carries; ValueError if they cannot be read."""
+    elements = set(backend.info.elements)
     if backend.info.dtype not in TOLERANCES:
         raise ValueError(
             f"'{file}' computes in {backend.info.dtype}; known are 'float32' and 'float64'."
         )
     try:
-        return [
+        references = [
             Reference(
                 Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=row["pbc"]),
                 float(row["energy"]),
@@ -87,10 +89,17 @@ def read_references(backend: Backend, file: str) -> list[Reference]:
             )
             for row in backend.info.metadata.get("references", [])
         ]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"'{file}' carries reference structures that cannot be read: {error!r}."
         ) from error
+    checked = {number for reference in references for number in reference.atoms.numbers.tolist()}
+    if references and not checked >= elements:
+        raise ValueError(
+            f"'{file}' claims to know {symbols(tuple(sorted(elements - checked)))}, which none of "
+            "its reference structures has."
+        )
+    return references
 
 
 @contextmanager
@@ -145,7 +154,9 @@ def check_opened(backend: Backend, file: str) -> None:
         if len(reference.atoms) >= 5 and not reference.atoms.pbc.any()
     ]
     if not suitable:
-        return
+        raise ValueError(
+            f"'{file}' carries no reference structures to check it with; export the student again."
+        )
     reference = min(suitable, key=lambda reference: len(reference.atoms))
     with failures_named(file):
         difference = differences_from(evaluate(backend, reference.atoms), reference)
@@ -167,7 +178,16 @@ def neighbors_of(atoms: Atoms, cutoff: float) -> tuple[NDArray[np.int64], NDArra
 def differences_from(output: Results, reference: Reference) -> tuple[float, float, float]:
     """Return the differences in energy per atom, forces and virial per atom from a reference."""
     energies, forces, virials = output
-    n_atoms = len(energies)
+    n_atoms = len(reference.atoms)
+    for name, values, shape in (
+        ("energies", energies, (n_atoms,)),
+        ("forces", forces, (n_atoms, 3)),
+        ("virials", virials, (n_atoms, 3, 3)),
+    ):
+        if np.shape(values) != shape or np.asarray(values).dtype.kind != "f":
+            raise ValueError(
+                f"{name} have shape {np.shape(values)} for {n_atoms} atoms; it must be {shape}."
+            )
     energy = abs(float(energies.sum()) - reference.energy) / n_atoms
     force = np.abs(forces - reference.forces).max()
     virial = np.abs(virials.sum(axis=0) - reference.virial).max() / n_atoms

@@ -10,7 +10,6 @@ results in float64.
 import importlib.util
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -138,24 +137,7 @@ def _write(
     from ase_student.backends.torchscript import save_torchscript
 
     save_torchscript(student, name, path, dtype, metadata)
-    _drop_traces(path, name)
     return {"format": "torchscript"}
-
-
-def _drop_traces(path: Path, name: str) -> None:
-    """Remove from a TorchScript file what tells of the machine it was made on.
-
-    That is the temporary name of the file, after which torch names the folder in the archive, and
-    records of the source lines that each operation is from, a tenth of all bytes.
-    """
-    with zipfile.ZipFile(path) as archive:
-        records = [(record, archive.read(record)) for record in archive.namelist()]
-    # Uncompressed and with a fixed date, as torch writes and reads them.
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for record, content in records:
-            if not record.endswith(".debug_pkl"):
-                _, _, inner = record.partition("/")
-                archive.writestr(zipfile.ZipInfo(f"{name}/{inner}"), content)
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,9 @@ from ase_student.backends.self_check import (
 from ase_student.neighbors import concatenate
 
 
-def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Report:
+def verify_file(
+    path: str | os.PathLike[str], called: str | None = None, trust: bool = False
+) -> Report:
     """Compare an exported file with the reference results that it carries.
 
     Every structure is evaluated by itself, and then all of them in one call with more padding,
@@ -31,6 +33,8 @@ def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Repo
         An exported ``.onnx`` or TorchScript file.
     called : str, optional
         What messages call the file.
+    trust : bool
+        Run any program, see :class:`ase_student.StudentCalculator`.
 
     Returns
     -------
@@ -47,7 +51,7 @@ def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Repo
     file = called or str(path)
     path = Path(path)
     try:
-        backend = open_exported(path, device="cpu")
+        backend = open_exported(path, device="cpu", trust=trust)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), file)) from error
     references = read_references(backend, file)

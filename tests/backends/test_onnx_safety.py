@@ -72,9 +72,9 @@ def location_only():
     return tensor
 
 
-def refusal(content):
+def refusal(content, trust=False):
     with pytest.raises(ValueError, match=r"^'model.onnx' [^\n]*\.$") as caught:
-        check_onnx(content, "model.onnx")
+        check_onnx(content, "model.onnx", trust)
     return str(caught.value)
 
 
@@ -95,13 +95,45 @@ def test_bundled_student_passes():
 
 
 def test_self_contained_models_of_standard_operators_pass():
-    branches = {"then_branch": graph_with(sized(4)), "else_branch": graph_with(sized(4))}
-    made = model([helper.make_node("If", ["x"], ["y"], **branches)])
+    made = model()
     made.metadata_props.add(key="long", value="x" * 1000)
     check_onnx(made.SerializeToString(), "model.onnx")
     opsets = [helper.make_opsetid("ai.onnx", 18)]
     check_onnx(model(opset_imports=opsets).SerializeToString(), "model.onnx")
-    check_onnx(with_function([node_with(value=sized(4))]).SerializeToString(), "model.onnx")
+
+
+BRANCHES = {"then_branch": graph_with(sized(4)), "else_branch": graph_with(sized(4))}
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (model([helper.make_node("If", ["x"], ["y"], **BRANCHES)]), "operator 'If'"),
+        (model([helper.make_node("Loop", ["x"], ["y"], body=graph_with(sized(4)))]), "'Loop'"),
+        (model([helper.make_node("ConstantOfShape", ["x"], ["y"])]), "'ConstantOfShape'"),
+        (model([node_with(body=helper.make_graph([helper.make_node("If", [], [])], "g", [], []))]),
+         "'If'"),
+        (with_function([node_with(value=sized(4))]), "functions or training"),
+        (with_training(sized(4)), "functions or training"),
+    ],
+)  # fmt: skip
+def test_operators_that_no_student_has_need_trust(made, message):
+    assert message in refusal(made.SerializeToString())
+    check_onnx(made.SerializeToString(), "model.onnx", trust=True)
+
+
+@pytest.mark.parametrize("packed", ["raw", "int64_data"])
+@pytest.mark.parametrize("sizes", [[2**40], [2**20, 2**20], [1, 2**62, -1]])
+def test_shapes_that_ask_for_more_than_the_memory_are_refused(sizes, packed):
+    if packed == "raw":
+        shape = onnx.numpy_helper.from_array(np.array(sizes), "shape")
+    else:
+        shape = helper.make_tensor("shape", onnx.TensorProto.INT64, [len(sizes)], sizes)
+    nodes = [helper.make_node("Expand", ["x", "shape"], ["y"])]
+    content = model(nodes, [shape]).SerializeToString()
+    assert "has a tensor of more than 67,108,864 elements" in refusal(content)
+    ordinary = onnx.numpy_helper.from_array(np.array([7, -1, 2**63 - 1]), "shape")
+    check_onnx(model(nodes, [ordinary]).SerializeToString(), "model.onnx")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +153,9 @@ def test_self_contained_models_of_standard_operators_pass():
     ],
 )
 def test_weights_in_other_files_are_refused(made):
-    assert "has tensors in other files" in refusal(made.SerializeToString())
+    # Trusted programs neither.
+    assert "has tensors in other files" in refusal(made.SerializeToString(), trust=True)
+    refusal(made.SerializeToString())
 
 
 @pytest.mark.parametrize(
@@ -137,13 +171,15 @@ def test_weights_in_other_files_are_refused(made):
     ],
 )  # fmt: skip
 def test_operators_of_other_domains_are_refused(made):
-    assert "has operators of domain 'com.example'" in refusal(made.SerializeToString())
+    assert "has operators of domain 'com.example'" in refusal(made.SerializeToString(), trust=True)
+    refusal(made.SerializeToString())
 
 
 @pytest.mark.parametrize("dims", [(2**27,), (2**14, 2**14), (2**60, 2**60), (-1,), (2**40, 0)])
 def test_oversized_tensors_are_refused(dims):
     for made in (model(initializers=[sized(*dims)]), with_sparse_initializer(sized(*dims))):
-        assert "has a tensor of more than 67,108,864 elements" in refusal(made.SerializeToString())
+        content = made.SerializeToString()
+        assert "has a tensor of more than 67,108,864 elements" in refusal(content, trust=True)
     check_onnx(model(initializers=[sized(2**13, 2**13)]).SerializeToString(), "model.onnx")
 
 
