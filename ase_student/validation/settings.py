@@ -17,8 +17,8 @@ class Settings:
 
     Attributes
     ----------
-    data : path
-        HDF5, extended XYZ or ASE database.
+    data : path or None
+        HDF5, extended XYZ or ASE database; None if only chemistry is asked for.
     output : path
         Folder.
     specs : tuple of ModelSpec
@@ -31,6 +31,8 @@ class Settings:
     skip_invalid : bool
     physics : bool
         Whether to check more than errors.
+    chemistry : bool
+        Whether to run the experiments of :mod:`ase_student.validation.chemistry`.
     lengths : Lengths
         Of dynamics.
     scheduler : str or None
@@ -39,7 +41,7 @@ class Settings:
         For the record.
     """
 
-    data: Path
+    data: Path | None
     output: Path
     specs: tuple[ModelSpec, ...]
     teacher: str | None = None
@@ -47,11 +49,16 @@ class Settings:
     seed: int = 0
     skip_invalid: bool = False
     physics: bool = True
+    chemistry: bool = False
     lengths: Lengths = field(default_factory=Lengths)
     scheduler: str | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
+        if self.data is None and not self.chemistry:
+            raise ValueError(
+                "nothing to validate on: give a file of labelled structures, --chemistry, or both."
+            )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; it must be at least 1.")
         if self.seed < 0:
@@ -75,7 +82,11 @@ def parser() -> argparse.ArgumentParser:
         epilog="A command that was interrupted goes on when it is given again.",
     )
     add = found.add_argument
-    add("data", type=Path, help="labelled structures: HDF5, extended XYZ or ASE database")
+    add(
+        "data", type=Path, nargs="?",
+        help="labelled structures: HDF5, extended XYZ or ASE database; may be left out with "
+        "--chemistry",
+    )  # fmt: skip
     add("--model", action="append", metavar="MODEL", help="student by name or file; repeatable")
     add(
         "--backend", action="append", choices=("auto", *BACKENDS),
@@ -90,6 +101,12 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
     add("--skip-invalid", action="store_true", help="leave out structures that are wrong")
     add("--no-physics", dest="physics", action="store_false", help="errors and speed only")
+    add(
+        "--chemistry",
+        action="store_true",
+        help="interaction energies, torsions, conformers, "
+        "frequencies, crystals, water, against what is known of the teacher and of experiment",
+    )
     add("--nve", type=float, default=Lengths.nve, metavar="PS", help="constant energy (2)")
     add("--nvt", type=float, default=Lengths.nvt, metavar="PS", help="thermostat (2)")
     add("--water", type=float, default=Lengths.water, metavar="PS", help="64 waters (0)")
@@ -115,6 +132,7 @@ def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
         seed=arguments.seed,
         skip_invalid=arguments.skip_invalid,
         physics=arguments.physics,
+        chemistry=arguments.chemistry,
         lengths=Lengths(arguments.nve, arguments.nvt, arguments.water),
         scheduler=arguments.scheduler,
         command=command,

@@ -1,0 +1,86 @@
+"""Make what the chemistry section is compared with, and put its table into the README."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import InputError
+
+from ase_student.validation.chemistry import making, references
+from ase_student.validation.chemistry.run import EXPERIMENTS, measure
+from ase_student.validation.potentials import as_potential
+from ase_student.versions import with_python
+
+DATA = Path(__file__).parent / "data"
+PACKAGES = ("ase", "numpy", "scipy")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m ase_student.validation.chemistry", description=__doc__
+    )
+    commands = found.add_subparsers(dest="command", required=True)
+    made = commands.add_parser("references", help="measure a teacher and keep its results")
+    made.add_argument("teacher", help="so3lr, gfn2-xtb, package.module:Class, …")
+    made.add_argument("-o", "--output", type=Path, default=DATA / references.FILE)
+    made.add_argument(
+        "--only", action="append", choices=[one.name for one in EXPERIMENTS],
+        help="an experiment; repeatable (default: all)",
+    )  # fmt: skip
+    made.add_argument("--state", type=Path, help="folder that keeps what is complete")
+    structures = commands.add_parser("structures", help="make the starting structures again")
+    structures.add_argument("teacher")
+    structures.add_argument("-o", "--output", type=Path, default=DATA, help="folder")
+    return found
+
+
+def make_references(arguments: argparse.Namespace) -> str:
+    """Measure a teacher, write what it measured, and return a summary."""
+    from ase_student.distill import teachers
+
+    teacher = teachers.load_teacher(arguments.teacher)
+    settings: dict[str, Any] = {**teacher.settings, **with_python(PACKAGES)}
+    chosen = tuple(
+        one for one in EXPERIMENTS if arguments.only is None or one.name in arguments.only
+    )
+    measured = measure(as_potential(teacher), settings, chosen, folder=arguments.state)
+    for name, values in measured.items():
+        if "refused" in values:
+            raise ValueError(f"{teacher.name} refuses {name}: {values['refused']}")
+    references.write_references(arguments.output, teacher.name, settings, measured, EXPERIMENTS)
+    return f"{arguments.output}: {teacher.name}, {', '.join(measured)}"
+
+
+def make_structures(arguments: argparse.Namespace) -> str:
+    """Make all starting structures, write them, and return a summary."""
+    from ase_student.distill import teachers
+
+    teacher = as_potential(teachers.load_teacher(arguments.teacher))
+    made = {"torsions.extxyz": making.make_scans}
+    for file, make in made.items():
+        making.write_structures(arguments.output / file, make(teacher))
+    return f"{arguments.output}: {', '.join(made)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and print a summary; return 2 if what was given is wrong."""
+    arguments = parser().parse_args(argv)
+    commands = {"references": make_references, "structures": make_structures}
+    try:
+        print(commands[arguments.command](arguments))
+    except (ValueError, OSError, ImportError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
