@@ -33,6 +33,8 @@ class Settings:
         Whether to check more than errors.
     chemistry : bool
         Whether to run the experiments of :mod:`ase_student.validation.chemistry`.
+    liquid : float, ps
+        Length of each of chemistry's two dynamics of water; 0 leaves them out.
     lengths : Lengths
         Of dynamics.
     scheduler : str or None
@@ -50,6 +52,7 @@ class Settings:
     skip_invalid: bool = False
     physics: bool = True
     chemistry: bool = False
+    liquid: float = 0.0
     lengths: Lengths = field(default_factory=Lengths)
     scheduler: str | None = None
     command: str = ""
@@ -63,7 +66,9 @@ class Settings:
             raise ValueError(f"--limit is {self.limit}; it must be at least 1.")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; it must not be negative.")
-        for name, length in vars(self.lengths).items():
+        if self.liquid and not self.chemistry:
+            raise ValueError("--liquid is a part of chemistry: give --chemistry too.")
+        for name, length in {**vars(self.lengths), "liquid": self.liquid}.items():
             if not 0.0 <= length < float("inf"):
                 raise ValueError(f"--{name} is {length} ps; it must be finite and not negative.")
             if 0.0 < length < 0.01:
@@ -107,6 +112,14 @@ def parser() -> argparse.ArgumentParser:
         help="interaction energies, torsions, conformers, "
         "frequencies, crystals, water, against what is known of the teacher and of experiment",
     )
+    add(
+        "--liquid",
+        type=float,
+        default=0.0,
+        metavar="PS",
+        help="with --chemistry: pair "
+        "distribution and then density of 64 waters, PS each (0); 20 are enough",
+    )
     add("--nve", type=float, default=Lengths.nve, metavar="PS", help="constant energy (2)")
     add("--nvt", type=float, default=Lengths.nvt, metavar="PS", help="thermostat (2)")
     add("--water", type=float, default=Lengths.water, metavar="PS", help="64 waters (0)")
@@ -133,6 +146,7 @@ def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
         skip_invalid=arguments.skip_invalid,
         physics=arguments.physics,
         chemistry=arguments.chemistry,
+        liquid=arguments.liquid,
         lengths=Lengths(arguments.nve, arguments.nvt, arguments.water),
         scheduler=arguments.scheduler,
         command=command,

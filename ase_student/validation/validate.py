@@ -104,7 +104,7 @@ def _validate_chemistry(
         "students": [describe(spec, calculator) for spec, calculator in pairs],
         "teacher": None,
     }
-    add_chemistry(document, pairs, teacher, settings.output)
+    add_chemistry(document, pairs, teacher, settings.output, settings.liquid)
     _write(settings.output / "metrics.json", _json(document))
     _write(settings.output / "report.html", chemistry_page(document, STYLE).encode())
     return f"{chemistry_table(document)}\n\n{_written(settings)}"
@@ -174,7 +174,7 @@ def _validate(
     _add_physics(document, settings, students, teacher, frames, partial)
     if settings.chemistry:
         pairs = [(one.spec, one.calculator) for one in students]
-        add_chemistry(document, pairs, loaded, settings.output)
+        add_chemistry(document, pairs, loaded, settings.output, settings.liquid)
     worst = [
         worst_structures(
             as_potential(one.calculator), frames, described["accuracy"]["worst_structures"]

@@ -10,12 +10,14 @@ from typing import Any
 
 from ase.calculators.calculator import InputError
 
-from ase_student.validation.chemistry import making, references
+from ase_student.calculator import StudentCalculator
+from ase_student.validation.chemistry import making, readme, references
 from ase_student.validation.chemistry.run import EXPERIMENTS, measure
 from ase_student.validation.potentials import as_potential
 from ase_student.versions import with_python
 
 DATA = Path(__file__).parent / "data"
+STRUCTURES = ("torsions.extxyz", "conformers.extxyz", "water.extxyz")
 PACKAGES = ("ase", "numpy", "scipy")
 
 
@@ -33,8 +35,13 @@ def parser() -> argparse.ArgumentParser:
         help="an experiment; repeatable (default: all)",
     )  # fmt: skip
     made.add_argument("--state", type=Path, help="folder that keeps what is complete")
+    table = commands.add_parser("readme", help="put results into the README")
+    table.add_argument("results", type=Path, help="metrics.json of a validation with --chemistry")
+    table.add_argument("--readme", type=Path, default=Path("README.md"))
     structures = commands.add_parser("structures", help="make the starting structures again")
     structures.add_argument("teacher")
+    structures.add_argument("--student", default="tiny", help="whose dynamics makes the water")
+    structures.add_argument("--only", action="append", choices=STRUCTURES, help="repeatable")
     structures.add_argument("-o", "--output", type=Path, default=DATA, help="folder")
     return found
 
@@ -61,16 +68,30 @@ def make_structures(arguments: argparse.Namespace) -> str:
     from ase_student.distill import teachers
 
     teacher = as_potential(teachers.load_teacher(arguments.teacher))
-    made = {"torsions.extxyz": making.make_scans}
-    for file, make in made.items():
-        making.write_structures(arguments.output / file, make(teacher))
-    return f"{arguments.output}: {', '.join(made)}"
+    student = as_potential(StudentCalculator(arguments.student, guard="off"))
+    made = {
+        "torsions.extxyz": lambda: making.make_scans(teacher),
+        "conformers.extxyz": lambda: making.make_conformers(teacher),
+        "water.extxyz": lambda: making.make_water(student),
+    }
+    for file in arguments.only or made:
+        making.write_structures(arguments.output / file, made[file]())
+    return f"{arguments.output}: {', '.join(arguments.only or made)}"
+
+
+def put_into_readme(arguments: argparse.Namespace) -> str:
+    """Write the table of the README and return a summary."""
+    return readme.write_readme(arguments.results, arguments.readme)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print a summary; return 2 if what was given is wrong."""
     arguments = parser().parse_args(argv)
-    commands = {"references": make_references, "structures": make_structures}
+    commands = {
+        "references": make_references,
+        "readme": put_into_readme,
+        "structures": make_structures,
+    }
     try:
         print(commands[arguments.command](arguments))
     except (ValueError, OSError, ImportError, InputError) as error:

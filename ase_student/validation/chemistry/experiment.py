@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ase import Atoms, units
+from ase import units
 
-from ase_student.validation.potentials import Evaluation, Potential, Refusal
+from ase_student.validation.potentials import Potential
 
 #: A kilocalorie per mole in eV.
 KCAL = units.kcal / units.mol
 
 #: What an experiment measures of one potential; JSON only.
 Measured = dict[str, Any]
-
-
-class RefusedError(Exception):
-    """A potential has no answer for a structure that an experiment needs."""
-
-
-def ask(potential: Potential, structures: Sequence[Atoms]) -> list[Evaluation]:
-    """Return one answer for each structure.
-
-    Raises
-    ------
-    RefusedError
-        If the potential refuses one of them.
-    """
-    found = []
-    for atoms, answer in zip(structures, potential.evaluate(structures), strict=True):
-        if isinstance(answer, Refusal):
-            raise RefusedError(f"{atoms.get_chemical_formula()}: {answer.reason}")
-        found.append(answer)
-    return found
 
 
 @dataclass(frozen=True)
@@ -47,8 +27,8 @@ class Figure:
     value : float or None
         None if it cannot be told.
     unit : str
-    against : 'teacher', 'reference' or 'experiment'
-        What it is compared with; 'reference' is CCSD(T).
+    against : str
+        What it is compared with: 'teacher', a method, or 'experiment'; empty if with nothing.
     n : int
         Over how many values it is a mean.
     detail : str
@@ -80,8 +60,6 @@ class Experiment:
     compare : callable
         Takes what a potential and the teacher measured, the teacher's None if it is unknown, and
         returns figures.
-    is_long : bool
-        Whether it is left out unless asked for.
     """
 
     name: str
@@ -89,7 +67,6 @@ class Experiment:
     version: int
     measure: Callable[[Potential], Measured]
     compare: Callable[[Measured, Measured | None], list[Figure]]
-    is_long: bool = False
 
 
 def mean_absolute(

@@ -18,9 +18,9 @@ from ase_student.validation.chemistry.experiment import (
     KCAL,
     Figure,
     Measured,
-    ask,
     mean_absolute,
 )
+from ase_student.validation.physics.checks import ask
 from ase_student.validation.potentials import Potential
 
 #: Closest distances between two atoms of different molecules, Å, to which dimers are pulled apart.
@@ -166,11 +166,11 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
     }
     return [
         *figures,
-        mean_absolute(AT_MINIMUM, "kcal/mol", "reference", _differences(measured, reference)),
+        mean_absolute(AT_MINIMUM, "kcal/mol", "CCSD(T)", _differences(measured, reference)),
         mean_absolute(
             "S22x5 at 1.2, 1.5 and 2 times the distance, mean absolute difference",
             "kcal/mol",
-            "reference",
+            "CCSD(T)",
             wider,
         ),
     ]

@@ -7,16 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 
 from ase_student.files import replaced_when_complete
-from ase_student.validation.chemistry import torsions
-from ase_student.validation.chemistry.relaxation import Minimum, minimize_with_torsion
+from ase_student.validation.chemistry import conformers, torsions
+from ase_student.validation.chemistry.experiment import KCAL
+from ase_student.validation.chemistry.relaxation import (
+    Minimum,
+    minimize,
+    minimize_with_torsion,
+)
+from ase_student.validation.liquids import water_box
+from ase_student.validation.physics.checks import ask
 from ase_student.validation.potentials import Potential
+from ase_student.validation.stability import FRICTION
+from ase_student.validation.walkers import Walker
 
 SEED = 7
 #: MMFF94's restraint on a torsion, kcal/mol/rad²; the teacher's minimization holds it exactly.
 STIFFNESS = 1000.0
+#: Conformers whose energies differ by less, kcal/mol, count as one.
+DISTINCT = 0.05
 
 
 def make_scans(teacher: Potential) -> list[Atoms]:
@@ -30,6 +41,60 @@ def make_scans(teacher: Potential) -> list[Atoms]:
         frames += own
         held += [torsion] * len(own)
     return _only_minima(minimize_with_torsion(teacher, frames, held), frames)
+
+
+def make_conformers(teacher: Potential) -> list[Atoms]:
+    """Return conformers of all flexible molecules at minima of the teacher, the lowest first."""
+    frames = [
+        atoms
+        for name, smiles in conformers.MOLECULES.items()
+        for atoms in _conformers(name, smiles)
+    ]
+    minima = minimize(teacher, frames, fmax=0.02, steps=500)
+    kept = _only_minima(minima, frames)
+    energies = [minimum.energy / KCAL for minimum in minima]
+    found: list[Atoms] = []
+    for name in conformers.MOLECULES:
+        own = [i for i, atoms in enumerate(kept) if atoms.info["name"] == name]
+        last = -np.inf
+        for i in sorted(own, key=lambda i: energies[i]):
+            if energies[i] - last >= DISTINCT:
+                found.append(kept[i])
+                last = energies[i]
+    return found
+
+
+def _conformers(name: str, smiles: str) -> list[Atoms]:
+    """Return conformers of MMFF94 whose energies are spread over the window."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMultipleConfs(molecule, 60, randomSeed=SEED)
+    energies = [energy for _, energy in AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=2000)]
+    distinct: list[int] = []
+    for i in np.argsort(energies).tolist():
+        in_window = energies[i] <= min(energies) + conformers.WINDOW
+        if in_window and (not distinct or energies[i] - energies[distinct[-1]] >= DISTINCT):
+            distinct.append(i)
+    n = min(len(distinct), conformers.N_CONFORMERS)
+    places = np.linspace(0, len(distinct) - 1, n).round().astype(int)
+    frames = [_atoms(molecule, distinct[place]) for place in places]
+    for atoms in frames:
+        atoms.info = {"name": name}
+    return frames
+
+
+def make_water(student: Potential, picoseconds: float = 4.0) -> list[Atoms]:
+    """Return 64 waters at 1.0 g/cm³ after dynamics at 300 K."""
+    walker = Walker(water_box(4), 300.0, units.fs, FRICTION, [SEED, 0])
+    forces = ask(student, [walker.atoms])[0].forces
+    for step in range(round(1000.0 * picoseconds)):
+        walker.move(step, forces)
+        forces = ask(student, [walker.atoms])[0].forces
+        walker.arrive(forces)
+    walker.atoms.info = {"name": "64 waters"}
+    return [walker.atoms]
 
 
 def _scan(smiles: str) -> tuple[list[Atoms], tuple[int, ...]]:

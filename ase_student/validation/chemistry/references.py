@@ -105,7 +105,8 @@ def _one(experiment: dict[str, Any]) -> str:
         f"      {json.dumps(key, ensure_ascii=False)}: {_rows(value)}"
         for key, value in experiment["measured"].items()
     )
-    return f'{{\n     "version": {experiment["version"]},\n     "measured": {{\n{groups}\n     }}\n    }}'
+    head = f'{{\n     "version": {experiment["version"]},\n     "measured": {{\n'
+    return f"{head}{groups}\n     }}\n    }}"
 
 
 def _rows(value: Any) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-AGAINST = {
-    "teacher": "to the teacher",
-    "reference": "to CCSD(T)",
-    "experiment": "to experiment",
-}
+from ase_student.validation.chemistry.plots import chemistry_plots
+from ase_student.validation.chemistry.verdicts import GOOD, POOR
 
 Rows = list[tuple[str, list[str]]]
 
@@ -28,7 +27,11 @@ def columns_of(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def label_of(figure: dict[str, Any]) -> str:
     """Return what a figure is, against what and in which unit."""
-    return f"{figure['name']} {AGAINST[figure['against']]}, {figure['unit']}"
+    against = {"teacher": " to the teacher", "": ""}.get(
+        figure["against"], f" to {figure['against']}"
+    )
+    unit = f", {figure['unit']}" if figure["unit"] else ""
+    return f"{figure['name']}{against}{unit}"
 
 
 def rows_of(document: dict[str, Any]) -> Rows:
@@ -55,36 +58,66 @@ def refusals(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def verdicts_of(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return title and results of each student."""
+    return [pair for pair in columns_of(document) if "verdicts" in pair[1]]
+
+
 def chemistry_table(document: dict[str, Any]) -> str:
     """Return the figures as text for a terminal."""
     titles = [title for title, _ in columns_of(document)]
     rows = rows_of(document)
     first = max((len(label) for label, _ in rows), default=0)
     widths = [max(len(title), 8) for title in titles]
-    lines = [
-        "chemistry".ljust(first)
-        + "".join(f"  {title:>{width}}" for title, width in zip(titles, widths, strict=True))
-    ]
-    lines += [
-        label.ljust(first)
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        for label, cells in rows
-    ]
-    return "\n".join([*lines, *refusals(document)])
+
+    def line(label: str, cells: Sequence[str]) -> str:
+        padded = (f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return label.ljust(first) + "".join(padded)
+
+    lines = [line("chemistry", titles), *(line(label, cells) for label, cells in rows)]
+    said = [f"{title}: {results['words']}" for title, results in verdicts_of(document)]
+    return "\n".join([*lines, "", *said, *refusals(document)])
 
 
 def chemistry_section(document: dict[str, Any]) -> str:
-    """Return the figures as HTML."""
-    head = "".join(f"<th>{escape(title)}</th>" for title, _ in columns_of(document))
-    body = "".join(
-        f"<tr><td>{escape(label)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for label, cells in rows_of(document)
-    )
-    said = "".join(f"<p>{escape(text)}</p>" for text in refusals(document))
-    return (
-        f'<h2>Chemistry</h2><div class="wide"><table><tr><th></th>{head}</tr>{body}</table></div>'
-        f"{said}"
-    )
+    """Return verdicts, figures and plots as HTML."""
+    titles = [title for title, _ in columns_of(document)]
+    rows = [[escape(label), *cells] for label, cells in rows_of(document)]
+    parts = [
+        "<h2>Chemistry</h2>",
+        *(_verdicts(title, results) for title, results in verdicts_of(document)),
+        "<h3>Figures</h3>",
+        _table(["", *map(escape, titles)], rows),
+        "".join(f"<p>{escape(text)}</p>" for text in refusals(document)),
+        '<div class="plots">',
+        *(
+            f'<img alt="{escape(name)}" src="data:image/png;base64,'
+            f'{base64.b64encode(content).decode("ascii")}">'
+            for name, content in chemistry_plots(columns_of(document)).items()
+        ),
+        "</div>",
+    ]
+    return "".join(parts)
+
+
+def _verdicts(title: str, results: dict[str, Any]) -> str:
+    kinds = {GOOD: "pass", POOR: "FAIL"}
+    rows = [
+        [
+            escape(one["topic"]),
+            f'<span class="{kinds.get(one["grade"], "soft")}">{escape(one["grade"])}</span>',
+            f'<span class="soft">{escape(one["sentence"])}</span>',
+        ]
+        for one in results["verdicts"]
+    ]
+    return f"<h3>What {escape(title)} is good for</h3>{_table(['', '', ''], rows)}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose cells are HTML."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
 
 
 def chemistry_page(document: dict[str, Any], style: str) -> str:

@@ -9,18 +9,56 @@ from pathlib import Path
 from typing import Any
 
 from ase_student.files import replaced_when_complete
-from ase_student.validation.chemistry import interactions, torsions
-from ase_student.validation.chemistry.experiment import Experiment, Measured, RefusedError
+from ase_student.validation.chemistry import (
+    conformers,
+    crystals,
+    interactions,
+    torsions,
+    vibrations,
+    water,
+)
+from ase_student.validation.chemistry.experiment import Experiment, Measured
 from ase_student.validation.extras import progress_bar
+from ase_student.validation.physics.checks import RefusedError
 from ase_student.validation.potentials import Potential
 
+#: The experiments that take no dynamics.
 EXPERIMENTS = (
     Experiment(
         "interactions", "Interaction energies of dimers", 1,
         interactions.measure, interactions.compare,
     ),
     Experiment("torsions", "Torsions of drug fragments", 1, torsions.measure, torsions.compare),
+    Experiment("conformers", "Conformers", 1, conformers.measure, conformers.compare),
+    Experiment("vibrations", "Small molecules", 1, vibrations.measure, vibrations.compare),
+    Experiment("crystals", "Molecular crystals", 1, crystals.measure, crystals.compare),
+    Experiment(
+        "pressure", "Pressure of water", 1, water.measure_pressure, water.compare_pressure
+    ),
 )  # fmt: skip
+
+
+def experiments_with_liquid(picoseconds: float) -> tuple[Experiment, ...]:
+    """Return all experiments, with dynamics of water where its length is not 0.
+
+    Parameters
+    ----------
+    picoseconds : float
+        At constant volume, and as long again at constant pressure.
+    """
+    if picoseconds == 0.0:
+        return EXPERIMENTS
+    return (
+        *EXPERIMENTS,
+        Experiment(
+            f"pair-distribution-{picoseconds:g}ps", "Structure of water", 1,
+            water.measure_pair_distribution(picoseconds), water.compare_pair_distribution,
+        ),
+        Experiment(
+            f"density-{picoseconds:g}ps", "Density of water", 1,
+            water.measure_density(picoseconds), water.compare_density,
+        ),
+    )  # fmt: skip
 
 
 def measure(

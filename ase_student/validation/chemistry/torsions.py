@@ -18,11 +18,11 @@ from ase_student.validation.chemistry.experiment import (
     KCAL,
     Figure,
     Measured,
-    RefusedError,
     mean_absolute,
 )
 from ase_student.validation.chemistry.relaxation import minimize_with_torsion
 from ase_student.validation.chemistry.structures import read_structures
+from ase_student.validation.physics.checks import RefusedError
 from ase_student.validation.potentials import Potential
 
 #: Fragments by name: SMILES in which the atoms 1 to 4 make the torsion. None is chiral, so that
