@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from ase_student.distill.parts import PARTS
@@ -77,6 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stability", type=Path, nargs="+",
         help="JSON of python -m ase_student.validation.stability_table; several make one table",
     )  # fmt: skip
+    parser.add_argument(
+        "--chemistry", type=Path, metavar="JSON",
+        help="metrics.json of python -m ase_student.validation --chemistry with this student",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -94,6 +99,9 @@ def run(arguments: argparse.Namespace) -> str:
         "stability": known.get("stability")
         if arguments.stability is None
         else joined([stability(path, student.sha256) for path in arguments.stability]),
+        "chemistry": known.get("chemistry")
+        if arguments.chemistry is None
+        else chemistry(arguments.chemistry, student.sha256),
     }
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
@@ -163,6 +171,25 @@ def stability(path: Path, sha256: str) -> dict[str, Any]:
     return report
 
 
+def chemistry(path: Path, sha256: str) -> dict[str, Any]:
+    """Return what a validation says these weights are good for: ``words`` and ``verdicts``.
+
+    Raises
+    ------
+    ValueError
+        If the file is no validation of these weights with ``--chemistry``.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        own = [one for one in report["students"] if one["weights_sha256"] == sha256]
+        return {key: own[0]["chemistry"][key] for key in ("words", "verdicts")}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{path}: has no chemistry of these weights ({sha256}); give metrics.json of "
+            "python -m ase_student.validation --chemistry with this student."
+        ) from error
+
+
 def card(student: Student, name: str, report: dict[str, Any], recipe: str | None = None) -> str:
     """Return a student's model card in Markdown."""
     header = student.header()
@@ -185,6 +212,7 @@ of the teacher's force components; energies are compared as they are, without a 
 
 {_error_table(report["metrics"])}""",
         _stability_section(report["stability"]),
+        _chemistry_section(report.get("chemistry")),
         f"""## Teacher
 
 {TEACHERS.get(teacher, teacher)}.""",
@@ -242,6 +270,22 @@ def _stability_section(report: dict[str, Any] | None) -> str:
         "energies finite.\n\n" + "\n".join([*head, *rows])
     )
     return text + ("\n\n" + "\n".join(failures) if failures else "")
+
+
+def _chemistry_section(report: dict[str, Any] | None) -> str:
+    if report is None:
+        return ""
+    return (
+        "## What it is good for\n\n"
+        + fill(report["words"], 100)
+        + "\n\n"
+        + fill(
+            "In brackets: how far it is off, on average, from the teacher, or for crystals and "
+            "liquids from experiment. Limits and experiments: "
+            "`python -m ase_student.validation --chemistry`.",
+            100,
+        )
+    )
 
 
 def _kind_of(run: dict[str, Any]) -> tuple[str, float, float]:

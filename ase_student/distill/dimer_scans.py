@@ -119,9 +119,7 @@ class Complexes:
 
     def columns(self) -> Structures:
         """Return all structures, with the column that says what belongs together."""
-        return Structures.from_atoms(
-            self.structures, self.sources, self.molecules, self.fragments
-        )
+        return Structures.from_atoms(self.structures, self.sources, self.molecules, self.fragments)
 
 
 def scan_complexes(
@@ -160,7 +158,9 @@ def scan_complexes(
             barren = barren + 1 if result.n_complexes == before else 0
             if barren == 5:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in result.dropped.most_common(3))
-                raise ValueError(f"no complex of {5 * BATCH} that were drawn can be used: {reasons}.")
+                raise ValueError(
+                    f"no complex of {5 * BATCH} that were drawn can be used: {reasons}."
+                )
     raise AssertionError
 
 
@@ -290,9 +290,7 @@ def scan_distances(
     direction /= np.linalg.norm(direction)
     bounds = CLOSER if rng.random() < CLOSER_SHARE else PRESSED
     contact = max(float(ratios.min()) * rng.uniform(*bounds), CLOSEST)
-    scan = [
-        sampling.shift_to_contact(molecule.numbers, positions, moving, direction, contact)
-    ]
+    scan = [sampling.shift_to_contact(molecule.numbers, positions, moving, direction, contact)]
     start = min(float(distances.min()), FARTHEST)
     for k in range(points - 1):
         fraction = ((k + rng.random()) / (points - 1)) ** CROWDING

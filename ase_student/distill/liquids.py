@@ -46,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Sample droplets as the command line says, write them, and return a summary."""
-    settings = Settings(
-        arguments.frames, arguments.per_box, (*arguments.atoms,), arguments.seed
-    )
+    settings = Settings(arguments.frames, arguments.per_box, (*arguments.atoms,), arguments.seed)
     names = arguments.liquids or list(DENSITIES)
     liquids = [
         molecules.species_of(name, 100)

@@ -41,9 +41,7 @@ def descended_rigidly(
     """
     positions = [atoms.positions.copy() for atoms in structures]
     for step in range(max(n_steps, default=0)):
-        moving = [
-            i for i, n in enumerate(n_steps) if step < n and np.isfinite(positions[i]).all()
-        ]
+        moving = [i for i, n in enumerate(n_steps) if step < n and np.isfinite(positions[i]).all()]
         if not moving:
             break
         current = [Atoms(structures[i].numbers, positions[i]) for i in moving]

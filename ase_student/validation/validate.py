@@ -21,7 +21,8 @@ from ase_student.calculator import StudentCalculator
 from ase_student.distill.teachers import load_teacher
 from ase_student.files import file_sha256, replaced_when_complete
 from ase_student.validation.accuracy import Pass, metrics
-from ase_student.validation.chemistry.report import chemistry_page, chemistry_table
+from ase_student.validation.chemistry.plots import chemistry_plots
+from ase_student.validation.chemistry.report import chemistry_page, chemistry_table, columns_of
 from ase_student.validation.chemistry.section import add_chemistry
 from ase_student.validation.extras import extra
 from ase_student.validation.frames import Frames, open_frames
@@ -105,9 +106,15 @@ def _validate_chemistry(
         "teacher": None,
     }
     add_chemistry(document, pairs, teacher, settings.output, settings.liquid)
+    _write_chemistry_plots(settings.output, document)
     _write(settings.output / "metrics.json", _json(document))
     _write(settings.output / "report.html", chemistry_page(document, STYLE).encode())
     return f"{chemistry_table(document)}\n\n{_written(settings)}"
+
+
+def _write_chemistry_plots(folder: Path, document: dict[str, Any]) -> None:
+    for name, content in chemistry_plots(columns_of(document)).items():
+        _write(folder / "plots" / f"chemistry-{name.replace(' ', '-')}.png", content)
 
 
 def _header(settings: Settings) -> dict[str, Any]:
@@ -175,6 +182,7 @@ def _validate(
     if settings.chemistry:
         pairs = [(one.spec, one.calculator) for one in students]
         add_chemistry(document, pairs, loaded, settings.output, settings.liquid)
+        _write_chemistry_plots(settings.output, document)
     worst = [
         worst_structures(
             as_potential(one.calculator), frames, described["accuracy"]["worst_structures"]

@@ -151,10 +151,11 @@ def write_structures(path: Path, frames: Sequence[Atoms]) -> None:
         entries = [f'name="{atoms.info["name"]}"']
         if "torsion" in atoms.info:
             entries.append(f'torsion="{" ".join(map(str, atoms.info["torsion"]))}"')
-        lines += [
-            str(len(atoms)),
-            f'Properties=species:S:1:pos:R:3 {" ".join(entries)} pbc="F F F"',
-        ]
+        if atoms.pbc.all():
+            entries.append(f'Lattice="{" ".join(f"{x:.4f}" for x in atoms.cell.array.ravel())}"')
+        pbc = " ".join("T" if periodic else "F" for periodic in atoms.pbc)
+        entries.append(f'pbc="{pbc}"')
+        lines += [str(len(atoms)), f"Properties=species:S:1:pos:R:3 {' '.join(entries)}"]
         lines += [
             f"{symbol:2} {x:8.4f} {y:8.4f} {z:8.4f}"
             for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions, strict=True)
