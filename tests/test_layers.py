@@ -31,7 +31,9 @@ INNER_LAYERS = {
     "validation": (
         ("readers", "models", "extras"),
         ("accuracy", "stability", "speed"),
-        ("report", "physics"),
+        ("physics",),
+        ("chemistry",),
+        ("report",),
         ("settings",),
         ("validate",),
         ("__main__",),

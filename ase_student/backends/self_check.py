@@ -63,7 +63,7 @@ class Report:
                 )
 
 
-class Reference(NamedTuple):
+class ReferenceResults(NamedTuple):
     """A structure that a file carries and its results in float64."""
 
     atoms: Atoms
@@ -72,7 +72,7 @@ class Reference(NamedTuple):
     virial: NDArray[np.float64]
 
 
-def read_references(backend: Backend, file: str) -> list[Reference]:
+def read_references(backend: Backend, file: str) -> list[ReferenceResults]:
     """Return the reference structures that a file carries; ValueError if they cannot be read."""
     elements = set(backend.info.elements)
     if backend.info.dtype not in TOLERANCES:
@@ -81,7 +81,7 @@ def read_references(backend: Backend, file: str) -> list[Reference]:
         )
     try:
         references = [
-            Reference(
+            ReferenceResults(
                 Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=row["pbc"]),
                 float(row["energy"]),
                 np.array(row["forces"], dtype=np.float64).reshape(len(row["numbers"]), 3),
@@ -175,7 +175,7 @@ def neighbors_of(atoms: Atoms, cutoff: float) -> tuple[NDArray[np.int64], NDArra
     return matrix.neighbors, matrix.offsets(atoms.cell.array)
 
 
-def differences_from(output: Results, reference: Reference) -> tuple[float, float, float]:
+def differences_from(output: Results, reference: ReferenceResults) -> tuple[float, float, float]:
     """Return the differences in energy per atom, forces and virial per atom from a reference."""
     energies, forces, virials = output
     n_atoms = len(reference.atoms)

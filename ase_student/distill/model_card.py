@@ -1,5 +1,6 @@
 """The model card of a student, in Markdown."""
 
+from textwrap import fill
 from typing import Any
 
 from ase_student.data.splits import PARTS
@@ -70,6 +71,7 @@ of the teacher's force components; energies are compared as they are, without a 
 
 {_error_table(report["metrics"])}""",
         _stability_section(report["stability"]),
+        _chemistry_section(report.get("chemistry")),
         f"""## Teacher
 
 {TEACHERS.get(teacher, teacher)}.""",
@@ -127,6 +129,22 @@ def _stability_section(report: dict[str, Any] | None) -> str:
         "energies finite.\n\n" + "\n".join([*head, *rows])
     )
     return text + ("\n\n" + "\n".join(failures) if failures else "")
+
+
+def _chemistry_section(report: dict[str, Any] | None) -> str:
+    if report is None:
+        return ""
+    return (
+        "## What it is good for\n\n"
+        + fill(report["words"], 100)
+        + "\n\n"
+        + fill(
+            "In brackets: how far it is off, on average, from the teacher, or for crystals and "
+            "liquids from experiment. Limits and experiments: "
+            "`python -m ase_student.validation --chemistry`.",
+            100,
+        )
+    )
 
 
 def _kind_of(run: dict[str, Any]) -> tuple[str, float, float]:

@@ -31,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stability", type=Path, nargs="+",
         help="JSON of python -m ase_student.validation.stability; several make one table",
     )  # fmt: skip
+    parser.add_argument(
+        "--chemistry", type=Path, metavar="JSON",
+        help="metrics.json of python -m ase_student.validation --chemistry with this student",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> str:
@@ -48,6 +52,9 @@ def run(arguments: argparse.Namespace) -> str:
         "stability": known.get("stability")
         if arguments.stability is None
         else joined([stability(path, student.sha256) for path in arguments.stability]),
+        "chemistry": known.get("chemistry")
+        if arguments.chemistry is None
+        else chemistry(arguments.chemistry, student.sha256),
     }
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
@@ -115,3 +122,22 @@ def stability(path: Path, sha256: str) -> dict[str, Any]:
     if measured != sha256:
         raise ValueError(f"{path}: is of other weights ({measured}) than these ({sha256}).")
     return report
+
+
+def chemistry(path: Path, sha256: str) -> dict[str, Any]:
+    """Return what a validation says these weights are good for: ``words`` and ``verdicts``.
+
+    Raises
+    ------
+    ValueError
+        If the file is no validation of these weights with ``--chemistry``.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        own = [one for one in report["students"] if one["weights_sha256"] == sha256]
+        return {key: own[0]["chemistry"][key] for key in ("words", "verdicts")}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"{path}: has no chemistry of these weights ({sha256}); give metrics.json of "
+            "python -m ase_student.validation --chemistry with this student."
+        ) from error
