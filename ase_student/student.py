@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "virials": "eV", "stress": "eV/Å³"}
 #: Å. No student sees farther; the neighbors of an atom would fill the memory.
 LARGEST_CUTOFF = 100.0
-_WIDTHS = ("features", "blocks", "hidden", "n_rbf", "element_channels", "message_channels")
+WIDTHS = ("features", "blocks", "hidden", "n_rbf", "element_channels", "message_channels")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Architecture:
             raise ValueError(f"elements must be ascending and unique; given {self.elements}.")
         if not all(1 <= number <= 118 for number in self.elements):
             raise ValueError(f"elements must be atomic numbers 1 to 118; given {self.elements}.")
-        for name in _WIDTHS:
+        for name in WIDTHS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}.")
         if self.tensor_channels < 0:

@@ -16,17 +16,14 @@ __all__ = ["check_program", "seal_program"]
 SEAL = "extra/ase_student_sha256"
 
 #: Operators of torch that exported students call, and some that other versions of torch write.
-OPERATORS = frozenset({
-    "abs", "add", "add_", "cat", "chunk", "clamp", "clamp_min", "contiguous", "cos", "detach",
-    "div", "embedding", "eq", "exp", "expand_as", "flatten", "flip", "ge", "gt",
-    "index_select", "le", "linear", "lt", "matmul", "mul", "mul_", "narrow", "neg",
-    "ones_like", "permute", "pow", "reciprocal", "relu", "reshape", "rsub", "select",
-    "sigmoid", "sin", "size", "slice", "split", "split_with_sizes", "sqrt", "square",
-    "squeeze", "stack", "sub", "sum", "t", "to", "transpose", "type_as", "unsqueeze", "view",
-    "where", "zeros_like", "silu", "index", "_cast_Float", "_cast_Double", "tensor_split",
-    "div_", "sub_", "neg_", "exp_", "detach_", "alias", "clone",
-})  # fmt: skip
-CALLS = frozenset({f"torch.{name}" for name in OPERATORS}) | {
+_NAMES = """
+abs add add_ alias cat chunk clamp clamp_min clone contiguous cos detach detach_ div div_ embedding
+eq exp exp_ expand_as flatten flip ge gt index index_select le linear lt matmul mul mul_ narrow neg
+neg_ ones_like permute pow reciprocal relu reshape rsub select sigmoid silu sin size slice split
+split_with_sizes sqrt square squeeze stack sub sub_ sum t tensor_split to transpose type_as
+unsqueeze view where zeros_like
+"""
+CALLS = frozenset({f"torch.{name}" for name in _NAMES.split()}) | {
     "int",
     "float",
     "annotate",

@@ -17,6 +17,11 @@ from ase_student.data.fragment_checks import check_fragments
 #: Rows of a large column that are read at once.
 BLOCK_ROWS = 1_000_000
 
+#: No compression that HDF5 has makes data smaller than by this factor; bytes below which none is
+#: looked at.
+MOST_EXPANSION = 1100
+SMALLEST_CHECKED = 2**20
+
 #: By how much atomic energies may miss the energy of their structure, eV per atom. Single
 #: precision stays far below, and a contribution that was forgotten far above.
 ATOMIC_ENERGIES_TOLERANCE = 1e-4
@@ -68,12 +73,52 @@ def open_hdf5(path: Path, name: str) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"no data set at '{path}'.")
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except (PermissionError, BlockingIOError) as error:
         # Somebody else is writing it, or it is not ours to read.
         raise type(error)(f"{name}: cannot be opened: {error}.") from None
     except OSError:
         raise ValueError(f"{name}: not an HDF5 file, or cut short.") from None
+    try:
+        _check_storage(file, name)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_storage(file: Any, name: str) -> None:
+    """Refuse data in other files, and data sets that are larger than what a file stores of them."""
+    h5py = import_h5py()
+    for group in ("structures", "labels", "failures", "metadata"):
+        try:
+            link = file.get(group, getlink=True)
+            _check_link(link, name, group)
+            members = list(file[group].items()) if isinstance(file.get(group), h5py.Group) else []
+            links = {key: file[group].get(key, getlink=True) for key, _ in members}
+        # h5py answers bytes that are damaged with errors of many kinds.
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"{name}: cannot be read, it is damaged or cut short ({error})."
+            ) from None
+        for key, data in members:
+            path = f"{group}/{key}"
+            _check_link(links[key], name, path)
+            if not isinstance(data, h5py.Dataset) or data.shape is None:
+                continue
+            if data.external or data.is_virtual:
+                raise ValueError(f"{name}: {path} has its data in other files; put them into one.")
+            stored = data.id.get_storage_size()
+            if data.nbytes > MOST_EXPANSION * stored + SMALLEST_CHECKED:
+                raise ValueError(
+                    f"{name}: {path} claims {data.nbytes:,} bytes, but {stored:,} are stored."
+                )
+
+
+def _check_link(link: Any, name: str, path: str) -> None:
+    h5py = import_h5py()
+    if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
+        raise ValueError(f"{name}: {path} is a link, also to other files; put the data into one.")
 
 
 def check(file: Any, name: str) -> None:
