@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
+from ase_student.backends.native import NativeBackend, NativeList
 from ase_student.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
 from ase_student.student import available_students
+from ase_student.whole_steps import NOT_FINITE, WholeSteps, ase_results
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000
-#: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
-FLAT = 1e-9
-
 _Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
 
@@ -36,11 +35,11 @@ class StudentCalculator(Calculator):
         training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
         TorchScript file.
     backend : str
-        'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is installed for
-        the device and needs neither conversion nor compiler: 'onnx' for bundled students on a CPU,
-        else 'torchscript'. 'compiled' compiles its inner loops for this processor, in a second or
-        so, and is the fastest on a CPU for many molecules or hundreds of atoms, in float32; it
-        needs torch and a C++ compiler.
+        'native', 'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is
+        installed for the device: on a CPU 'native', the C++ engine. Where the package was installed
+        without it, 'auto' takes 'onnx' for bundled students, else 'torchscript', as for
+        first-generation students. 'compiled' compiles its inner loops for this processor; it needs
+        torch and a C++ compiler.
         With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
         students and ``.onnx`` files need no torch.
     device : str
@@ -66,8 +65,9 @@ class StudentCalculator(Calculator):
         Elements, cutoff and origin of the student.
     allowed_atomic_numbers : list of int
         Elements that the student knows.
-    neighbor_list : NeighborList
-        With the counters ``n_updates`` and ``n_rebuilds``.
+    neighbor_list : NeighborList or NativeList
+        With the counters ``n_updates`` and ``n_rebuilds``; of 'native' no more than these, the
+        cutoff and the skin.
     guard : str
         'warn', 'raise' or 'off'.
 
@@ -121,8 +121,14 @@ class StudentCalculator(Calculator):
         path = model if model in available_students() else Path(model).absolute()
         self._arguments = (path, backend, device, dtype, skin, threads, guard)
         self._backend: Backend = open_backend(model, backend, device, dtype, threads)
-        self.neighbor_list = NeighborList(self.info.cutoff, skin)
+        self.neighbor_list: NeighborList | NativeList
         self._guard: Guard | None = open_guard(guard, self.info, skin)
+        self._steps: WholeSteps | None = None
+        if isinstance(self._backend, NativeBackend):
+            self.neighbor_list = NativeList(self.info.cutoff, skin)
+            self._steps = WholeSteps(self._backend, self.neighbor_list, self._guard)
+        else:
+            self.neighbor_list = NeighborList(self.info.cutoff, skin)
         self.allowed_atomic_numbers = list(self.info.elements)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
         self._known[self.allowed_atomic_numbers] = True
@@ -199,6 +205,15 @@ class StudentCalculator(Calculator):
         if self._state is None:
             raise InputError("no structure was given; pass atoms.")
         numbers, positions, cell, pbc = self._state
+        if self._steps is not None:
+            try:
+                numbers = self._checked_numbers(numbers)
+                self.results = self._steps.results(numbers, positions, cell, pbc)
+            except InputError:
+                self._state = None
+                raise
+            return
+        assert isinstance(self.neighbor_list, NeighborList)
         n_rebuilds = self.neighbor_list.n_rebuilds
         try:
             numbers = self._checked_numbers(numbers)
@@ -257,6 +272,13 @@ class StudentCalculator(Calculator):
         if isinstance(structures, Atoms):
             raise TypeError("calculate_many takes a list of structures; given a single one.")
         structures = list(structures)
+        if self._steps is not None:
+            for index, atoms in enumerate(structures):
+                try:
+                    self._check_elements(atoms.numbers)
+                except InputError as error:
+                    raise InputError(f"structure {index}: {error}") from error
+            return self._steps.results_of_many(structures)
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
         # Structures with equally many neighbors share calls, so that little padding is computed.
         order = sorted(range(len(parts)), key=lambda index: parts[index][0].shape[1])
@@ -367,16 +389,8 @@ def _results(
     energy = float(energies.sum())
     forces = forces.astype(np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces.sum())):
-        raise InputError("energy or forces are not finite: atoms are on one spot or far too close.")
-    results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
-    if cell.any():
-        volume = abs(float(np.linalg.det(cell)))
-        # Of vectors in one plane, rounding leaves a volume that is not quite zero.
-        if volume > FLAT * float(np.prod(np.linalg.norm(cell, axis=1))):
-            virial = virials.sum(axis=0, dtype=np.float64)
-            virial = 0.5 * (virial + virial.T)
-            results["stress"] = virial[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / volume
-    return results
+        raise InputError(NOT_FINITE)
+    return ase_results(energy, energies, forces, virials.sum(axis=0, dtype=np.float64), cell)
 
 
 register(StudentCalculator)

@@ -23,7 +23,7 @@ from ase_student.student import (
     student_name,
 )
 
-BACKENDS = ("onnx", "torchscript", "torch", "compiled")
+BACKENDS = ("native", "onnx", "torchscript", "torch", "compiled")
 DTYPES = ("float32", "float64")
 
 Results = tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating]]
@@ -108,6 +108,12 @@ def open_backend(
                 f"pass dtype='{opened.info.dtype}' or export it again with --dtype {dtype}."
             )
         return opened
+    if backend in ("auto", "native"):
+        from ase_student.backends.native import open_native
+
+        native = open_native(model, backend, device, dtype, threads)
+        if native is not None:
+            return native
     bundled = model in available_students()
     if backend == "auto":
         backend = _fastest(device, dtype, bundled)

@@ -1,15 +1,14 @@
 // The C interface: arguments are checked, and exceptions become statuses.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <new>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine.h"
 #include "error.h"
-
-#define ASE_STRING_OF(x) #x
-#define ASE_STRING(x) ASE_STRING_OF(x)
 
 struct ase_student {
     std::unique_ptr<ase::Engine> engine;
@@ -66,7 +65,7 @@ std::vector<char> contents(const char* path) {
 
 extern "C" {
 
-const char* ase_student_version(void) { return ASE_STRING(ASE_STUDENT_VERSION); }
+const char* ase_student_version(void) { return "1.0"; }
 
 const char* ase_student_isas(void) {
     static const std::string names = [] {
