@@ -82,7 +82,9 @@ setup(
         Extension(
             "ase_student.engine._library",
             sources=sorted(str(path) for path in SOURCES.glob("*.cpp")),
-            depends=[str(path) for path in [*SOURCES.glob("*.h"), SOURCES.parent / "ase_student.h"]],
+            depends=[
+                str(path) for path in [*SOURCES.glob("*.h"), SOURCES.parent / "ase_student.h"]
+            ],
             language="c++",
             py_limited_api=True,
             optional=True,

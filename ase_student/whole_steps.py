@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ase_student.backends.native import ATOMS_PER_CALL, NativeBackend, NativeList
 from ase_student.engine.library import NOT_FINITE as NOT_FINITE_STATUS
-from ase_student.engine.library import EngineError, Step
+from ase_student.engine.library import EngineError
 from ase_student.guard import Guard
 from ase_student.neighbors import neighbor_matrix
 
@@ -101,7 +101,7 @@ class WholeSteps:
         ends = np.cumsum([len(part) for part in numbers]).tolist()
         energies, forces = np.split(step.energies, ends[:-1]), np.split(step.forces, ends[:-1])
         if self._guard is not None and step.outside:
-            for index, atoms in enumerate(structures):
+            for index in range(len(structures)):
                 arrays = (numbers[index], positions[index], cells[index], pbc[index])
                 self._say(step.outside, *arrays, forces[index], structure=first + index)
         return [
@@ -153,11 +153,11 @@ class WholeSteps:
     ) -> Any:
         """Raise what a structure is refused for, in the words of the other backends."""
         where = "" if structure is None else f"structure {structure}: "
-        try:
-            neighbor_matrix(positions, cell, pbc, self._list.cutoff)
-        except ValueError as reason:
-            raise InputError(f"{where}{reason}") from reason
         if error.status != NOT_FINITE_STATUS:
+            try:
+                neighbor_matrix(positions, cell, pbc, self._list.cutoff)
+            except ValueError as reason:
+                raise InputError(f"{where}{reason}") from reason
             raise InputError(f"{where}{error}.") from error
         if self._guard is not None:
             bits = TOO_CLOSE | NEIGHBOR_COUNT
@@ -209,9 +209,7 @@ def _volume(cell: Floats) -> float:
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell.tolist()
     if not (ax or ay or az) or not (bx or by or bz) or not (cx or cy or cz):
         return 0.0
-    volume = abs(
-        ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
-    )
+    volume = abs(ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx))
     squares = (
         (ax * ax + ay * ay + az * az)
         * (bx * bx + by * by + bz * bz)

@@ -57,9 +57,19 @@ class NativeList:
     def __init__(self, cutoff: float, skin: float) -> None:
         if not 0.0 <= skin < np.inf:
             raise ValueError(f"the skin is {skin} Å; it must be zero or positive, and finite.")
-        self.cutoff, self.skin = float(cutoff), float(skin)
+        self._cutoff, self._skin = float(cutoff), float(skin)
         self.n_updates = 0
         self.n_rebuilds = 0
+
+    @property
+    def cutoff(self) -> float:
+        """Up to where pairs are wanted, Å."""
+        return self._cutoff
+
+    @property
+    def skin(self) -> float:
+        """How much farther lists reach, Å. Another skin needs another calculator."""
+        return self._skin
 
 
 class NativeBackend:
@@ -137,9 +147,9 @@ class NativeBackend:
             The largest.
         """
         numbers = np.array(self.info.elements)
-        counts = np.clip(counts[numbers], -(2**31), 2**31 - 1).astype(np.int32)
+        ranges = np.clip(counts[numbers], -(2**31), 2**31 - 1).astype(np.int32)
         for handle in (self._steps, self._others):
-            handle.set_limits(distances[np.ix_(numbers, numbers)], counts, forces[numbers])
+            handle.set_limits(distances[np.ix_(numbers, numbers)], ranges, forces[numbers])
 
     def step(
         self,

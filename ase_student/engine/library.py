@@ -140,6 +140,11 @@ def why_missing() -> str | None:
     return None
 
 
+def _text(message: bytes) -> str:
+    """Return a message of the engine, which may name what it has read in a damaged file."""
+    return message.decode(errors="replace")
+
+
 def _declare(library: ctypes.CDLL) -> None:
     """Tell ctypes the types of the functions that are called."""
     pointer, status = ctypes.c_void_p, ctypes.c_int
@@ -210,7 +215,7 @@ class Handle:
             content, len(content), ctypes.byref(options), ctypes.byref(self._address)
         )
         if status:
-            raise EngineError(status, self._library.ase_student_last_error(None).decode())
+            raise EngineError(status, _text(self._library.ase_student_last_error(None)))
         self._prepare()
 
     def _prepare(self) -> None:
@@ -226,7 +231,7 @@ class Handle:
         other._address = ctypes.c_void_p()
         status = self._library.ase_student_share(self._address, ctypes.byref(other._address))
         if status:
-            raise EngineError(status, self._library.ase_student_last_error(None).decode())
+            raise EngineError(status, _text(self._library.ase_student_last_error(None)))
         other._prepare()
         return other
 
@@ -234,7 +239,7 @@ class Handle:
         address = getattr(self, "_address", None)
         if address:
             self._library.ase_student_close(address)
-            self._address = None
+            self._address = ctypes.c_void_p()
 
     @property
     def isa(self) -> str:
@@ -359,7 +364,7 @@ class Handle:
         if not rows.value:
             return None
         memory = (ctypes.c_uint8 * (n_atoms * size.value)).from_address(rows.value)
-        return np.frombuffer(memory, dtype=np.uint8).reshape(n_atoms, size.value)
+        return np.ctypeslib.as_array(memory).reshape(n_atoms, size.value)
 
     def phase(self, phase: int) -> None:
         """Run one phase."""
@@ -378,7 +383,7 @@ class Handle:
 
     def _check(self, status: int) -> None:
         if status:
-            message = self._library.ase_student_last_error(self._address).decode()
+            message = _text(self._library.ase_student_last_error(self._address))
             if status == MEMORY:
                 raise MemoryError(message)
             raise EngineError(status, message)

@@ -86,7 +86,7 @@ struct InteractionLayers {
 
 struct Network {
     int S, F, Fp, L, H, Hp, R, Rp, C, M, Mp, T, Tp, half, halfp, n_channel_blocks;
-    double cutoff, inner_cutoff;
+    double cutoff, envelope_cutoff, inner_cutoff;
     Buffer embedding, radial_table, readout_weights;
     // By element, for folding and for the repulsion.
     double *channels = nullptr, *first_scalars = nullptr, *first_vectors = nullptr,
@@ -114,6 +114,8 @@ struct Network {
         Fp = padded(F), Hp = padded(H), Rp = padded(R), Mp = padded(M), Tp = padded(T);
         halfp = padded(half), n_channel_blocks = Mp / VL;
         cutoff = w.cutoff, inner_cutoff = w.inner_cutoff;
+        // In float32, as the other backends keep it.
+        envelope_cutoff = (double)(float)w.cutoff;
         rate = spline.rate, start = spline.start, spacing = spline.spacing, knots = spline.knots;
         const size_t n_moments = (size_t)R * C;
         channels = copied(w.channels, (size_t)S * C);
@@ -503,7 +505,7 @@ void Workspace::row_geometry(const ListView& list, State& state, Scratch& scratc
         filler[0] = (Real)net.cutoff, filler[1] = filler[2] = 0, filler[3] = 1;
         scratch.near_places[k] = scratch.near_neighbors[k] = 0;
     }
-    const Real inverse_spacing = Real(1.0 / net.spacing), inverse_cutoff = Real(1.0 / net.cutoff);
+    const Real inverse_spacing = Real(1.0 / net.spacing), inverse_cutoff = Real(1.0 / net.envelope_cutoff);
     const Real x_start = (Real)net.start, rate = (Real)net.rate;
     const int64_t offset = row - list.rows[group];
     Real* records = state.pairs.p + offset * RECORD;
@@ -1163,10 +1165,15 @@ void Workspace::forces(const ListView& list, State& state, int64_t group, int64_
             const double f[3] = {(double)(x * along + tx), (double)(y * along + ty),
                                  (double)(z * along + tz)};
             force += D4{f[0], f[1], f[2], 0};
+            // The ghost's owner adds the other direction, and gives back this one's reaction.
+            for (int c = 0; c < 3 && j >= first_ghost; c++) list.forces[3 * j + c] -= f[c];
             const double half = 0.5 / (double)inverse;
             const double r[3] = {x * half, y * half, z * half};
             for (int c = 0; c < 3; c++)
-                for (int e = 0; e < 3; e++) virial[3 * c + e] += f[c] * r[e];
+                for (int e = 0; e < 3; e++) {
+                    virial[3 * c + e] += f[c] * r[e];
+                    if (j >= first_ghost) list.virials[9 * j + 3 * c + e] += f[c] * r[e];
+                }
         }
         for (int c = 0; c < 3; c++) list.forces[3 * i + c] = force[c];
         for (int c = 0; c < 9; c++) list.virials[9 * i + c] = virial[c];

@@ -10,7 +10,7 @@ namespace ase {
 namespace {
 
 // How exact a table is made, and how exact it must be.
-constexpr double WANTED[2] = {1e-11, 2e-6}, NEEDED[2] = {1e-10, 2e-5};
+constexpr double WANTED[2] = {1e-12, 2e-6}, NEEDED[2] = {1e-10, 2e-5};
 constexpr int FEWEST[2] = {256, 64}, MOST[2] = {8000, 1024};
 
 // Values of the B-splines of a degree that are not zero at t of a bin, and their slopes by t.
