@@ -390,7 +390,7 @@ def _results(
     forces = forces.astype(np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces.sum())):
         raise InputError(NOT_FINITE)
-    virial: NDArray[np.float64] = virials.astype(np.float64).sum(axis=0)
+    virial = virials.sum(axis=0, dtype=np.float64)
     return ase_results(energy, energies, forces, virial, cell)
 
 

@@ -176,7 +176,11 @@ class WholeSteps:
 
 
 def ase_results(
-    energy: float, energies: Floats, forces: Floats, virial: Floats, cell: Floats
+    energy: float,
+    energies: Floats,
+    forces: Floats,
+    virial: NDArray[np.floating],
+    cell: Floats,
 ) -> dict[str, Any]:
     """Return ASE's results of one structure; the stress only for a cell with a volume.
 

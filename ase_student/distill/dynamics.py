@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 from numpy.typing import NDArray
 
-from ase_student.backends import torch_takes_gpu
 from ase_student.calculator import StudentCalculator
 from ase_student.distill import sampling
 from ase_student.distill.sampling import Forces, Positions
@@ -67,10 +65,6 @@ def identity(name: str) -> dict[str, Any]:
 
 def _student(name: str, device: str, threads: int | None) -> StudentCalculator:
     """Return a student in the backend that is the fastest for many structures at once."""
-    if not torch_takes_gpu(device):
-        # An exported file, a first-generation student or no compiler: the next best does it.
-        with suppress(ValueError, ImportError):
-            return StudentCalculator(name, "compiled", device, threads=threads, guard="off")
     return StudentCalculator(name, device=device, threads=threads, guard="off")
 
 
