@@ -136,9 +136,11 @@ SplineTable tabulate(const RadialFunctions& functions, int degree, bool single) 
         SplineTable table = interpolate(functions, degree, knots);
         table.error =
             single ? error_of<float>(table, functions) : error_of<double>(table, functions);
-        // False for NaN.
+        // More knots interpolate better, but leave fewer digits to slopes: behind the smallest
+        // error, it only grows. Comparisons are false for NaN.
+        const bool is_behind = best.error <= NEEDED[single] && table.error > 1.5 * best.error;
         if (table.error < best.error) best = std::move(table);
-        if (best.error <= WANTED[single]) break;
+        if (is_behind || best.error <= WANTED[single]) break;
     }
     if (!(best.error <= NEEDED[single])) {
         char text[240];
