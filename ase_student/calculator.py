@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
+from ase_student.backends.native import NativeBackend, NativeList
 from ase_student.checkpoint import available_students
 from ase_student.extrapolation.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
+from ase_student.whole_steps import NOT_FINITE, WholeSteps, ase_results
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000
-#: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
-FLAT = 1e-9
 
 # A lock that another thread holds while a process forks would stay locked in the new process.
 _calculators: "weakref.WeakSet[StudentCalculator]" = weakref.WeakSet()
@@ -51,11 +51,11 @@ class StudentCalculator(Calculator):
         training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
         TorchScript file.
     backend : str
-        'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is installed for
-        the device and needs neither conversion nor compiler: 'onnx' for bundled students on a CPU,
-        else 'torchscript'. 'compiled' compiles its inner loops for this processor, in a second or
-        so, and is the fastest on a CPU for many molecules or hundreds of atoms, in float32; it
-        needs torch and a C++ compiler.
+        'native', 'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is
+        installed for the device: on a CPU 'native', the C++ engine. Where the package was installed
+        without it, 'auto' takes 'onnx' for bundled students, else 'torchscript', as for
+        first-generation students. 'compiled' compiles its inner loops for this processor; it needs
+        torch and a C++ compiler.
         With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
         students and ``.onnx`` files need no torch.
     device : str
@@ -86,8 +86,9 @@ class StudentCalculator(Calculator):
         Elements, cutoff and origin of the student.
     allowed_atomic_numbers : list of int
         Elements that the student knows.
-    neighbor_list : NeighborList
-        With the counters ``n_updates`` and ``n_rebuilds``.
+    neighbor_list : NeighborList or NativeList
+        With the counters ``n_updates`` and ``n_rebuilds``; of 'native' no more than these, the
+        cutoff and the skin.
     guard : str
         'warn', 'raise' or 'off'.
 
@@ -150,8 +151,14 @@ class StudentCalculator(Calculator):
         path = model if model in available_students() else Path(model).absolute()
         self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
         self._backend: Backend = open_backend(model, backend, device, dtype, threads, trust)
-        self.neighbor_list = NeighborList(self.info.cutoff, skin)
+        self.neighbor_list: NeighborList | NativeList
         self._guard: Guard | None = open_guard(guard, self.info, skin)
+        self._steps: WholeSteps | None = None
+        if isinstance(self._backend, NativeBackend):
+            self.neighbor_list = NativeList(self.info.cutoff, skin)
+            self._steps = WholeSteps(self._backend, self.neighbor_list, self._guard)
+        else:
+            self.neighbor_list = NeighborList(self.info.cutoff, skin)
         self.allowed_atomic_numbers = list(self.info.elements)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
         self._known[self.allowed_atomic_numbers] = True
@@ -255,6 +262,15 @@ class StudentCalculator(Calculator):
         if self._state is None:
             raise InputError("no structure was given; pass atoms.")
         numbers, positions, cell, pbc = self._state
+        if self._steps is not None:
+            try:
+                numbers = self._checked_numbers(numbers)
+                self.results = self._steps.results(numbers, positions, cell, pbc)
+            except InputError:
+                self._state = None
+                raise
+            return
+        assert isinstance(self.neighbor_list, NeighborList)
         n_rebuilds = self.neighbor_list.n_rebuilds
         try:
             numbers = self._checked_numbers(numbers)
@@ -317,6 +333,13 @@ class StudentCalculator(Calculator):
             return self._calculate_many(list(structures))
 
     def _calculate_many(self, structures: list[Atoms]) -> list[dict[str, Any]]:
+        if self._steps is not None:
+            for index, atoms in enumerate(structures):
+                try:
+                    self._check_elements(atoms.numbers)
+                except InputError as error:
+                    raise InputError(f"structure {index}: {error}") from error
+            return self._steps.results_of_many(structures)
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
         # Structures with equally many neighbors share calls, so that little padding is computed.
         order = sorted(range(len(parts)), key=lambda index: parts[index][0].shape[1])
@@ -427,16 +450,9 @@ def _results(
     energy = float(energies.sum())
     forces = forces.astype(np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces.sum())):
-        raise InputError("energy or forces are not finite: atoms are on one spot or far too close.")
-    results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
-    if cell.any():
-        volume = abs(float(np.linalg.det(cell)))
-        # Of vectors in one plane, rounding leaves a volume that is not quite zero.
-        if volume > FLAT * float(np.prod(np.linalg.norm(cell, axis=1))):
-            virial = virials.sum(axis=0, dtype=np.float64)
-            virial = 0.5 * (virial + virial.T)
-            results["stress"] = virial[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / volume
-    return results
+        raise InputError(NOT_FINITE)
+    virial = virials.sum(axis=0, dtype=np.float64)
+    return ase_results(energy, energies, forces, virial, cell)
 
 
 register(StudentCalculator)

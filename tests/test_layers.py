@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "ase_student"
 LAYERS = (
     ("student", "neighbors", "empty_space", "files", "archives", "provenance", "testing", "plugin"),
     ("legacy", "data", "jobs"),
-    ("checkpoint", "networks"),
+    ("checkpoint", "networks", "engine"),
     ("backends",),
     ("extrapolation", "export"),
+    ("whole_steps",),
     ("calculator",),
     ("potentials",),
     ("dynamics",),

@@ -11,6 +11,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from ase_student.backends.accelerators import has_torch, torch_takes_gpu
 from ase_student.backends.interface import BACKENDS, DTYPES, Backend
 from ase_student.backends.self_check import check_opened
 from ase_student.checkpoint import available_students, load_student, resolve_model, student_name
@@ -45,6 +46,12 @@ def open_backend(
                 f"pass dtype='{opened.info.dtype}' or export it again with --dtype {dtype}."
             )
         return opened
+    if backend in ("auto", "native"):
+        from ase_student.backends.native import open_native
+
+        native = open_native(model, backend, device, dtype, threads)
+        if native is not None:
+            return native
     bundled = model in available_students()
     if backend == "auto":
         backend = _fastest(device, dtype, bundled)
@@ -88,31 +95,7 @@ def _fastest(device: str, dtype: str, bundled: bool) -> str:
     """Return the fastest backend that can run a student on the device as installed."""
     if bundled and dtype == "float32" and not torch_takes_gpu(device):
         return "onnx"
-    return "torchscript" if _has_torch() else "onnx"
-
-
-def torch_takes_gpu(device: str) -> bool:
-    """Say whether torch, where it is installed, would run a student for a device on a GPU."""
-    return _has_torch() and (device.startswith("cuda") or (device == "auto" and _torch_has_cuda()))
-
-
-def _has_torch() -> bool:
-    return importlib.util.find_spec("torch") is not None
-
-
-def _torch_has_cuda() -> bool:
-    """Say whether torch can use a GPU; it is imported only where there is a driver for one."""
-    if not _has_nvidia_driver():
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def _has_nvidia_driver() -> bool:
-    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg")) or (
-        os.name == "nt" and Path(os.environ.get("SYSTEMROOT", ""), "System32/nvcuda.dll").exists()
-    )
+    return "torchscript" if has_torch() else "onnx"
 
 
 def _open_checked(

@@ -66,6 +66,10 @@ class Guard:
         # The last neighbors, their kinds and limits, which stay the same when the cell changes.
         self._last: tuple[Integers, Integers, Floats] | None = None
 
+    def looks_at(self, *kinds: str) -> bool:
+        """Say whether one of these kinds would still be said: 'distance', 'neighbors', 'force'."""
+        return not self._unsaid.isdisjoint(kinds)
+
     def check(
         self,
         numbers: Integers,

@@ -7,7 +7,6 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 
 from ase import Atoms
 
-from ase_student.backends import torch_takes_gpu
 from ase_student.calculator import StudentCalculator
 from ase_student.checkpoint import available_students, resolve_model
 from ase_student.files import file_sha256
@@ -181,10 +179,6 @@ def identity(name: str) -> dict[str, Any]:
 
 def _student(name: str, device: str, threads: int | None) -> StudentCalculator:
     """Return a student in the backend that is the fastest for many structures at once."""
-    if not torch_takes_gpu(device):
-        # An exported file, a first-generation student or no compiler: the next best does it.
-        with suppress(ValueError, ImportError):
-            return StudentCalculator(name, "compiled", device, threads=threads, guard="off")
     return StudentCalculator(name, device=device, threads=threads, guard="off")
 
 

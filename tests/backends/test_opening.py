@@ -13,7 +13,15 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 
 from ase_student import StudentCalculator, load_student, save_student
-from ase_student.backends import BACKENDS, metadata, open_backend, open_exported, opening
+from ase_student.backends import (
+    BACKENDS,
+    accelerators,
+    metadata,
+    open_backend,
+    open_exported,
+    opening,
+)
+from ase_student.backends.native import open_native
 from ase_student.checkpoint import student_folder
 from ase_student.testing import STRUCTURES, TOLERANCES, structure
 
@@ -135,6 +143,8 @@ def test_sizes_in_a_row_through_torchscript(exported, calculators, expected, sou
 
 def test_same_input_gives_the_same_bits(calculators):
     for kind in (
+        ("native", "float32"),
+        ("native", "float64"),
         ("onnx", "float32"),
         ("torchscript", "float32"),
         ("torch", "float64"),
@@ -171,18 +181,42 @@ def test_same_input_gives_the_same_bits(calculators):
 def test_auto_takes_the_fastest(
     monkeypatch, bundled, dtype, device, has_torch, has_driver, expected
 ):
-    monkeypatch.setattr(opening, "_torch_has_cuda", lambda: has_driver)
+    monkeypatch.setattr(accelerators, "_torch_has_cuda", lambda: has_driver)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_torch else None)
     assert opening._fastest(device, dtype, bundled) == expected
 
 
-def test_bundled_student_runs_in_onnx():
+@pytest.fixture
+def no_engine(monkeypatch):
+    """The package as it is where there was no compiler when it was installed."""
+    reason = "ase-student was installed without its C++ engine"
+    monkeypatch.setattr("ase_student.backends.native.why_missing", lambda: reason)
+
+
+def test_auto_takes_the_engine_on_a_cpu(engine, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    shutil.copy(WEIGHTS, path)
+    for model, name in (("tiny", "tiny"), (path, "mine")):
+        for dtype in ("float32", "float64"):
+            calc = StudentCalculator(model, device="cpu", dtype=dtype)
+            assert (calc.backend, calc.device, calc.info.name) == ("native", "cpu", name)
+            assert calc.info.weights_sha256 == load_student("tiny").sha256
+            assert calc.info.dtype == dtype
+
+
+def test_auto_leaves_gpus_to_torch(engine, monkeypatch):
+    monkeypatch.setattr("ase_student.backends.native.torch_takes_gpu", lambda device: True)
+    assert open_native("tiny", "auto", "auto", "float32", 1) is None
+    assert open_native("tiny", "native", "auto", "float32", 1) is not None
+
+
+def test_bundled_student_runs_in_onnx_without_the_engine(no_engine):
     calc = StudentCalculator(device="cpu")
     assert (calc.backend, calc.device, calc.info.name) == ("onnx", "cpu", "tiny")
     assert calc.info.weights_sha256 == load_student("tiny").sha256
 
 
-def test_float64_and_checkpoints_run_in_torchscript(tmp_path):
+def test_without_the_engine_the_rest_runs_in_torchscript(no_engine, tmp_path):
     pytest.importorskip("torch")
     assert StudentCalculator(device="cpu", dtype="float64").backend == "torchscript"
     path = tmp_path / "mine.safetensors"
@@ -348,7 +382,10 @@ def test_exchanged_weights_in_torchscript_are_noticed_on_opening(tmp_path):
 WITHOUT_TORCH = """
 import json, sys
 sys.modules.update(dict.fromkeys(["torch", "onnx", "onnxscript"]))
+import ase_student.backends.native
 from ase_student import StudentCalculator
+
+ase_student.backends.native.why_missing = lambda: "no compiler"
 from ase_student.testing import structure
 
 calc = StudentCalculator()

@@ -12,7 +12,7 @@ from ase.calculators.emt import EMT
 
 pytest.importorskip("rdkit")
 
-from ase_student.backends import opening
+from ase_student.backends import accelerators
 from ase_student.calculator import StudentCalculator
 from ase_student.checkpoint import student_folder
 from ase_student.dynamics import trajectories
@@ -40,19 +40,14 @@ def test_forces_are_those_of_each_alone(name):
         np.testing.assert_allclose(forces, atoms.get_forces(), atol=FORCE_TOLERANCE)
 
 
-def test_students_are_compiled_where_that_can_be_done(monkeypatch, compiler):
+def test_students_run_in_the_engine_where_that_can_be_done(monkeypatch, engine):
     onnx = student_folder("tiny") / "tiny.onnx"
-    for name, device, has_gpu, cxx, expected in [
-        ("tiny", "auto", False, None, "compiled"),
-        ("tiny", "cpu", True, None, "compiled"),
-        ("tiny", "auto", False, "false", "onnx"),
-        (str(onnx), "auto", False, None, "onnx"),
+    for name, device, has_gpu, expected in [
+        ("tiny", "auto", False, "native"),
+        ("tiny", "cpu", True, "native"),
+        (str(onnx), "auto", False, "onnx"),
     ]:
-        monkeypatch.setattr(opening, "_torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
-        if cxx is None:
-            monkeypatch.delenv("CXX", raising=False)
-        else:
-            monkeypatch.setenv("CXX", cxx)
+        monkeypatch.setattr(accelerators, "_torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
         assert registry._student(name, device, 1).backend == expected
 
 

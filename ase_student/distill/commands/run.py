@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
-from ase_student.distill.recipes.recipe import Step, read_recipe, run_steps, states
+from ase_student.distill.recipes.recipe import RecipeStep, read_recipe, run_steps, states
 from ase_student.distill.steps import PROGRAM
 
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> str:
     return f"{folder}: {len(steps)} steps, of which {n_before} had been finished before."
 
 
-def _shown(steps: Sequence[Step]) -> Iterator[str]:
+def _shown(steps: Sequence[RecipeStep]) -> Iterator[str]:
     """Yield the commands of steps, for a shell."""
     for step in steps:
         for file, text in step.command.files.items():

@@ -28,7 +28,7 @@ _KEYS = ("description", "folder", "include", "step")
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStep:
     """One step of a recipe.
 
     Attributes
@@ -50,7 +50,7 @@ class Step:
         return [self.name, *self.command.argv]
 
 
-def read_recipe(path: Path, folder: Path | None = None) -> tuple[Path, list[Step]]:
+def read_recipe(path: Path, folder: Path | None = None) -> tuple[Path, list[RecipeStep]]:
     """Read a recipe and check all that can be checked before anything is run.
 
     A recipe is a TOML file with an array of tables ``[[step]]``. Each names its step as
@@ -68,7 +68,7 @@ def read_recipe(path: Path, folder: Path | None = None) -> tuple[Path, list[Step
     Returns
     -------
     folder : path
-    steps : list of Step
+    steps : list of RecipeStep
 
     Raises
     ------
@@ -80,7 +80,7 @@ def read_recipe(path: Path, folder: Path | None = None) -> tuple[Path, list[Step
     table = _read_table(path)
     if folder is None:
         folder = Path(table.get("folder", path.stem))
-    steps: list[Step] = []
+    steps: list[RecipeStep] = []
     _add_steps(path, table, folder, steps, ())
     if not steps:
         raise ValueError(f"{path}: has no steps; a step is a table [[step]].")
@@ -103,7 +103,11 @@ def _read_table(path: Path) -> dict[str, Any]:
 
 
 def _add_steps(
-    path: Path, table: dict[str, Any], folder: Path, steps: list[Step], within: tuple[Path, ...]
+    path: Path,
+    table: dict[str, Any],
+    folder: Path,
+    steps: list[RecipeStep],
+    within: tuple[Path, ...],
 ) -> None:
     """Append the steps of a recipe, those that it includes first."""
     if path.resolve() in within:
@@ -126,8 +130,8 @@ def _texts(value: Any, where: str) -> list[str]:
 
 
 def _step(
-    path: Path, number: int, table: dict[str, Any], folder: Path, earlier: Sequence[Step]
-) -> Step:
+    path: Path, number: int, table: dict[str, Any], folder: Path, earlier: Sequence[RecipeStep]
+) -> RecipeStep:
     options = dict(table)
     name = options.pop("command", None)
     commands = [step for step in STEPS if step != "run"]
@@ -157,15 +161,15 @@ def _step(
         raise ValueError(f"{where}: {error}") from error
     if command.output in made:
         raise ValueError(f"{where}: '{command.output.name}' is made by an earlier step already.")
-    return Step(where, name, command)
+    return RecipeStep(where, name, command)
 
 
-def states(steps: Sequence[Step], aside: Path | None = None) -> list[State]:
+def states(steps: Sequence[RecipeStep], aside: Path | None = None) -> list[State]:
     """Say of every step how far it is.
 
     Parameters
     ----------
-    steps : list of Step
+    steps : list of RecipeStep
     aside : path, optional
         Folder to which outputs are moved that were made in another way than is asked for now.
 
@@ -194,7 +198,7 @@ def states(steps: Sequence[Step], aside: Path | None = None) -> list[State]:
     return found
 
 
-def run_steps(steps: Sequence[Step], found: Sequence[State]) -> None:
+def run_steps(steps: Sequence[RecipeStep], found: Sequence[State]) -> None:
     """Run the steps that are not finished, each announced and summed up in a line."""
     for number, (step, state) in enumerate(zip(steps, found, strict=True), 1):
         line = f"[{number}/{len(steps)}] {step.name}: {step.command.output}"
@@ -207,7 +211,7 @@ def run_steps(steps: Sequence[Step], found: Sequence[State]) -> None:
         print(f"{summary} [{time.monotonic() - started:.0f} s]", flush=True)
 
 
-def _run_step(step: Step) -> str:
+def _run_step(step: RecipeStep) -> str:
     """Run a step and keep the record of it; return its summary."""
     output = step.command.output
     output.parent.mkdir(parents=True, exist_ok=True)
