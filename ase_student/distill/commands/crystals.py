@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ase_student.data.structures import Structures
-from ase_student.distill.commands.sampling import (
+from ase_student.distill.commands.scan_options import (
     add_driver,
     add_part_arguments,
     driver,

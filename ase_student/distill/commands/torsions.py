@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from ase_student.data.structures import Structures
-from ase_student.distill.commands.sampling import (
+from ase_student.distill.commands.scan_options import (
     add_driver,
     add_species_arguments,
     driver,
