@@ -18,6 +18,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.data.checks import ATOMIC_ENERGIES_TOLERANCE as ATOMIC_ENERGIES_TOLERANCE
+from ase_student.data.checks import ATOMIC_PROPERTIES as ATOMIC_PROPERTIES
 from ase_student.data.checks import check, import_h5py, open_hdf5
 from ase_student.data.structures import Labels, Structures
 from ase_student.files import replaced_when_complete
@@ -83,6 +84,8 @@ def _write_structures(group: Any, structures: Structures) -> None:
         values = getattr(structures, name)
         if values is not None:
             _write_strings(group, name, values)
+    if structures.fragments is not None:
+        _write_column(group, "fragments", structures.fragments.astype(np.int64))
 
 
 def _write_labels(group: Any, labels: Labels) -> None:
@@ -92,6 +95,9 @@ def _write_labels(group: Any, labels: Labels) -> None:
     _write_column(group, "structure_indices", labels.structure_indices.astype(np.int64))
     if labels.atomic_energies is not None:
         _write_column(group, "atomic_energies", labels.atomic_energies.astype(np.float64))
+    for name in ATOMIC_PROPERTIES:
+        if (values := getattr(labels, name)) is not None:
+            _write_column(group, name, values.astype(np.float32))
     if labels.stress is not None:
         _write_column(group, "stress", labels.stress.astype(np.float64))
         mask = np.ones(len(labels), bool) if labels.stress_mask is None else labels.stress_mask
@@ -219,6 +225,7 @@ class Dataset:
             pbc=group["pbc"][start:stop],
             sources=_strings(group, "sources", start, stop),
             molecules=_strings(group, "molecules", start, stop),
+            fragments=group["fragments"][start:stop] if "fragments" in group else None,
         )
 
     def read_labels(self, start: int = 0, stop: int | None = None) -> Labels:
@@ -241,7 +248,10 @@ class Dataset:
             forces=group["forces"][atoms],
             stress=group["stress"][start:stop] if "stress" in group else None,
             stress_mask=group["stress_mask"][start:stop] if "stress_mask" in group else None,
-            atomic_energies=group["atomic_energies"][atoms] if "atomic_energies" in group else None,
+            **{
+                name: group[name][atoms] if name in group else None
+                for name in ("atomic_energies", *ATOMIC_PROPERTIES)
+            },
         )
 
 

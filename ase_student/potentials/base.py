@@ -163,12 +163,19 @@ class Label:
         Voigt order, positive in tension; None unless the structure is periodic along three axes.
     energies : (n_atoms,) float, eV, or None
         Parts of the energy that belong to the atoms, where the teacher has such.
+    charges : (n_atoms,) float, e, or None
+        Partial charges, where the teacher has such.
+    hirshfeld_ratios : (n_atoms,) float, or None
+        Volume of each atom in the structure relative to that of the free atom, where the teacher
+        has such; dispersion models start from them.
     """
 
     energy: float
     forces: NDArray[np.floating]
     stress: NDArray[np.floating] | None = None
     energies: NDArray[np.floating] | None = None
+    charges: NDArray[np.floating] | None = None
+    hirshfeld_ratios: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)

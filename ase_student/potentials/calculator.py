@@ -85,11 +85,14 @@ class CalculatorTeacher:
         if is_crystal(atoms):
             with suppress(NotImplementedError):
                 stress = np.array(atoms.get_stress())
-        energies = None
+        energies = charges = None
         if "energies" in self._properties:
             with suppress(NotImplementedError):
                 energies = np.array(atoms.get_potential_energies())
-        return Label(energy, forces, stress, energies)
+        if "charges" in self._properties:
+            with suppress(NotImplementedError):
+                charges = np.array(atoms.get_charges())
+        return Label(energy, forces, stress, energies, charges)
 
 
 def _energy(atoms: Atoms, has_free_energy: bool) -> float:

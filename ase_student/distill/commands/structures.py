@@ -20,7 +20,7 @@ from ase_student.distill.molecules.smiles import LARGE_SETS, SHORT_LISTS, read_s
 from ase_student.distill.recipes.options import ModelName
 from ase_student.distill.sampling.builders import all_origins
 from ase_student.distill.sampling.continuation import read_continuations
-from ase_student.distill.sampling.dimers import ELEMENTS, diatomics
+from ase_student.distill.sampling.diatomics import ELEMENTS, diatomics
 from ase_student.distill.sampling.rattle import groups_of
 from ase_student.distill.sampling.sample import in_words, make_structures
 from ase_student.distill.sampling.selection import choose_jobs

@@ -5,7 +5,7 @@ import pytest
 from ase.data import covalent_radii
 
 from ase_student.data.sources import DIATOMIC
-from ase_student.distill.sampling.dimers import LONGEST, diatomics
+from ase_student.distill.sampling.diatomics import LONGEST, diatomics
 
 SYMBOLS = ("H", "C", "Cl")
 N_DISTANCES = 12

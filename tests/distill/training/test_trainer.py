@@ -28,7 +28,7 @@ from ase_student.data.splits import PARTS, parts_of, split_of  # noqa: E402
 from ase_student.data.structures import Labels, Structures  # noqa: E402
 from ase_student.distill.__main__ import main  # noqa: E402
 from ase_student.distill.commands.train import table  # noqa: E402
-from ase_student.distill.sampling.dimers import diatomics  # noqa: E402
+from ase_student.distill.sampling.diatomics import diatomics  # noqa: E402
 from ase_student.distill.training.batches import (  # noqa: E402
     collate,
     fit_reference_energies,
