@@ -155,10 +155,10 @@ def test_scans_have_the_angles_that_they_are_named_for() -> None:
 
 def test_a_torsion_is_held_and_the_rest_comes_to_rest(student: Any) -> None:
     scan = torsions.scans()[0]
-    minimum = minimize_with_torsion(student, [scan.frames[4]], [scan.torsion])[0]
+    minimum = minimize_with_torsion(student, [scan.frames[6]], [scan.torsion])[0]
     assert minimum.converged
     angle = minimum.atoms.get_dihedral(*scan.torsion)
-    assert angle == pytest.approx(torsions.ANGLES[4], abs=0.1)
+    assert angle == pytest.approx(torsions.ANGLES[6], abs=0.1)
     assert not minimum.atoms.constraints
     free = minimize(student, [minimum.atoms], fmax=0.005)[0]
     assert free.converged
@@ -208,7 +208,7 @@ def test_g2_molecules_are_neutral_closed_shells_of_known_elements() -> None:
 @pytest.mark.parametrize(
     ("name", "n_atoms", "n_bonds", "density"),
     [
-        ("urea", 16, 14, 1.39),
+        ("urea", 16, 14, 1.375),
         ("CO2", 12, 8, 1.64),
         ("benzene", 48, 48, 1.09),
         ("ice XI", 24, 16, 0.93),
@@ -386,7 +386,7 @@ def test_the_command_needs_no_data(
     text = readme.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{BEGIN}\n| | `ultra-tiny` | gfn2-xtb | so3lr, the teacher |")
     assert text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
     with pytest.raises(ValueError, match="no place for the table"):
         write_readme(output / "metrics.json", output / "metrics.json")
 

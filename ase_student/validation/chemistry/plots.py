@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +13,8 @@ from ase_student.validation.extras import extra
 
 #: Title and results of a potential.
 Column = tuple[str, dict[str, Any]]
+#: Draws into panels what potentials measured.
+Drawer = Callable[[Any, Sequence[Column]], None]
 
 DPI = 110
 DIMERS = (
@@ -33,19 +35,22 @@ def chemistry_plots(columns: Sequence[Column]) -> dict[str, bytes]:
     columns : sequence of (str, dict)
         Title and results, with ``measured``, of each.
     """
-    plots = {
-        "dimers pulled apart": _plot(_dimers, _having(columns, "interactions"), 2, 3),
-        "torsion profiles": _plot(_torsions, _having(columns, "torsions"), 3, 4),
-    }
     liquids = [
         (title, measured)
         for title, results in columns
         for name, measured in results["measured"].items()
         if name.startswith("pair-distribution") and "g" in measured
     ]
-    if liquids:
-        plots["pair distribution of water"] = _plot(_water, liquids, 1, 1)
-    return plots
+    wanted: list[tuple[str, Drawer, list[Column], int, int]] = [
+        ("dimers pulled apart", _dimers, _having(columns, "interactions"), 2, 3),
+        ("torsion profiles", _torsions, _having(columns, "torsions"), 3, 4),
+        ("pair distribution of water", _water, liquids, 1, 1),
+    ]
+    return {
+        name: _plot(draw, of, n_rows, n_columns)
+        for name, draw, of, n_rows, n_columns in wanted
+        if of
+    }
 
 
 def _having(columns: Sequence[Column], experiment: str) -> list[Column]:
@@ -56,7 +61,7 @@ def _having(columns: Sequence[Column], experiment: str) -> list[Column]:
     ]
 
 
-def _plot(draw: Any, columns: Sequence[Column], n_rows: int, n_columns: int) -> bytes:
+def _plot(draw: Drawer, columns: Sequence[Column], n_rows: int, n_columns: int) -> bytes:
     size = (3.4 * n_columns + 0.6, 2.6 * n_rows + 0.4)
     figure = extra("matplotlib.figure").Figure(figsize=size, layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False)

@@ -89,6 +89,10 @@ def chemistry_section(document: dict[str, Any]) -> str:
         "<h3>Figures</h3>",
         _table(["", *map(escape, titles)], rows),
         "".join(f"<p>{escape(text)}</p>" for text in refusals(document)),
+        *(
+            f'<p class="soft">{escape(one["name"])}: {escape(_settings_of(one))}</p>'
+            for one in document["chemistry"]["references"]
+        ),
         '<div class="plots">',
         *(
             f'<img alt="{escape(name)}" src="data:image/png;base64,'
@@ -98,6 +102,10 @@ def chemistry_section(document: dict[str, Any]) -> str:
         "</div>",
     ]
     return "".join(parts)
+
+
+def _settings_of(reference: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted(reference["settings"].items()))
 
 
 def _verdicts(title: str, results: dict[str, Any]) -> str:

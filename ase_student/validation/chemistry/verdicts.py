@@ -72,8 +72,9 @@ def verdicts(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for topic in TOPICS:
         figure = by_key.get((topic.figure, topic.against))
         grade, sentence = _judged(topic, figure)
+        note = ""
         if topic.name == "molecular crystals" and lost is not None and lost["value"]:
-            grade = POOR
+            grade, note = POOR, f"{lost['value']:.0f} {lost['unit']} lost"
             sentence += f" {lost['value']:.0f} {lost['unit']} crystals are lost ({lost['detail']})."
         found.append(
             {
@@ -81,6 +82,7 @@ def verdicts(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "grade": grade,
                 "value": None if figure is None else figure["value"],
                 "unit": topic.unit,
+                "note": note,
                 "sentence": sentence.strip(),
             }
         )
@@ -123,9 +125,9 @@ def words(judged: Sequence[dict[str, Any]]) -> str:
 
 
 def _in_brackets(one: dict[str, Any]) -> str:
-    if one["value"] is None:
-        return ""
-    return f" ({abs(one['value']):.2g} {one['unit']})".replace(" )", ")")
+    value = "" if one["value"] is None else f"{abs(one['value']):.2g} {one['unit']}".strip()
+    texts = [text for text in (value, one.get("note")) if text]
+    return f" ({', '.join(texts)})" if texts else ""
 
 
 def _joined(texts: Sequence[str]) -> str:
