@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ase_student.dataset import ATOMIC_ENERGIES_TOLERANCE
 from ase_student.distill.teachers import Failure, Label, Teacher, one_line
+from ase_student.single_point import as_number
 
 
 def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Label | Failure]:
@@ -53,6 +54,8 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
     reason = _wrong(answer, len(atoms), max_force)
     if reason is not None:
         return Failure(reason)
+    # Some calculators give arrays of one element.
+    answer = dataclasses.replace(answer, energy=as_number(answer.energy))
     if answer.energies is not None and not _add_up(answer.energies, answer.energy, len(atoms)):
         return dataclasses.replace(answer, energies=None)
     return answer
@@ -60,9 +63,11 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
 
 def _wrong(label: Label, n_atoms: int, max_force: float) -> str | None:
     """Say why a label cannot be right, if it cannot."""
+    if np.size(label.energy) != 1:
+        return f"energy of shape {np.shape(label.energy)}"
     if np.shape(label.forces) != (n_atoms, 3):
         return f"forces of shape {np.shape(label.forces)} for {n_atoms} atoms"
-    if not np.isfinite(label.energy):
+    if not np.isfinite(as_number(label.energy)):
         return f"energy is {label.energy}"
     if not np.isfinite(label.forces).all():
         return "forces are not finite"

@@ -21,6 +21,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_student.files import file_sha256
+from ase_student.single_point import as_number, with_calculator
 
 #: Where the teachers with a name are made.
 TEACHERS = {
@@ -143,8 +144,7 @@ class CalculatorTeacher:
     def _evaluate(self, atoms: Atoms) -> Label:
         if hasattr(self._calculator, "reset"):
             self._calculator.reset()
-        atoms = atoms.copy()
-        atoms.calc = self._calculator
+        atoms = with_calculator(atoms, self._calculator)
         energy = _energy(atoms, "free_energy" in self._properties)
         forces = np.array(atoms.get_forces())
         stress = None
@@ -166,8 +166,8 @@ def _energy(atoms: Atoms, has_free_energy: bool) -> float:
     """
     if has_free_energy:
         with suppress(PropertyNotImplementedError):
-            return float(atoms.get_potential_energy(force_consistent=True))
-    return float(atoms.get_potential_energy())
+            return as_number(atoms.get_potential_energy(force_consistent=True))
+    return as_number(atoms.get_potential_energy())
 
 
 def is_crystal(atoms: Atoms) -> bool:
