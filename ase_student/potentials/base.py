@@ -13,6 +13,7 @@ from ase.calculators.calculator import InputError
 from numpy.typing import NDArray
 
 from ase_student.calculator import StudentCalculator
+from ase_student.potentials.single_point import as_number, with_calculator
 
 #: Longest reason of a failure that is kept: some libraries print whole tables.
 _REASON_LENGTH = 300
@@ -97,7 +98,7 @@ class TeacherPotential:
             Refusal(label.reason)
             if hasattr(label, "reason")
             else Evaluation(
-                float(label.energy),
+                as_number(label.energy),
                 np.asarray(label.forces, dtype=np.float64),
                 None if label.stress is None else np.asarray(label.stress, dtype=np.float64),
             )
@@ -117,11 +118,10 @@ class CalculatorPotential:
         return [self._evaluate_one(atoms) for atoms in structures]
 
     def _evaluate_one(self, atoms: Atoms) -> Answer:
-        atoms = atoms.copy()
-        atoms.calc = self.calculator
+        atoms = with_calculator(atoms, self.calculator)
         # A calculator is third-party code: whatever it raises must not stop a long job.
         try:
-            energy = float(atoms.get_potential_energy())
+            energy = as_number(atoms.get_potential_energy())
             forces = np.array(atoms.get_forces(), dtype=np.float64)
             stress = None
             if atoms.pbc.all() and atoms.cell.rank == 3:

@@ -15,6 +15,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import chemical_symbols
 
 from ase_student.potentials.base import Failure, Label, is_crystal, one_line
+from ase_student.potentials.single_point import as_number, with_calculator
 
 
 class CalculatorTeacher:
@@ -77,8 +78,7 @@ class CalculatorTeacher:
     def _evaluate(self, atoms: Atoms) -> Label:
         if hasattr(self._calculator, "reset"):
             self._calculator.reset()
-        atoms = atoms.copy()
-        atoms.calc = self._calculator
+        atoms = with_calculator(atoms, self._calculator)
         energy = _energy(atoms, "free_energy" in self._properties)
         forces = np.array(atoms.get_forces())
         stress = None
@@ -103,8 +103,8 @@ def _energy(atoms: Atoms, has_free_energy: bool) -> float:
     """
     if has_free_energy:
         with suppress(PropertyNotImplementedError):
-            return float(atoms.get_potential_energy(force_consistent=True))
-    return float(atoms.get_potential_energy())
+            return as_number(atoms.get_potential_energy(force_consistent=True))
+    return as_number(atoms.get_potential_energy())
 
 
 def foreign(atoms: Atoms, elements: frozenset[int] | None) -> Failure | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ase_student.data.hdf5 import ATOMIC_ENERGIES_TOLERANCE
 from ase_student.potentials.base import Failure, Label, Teacher, one_line
+from ase_student.potentials.single_point import as_number
 
 
 def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Label | Failure]:
@@ -53,11 +54,13 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
     reason = _wrong(answer, len(atoms), max_force)
     if reason is not None:
         return Failure(reason)
-    energies = answer.energies
-    if energies is not None and not _add_up(energies, answer.energy, len(atoms)):
+    # Some calculators give arrays of one element.
+    energy, energies = as_number(answer.energy), answer.energies
+    if energies is not None and not _add_up(energies, energy, len(atoms)):
         energies = None
     return dataclasses.replace(
         answer,
+        energy=energy,
         energies=energies,
         charges=_of_atoms(answer.charges, len(atoms)),
         hirshfeld_ratios=_of_atoms(answer.hirshfeld_ratios, len(atoms)),
@@ -73,9 +76,11 @@ def _of_atoms(values: NDArray[np.floating] | None, n_atoms: int) -> NDArray[np.f
 
 def _wrong(label: Label, n_atoms: int, max_force: float) -> str | None:
     """Say why a label cannot be right, if it cannot."""
+    if np.size(label.energy) != 1:
+        return f"energy of shape {np.shape(label.energy)}"
     if np.shape(label.forces) != (n_atoms, 3):
         return f"forces of shape {np.shape(label.forces)} for {n_atoms} atoms"
-    if not np.isfinite(label.energy):
+    if not np.isfinite(as_number(label.energy)):
         return f"energy is {label.energy}"
     if not np.isfinite(label.forces).all():
         return "forces are not finite"

@@ -75,6 +75,8 @@ class DatabaseFrames:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             return LeftOut(index, f"{place} cannot be read ({said}).")
         atoms.calc = None
+        # ASE would set labels of constrained atoms to zero wherever they are asked for.
+        atoms.set_constraint()
         pairs = row.key_value_pairs
         source = next((str(pairs[key]) for key in SOURCE_KEYS if key in pairs), "")
         return checked(Frame(index, atoms, **labels, source=source or UNKNOWN_SOURCE), place, NAMES)
