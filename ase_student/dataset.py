@@ -19,6 +19,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.dataset_checks import ATOMIC_ENERGIES_TOLERANCE as ATOMIC_ENERGIES_TOLERANCE
+from ase_student.dataset_checks import ATOMIC_PROPERTIES as ATOMIC_PROPERTIES
 from ase_student.dataset_checks import check, import_h5py, open_hdf5
 from ase_student.files import replaced_when_complete
 
@@ -38,6 +39,11 @@ class Structures:
     pbc : (n, 3) bool
     sources, molecules : tuple of str, or None
         How each structure was sampled, and the canonical SMILES it is made of.
+    fragments : (n, 2) int64, or None
+        Which structures are complexes and which are their fragments: the number of a group, and
+        which fragment of the group a structure is, from 0. A complex of the group has -1 there; its
+        atoms are those of all fragments, in their order and geometries. Fragments may be shared by
+        several complexes, as in a scan of the distance. (-1, -1) for structures of no group.
     """
 
     numbers: NDArray[np.int64]
@@ -47,6 +53,7 @@ class Structures:
     pbc: NDArray[np.bool_]
     sources: tuple[str, ...] | None = None
     molecules: tuple[str, ...] | None = None
+    fragments: NDArray[np.int64] | None = None
 
     @classmethod
     def from_atoms(
@@ -54,6 +61,7 @@ class Structures:
         structures: Sequence[Atoms],
         sources: Sequence[str] | None = None,
         molecules: Sequence[str] | None = None,
+        fragments: Sequence[tuple[int, int]] | None = None,
     ) -> Structures:
         """Return the columns of a list of ``ase.Atoms``."""
         sizes = [len(atoms) for atoms in structures]
@@ -66,6 +74,9 @@ class Structures:
             pbc=np.array([atoms.pbc for atoms in structures], dtype=bool).reshape(-1, 3),
             sources=None if sources is None else tuple(sources),
             molecules=None if molecules is None else tuple(molecules),
+            fragments=None
+            if fragments is None
+            else np.array(fragments, dtype=np.int64).reshape(-1, 2),
         )
 
     def __len__(self) -> int:
@@ -95,6 +106,7 @@ class Structures:
             pbc=self.pbc[chosen],
             sources=None if self.sources is None else tuple(self.sources[i] for i in chosen),
             molecules=None if self.molecules is None else tuple(self.molecules[i] for i in chosen),
+            fragments=None if self.fragments is None else self.fragments[chosen],
         )
 
 
@@ -118,6 +130,9 @@ class Labels:
     atomic_energies : (n_atoms,) float64, eV, or None
         Parts of the energy that belong to the atoms, rows as those of the forces; NaN for all
         atoms of a structure where the teacher gave none.
+    charges, hirshfeld_ratios : (n_atoms,) float32, or None
+        Partial charges, e, and ratios of the atoms' volumes to those of free atoms; rows and NaN as
+        with the energies of atoms.
     """
 
     structure_indices: NDArray[np.int64]
@@ -127,6 +142,8 @@ class Labels:
     stress: NDArray[np.float64] | None = None
     stress_mask: NDArray[np.bool_] | None = None
     atomic_energies: NDArray[np.float64] | None = None
+    charges: NDArray[np.float32] | None = None
+    hirshfeld_ratios: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.structure_indices)
@@ -155,8 +172,14 @@ class Labels:
             forces=self.forces[atoms],
             stress=None if self.stress is None else self.stress[chosen],
             stress_mask=None if self.stress_mask is None else self.stress_mask[chosen],
-            atomic_energies=None if self.atomic_energies is None else self.atomic_energies[atoms],
+            **{
+                name: None if column is None else column[atoms] for name, column in self._of_atoms()
+            },
         )
+
+    def _of_atoms(self) -> list[tuple[str, NDArray[Any] | None]]:
+        """Return the optional columns with one number for each atom."""
+        return [(name, getattr(self, name)) for name in ("atomic_energies", *ATOMIC_PROPERTIES)]
 
 
 def _rows_of(
@@ -229,6 +252,8 @@ def _write_structures(group: Any, structures: Structures) -> None:
         values = getattr(structures, name)
         if values is not None:
             _write_strings(group, name, values)
+    if structures.fragments is not None:
+        _write_column(group, "fragments", structures.fragments.astype(np.int64))
 
 
 def _write_labels(group: Any, labels: Labels) -> None:
@@ -238,6 +263,9 @@ def _write_labels(group: Any, labels: Labels) -> None:
     _write_column(group, "structure_indices", labels.structure_indices.astype(np.int64))
     if labels.atomic_energies is not None:
         _write_column(group, "atomic_energies", labels.atomic_energies.astype(np.float64))
+    for name in ATOMIC_PROPERTIES:
+        if (values := getattr(labels, name)) is not None:
+            _write_column(group, name, values.astype(np.float32))
     if labels.stress is not None:
         _write_column(group, "stress", labels.stress.astype(np.float64))
         mask = np.ones(len(labels), bool) if labels.stress_mask is None else labels.stress_mask
@@ -365,6 +393,7 @@ class Dataset:
             pbc=group["pbc"][start:stop],
             sources=_strings(group, "sources", start, stop),
             molecules=_strings(group, "molecules", start, stop),
+            fragments=group["fragments"][start:stop] if "fragments" in group else None,
         )
 
     def read_labels(self, start: int = 0, stop: int | None = None) -> Labels:
@@ -387,7 +416,10 @@ class Dataset:
             forces=group["forces"][atoms],
             stress=group["stress"][start:stop] if "stress" in group else None,
             stress_mask=group["stress_mask"][start:stop] if "stress_mask" in group else None,
-            atomic_energies=group["atomic_energies"][atoms] if "atomic_energies" in group else None,
+            **{
+                name: group[name][atoms] if name in group else None
+                for name in ("atomic_energies", *ATOMIC_PROPERTIES)
+            },
         )
 
 

@@ -12,12 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_student.fragment_checks import check_fragments
+
 #: Rows of a large column that are read at once.
 BLOCK_ROWS = 1_000_000
 
 #: By how much atomic energies may miss the energy of their structure, eV per atom. Single
 #: precision stays far below, and a contribution that was forgotten far above.
 ATOMIC_ENERGIES_TOLERANCE = 1e-4
+
+#: Optional columns of labels with one number for each atom, NaN for all atoms of a structure where
+#: the teacher gave none: partial charges, e, and ratios of atomic volumes to those of free atoms.
+ATOMIC_PROPERTIES = ("charges", "hirshfeld_ratios")
 
 #: Column: shape after the first axis, kinds of dtype allowed, whether it may be missing.
 STRUCTURE_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
@@ -28,6 +34,7 @@ STRUCTURE_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "pbc": ((3,), "b", False),
     "sources": ((), "OS", True),
     "molecules": ((), "OS", True),
+    "fragments": ((2,), "iu", True),
 }
 LABEL_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "energy": ((), "f", False),
@@ -37,6 +44,7 @@ LABEL_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "stress": ((6,), "f", True),
     "stress_mask": ((), "b", True),
     "atomic_energies": ((), "f", True),
+    **dict.fromkeys(ATOMIC_PROPERTIES, ((), "f", True)),
 }
 FAILURE_COLUMNS: dict[str, tuple[tuple[int, ...], str, bool]] = {
     "structure_indices": ((), "iu", False),
@@ -135,7 +143,7 @@ def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:
     end = f"structures/atomic_numbers_splits ends at {splits[-1]}"
     _check_rows(file, name, "structures/positions", int(splits[-1]), end)
     n = len(splits) - 1
-    for column in ("cells", "pbc", "sources", "molecules"):
+    for column in ("cells", "pbc", "sources", "molecules", "fragments"):
         _check_rows(file, name, f"structures/{column}", n, f"there are {n} structures")
     _check_finite(file, name, "structures/positions", splits)
     _check_finite(file, name, "structures/cells", np.arange(n + 1))
@@ -148,6 +156,8 @@ def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:
     _check_cells(file, name, n)
     for column in ("sources", "molecules"):
         _check_text(file, name, f"structures/{column}")
+    if "structures/fragments" in file:
+        check_fragments(file, name, splits)
 
 
 def _check_cells(file: Any, name: str, n: int) -> None:
@@ -211,7 +221,11 @@ def _check_labels(file: Any, name: str, structure_splits: NDArray[np.int64]) -> 
     _check_finite(file, name, "labels/forces", splits)
     _check_stress(file, name, n)
     end = f"labels/forces_splits ends at {splits[-1]}"
-    _check_rows(file, name, "labels/atomic_energies", int(splits[-1]), end)
+    for column in ("atomic_energies", *ATOMIC_PROPERTIES):
+        _check_rows(file, name, f"labels/{column}", int(splits[-1]), end)
+    for column in ATOMIC_PROPERTIES:
+        if f"labels/{column}" in file:
+            _check_not_infinite(file, name, f"labels/{column}", splits)
     if "labels/atomic_energies" in file:
         _check_atomic_energies(file, name, splits)
 
@@ -256,6 +270,10 @@ def _check_atomic_energies(file: Any, name: str, splits: NDArray[np.int64]) -> N
 
 def _check_finite(file: Any, name: str, path: str, splits: NDArray[np.int64]) -> None:
     _check_values(file, name, path, splits, np.isfinite, "is not finite")
+
+
+def _check_not_infinite(file: Any, name: str, path: str, splits: NDArray[np.int64]) -> None:
+    _check_values(file, name, path, splits, lambda values: ~np.isinf(values), "is not finite")
 
 
 def _check_values(

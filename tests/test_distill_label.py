@@ -415,3 +415,36 @@ def test_missing_structures_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["label", "none.h5", "-o", "out.h5", "--teacher", "so3lr"]) == 2
     assert capsys.readouterr().err == "error: no data set at 'none.h5'.\n"
+
+
+def test_charges_and_hirshfeld_ratios_are_kept_where_they_are_numbers(path, tmp_path):
+    class ChargedTeacher(CountingTeacher):
+        def label(self, structures):
+            labels = []
+            for i, plain in enumerate(super().label(structures)):
+                charges = np.array([-0.6, 0.3, 0.3]) if i % 2 else np.zeros(2)
+                ratios = np.array([0.9, np.inf if i == 3 else 0.6, 0.6])
+                labels.append(dataclasses.replace(plain, charges=charges, hirshfeld_ratios=ratios))
+            return labels
+
+    label.label_structures(path, ChargedTeacher(), tmp_path / "labelled.h5")
+    with Dataset(tmp_path / "labelled.h5") as dataset:
+        labels = dataset.read_labels().take([1, 0, 3])
+    none = np.full(3, np.nan)
+    expected = np.concatenate([[-0.6, 0.3, 0.3], none, [-0.6, 0.3, 0.3]]).astype(np.float32)
+    np.testing.assert_array_equal(labels.charges, expected)
+    ratios = np.concatenate([[0.9, 0.6, 0.6], [0.9, 0.6, 0.6], none]).astype(np.float32)
+    np.testing.assert_array_equal(labels.hirshfeld_ratios, ratios)
+
+
+def test_charges_of_a_calculator_are_kept():
+    class Charges(Calculator):
+        implemented_properties = ["energy", "forces", "charges"]  # noqa: RUF012
+
+        def calculate(self, *arguments):
+            super().calculate(*arguments)
+            charges = np.array([-0.6, 0.3, 0.3])
+            self.results = {"energy": -1.0, "forces": np.zeros((3, 3)), "charges": charges}
+
+    (result,) = teachers.CalculatorTeacher("charges", Charges, {}).label([molecule("H2O")])
+    np.testing.assert_array_equal(result.charges, [-0.6, 0.3, 0.3])

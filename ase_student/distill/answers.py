@@ -39,7 +39,7 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
     Energy, forces and stress are what a student learns from: one that cannot be right costs the
     structure its label. Per-atom energies are an extra, and not every calculator means by them
     parts of the energy: those that are not finite or do not add up to it are left out, and the
-    label stays.
+    label stays. So are charges and Hirshfeld ratios that are not one finite number for each atom.
 
     Parameters
     ----------
@@ -53,9 +53,22 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
     reason = _wrong(answer, len(atoms), max_force)
     if reason is not None:
         return Failure(reason)
-    if answer.energies is not None and not _add_up(answer.energies, answer.energy, len(atoms)):
-        return dataclasses.replace(answer, energies=None)
-    return answer
+    energies = answer.energies
+    if energies is not None and not _add_up(energies, answer.energy, len(atoms)):
+        energies = None
+    return dataclasses.replace(
+        answer,
+        energies=energies,
+        charges=_of_atoms(answer.charges, len(atoms)),
+        hirshfeld_ratios=_of_atoms(answer.hirshfeld_ratios, len(atoms)),
+    )
+
+
+def _of_atoms(values: NDArray[np.floating] | None, n_atoms: int) -> NDArray[np.floating] | None:
+    """Return the values if they are one finite number for each atom, else None."""
+    if values is None or np.shape(values) != (n_atoms,) or not np.isfinite(values).all():
+        return None
+    return values
 
 
 def _wrong(label: Label, n_atoms: int, max_force: float) -> str | None:

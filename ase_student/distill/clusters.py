@@ -72,12 +72,12 @@ def build(
     partner = None if kind == "solvated" else _partner(partners, room, rng, mmff)
     if partner is None and room >= 3:
         n = min(int(rng.integers(1, MAX_SOLVENT + 1)), room // 3)
-        return _side_by_side([molecule] + [_water()] * n, rng)
+        return side_by_side([molecule] + [_water()] * n, rng)
     if partner is None:
         raise UnsuitableError("no room for a partner")
     pair = [molecule, partner]
-    place = {"bonded": _hydrogen_bonded, "stacked": _stacked}.get(str(kind))
-    return (place(pair, rng) if place else None) or _side_by_side(pair, rng)
+    place = {"bonded": hydrogen_bonded, "stacked": stacked}.get(str(kind))
+    return (place(pair, rng) if place else None) or side_by_side(pair, rng)
 
 
 @lru_cache(maxsize=1)
@@ -93,7 +93,7 @@ def _waters(limit: int, rng: np.random.Generator) -> Molecule:
         raise UnsuitableError("no room for a partner")
     waters = [_water()] * n
     if n < MANY_WATERS[0]:
-        return _side_by_side(waters, rng)
+        return side_by_side(waters, rng)
     shifts = np.indices((4, 4, 4)).reshape(3, -1).T * ICE_CELL
     sites = (shifts[:, None] + ICE_SITES).reshape(-1, 3)
     center = ICE_CELL * (1.5 + rng.random(3))
@@ -118,13 +118,14 @@ def _conformer(molecule: Molecule, rng: np.random.Generator) -> Positions:
     return molecule.conformers[int(rng.integers(len(molecule.conformers)))]
 
 
-def _side_by_side(members: list[Molecule], rng: np.random.Generator) -> Molecule:
+def side_by_side(members: list[Molecule], rng: np.random.Generator) -> Molecule:
+    """Return molecules that touch, each turned at random."""
     conformers = [_conformer(one, rng) for one in members]
     positions = sampling.packed([one.numbers for one in members], conformers, rng)
     return molecules.combine(members, positions)
 
 
-def _hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:
+def hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:
     """Return a pair joined by a hydrogen bond, or None if it has no donor or no acceptor."""
     if rng.random() < 0.5:
         pair = pair[::-1]
@@ -154,7 +155,7 @@ def _hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Molecule
     return None
 
 
-def _stacked(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:
+def stacked(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:
     """Return a pair whose aromatic rings lie face to face, or None if one of them has none."""
     rings = [_aromatic_rings(one) for one in pair]
     if not all(rings):

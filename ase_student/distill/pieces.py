@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ase_student.dataset import Labels
+from ase_student.dataset import ATOMIC_PROPERTIES, Labels
 from ase_student.distill.jobs import begin_job, check_job
 from ase_student.distill.teachers import Failure, Label
 from ase_student.files import replaced_when_complete
@@ -18,7 +19,7 @@ from ase_student.files import replaced_when_complete
 #: Structures per piece of work. What was not finished when a run ends is at most one piece.
 CHUNK_SIZE = 200
 #: What a piece holds; pieces written by another version of this module are not read.
-FORMAT = 2
+FORMAT = 3
 
 
 def ranges(n: int) -> Iterator[tuple[int, int]]:
@@ -77,10 +78,9 @@ class Partial:
                     [np.zeros((0, 3), np.float32), *(a.forces for a in labels.values())],
                     dtype=np.float32,
                 ),
-                atomic_energies=np.concatenate(
-                    [np.zeros(0), *(_atomic_energies(a) for a in labels.values())],
-                    dtype=np.float64,
-                ),
+                atomic_energies=_atomic_column(labels.values(), "energies", np.float64),
+                charges=_atomic_column(labels.values(), "charges", np.float32),
+                hirshfeld_ratios=_atomic_column(labels.values(), "hirshfeld_ratios", np.float32),
                 stress=np.array(
                     [none if a.stress is None else a.stress for a in labels.values()],
                     dtype=np.float64,
@@ -109,7 +109,6 @@ class Partial:
                 ) from error
         columns = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
         mask = np.isfinite(columns["stress"]).all(axis=1)
-        atomic = columns["atomic_energies"]
         labels = Labels(
             structure_indices=columns["indices"],
             energies=columns["energies"],
@@ -117,11 +116,19 @@ class Partial:
             forces=columns["forces"],
             stress=np.where(mask[:, None], columns["stress"], 0.0) if mask.any() else None,
             stress_mask=mask if mask.any() else None,
-            atomic_energies=atomic if np.isfinite(atomic).any() else None,
+            **{
+                name: columns[name] if np.isfinite(columns[name]).any() else None
+                for name in ("atomic_energies", *ATOMIC_PROPERTIES)
+            },
         )
         failures = zip(columns["failed"].tolist(), columns["reasons"].tolist(), strict=True)
         return labels, dict(failures)
 
 
-def _atomic_energies(label: Label) -> np.ndarray[Any, Any]:
-    return np.full(len(label.forces), np.nan) if label.energies is None else label.energies
+def _atomic_column(labels: Iterable[Label], name: str, dtype: type) -> NDArray[Any]:
+    """Return one value for each atom of all labels, NaN where a label has none."""
+    column = [np.zeros(0)]
+    for label in labels:
+        values = getattr(label, name)
+        column.append(np.full(len(label.forces), np.nan) if values is None else values)
+    return np.concatenate(column, dtype=dtype)

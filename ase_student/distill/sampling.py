@@ -189,13 +189,32 @@ def shift_to_contact(
         Shortest distance between moving and resting atoms afterwards, as a fraction of the sum of
         their van der Waals radii: about 0.7 in a hydrogen bond, 1 where molecules just touch.
     """
-    limits = contact * (
-        vdw_alvarez.vdw_radii[numbers[moving], None] + vdw_alvarez.vdw_radii[numbers[~moving]]
-    )
+    radii = vdw_alvarez.vdw_radii[numbers]
+    limits = contact * (radii[moving, None] + radii[~moving])
+    return shift_to_limits(positions, moving, direction, limits)
+
+
+def shift_to_limits(
+    positions: Positions,
+    moving: NDArray[np.bool_],
+    direction: Positions,
+    limits: float | NDArray[np.float64],
+) -> Positions:
+    """Return positions after some atoms are moved along a line until one touches the others.
+
+    Parameters
+    ----------
+    positions : (n_atoms, 3) float64, Å
+    moving : (n_atoms,) bool
+    direction : (3,) float64
+        Unit vector, from the resting atoms outwards.
+    limits : float or (n_moving, n_resting) float64, Å
+        Distance at which two atoms touch. Positions stay as they are if no two meet on this line.
+    """
     separations = positions[moving][:, None] - positions[~moving]
     # |separation + t direction| = limit: beyond the larger root of every pair nothing is too close.
     along = separations @ direction
-    discriminants = along**2 - (separations**2).sum(-1) + limits**2
+    discriminants = along**2 - (separations**2).sum(-1) + np.square(limits)
     if not (discriminants >= 0).any():
         return positions
     roots = -along[discriminants >= 0] + np.sqrt(discriminants[discriminants >= 0])

@@ -16,6 +16,9 @@ PROGRAM = "python -m ase_student.distill"
 #: returns a summary.
 STEPS = {
     "structures": "sample structures of molecules and clusters",
+    "dimers": "sample complexes at several distances, with their molecules alone",
+    "torsions": "sample molecules with bonds turned through a full circle",
+    "liquids": "sample droplets of liquids, mixtures and solutions",
     "label": "let a teacher label structures",
     "train": "train a student on the labels",
     "grow": "find with a student's own dynamics what it should be trained on next",

@@ -5,6 +5,8 @@ Those with a name here live in modules of their own, because what they need is l
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Collection, Sequence
@@ -46,12 +48,19 @@ class Label:
         Voigt order, positive in tension; None unless the structure is periodic along three axes.
     energies : (n_atoms,) float, eV, or None
         Parts of the energy that belong to the atoms, where the teacher has such.
+    charges : (n_atoms,) float, e, or None
+        Partial charges, where the teacher has such.
+    hirshfeld_ratios : (n_atoms,) float, or None
+        Volume of each atom in the structure relative to that of the free atom, where the teacher
+        has such; dispersion models start from them.
     """
 
     energy: float
     forces: NDArray[np.floating]
     stress: NDArray[np.floating] | None = None
     energies: NDArray[np.floating] | None = None
+    charges: NDArray[np.floating] | None = None
+    hirshfeld_ratios: NDArray[np.floating] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,11 +160,14 @@ class CalculatorTeacher:
         if is_crystal(atoms):
             with suppress(NotImplementedError):
                 stress = np.array(atoms.get_stress())
-        energies = None
+        energies = charges = None
         if "energies" in self._properties:
             with suppress(NotImplementedError):
                 energies = np.array(atoms.get_potential_energies())
-        return Label(energy, forces, stress, energies)
+        if "charges" in self._properties:
+            with suppress(NotImplementedError):
+                charges = np.array(atoms.get_charges())
+        return Label(energy, forces, stress, energies, charges)
 
 
 def _energy(atoms: Atoms, has_free_energy: bool) -> float:
@@ -201,21 +213,19 @@ def load_teacher(name: str) -> Teacher:
     ----------
     name : str
         A key of `TEACHERS`, or ``'package.module:Class'``; the class, or any other callable that
-        returns a teacher or an ASE calculator, is called without arguments.
+        returns a teacher or an ASE calculator, is called. Options may follow, as in
+        ``'so3lr:long_range=12,dtype=float64'``: keyword arguments of the call.
 
     Raises
     ------
     ValueError
-        If there is no such teacher, or it gives no forces.
+        If there is no such teacher, it gives no forces, or it refuses an option.
     ImportError
         If what it needs is not installed.
     """
-    if name not in TEACHERS and ":" not in name:
-        raise ValueError(
-            f"no teacher named '{name}'; available: {', '.join(map(repr, TEACHERS))}. "
-            "To take any ASE calculator, give its path as 'package.module:Class'."
-        )
-    make = _imported(name, TEACHERS.get(name, name))
+    path, options = _parsed(name)
+    function = _imported(name, TEACHERS.get(path, path))
+    make = functools.partial(function, **options) if options else function
     try:
         made = make()
     except ImportError:
@@ -227,8 +237,41 @@ def load_teacher(name: str) -> Teacher:
         return made
     if isinstance(made, Atoms) or not hasattr(made, "get_potential_energy"):
         raise ValueError(f"'{name}' makes neither a teacher nor an ASE calculator.")
-    settings = {"package": _package(made), "calculator": name, **_code(name)}
+    settings = {"package": _package(made), "calculator": path, **_code(path), **options}
     return CalculatorTeacher(name, make, settings)
+
+
+def _parsed(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the key of `TEACHERS` or import path in a teacher's name, and its options.
+
+    >>> _parsed("so3lr:long_range=12,dtype=float64")
+    ('so3lr', {'long_range': 12, 'dtype': 'float64'})
+    >>> _parsed("package.module:Class:cutoff=6.5")
+    ('package.module:Class', {'cutoff': 6.5})
+    """
+    parts = name.split(":")
+    n_path = 1 if parts[0] in TEACHERS else 2
+    path, options = ":".join(parts[:n_path]), ":".join(parts[n_path:])
+    if n_path == 2 and len(parts) == 1:
+        raise ValueError(
+            f"no teacher named '{name}'; available: {', '.join(map(repr, TEACHERS))}. "
+            "To take any ASE calculator, give its path as 'package.module:Class'."
+        )
+    pairs = [option.partition("=") for option in options.split(",") if option]
+    for key, _, value in pairs:
+        if not key.isidentifier() or not value:
+            raise ValueError(
+                f"teacher '{name}': options are written as key=value,key=value; given '{options}'."
+            )
+    return path, {key: _value(text) for key, _, text in pairs}
+
+
+def _value(text: str) -> Any:
+    """Return a number, True, False or None written in Python, and any other text as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _imported(name: str, path: str) -> Callable[[], Any]:
