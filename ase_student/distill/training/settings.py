@@ -114,9 +114,9 @@ class TrainingSettings:
     seed : int
         Of the weights and the order of the data.
     gradient : 'autograd' or 'compiled'
-        How the loss is differentiated. 'compiled' takes sums over pairs that a C++ compiler makes
-        for this processor, and derivatives of forces from a displaced structure
-        (:mod:`ase_student.distill.training.finite_difference`): about three times faster, on CPUs
+        How the loss is differentiated. 'compiled' takes a network and an optimizer that a C++
+        compiler makes for this processor, and derivatives of forces from a displaced structure
+        (:mod:`ase_student.distill.training.finite_difference`): several times faster, on CPUs
         only.
 
     Raises
