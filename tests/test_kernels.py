@@ -17,6 +17,7 @@ from ase_student import StudentCalculator  # noqa: E402
 from ase_student.backends.compiled import CompiledBackend  # noqa: E402
 from ase_student.distill.batches import Sample, collate  # noqa: E402
 from ase_student.distill.displacement import backward_by_displacement  # noqa: E402
+from ase_student.distill.evaluation import energy_deviations, evaluate  # noqa: E402
 from ase_student.distill.objective import loss, predict  # noqa: E402
 from ase_student.distill.pair_batches import PairCollator  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings, architecture_of  # noqa: E402
@@ -167,6 +168,20 @@ def test_first_derivatives_by_weights_are_those_of_autograd(
     for (name, weight), found in zip(precise.named_parameters(), parts, strict=True):
         difference = (found - weight.grad).norm() / weight.grad.norm().clamp_min(1e-3)
         assert difference < 1e-5, name
+
+
+def test_errors_are_those_of_the_network(compiled: CompiledNetwork) -> None:
+    samples = samples_of("eight_elements", "triclinic", "aspirin", "atom")
+    expected = evaluate(compiled.network, samples, 5.0, CPU)
+    found = evaluate(compiled, samples, 5.0, CPU)
+    assert found.keys() == expected.keys()
+    for source, errors in expected.items():
+        assert found[source] == pytest.approx(errors, rel=1e-4), source
+    np.testing.assert_allclose(
+        energy_deviations(compiled, samples, 5.0, CPU),
+        energy_deviations(compiled.network, samples, 5.0, CPU),
+        atol=TOLERANCES.backend_energy_per_atom,
+    )
 
 
 def test_weights_are_read_anew(compiled: CompiledNetwork) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from ase import units
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ase_student.distill.batches import Batch, Sample, collate
+from ase_student.distill.batches import Sample, collate
 from ase_student.distill.interactions import interaction_coefficients, units_of
+from ase_student.distill.pair_batches import PairCollator
 from ase_student.distill.sources import UNLIKE_USE
+from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN, PaiNNPotential
 
 EV_PER_KCAL_MOL = units.kcal / units.mol
@@ -22,7 +23,7 @@ BATCH_ATOMS = 1500
 
 
 def evaluate(
-    network: PaiNN, samples: Sequence[Sample], cutoff: float, device: torch.device
+    network: PaiNN | CompiledNetwork, samples: Sequence[Sample], cutoff: float, device: torch.device
 ) -> dict[str, dict[str, float]]:
     """Return the errors on samples, by source and for all of them.
 
@@ -39,27 +40,18 @@ def evaluate(
         ``interaction_mae_kcal_mol``, of the energy of a complex minus those of its fragments, and
         ``complexes``, their number.
     """
-    potential = PaiNNPotential(network).eval()
     rows: dict[str, list[list[float]]] = defaultdict(list)
     evaluated: list[Sample] = []
     energy_errors: list[float] = []
     for part in _batches(samples):
-        batch = collate(part, cutoff, device)
-        with torch.no_grad():
-            energies, forces, virials = potential(*batch.inputs)
-        signed = _deviations(energies, batch)
+        energies, forces, virials = _predict(network, part, cutoff, device)
+        signed = np.asarray(_deviations(energies, part))
         evaluated += part
-        energy_errors += (signed * batch.sizes).tolist()
-        deviations = signed.abs().tolist()
+        energy_errors += (signed * [len(sample.numbers) for sample in part]).tolist()
+        deviations = np.abs(signed).tolist()
         ends = np.cumsum([len(sample.numbers) for sample in part])[:-1]
-        per_sample = zip(
-            part,
-            deviations,
-            np.split(forces.cpu().numpy().astype(np.float64), ends),
-            np.split(virials.cpu().numpy().astype(np.float64), ends),
-            strict=True,
-        )
-        for sample, deviation, predicted, virial in per_sample:
+        splits = np.split(forces, ends), np.split(virials, ends)
+        for sample, deviation, predicted, virial in zip(part, deviations, *splits, strict=True):
             truth = sample.forces.astype(np.float64)
             squares = float(((predicted - truth) ** 2).sum())
             moments = [float(truth.size), float(truth.sum()), float((truth**2).sum())]
@@ -103,22 +95,40 @@ def _interaction_errors(
 
 
 def energy_deviations(
-    network: PaiNN, samples: Sequence[Sample], cutoff: float, device: torch.device
+    network: PaiNN | CompiledNetwork, samples: Sequence[Sample], cutoff: float, device: torch.device
 ) -> NDArray[np.float64]:
     """Return the errors of the energies of samples with their signs, (n,) eV per atom."""
     found = []
     for part in _batches(samples):
-        batch = collate(part, cutoff, device)
-        with torch.no_grad():
-            found.append(_deviations(network(*batch.inputs), batch).cpu().numpy())
+        energies, _, _ = _predict(network, part, cutoff, device)
+        found.append(_deviations(energies, part))
     deviations = np.empty(len(samples))
     deviations[_order(samples)] = np.concatenate(found)
     return deviations
 
 
-def _deviations(atomic_energies: Tensor, batch: Batch) -> Tensor:
-    """Return the errors of the energies of a batch's structures, eV per atom."""
-    return (batch.totals(atomic_energies) - batch.energies) / batch.sizes
+def _predict(
+    network: PaiNN | CompiledNetwork, part: Sequence[Sample], cutoff: float, device: torch.device
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the energies of structures, and the forces and virials of all their atoms."""
+    if isinstance(network, CompiledNetwork):
+        pair_batch = PairCollator(cutoff)(part)
+        results = network.evaluate(pair_batch.structures, with_virials=True)
+        assert results.forces is not None
+        assert results.virials is not None
+        return pair_batch.totals(results.energies), results.forces, results.virials
+    batch = collate(part, cutoff, device)
+    with torch.no_grad():
+        energies, forces, virials = PaiNNPotential(network).eval()(*batch.inputs)
+    arrays = batch.totals(energies), forces, virials
+    totals, forces, virials = (array.cpu().numpy().astype(np.float64) for array in arrays)
+    return totals, forces, virials
+
+
+def _deviations(energies: NDArray[np.float64], part: Sequence[Sample]) -> NDArray[np.float64]:
+    """Return the errors of the energies of structures, eV per atom."""
+    truth = np.array([sample.energy for sample in part])
+    return (energies - truth) / [len(sample.numbers) for sample in part]
 
 
 def _batches(samples: Sequence[Sample]) -> list[list[Sample]]:

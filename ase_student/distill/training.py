@@ -125,6 +125,13 @@ class Training:
             )
         return CompiledNetwork(self.network)
 
+    def _runnable(self, network: nn.Module) -> PaiNN | CompiledNetwork:
+        """Return a network of the same shape as it is evaluated: compiled, if that is at hand."""
+        assert isinstance(network, PaiNN)
+        if self.compiled is None:
+            return network
+        return CompiledNetwork(network, self.compiled.library)
+
     def run(self) -> dict[str, Any]:
         """Train to the end and return the metrics of the best student."""
         self._resume()
@@ -226,7 +233,7 @@ class Training:
     def _validate(self, mean_loss: float) -> dict[str, float]:
         """Evaluate the averaged weights, keep them if they are the best, and write the state."""
         samples = self.parts.chosen("validation", self.settings.validation_structures)
-        errors = evaluate(self.average, samples, self.cutoff, self.fabric.device)
+        errors = evaluate(self._runnable(self.average), samples, self.cutoff, self.fabric.device)
         row = errors["all"]
         if self.fabric.is_global_zero:
             score = row["force_rmse_mean"] + ENERGY_IN_SCORE * row["energy_mae"]
@@ -355,8 +362,7 @@ class Training:
     def _finish(self) -> dict[str, Any]:
         """Measure the best student on the molecules that training never saw."""
         student = self._calibrated(load_student(self._weights))
-        network = build_network(student).to(self.fabric.device)
-        assert isinstance(network, PaiNN)
+        network = self._runnable(build_network(student).to(self.fabric.device))
         tests = {"test": self.parts["test"], **self.parts.tests}
         errors = {
             name: evaluate(network, samples, self.cutoff, self.fabric.device)
@@ -378,8 +384,7 @@ class Training:
         samples = self.parts.calibration
         if not samples:
             return student
-        network = build_network(student).to(self.fabric.device)
-        assert isinstance(network, PaiNN)
+        network = self._runnable(build_network(student).to(self.fabric.device))
         deviations = energy_deviations(network, samples, self.cutoff, self.fabric.device)
         shifted = {
             number: energy - float(np.median(deviations))

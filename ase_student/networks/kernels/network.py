@@ -123,6 +123,8 @@ class CompiledNetwork:
     ----------
     network : PaiNN
         In float32 on the CPU.
+    library : ctypes.CDLL, optional
+        Of a network of the same shape; by default it is compiled.
 
     Raises
     ------
@@ -132,7 +134,7 @@ class CompiledNetwork:
         If a weight is not a contiguous float32 array on the CPU.
     """
 
-    def __init__(self, network: PaiNN):
+    def __init__(self, network: PaiNN, library: ctypes.CDLL | None = None):
         self.network = network
         self.weights = list(network.parameters())
         for weight in self.weights:
@@ -142,7 +144,7 @@ class CompiledNetwork:
                     "a compiled network takes contiguous float32 weights on the CPU; given "
                     f"{weight.dtype} on {weight.device}."
                 )
-        self.library = compile_network(network.shape)
+        self.library = compile_network(network.shape) if library is None else library
         repulsion = network.repulsion
         # Kept, since the library reads them at every call.
         self._constants = [
