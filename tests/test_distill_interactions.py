@@ -18,9 +18,11 @@ from ase_student.distill.displacement import backward_by_displacement  # noqa: E
 from ase_student.distill.evaluation import EV_PER_KCAL_MOL, evaluate  # noqa: E402
 from ase_student.distill.interactions import interaction_coefficients, units_of  # noqa: E402
 from ase_student.distill.objective import Predictions, loss, predict  # noqa: E402
+from ase_student.distill.pair_batches import PairCollator  # noqa: E402
 from ase_student.distill.parts import Parts  # noqa: E402
 from ase_student.distill.settings import SHAPES, Settings  # noqa: E402
 from ase_student.distill.split import parts_of, split_of  # noqa: E402
+from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
 from ase_student.networks.painn import PaiNN  # noqa: E402
 from ase_student.student import Architecture  # noqa: E402
 
@@ -214,27 +216,28 @@ def test_the_loss_counts_every_complex_alike(samples: list) -> None:
 
 
 def test_both_gradients_hold_the_interactions(network: PaiNN, samples: list) -> None:
-    network = network.double()
     group = next(sample.group for sample in samples if sample.group)
-    batch = collate(group_of(samples, group), CUTOFF, CPU)
-    weights = [p for p in network.parameters() if p.requires_grad]
+    chosen = group_of(samples, group)
+    batch, pair_batch = collate(chosen, CUTOFF, CPU), PairCollator(CUTOFF)(chosen)
+    compiled = CompiledNetwork(network)
+    # Interactions count more than all else, so that their share in the gradient is seen.
+    settings = dataclasses.replace(INTERACTIONS, interaction_weight=100.0)
 
-    def gradient(settings: Settings, by_displacement: bool) -> torch.Tensor:
+    def gradient() -> torch.Tensor:
+        parts = [
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
+            for p in network.parameters()
+        ]
         network.zero_grad(set_to_none=True)
-        if by_displacement:
-            backward_by_displacement(network, weights, batch, settings, 0.0)
-        else:
-            loss(predict(network, batch, create_graph=True), batch, settings, 0.0).backward()
-        return torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
-        )
+        return torch.cat(parts)
 
-    without = dataclasses.replace(INTERACTIONS, interaction_weight=0.0)
-    exact = gradient(INTERACTIONS, False) - gradient(without, False)
-    cheap = gradient(INTERACTIONS, True) - gradient(without, True)
-    assert exact.norm() > 1e-3
-    # The force term's displacement changes with the total, but here forces have no share in it.
-    assert (cheap - exact).norm() < 1e-2 * exact.norm()
+    value = loss(predict(network, batch, create_graph=True), batch, settings, 0.0)
+    value.backward()
+    exact = gradient()
+    for sign in (1.0, -1.0):
+        cheap = backward_by_displacement(compiled, pair_batch, settings, 0.0, sign)
+        assert cheap == pytest.approx(value.item(), rel=1e-5)
+        assert (gradient() - exact).norm() < 2e-2 * exact.norm()
 
 
 def test_errors_of_interactions_are_reported(network: PaiNN, samples: list) -> None:

@@ -68,7 +68,12 @@ def differentiated_loss(
     errors = (batch.totals(results.energies) - batch.energies) / scales
     term, factors = _rounded(errors * errors)
     value += energy_weight * term
-    by_energies = batch.of_atoms(energy_weight * factors * errors / scales)
+    by_totals = energy_weight * factors * errors / scales
+    if settings.interaction_weight and batch.interactions is not None:
+        term, by_interactions = _interaction_term(results, batch, settings)
+        value += settings.interaction_weight * term
+        by_totals = by_totals + settings.interaction_weight * by_interactions
+    by_energies = batch.of_atoms(by_totals)
     by_strains = None
     if settings.stress_weight and batch.stress is not None:
         term, by_strains = _stress_term(results, batch, settings)
@@ -84,6 +89,20 @@ def _rounded(squares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
     """Return the mean pseudo-Huber loss of squared errors x², and its derivative by x, over x."""
     roots = np.sqrt(1.0 + squares)
     return float(roots.mean() - 1.0), 1.0 / (roots * len(roots))
+
+
+def _interaction_term(
+    results: PairResults, batch: PairBatch, settings: Settings
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the loss of the interaction energies, and its derivative by the total energies."""
+    assert batch.interactions is not None
+    errors = batch.interactions @ (batch.totals(results.energies) - batch.energies)
+    errors = errors / settings.interaction_scale
+    term, factors = _rounded(errors * errors)
+    # The sum over complexes, divided by the number of structures.
+    share = len(errors) / len(batch.sizes)
+    by_errors = share * factors * errors / settings.interaction_scale
+    return share * term, by_errors @ batch.interactions
 
 
 def _stress_term(

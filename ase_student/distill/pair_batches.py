@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_student.distill.batches import Sample
+from ase_student.distill.interactions import interaction_coefficients
 from ase_student.networks.kernels import PairList, PairStructures, pair_list
 
 
@@ -27,6 +28,8 @@ class PairBatch:
         NaN for structures without; None if none has one.
     atomic_energies : (n_atoms,) float64, eV, or None
         NaN for structures without; None if none has them.
+    interactions : (n_complexes, n_structures) float64, or None
+        As in :class:`ase_student.distill.batches.Batch`.
     """
 
     structures: PairStructures
@@ -35,6 +38,7 @@ class PairBatch:
     volumes: NDArray[np.float64]
     stress: NDArray[np.float64] | None
     atomic_energies: NDArray[np.float64] | None
+    interactions: NDArray[np.float64] | None = None
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -92,6 +96,7 @@ class PairCollator:
             volumes=np.array([sample.volume or 1.0 for sample in samples]),
             stress=_stacked(stresses, [(1, 3, 3)] * len(samples)),
             atomic_energies=_stacked(atomic_energies, [(size,) for size in sizes]),
+            interactions=interaction_coefficients(samples),
         )
 
 
