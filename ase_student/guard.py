@@ -17,7 +17,14 @@ from ase_student.backends import PotentialInfo
 from ase_student.limits import Limits, Outside
 from ase_student.seen import Floats, Integers, Seen, pair_kinds, pair_squares
 
-__all__ = ["GUARDS", "Guard", "OutsideTrainingError", "OutsideTrainingWarning", "open_guard"]
+__all__ = [
+    "GUARDS",
+    "Guard",
+    "OutsideTrainingError",
+    "OutsideTrainingWarning",
+    "open_guard",
+    "stacklevel",
+]
 
 GUARDS = ("auto", "warn", "raise", "off")
 
@@ -187,7 +194,7 @@ class Guard:
             )
             if self.action == "raise":
                 raise OutsideTrainingError(message)
-            warnings.warn(message, OutsideTrainingWarning, stacklevel=_stacklevel())
+            warnings.warn(message, OutsideTrainingWarning, stacklevel=stacklevel())
             self._unsaid.discard(outside.kind)
             self._watch = None
 
@@ -269,7 +276,7 @@ def _rows(indices: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, sl
     yield from zip(indices, map(slice, [0, *ends[:-1]], ends), strict=True)
 
 
-def _stacklevel() -> int:
+def stacklevel() -> int:
     """Return the level of the first caller that is neither of this package nor of ASE."""
     frame: FrameType | None = sys._getframe(1)
     level = 1

@@ -12,6 +12,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from ase_student.validation.label_keys import LabelKeys
+
 #: Source of structures whose file does not say how they were sampled.
 UNKNOWN_SOURCE = "unknown"
 
@@ -83,8 +85,14 @@ class Frames(Protocol):
         ...
 
 
-def open_frames(path: Path) -> Frames:
+def open_frames(path: Path, keys: LabelKeys | None = None) -> Frames:
     """Open a file of labelled structures: HDF5, extended XYZ, or an ASE database.
+
+    Parameters
+    ----------
+    path : path
+    keys : LabelKeys, optional
+        Names of the labels, where a file has several families; not for HDF5.
 
     Raises
     ------
@@ -100,15 +108,17 @@ def open_frames(path: Path) -> Frames:
     if suffix in (".h5", ".hdf5"):
         from ase_student.validation.frames_hdf5 import Hdf5Frames
 
+        if keys is not None:
+            raise ValueError(f"'{path.name}': labels of an HDF5 data set have fixed names.")
         return Hdf5Frames(path)
     if suffix in (".xyz", ".extxyz"):
         from ase_student.validation.frames_extxyz import ExtxyzFrames
 
-        return ExtxyzFrames(path)
+        return ExtxyzFrames(path, keys)
     if suffix in (".db", ".json"):
         from ase_student.validation.frames_database import DatabaseFrames
 
-        return DatabaseFrames(path)
+        return DatabaseFrames(path, keys)
     raise ValueError(
         f"'{path.name}': files of structures end in .h5 or .hdf5 (HDF5), .xyz or .extxyz "
         "(extended XYZ), .db or .json (ASE database)."

@@ -18,6 +18,7 @@ from ase_student.backends.metadata import symbols
 from ase_student.files import replaced_when_complete
 from ase_student.validation.extras import extra, progress_bar
 from ase_student.validation.frames import Frame, Frames, LeftOut, open_frames
+from ase_student.validation.label_keys import LabelKeys
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.pieces import Piece, reduce
 from ase_student.validation.potentials import Evaluation, Potential, Refusal, as_potential
@@ -44,6 +45,8 @@ class Selection:
         Whether to leave out what is wrong with the file instead of stopping.
     elements : tuple of int
         Those that every compared student knows; a structure with another is invalid.
+    keys : LabelKeys or None
+        Names of the labels, None to choose them.
     """
 
     path: Path
@@ -51,6 +54,7 @@ class Selection:
     seed: int = 0
     skip_invalid: bool = False
     elements: tuple[int, ...] = ()
+    keys: LabelKeys | None = None
 
 
 def plan(frames: Frames, selection: Selection) -> list[NDArray[np.int64]]:
@@ -103,7 +107,7 @@ def run_pass(
     text = json.dumps(job, sort_keys=True)
     folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    frames = open_frames(selection.path)
+    frames = open_frames(selection.path, selection.keys)
     try:
         plans = plan(frames, selection)
     finally:
@@ -127,7 +131,10 @@ def _here(
 ) -> Iterator[tuple[int, bytes]]:
     if not todo:
         return
-    potential, frames = as_potential(spec.open_quietly()), open_frames(selection.path)
+    potential, frames = (
+        as_potential(spec.open_quietly()),
+        open_frames(selection.path, selection.keys),
+    )
     try:
         for number in todo:
             yield number, compute_piece(potential, frames, selection, plans[number], number)
@@ -163,7 +170,7 @@ def _on_cluster(
 def _on_worker(
     number: int, indices: NDArray[np.int64], spec: ModelSpec, selection: Selection
 ) -> tuple[int, bytes]:
-    frames = open_frames(selection.path)
+    frames = open_frames(selection.path, selection.keys)
     try:
         return number, compute_piece(_potential(spec), frames, selection, indices, number)
     finally:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from ase.calculators.calculator import InputError
 
 from ase_student import __version__
 from ase_student.calculator import StudentCalculator
+from ase_student.distill.steps import only_writer
 from ase_student.distill.teachers import load_teacher
 from ase_student.files import file_sha256, replaced_when_complete
 from ase_student.validation.accuracy import Pass, metrics
@@ -66,12 +68,21 @@ def validate(settings: Settings) -> str:
     FileNotFoundError, ImportError
         If a file or a package is missing.
     """
-    for module in ("matplotlib.figure", "chemiscope", "tqdm"):
+    for module in ("matplotlib.figure", "chemiscope", "tqdm", "filelock"):
         extra(module)
+    with only_writer(settings.output):
+        return _validate_alone(settings)
+
+
+def _validate_alone(settings: Settings) -> str:
+    """Validate while no other process writes to the same folder."""
     # Before the long work rather than after it.
     calculators = [spec.open() for spec in settings.specs]
     teacher = None if settings.teacher is None else as_potential(load_teacher(settings.teacher))
-    frames = open_frames(settings.data)
+    frames = open_frames(settings.data, settings.keys)
+    keys = getattr(frames, "keys", None)
+    if keys is not None:
+        print(keys.sentence(settings.data.name), file=sys.stderr)
     partial = settings.output / ".partial"
     partial.mkdir(parents=True, exist_ok=True)
     try:
@@ -98,7 +109,12 @@ def _validate(
     sha256 = file_sha256(settings.data)
     known = set.intersection(*(set(one.info.elements) for one in calculators))
     selection = Selection(
-        settings.data, settings.limit, settings.seed, settings.skip_invalid, tuple(sorted(known))
+        settings.data,
+        settings.limit,
+        settings.seed,
+        settings.skip_invalid,
+        tuple(sorted(known)),
+        settings.keys,
     )
     students = [
         Student(
