@@ -1,7 +1,10 @@
 """Say when a frame lies outside of what a student was trained on.
 
 This is a floor, not a proof. Atoms that are too close, surroundings that are too dense or too thin
-and absurd forces show; charged molecules, radicals and reactions at ordinary distances do not.
+and absurd forces show. Students whose training has counted distances and environments also tell
+atoms that are bonded as none in training was (broken bonds, radicals, ions), bonds too long or too
+short, and molecules pushed to where neither bonds nor contacts are. Reactions whose parts
+were all seen do not show.
 """
 
 import sys
@@ -62,7 +65,7 @@ class Guard:
         self.limits = Limits(seen)
         # Pairs beyond these cannot come too close while a list is reused.
         self._reaches = (self.limits.distances + skin) ** 2
-        self._unsaid = {"distance", "neighbors", "force"}
+        self._unsaid = {"distance", "neighbors", "force", "bonds", "contact"}
         self._watch: _Watch | None = None
         # The last neighbors, their kinds and limits, which stay the same when the cell changes.
         self._last: tuple[Integers, Integers, Floats] | None = None
@@ -96,6 +99,9 @@ class Guard:
             self._last = neighbors, kinds, self.limits.squares.take(kinds)
         _, kinds, limits = self._last
         self._say(self.limits.compare(numbers, neighbors, squares, limits))
+        # No atom moves by more than half of the skin until the list is built again.
+        if rebuilt:
+            self._say(self.limits.find_unusual(numbers, neighbors, squares))
         if rebuilt and self.skin > 0.0:
             self._watch = self._new_watch(numbers, neighbors, offsets, squares, kinds)
 
@@ -132,7 +138,7 @@ class Guard:
         neighbors, offsets
             As of :func:`ase_student.neighbors.concatenate`.
         """
-        find = self.limits.find
+        find = self._find
         if not self._unsaid - {"force"} or not find(numbers, positions, neighbors, offsets):
             return
         for index, rows in _rows(indices, ends):
@@ -148,6 +154,16 @@ class Guard:
             return
         for index, rows in _rows(indices, ends):
             self._say(find(numbers[rows], forces[rows]), index)
+
+    def _find(
+        self, numbers: Integers, positions: Floats, neighbors: Integers, offsets: Floats
+    ) -> list[Outside]:
+        squares = pair_squares(positions, neighbors, offsets)
+        limits = self.limits.squares.take(pair_kinds(numbers, neighbors))
+        return [
+            *self.limits.compare(numbers, neighbors, squares, limits),
+            *self.limits.find_unusual(numbers, neighbors, squares),
+        ]
 
     def _new_watch(
         self,
@@ -167,7 +183,7 @@ class Guard:
         shifts = offsets[first, column]
         surely = (squares < max(seen.cutoff - self.skin, 0.0) ** 2).sum(axis=1)
         possibly = (squares < (seen.cutoff + self.skin) ** 2).sum(axis=1)
-        fewest, most = seen.counts[numbers].T
+        fewest, most = self.limits.counts[numbers].T
         could_leave = (surely < fewest) | (possibly > most)
         atoms = np.flatnonzero(could_leave & ("neighbors" in self._unsaid))
         return _Watch(
