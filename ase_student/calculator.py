@@ -17,6 +17,7 @@ from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
 from ase_student.backends.native import NativeBackend, NativeList
 from ase_student.checkpoint import available_students
+from ase_student.extrapolation.electrons import ElectronCheck
 from ase_student.extrapolation.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
@@ -109,7 +110,8 @@ class StudentCalculator(Calculator):
     two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
     :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
     :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
-    sees neither charges nor radicals.
+    sees charges, spins and radicals only where the structure says so, by initial charges and
+    moments, ``info['charge']``, ``info['spin']`` or an odd number of electrons.
 
     Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
     results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are
@@ -126,7 +128,7 @@ class StudentCalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
-    # A student sees neither charges nor moments.
+    # A student sees neither charges nor moments; a structure that has some is warned of.
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
@@ -159,6 +161,10 @@ class StudentCalculator(Calculator):
             self._steps = WholeSteps(self._backend, self.neighbor_list, self._guard)
         else:
             self.neighbor_list = NeighborList(self.info.cutoff, skin)
+        action = "raise" if guard == "raise" else "warn"
+        self._electrons = (
+            None if guard == "off" else ElectronCheck(self.info.name, self.info.elements, action)
+        )
         self.allowed_atomic_numbers = list(self.info.elements)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
         self._known[self.allowed_atomic_numbers] = True
@@ -259,6 +265,8 @@ class StudentCalculator(Calculator):
         self.results = {}
         if atoms is not None:
             self._state = _snapshot(atoms)
+            if self._electrons is not None:
+                self._electrons.check(atoms)
         if self._state is None:
             raise InputError("no structure was given; pass atoms.")
         numbers, positions, cell, pbc = self._state
@@ -339,6 +347,8 @@ class StudentCalculator(Calculator):
                     self._check_elements(atoms.numbers)
                 except InputError as error:
                     raise InputError(f"structure {index}: {error}") from error
+                if self._electrons is not None:
+                    self._electrons.check(atoms, f"structure {index}: ")
             return self._steps.results_of_many(structures)
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
         # Structures with equally many neighbors share calls, so that little padding is computed.
@@ -368,6 +378,8 @@ class StudentCalculator(Calculator):
         """Return the neighbors and offsets of one of many structures."""
         try:
             self._check_elements(atoms.numbers)
+            if self._electrons is not None:
+                self._electrons.check(atoms, f"structure {index}: ")
             matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, self.info.cutoff)
         except (InputError, ValueError) as error:
             raise InputError(f"structure {index}: {error}") from error

@@ -43,9 +43,9 @@ class WholeSteps:
     def __init__(self, backend: NativeBackend, neighbor_list: NativeList, guard: Guard | None):
         self._backend, self._list, self._guard = backend, neighbor_list, guard
         if guard is not None:
-            seen = guard.limits.seen
-            distances = guard.limits.distances.reshape(seen.shortest.shape)
-            backend.set_limits(distances, seen.counts, seen.forces[:, 1])
+            limits, seen = guard.limits, guard.limits.seen
+            distances = limits.distances.reshape(seen.shortest.shape)
+            backend.set_limits(distances, limits.counts, seen.forces[:, 1])
 
     def results(
         self, numbers: Integers, positions: Floats, cell: Floats, pbc: Booleans
@@ -63,8 +63,12 @@ class WholeSteps:
             step = self._backend.step(numbers, positions, cell, pbc, self._list)
         except EngineError as error:
             self._explain(error, numbers, positions, cell, pbc)
-        if self._guard is not None and step.outside:
-            self._say(step.outside, numbers, positions, cell, pbc, step.forces)
+        if self._guard is not None:
+            if step.outside:
+                self._say(step.outside, numbers, positions, cell, pbc, step.forces)
+            # No atom moves by more than half of the skin until the list is built again.
+            if step.is_rebuilt:
+                self._say_unusual(numbers, positions, cell, pbc)
         energy = float(step.energies.sum())
         return ase_results(energy, step.energies, step.forces, step.virials[0], cell)
 
@@ -100,10 +104,12 @@ class WholeSteps:
             self._find_culprit(error, structures, first)
         ends = np.cumsum([len(part) for part in numbers]).tolist()
         energies, forces = np.split(step.energies, ends[:-1]), np.split(step.forces, ends[:-1])
-        if self._guard is not None and step.outside:
+        if self._guard is not None and (step.outside or self._guard.looks_for_unusual):
             for index in range(len(structures)):
                 arrays = (numbers[index], positions[index], cells[index], pbc[index])
-                self._say(step.outside, *arrays, forces[index], structure=first + index)
+                if step.outside:
+                    self._say(step.outside, *arrays, forces[index], structure=first + index)
+                self._say_unusual(*arrays, structure=first + index)
         return [
             ase_results(float(part.sum()), part, forces[index], step.virials[index], cells[index])
             for index, part in enumerate(energies)
@@ -141,6 +147,21 @@ class WholeSteps:
                 guard.check_forces(numbers, forces)
             else:
                 guard.check_many_forces(indices, ends, numbers, forces)
+
+    def _say_unusual(
+        self,
+        numbers: Integers,
+        positions: Floats,
+        cell: Floats,
+        pbc: Booleans,
+        structure: int | None = None,
+    ) -> None:
+        """Let the guard look for unusual bonds and contacts, of which the engine knows nothing."""
+        guard = self._guard
+        if guard is not None and guard.looks_for_unusual:
+            matrix = neighbor_matrix(positions, cell, pbc, self._list.cutoff)
+            pairs = matrix.neighbors, matrix.offsets(cell)
+            guard.check_unusual(numbers, positions, *pairs, structure)
 
     def _explain(
         self,

@@ -1,7 +1,10 @@
 """Say when a frame lies outside of what a student was trained on.
 
 This is a floor, not a proof. Atoms that are too close, surroundings that are too dense or too thin
-and absurd forces show; charged molecules, radicals and reactions at ordinary distances do not.
+and absurd forces show. Students whose training has counted distances and environments also tell
+atoms that are bonded as none in training was (broken bonds, radicals, ions), bonds too long or too
+short, and molecules pushed to where neither bonds nor contacts are. Reactions whose parts
+were all seen do not show.
 """
 
 import sys
@@ -23,7 +26,14 @@ from ase_student.extrapolation.ranges import (
     pair_squares,
 )
 
-__all__ = ["GUARDS", "Guard", "OutsideTrainingError", "OutsideTrainingWarning", "open_guard"]
+__all__ = [
+    "GUARDS",
+    "Guard",
+    "OutsideTrainingError",
+    "OutsideTrainingWarning",
+    "open_guard",
+    "stacklevel",
+]
 
 GUARDS = ("auto", "warn", "raise", "off")
 
@@ -61,14 +71,41 @@ class Guard:
         self.limits = Limits(seen)
         # Pairs beyond these cannot come too close while a list is reused.
         self._reaches = (self.limits.distances + skin) ** 2
-        self._unsaid = {"distance", "neighbors", "force"}
+        self._unsaid = {"distance", "neighbors", "force", "bonds", "contact"}
         self._watch: _Watch | None = None
         # The last neighbors, their kinds and limits, which stay the same when the cell changes.
         self._last: tuple[Integers, Integers, Floats] | None = None
 
     def looks_at(self, *kinds: str) -> bool:
-        """Say whether one of these kinds would still be said: 'distance', 'neighbors', 'force'."""
+        """Return whether one of these kinds of :class:`Outside` would still be said."""
         return not self._unsaid.isdisjoint(kinds)
+
+    @property
+    def looks_for_unusual(self) -> bool:
+        """Whether bonds and contacts that training did not see can be told and would be said."""
+        return self.limits.has_records and self.looks_at("bonds", "contact")
+
+    def check_unusual(
+        self,
+        numbers: Integers,
+        positions: Floats,
+        neighbors: Integers,
+        offsets: Floats,
+        index: int | None = None,
+    ) -> None:
+        """Say which bonds and contacts of one structure training did not see.
+
+        Parameters
+        ----------
+        numbers : (n_atoms,) int64
+        positions : (n_atoms, 3) float64, Å
+        neighbors, offsets
+            As of :func:`ase_student.neighbors.neighbor_matrix`.
+        index : int, optional
+            What messages call the structure.
+        """
+        squares = pair_squares(positions, neighbors, offsets)
+        self._say(self.limits.find_unusual(numbers, neighbors, squares), index)
 
     def check(
         self,
@@ -99,6 +136,9 @@ class Guard:
             self._last = neighbors, kinds, self.limits.squares.take(kinds)
         _, kinds, limits = self._last
         self._say(self.limits.compare(numbers, neighbors, squares, limits))
+        # No atom moves by more than half of the skin until the list is built again.
+        if rebuilt:
+            self._say(self.limits.find_unusual(numbers, neighbors, squares))
         if rebuilt and self.skin > 0.0:
             self._watch = self._new_watch(numbers, neighbors, offsets, squares, kinds)
 
@@ -135,7 +175,7 @@ class Guard:
         neighbors, offsets
             As of :func:`ase_student.neighbors.concatenate`.
         """
-        find = self.limits.find
+        find = self._find
         if not self._unsaid - {"force"} or not find(numbers, positions, neighbors, offsets):
             return
         for index, rows in _rows(indices, ends):
@@ -151,6 +191,16 @@ class Guard:
             return
         for index, rows in _rows(indices, ends):
             self._say(find(numbers[rows], forces[rows]), index)
+
+    def _find(
+        self, numbers: Integers, positions: Floats, neighbors: Integers, offsets: Floats
+    ) -> list[Outside]:
+        squares = pair_squares(positions, neighbors, offsets)
+        limits = self.limits.squares.take(pair_kinds(numbers, neighbors))
+        return [
+            *self.limits.compare(numbers, neighbors, squares, limits),
+            *self.limits.find_unusual(numbers, neighbors, squares),
+        ]
 
     def _new_watch(
         self,
@@ -170,7 +220,7 @@ class Guard:
         shifts = offsets[first, column]
         surely = (squares < max(seen.cutoff - self.skin, 0.0) ** 2).sum(axis=1)
         possibly = (squares < (seen.cutoff + self.skin) ** 2).sum(axis=1)
-        fewest, most = seen.counts[numbers].T
+        fewest, most = self.limits.counts[numbers].T
         could_leave = (surely < fewest) | (possibly > most)
         atoms = np.flatnonzero(could_leave & ("neighbors" in self._unsaid))
         return _Watch(
@@ -197,7 +247,7 @@ class Guard:
             )
             if self.action == "raise":
                 raise OutsideTrainingError(message)
-            warnings.warn(message, OutsideTrainingWarning, stacklevel=_stacklevel())
+            warnings.warn(message, OutsideTrainingWarning, stacklevel=stacklevel())
             self._unsaid.discard(outside.kind)
             self._watch = None
 
@@ -279,7 +329,7 @@ def _rows(indices: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, sl
     yield from zip(indices, map(slice, [0, *ends[:-1]], ends), strict=True)
 
 
-def _stacklevel() -> int:
+def stacklevel() -> int:
     """Return the level of the first caller that is neither of this package nor of ASE."""
     frame: FrameType | None = sys._getframe(1)
     level = 1

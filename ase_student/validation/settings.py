@@ -9,6 +9,7 @@ from pathlib import Path
 from ase_student.backends import BACKENDS, DTYPES
 from ase_student.validation.models import ModelSpec, distinct_names
 from ase_student.validation.physics.runner import Lengths
+from ase_student.validation.readers.label_keys import LabelKeys
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class ValidationSettings:
         Address of a Dask scheduler.
     command : str
         For the record.
+    keys : LabelKeys or None
+        Names of the labels in the file, None to choose them.
     """
 
     data: Path | None
@@ -56,6 +59,7 @@ class ValidationSettings:
     lengths: Lengths = field(default_factory=Lengths)
     scheduler: str | None = None
     command: str = ""
+    keys: LabelKeys | None = None
 
     def __post_init__(self) -> None:
         if self.data is None and not self.chemistry:
@@ -102,6 +106,9 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="CPU threads of the backends")
     add("--teacher", metavar="NAME", help="so3lr, gfn2-xtb, package.module:Class, …; for speed, "
         "vibrations and torsions")  # fmt: skip
+    for label in ("energy", "forces", "stress"):
+        add(f"--{label}-key", metavar="KEY", help=f"name of the {label} in the file; with one of "
+            "these three, labels that are not named are not read")  # fmt: skip
     add("--limit", type=int, metavar="N", help="structures, drawn at random (default: all)")
     add("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
     add("--skip-invalid", action="store_true", help="leave out structures that are wrong")
@@ -150,4 +157,10 @@ def settings_of(arguments: argparse.Namespace, command: str) -> ValidationSettin
         lengths=Lengths(arguments.nve, arguments.nvt, arguments.water),
         scheduler=arguments.scheduler,
         command=command,
+        keys=_keys(arguments),
     )
+
+
+def _keys(arguments: argparse.Namespace) -> LabelKeys | None:
+    keys = LabelKeys(arguments.energy_key, arguments.forces_key, arguments.stress_key)
+    return None if keys == LabelKeys() else keys

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from ase.calculators.calculator import InputError
 
 from ase_student.calculator import StudentCalculator
 from ase_student.files import file_sha256, replaced_when_complete
+from ase_student.jobs.store import only_writer
 from ase_student.potentials.base import Potential, as_potential
 from ase_student.potentials.registry import load_teacher
 from ase_student.provenance import __version__, with_python
@@ -69,14 +71,23 @@ def validate(settings: ValidationSettings) -> str:
     FileNotFoundError, ImportError
         If a file or a package is missing.
     """
-    for module in ("matplotlib.figure", "chemiscope", "tqdm"):
+    for module in ("matplotlib.figure", "chemiscope", "tqdm", "filelock"):
         extra(module)
+    with only_writer(settings.output):
+        return _validate_alone(settings)
+
+
+def _validate_alone(settings: ValidationSettings) -> str:
+    """Validate while no other process writes to the same folder."""
     # Before the long work rather than after it.
     calculators = [spec.open() for spec in settings.specs]
     loaded = None if settings.teacher is None else load_teacher(settings.teacher)
     if settings.data is None:
         return _validate_chemistry(settings, calculators, loaded)
-    frames = open_frames(settings.data)
+    frames = open_frames(settings.data, settings.keys)
+    keys = getattr(frames, "keys", None)
+    if keys is not None:
+        print(keys.sentence(settings.data.name), file=sys.stderr)
     partial = settings.output / ".partial"
     partial.mkdir(parents=True, exist_ok=True)
     try:
@@ -150,7 +161,12 @@ def _validate(
     sha256 = file_sha256(data)
     known = set.intersection(*(set(one.info.elements) for one in calculators))
     selection = Selection(
-        data, settings.limit, settings.seed, settings.skip_invalid, tuple(sorted(known))
+        data,
+        settings.limit,
+        settings.seed,
+        settings.skip_invalid,
+        tuple(sorted(known)),
+        settings.keys,
     )
     students = [
         ValidatedStudent(

@@ -21,6 +21,7 @@ from ase_student.validation.accuracy.chunks import PassChunk, reduce
 from ase_student.validation.extras import extra, progress_bar
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.readers.base import Frame, LeftOut, StructureReader
+from ase_student.validation.readers.label_keys import LabelKeys
 from ase_student.validation.readers.opening import open_frames
 
 #: Atoms and structures in a piece, about: what is lost at most when a pass is interrupted.
@@ -45,6 +46,8 @@ class Selection:
         Whether to leave out what is wrong with the file instead of stopping.
     elements : tuple of int
         Those that every compared student knows; a structure with another is invalid.
+    keys : LabelKeys or None
+        Names of the labels, None to choose them.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Selection:
     seed: int = 0
     skip_invalid: bool = False
     elements: tuple[int, ...] = ()
+    keys: LabelKeys | None = None
 
 
 def plan(frames: StructureReader, selection: Selection) -> list[NDArray[np.int64]]:
@@ -104,7 +108,7 @@ def run_pass(
     text = json.dumps(job, sort_keys=True)
     folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    frames = open_frames(selection.path)
+    frames = open_frames(selection.path, selection.keys)
     try:
         plans = plan(frames, selection)
     finally:
@@ -128,7 +132,10 @@ def _here(
 ) -> Iterator[tuple[int, bytes]]:
     if not todo:
         return
-    potential, frames = as_potential(spec.open_quietly()), open_frames(selection.path)
+    potential, frames = (
+        as_potential(spec.open_quietly()),
+        open_frames(selection.path, selection.keys),
+    )
     try:
         for number in todo:
             yield number, compute_piece(potential, frames, selection, plans[number], number)
@@ -164,7 +171,7 @@ def _on_cluster(
 def _on_worker(
     number: int, indices: NDArray[np.int64], spec: ModelSpec, selection: Selection
 ) -> tuple[int, bytes]:
-    frames = open_frames(selection.path)
+    frames = open_frames(selection.path, selection.keys)
     try:
         return number, compute_piece(_potential(spec), frames, selection, indices, number)
     finally:

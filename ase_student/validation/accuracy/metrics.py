@@ -98,7 +98,10 @@ class Pass:
 def metrics(found: Pass, seed: int) -> dict[str, Any]:
     """Return every error of a pass, by the names of ``metrics.json``."""
     if not any(len(piece.indices) for piece in found.rows):
-        raise ValueError("no structure is left to compare with.")
+        raise ValueError(
+            "no structure is left to compare with: none has labels that were read, and elements "
+            "that every student knows; --energy-key and --forces-key name other labels."
+        )
     forces = found.weighted(lambda piece: piece.forces, seed)
     result: dict[str, Any] = {
         "n_structures": int(sum(len(piece.indices) for piece in found.rows)),

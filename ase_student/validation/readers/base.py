@@ -14,12 +14,6 @@ from numpy.typing import NDArray
 
 #: Source of structures whose file does not say how they were sampled.
 UNKNOWN_SOURCE = "unknown"
-#: Names under which files give a label; the first that is there counts.
-KEYS = {
-    "energy": ("energy", "REF_energy"),
-    "forces": ("forces", "REF_forces"),
-    "stress": ("stress", "REF_stress"),
-}
 SOURCE_KEYS = ("source", "config_type")
 
 
@@ -130,14 +124,3 @@ def checked(frame: Frame, place: str, names: dict[str, str]) -> Frame | LeftOut:
     if frame.energy is None and frame.forces is None:
         return LeftOut(index, f"{place}: has neither energy nor forces.", invalid=False)
     return frame
-
-
-def as_label(name: str, value: Any) -> Any:
-    """Return a label as a number or an array of floats; stress in Voigt order."""
-    if name == "energy":
-        return float(value)
-    values = np.asarray(value, dtype=np.float64)
-    if name == "stress" and values.shape != (6,):
-        full = values.reshape(3, 3)
-        values = full[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)]
-    return values

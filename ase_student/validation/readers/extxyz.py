@@ -6,6 +6,9 @@ for.
 
 from __future__ import annotations
 
+import codecs
+import re
+from collections import Counter
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -17,15 +20,17 @@ from ase.io import read
 from numpy.typing import NDArray
 
 from ase_student.validation.readers.base import (
-    KEYS,
     SOURCE_KEYS,
     UNKNOWN_SOURCE,
     Frame,
     LeftOut,
-    as_label,
     checked,
 )
+from ase_student.validation.readers.label_keys import WORDS, LabelKeys, choose_keys, label_of
 
+#: Names in the comment line of a frame, and of its columns.
+_NAME = re.compile(rb'(?:^|\s)"?([^\s="{}\[\]]+)"?\s*=')
+_COLUMN = re.compile(rb"[:=\"]([^\s:=\"]+):[RILS]:\d+")
 NAMES = {
     "numbers": "species",
     "positions": "pos",
@@ -39,7 +44,7 @@ NAMES = {
 class ExtxyzFrames:
     """An extended XYZ file.
 
-    Labels are what ASE calls energy, forces and stress, or ``REF_energy`` and so on; ``source`` or
+    Labels are of one family of keys, see :mod:`ase_student.validation.label_keys`; ``source`` or
     ``config_type`` says how a frame was sampled.
 
     Attributes
@@ -48,6 +53,8 @@ class ExtxyzFrames:
     sizes : (n,) int64
     metadata : dict
         Empty.
+    keys : LabelKeys
+        The names of the labels.
 
     Raises
     ------
@@ -55,8 +62,9 @@ class ExtxyzFrames:
         If a frame does not begin with its number of atoms, or is cut short.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
         self.path = path
+        names: Counter[str] = Counter()
         self.metadata: dict[str, Any] = {}
         sizes: list[int] = []
         starts: list[int] = []
@@ -70,8 +78,11 @@ class ExtxyzFrames:
                 lines.append(line)
                 starts.append(file.tell() - len(text))
                 size = self._size(text, len(sizes), line)
-                for _ in range(size + 1):
-                    if not file.readline():
+                for index in range(size + 1):
+                    content = file.readline()
+                    if index == 0:
+                        names.update(_names(content))
+                    if not content:
                         raise ValueError(
                             f"{path.name}: frame {len(sizes)} (line {line}) has {size} atoms, "
                             "but the file ends within it."
@@ -83,10 +94,12 @@ class ExtxyzFrames:
             raise ValueError(f"{path.name}: holds no frames.")
         self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64)
         self._starts, self._lines = starts, lines
+        self.keys = choose_keys(names, keys, path.name)
 
     def _size(self, text: bytes, index: int, line: int) -> int:
         try:
-            size = int(text)
+            # Some editors begin a file with a mark of its encoding.
+            size = int(text.removeprefix(codecs.BOM_UTF8))
         except ValueError:
             size = -1
         if size < 0:
@@ -113,8 +126,8 @@ class ExtxyzFrames:
         text = file.read(self._starts[index + 1] - self._starts[index])
         # ASE's parser answers what it cannot read with errors of many kinds.
         try:
-            atoms: Any = read(StringIO(text.decode("utf-8")), format="extxyz", index=0)
-            labels = {name: _label(atoms, name) for name in KEYS}
+            atoms: Any = read(StringIO(text.decode("utf-8-sig")), format="extxyz", index=0)
+            labels = {name: _label(atoms, name, self.keys) for name in WORDS}
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             return LeftOut(index, f"{place} cannot be read ({said}).")
@@ -123,11 +136,18 @@ class ExtxyzFrames:
         return checked(Frame(index, bare, **labels, source=source or UNKNOWN_SOURCE), place, NAMES)
 
 
-def _label(atoms: Atoms, name: str) -> Any:
-    """Return a label of a frame under any of its names, None if there is none."""
+def _names(comment: bytes) -> set[str]:
+    """Return the names in the comment line of a frame, without the values."""
+    outside = re.sub(rb'=\s*("[^"]*"|\{[^}]*\}|\[[^\]]*\])', b"= ", comment)
+    names = {*_NAME.findall(outside), *_COLUMN.findall(comment)}
+    return {name.decode("utf-8", "replace") for name in names}
+
+
+def _label(atoms: Atoms, name: str, keys: LabelKeys) -> Any:
+    """Return a label of a frame, None if it has none."""
     results = atoms.calc.results if atoms.calc is not None else {}
-    for key in KEYS[name]:
-        for place in (results, atoms.info, atoms.arrays):
-            if key in place:
-                return as_label(name, place[key])
+    for place in (results, atoms.info, atoms.arrays):
+        key = getattr(keys, name)
+        if key is not None and key in place:
+            return label_of(name, place[key], keys, atoms)
     return None
