@@ -48,7 +48,7 @@ def unusual(monkeypatch):
 
 
 def steps_of(is_rebuilt, action):
-    guard = Guard("mine", TrainingRanges(CUTOFF), action, SKIN)
+    guard = Guard(TrainingRanges(CUTOFF), "mine", action, SKIN)
     backend = Steps(is_rebuilt)
     return WholeSteps(backend, NativeList(CUTOFF, SKIN), guard), backend, guard
 
