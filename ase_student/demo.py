@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import InputError
 from ase.io.trajectory import Trajectory
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
@@ -25,6 +24,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from numpy.typing import NDArray
 
+from ase_student import cli
 from ase_student.calculator import StudentCalculator
 from ase_student.files import replaced_when_complete
 from ase_student.testing import structure
@@ -341,15 +341,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; return 2 if what was given is wrong."""
     arguments = _parser().parse_args(argv)
-    try:
-        run_demo(arguments)
-    except (ValueError, OSError, ImportError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        return 130
-    return 0
+    return cli.run(lambda: run_demo(arguments), interrupted="interrupted.")
 
 
 if __name__ == "__main__":

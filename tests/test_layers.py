@@ -10,7 +10,17 @@ PACKAGE = Path(__file__).parents[1] / "ase_student"
 #: From the ground up. A module imports from lower layers and from its own package, not from another
 #: of its layer; the ground's modules may use each other.
 LAYERS = (
-    ("student", "neighbors", "empty_space", "files", "archives", "provenance", "testing", "plugin"),
+    (
+        "student",
+        "neighbors",
+        "empty_space",
+        "files",
+        "archives",
+        "provenance",
+        "cli",
+        "testing",
+        "plugin",
+    ),
     ("legacy", "data", "jobs"),
     ("checkpoint", "networks", "engine"),
     ("backends",),
@@ -19,7 +29,7 @@ LAYERS = (
     ("calculator",),
     ("potentials",),
     ("dynamics",),
-    ("distill", "validation", "demo"),
+    ("distill", "validation", "demo", "doctor", "__main__"),
 )
 #: The same within the two large packages; what is not named here is free.
 INNER_LAYERS = {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from ase_student import cli
 from timing.check import SlowerError
 
 PROGRAM = "python benchmarks"
@@ -28,17 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = _module(name)
         module.add_arguments(commands.add_parser(name, help=text, description=module.__doc__))
     arguments = parser.parse_args(argv)
+    return cli.run(lambda: _run(arguments), interrupted="interrupted: nothing was written.")
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         print(_module(arguments.command).run(arguments))
     except SlowerError as error:
         print(f"slower:\n{error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written.", file=sys.stderr)
-        return 130
     return 0
 
 

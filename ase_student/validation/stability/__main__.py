@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import InputError
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError
 
+from ase_student import cli
 from ase_student.calculator import StudentCalculator
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.splits import split_of
@@ -232,14 +232,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 1 if a run was not stable, 2 if what was given is wrong."""
     arguments = _parser().parse_args(argv)
-    try:
-        return 0 if run_table(arguments) else 1
-    except (ValueError, OSError, ImportError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again.", file=sys.stderr)
-        return 130
+    return cli.run(lambda: 0 if run_table(arguments) else 1)
 
 
 if __name__ == "__main__":
