@@ -460,11 +460,11 @@ def _results(
 ) -> dict[str, Any]:
     """Return ASE's results of one structure from the outputs of its atoms."""
     energy = float(energies.sum())
-    forces = forces.astype(np.float64)
-    if not (np.isfinite(energy) and np.isfinite(forces.sum())):
+    precise = forces.astype(np.float64)
+    if not (np.isfinite(energy) and np.isfinite(precise.sum())):
         raise InputError(NOT_FINITE)
     virial = virials.sum(axis=0, dtype=np.float64)
-    return ase_results(energy, energies, forces, virial, cell)
+    return ase_results(energy, energies, precise, virial, cell)
 
 
 register(StudentCalculator)
