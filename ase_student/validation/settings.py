@@ -13,7 +13,7 @@ from ase_student.validation.physics.runner import Lengths
 
 
 @dataclass(frozen=True)
-class Settings:
+class ValidationSettings:
     """What a validation is asked to do.
 
     Attributes
@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
+def settings_of(arguments: argparse.Namespace, command: str) -> ValidationSettings:
     """Return the settings of a command line."""
     models = arguments.model or ["tiny"]
     specs = tuple(
@@ -146,7 +146,7 @@ def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
         for model, name in zip(models, distinct_names(models), strict=True)
         for backend in arguments.backend or ["auto"]
     )
-    return Settings(
+    return ValidationSettings(
         data=arguments.data,
         output=arguments.output,
         specs=specs,

@@ -16,27 +16,27 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import InputError
 
-from ase_student import __version__
 from ase_student.calculator import StudentCalculator
-from ase_student.distill.teachers import load_teacher
 from ase_student.files import file_sha256, replaced_when_complete
-from ase_student.validation.accuracy import Pass, metrics
+from ase_student.potentials.base import Potential, as_potential
+from ase_student.potentials.registry import load_teacher
+from ase_student.provenance import __version__, with_python
+from ase_student.validation.accuracy.evaluation import Selection, run_pass
+from ase_student.validation.accuracy.metrics import Pass, metrics
+from ase_student.validation.accuracy.worst import worst_structures, write_worst
 from ase_student.validation.chemistry.plots import chemistry_plots
 from ase_student.validation.chemistry.report import chemistry_page, chemistry_table, columns_of
 from ase_student.validation.chemistry.section import add_chemistry
 from ase_student.validation.extras import extra
-from ase_student.validation.frames import Frames, open_frames
 from ase_student.validation.models import ModelSpec, describe
-from ase_student.validation.passes import Selection, run_pass
 from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
-from ase_student.validation.potentials import Potential, as_potential
+from ase_student.validation.readers.base import StructureReader
+from ase_student.validation.readers.opening import open_frames
 from ase_student.validation.report.page import STYLE, page
 from ase_student.validation.report.plots import comparison, plots_of
 from ase_student.validation.report.table import table
-from ase_student.validation.settings import Settings
+from ase_student.validation.settings import ValidationSettings
 from ase_student.validation.speed import force_rmse, sample_of, timed
-from ase_student.validation.worst import worst_structures, write_worst
-from ase_student.versions import with_python
 
 FORMAT_VERSION = 1
 #: Structures that are named in the results among those that were left out.
@@ -45,7 +45,7 @@ PACKAGES = ("ase", "numpy", "onnxruntime", "torch", "vesin", "h5py", "chemiscope
 
 
 @dataclass(frozen=True)
-class Student:
+class ValidatedStudent:
     """One student in one backend, opened, and its pass over the data."""
 
     spec: ModelSpec
@@ -59,7 +59,7 @@ class Student:
         return f"{self.spec.name}-{self.calculator.backend}-{info.dtype}"
 
 
-def validate(settings: Settings) -> str:
+def validate(settings: ValidationSettings) -> str:
     """Do all that was asked for, write it, and return the table for the terminal.
 
     Raises
@@ -94,7 +94,7 @@ def validate(settings: Settings) -> str:
 
 
 def _validate_chemistry(
-    settings: Settings, calculators: list[StudentCalculator], teacher: Any
+    settings: ValidationSettings, calculators: list[StudentCalculator], teacher: Any
 ) -> str:
     """Run the experiments of chemistry alone, write them, and return the table."""
     settings.output.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def _write_chemistry_plots(folder: Path, document: dict[str, Any]) -> None:
         _write(folder / "plots" / f"chemistry-{name.replace(' ', '-')}.png", content)
 
 
-def _header(settings: Settings) -> dict[str, Any]:
+def _header(settings: ValidationSettings) -> dict[str, Any]:
     """Return how results were made."""
     return {
         "format_version": FORMAT_VERSION,
@@ -141,15 +141,15 @@ def _json(document: dict[str, Any]) -> bytes:
     return f"{text}\n".encode()
 
 
-def _written(settings: Settings) -> str:
+def _written(settings: ValidationSettings) -> str:
     return f"wrote {settings.output / 'report.html'}, metrics.json beside it"
 
 
 def _validate(
-    settings: Settings,
+    settings: ValidationSettings,
     calculators: list[StudentCalculator],
     loaded: Any,
-    frames: Frames,
+    frames: StructureReader,
     partial: Path,
 ) -> str:
     data = frames.path
@@ -160,7 +160,7 @@ def _validate(
         data, settings.limit, settings.seed, settings.skip_invalid, tuple(sorted(known))
     )
     students = [
-        Student(
+        ValidatedStudent(
             spec,
             calculator,
             Pass.of(
@@ -213,7 +213,7 @@ def _validate(
 def write_results(
     folder: Path,
     document: dict[str, Any],
-    students: list[Student],
+    students: list[ValidatedStudent],
     worst: list[list[Atoms]],
 ) -> None:
     """Write metrics, plots, worst structures and the page."""
@@ -237,10 +237,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def _add_speed(
     document: dict[str, Any],
-    settings: Settings,
-    students: list[Student],
+    settings: ValidationSettings,
+    students: list[ValidatedStudent],
     teacher: Potential | None,
-    frames: Frames,
+    frames: StructureReader,
 ) -> None:
     """Time the students, and the teacher, on the same structures in turns."""
     indices = students[0].found.column("indices").tolist()
@@ -266,10 +266,10 @@ def _add_speed(
 
 def _add_physics(
     document: dict[str, Any],
-    settings: Settings,
-    students: list[Student],
+    settings: ValidationSettings,
+    students: list[ValidatedStudent],
     teacher: Potential | None,
-    frames: Frames,
+    frames: StructureReader,
     partial: Path,
 ) -> None:
     """Check the physics of each student, in the first of its backends."""
@@ -307,7 +307,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def _settings(settings: ValidationSettings) -> dict[str, Any]:
     return {
         "limit": settings.limit,
         "seed": settings.seed,
@@ -317,7 +317,9 @@ def _settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _data(settings: Settings, frames: Frames, sha256: str, found: Pass) -> dict[str, Any]:
+def _data(
+    settings: ValidationSettings, frames: StructureReader, sha256: str, found: Pass
+) -> dict[str, Any]:
     return {
         "file": frames.path.name,
         "sha256": sha256,

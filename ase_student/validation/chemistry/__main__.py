@@ -11,10 +11,10 @@ from typing import Any
 from ase.calculators.calculator import InputError
 
 from ase_student.calculator import StudentCalculator
+from ase_student.potentials.base import as_potential
+from ase_student.provenance import with_python
 from ase_student.validation.chemistry import making, readme, references
 from ase_student.validation.chemistry.run import EXPERIMENTS, measure
-from ase_student.validation.potentials import as_potential
-from ase_student.versions import with_python
 
 DATA = Path(__file__).parent / "data"
 STRUCTURES = ("torsions.extxyz", "conformers.extxyz", "water.extxyz")
@@ -48,9 +48,9 @@ def parser() -> argparse.ArgumentParser:
 
 def make_references(arguments: argparse.Namespace) -> str:
     """Measure a teacher, write what it measured, and return a summary."""
-    from ase_student.distill import teachers
+    from ase_student.potentials import registry
 
-    teacher = teachers.load_teacher(arguments.teacher)
+    teacher = registry.load_teacher(arguments.teacher)
     settings: dict[str, Any] = {**teacher.settings, **with_python(PACKAGES)}
     chosen = tuple(
         one for one in EXPERIMENTS if arguments.only is None or one.name in arguments.only
@@ -65,9 +65,9 @@ def make_references(arguments: argparse.Namespace) -> str:
 
 def make_structures(arguments: argparse.Namespace) -> str:
     """Make all starting structures, write them, and return a summary."""
-    from ase_student.distill import teachers
+    from ase_student.potentials import registry
 
-    teacher = as_potential(teachers.load_teacher(arguments.teacher))
+    teacher = as_potential(registry.load_teacher(arguments.teacher))
     student = as_potential(StudentCalculator(arguments.student, guard="off"))
     made = {
         "torsions.extxyz": lambda: making.make_scans(teacher),

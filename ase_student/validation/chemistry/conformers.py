@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import kendalltau
 
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry.experiment import KCAL, Figure, Measured, mean_absolute
 from ase_student.validation.chemistry.structures import read_structures
 from ase_student.validation.physics.checks import ask
-from ase_student.validation.potentials import Potential
 
 #: Molecules by name, as SMILES.
 MOLECULES = {

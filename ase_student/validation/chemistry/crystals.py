@@ -12,10 +12,10 @@ import numpy as np
 from ase import Atoms
 from ase.spacegroup import crystal
 
+from ase_student.dynamics.bonds import Topology
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry.experiment import Figure, Measured, mean_absolute
 from ase_student.validation.chemistry.relaxation import minimize_crystals
-from ase_student.validation.potentials import Potential
-from ase_student.validation.topology import Topology
 
 FMAX = 0.01
 STEPS = 300

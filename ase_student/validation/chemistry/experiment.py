@@ -8,7 +8,7 @@ from typing import Any
 
 from ase import units
 
-from ase_student.validation.potentials import Potential
+from ase_student.potentials.base import Potential
 
 #: A kilocalorie per mole in eV.
 KCAL = units.kcal / units.mol

@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.data import s22
 from scipy.optimize import brentq
 
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry.experiment import (
     KCAL,
     Figure,
@@ -21,7 +22,6 @@ from ase_student.validation.chemistry.experiment import (
     mean_absolute,
 )
 from ase_student.validation.physics.checks import ask
-from ase_student.validation.potentials import Potential
 
 #: Closest distances between two atoms of different molecules, Å, to which dimers are pulled apart.
 DISTANCES = (3.0, 3.5, 3.75, 4.0, 4.25, 4.5, 5.0, 6.0, 7.0)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
+from ase_student.dynamics.langevin import Walker
 from ase_student.files import replaced_when_complete
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry import conformers, torsions
 from ase_student.validation.chemistry.experiment import KCAL
 from ase_student.validation.chemistry.relaxation import (
@@ -17,11 +19,9 @@ from ase_student.validation.chemistry.relaxation import (
     minimize,
     minimize_with_torsion,
 )
-from ase_student.validation.liquids import water_box
 from ase_student.validation.physics.checks import ask
-from ase_student.validation.potentials import Potential
-from ase_student.validation.stability import FRICTION
-from ase_student.validation.walkers import Walker
+from ase_student.validation.stability.run import FRICTION
+from ase_student.validation.stability.water import water_box
 
 SEED = 7
 #: MMFF94's restraint on a torsion, kcal/mol/rad²; the teacher's minimization holds it exactly.

@@ -13,7 +13,7 @@ from ase.constraints import FixInternals
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
 
-from ase_student.validation.potentials import Potential, Refusal
+from ase_student.potentials.base import Potential, Refusal
 
 #: A step of the optimizer moves no atom by more than this, Å.
 LARGEST_STEP = 0.1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_student.files import replaced_when_complete
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry import (
     crystals,
     interactions,
@@ -19,7 +20,6 @@ from ase_student.validation.chemistry import (
 from ase_student.validation.chemistry.experiment import Experiment, Measured
 from ase_student.validation.extras import progress_bar
 from ase_student.validation.physics.checks import RefusedError
-from ase_student.validation.potentials import Potential
 
 #: The experiments that take no dynamics.
 EXPERIMENTS = (

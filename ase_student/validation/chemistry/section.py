@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_student.calculator import StudentCalculator
+from ase_student.potentials.base import Potential, as_potential
 from ase_student.validation.chemistry.experiment import Experiment
 from ase_student.validation.chemistry.references import Reference, known_references
 from ase_student.validation.chemistry.run import (
@@ -17,7 +18,6 @@ from ase_student.validation.chemistry.run import (
 )
 from ase_student.validation.chemistry.verdicts import verdicts, words
 from ase_student.validation.models import ModelSpec
-from ase_student.validation.potentials import Potential, as_potential
 
 #: Folder below the output of a validation that keeps what is complete.
 FOLDER = "chemistry"

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 from ase import Atoms
 
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry.experiment import (
     KCAL,
     Figure,
@@ -23,7 +24,6 @@ from ase_student.validation.chemistry.experiment import (
 from ase_student.validation.chemistry.relaxation import minimize_with_torsion
 from ase_student.validation.chemistry.structures import read_structures
 from ase_student.validation.physics.checks import RefusedError
-from ase_student.validation.potentials import Potential
 
 #: Fragments by name: SMILES in which the atoms 1 to 4 make the torsion. None is chiral, so that
 #: angles from 0 to 180° are all there are.

@@ -14,11 +14,11 @@ from ase import Atoms
 from ase.build import molecule
 from ase.data import g2
 
+from ase_student.dynamics.bonds import Topology
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry.experiment import Figure, Measured, mean_absolute
 from ase_student.validation.chemistry.relaxation import minimize
 from ase_student.validation.physics.vibrations import frequencies
-from ase_student.validation.potentials import Potential
-from ase_student.validation.topology import Topology
 
 ELEMENTS = frozenset((1, 6, 7, 8, 9, 15, 16, 17))
 #: Closed shells that no force field of molecules is made for: a singlet carbene.

@@ -11,13 +11,13 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
+from ase_student.dynamics.bonds import Topology
+from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry.experiment import Figure, Measured
 from ase_student.validation.chemistry.structures import read_structures
 from ase_student.validation.extras import progress_bar
 from ase_student.validation.physics.checks import RefusedError, ask
 from ase_student.validation.physics.water import EXPERIMENT, TEMPERATURE, pair_distributions
-from ase_student.validation.potentials import Potential
-from ase_student.validation.topology import Topology
 
 #: Density of water at 300 K and 1 bar, g/cm³ (Wagner and Pruß, J. Phys. Chem. Ref. Data 31, 387,
 #: 2002).
