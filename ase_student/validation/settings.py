@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ase_student.backends import BACKENDS, DTYPES
+from ase_student.validation.chemistry.run import EXPERIMENTS
 from ase_student.validation.models import ModelSpec, distinct_names
 from ase_student.validation.physics.runner import Lengths
 from ase_student.validation.readers.label_keys import LabelKeys
@@ -34,6 +35,8 @@ class ValidationSettings:
         Whether to check more than errors.
     chemistry : bool
         Whether to run the experiments of :mod:`ase_student.validation.chemistry`.
+    experiments : tuple of str
+        Of chemistry; empty for all.
     liquid : float, ps
         Length of each of chemistry's two dynamics of water; 0 leaves them out.
     lengths : Lengths
@@ -55,6 +58,7 @@ class ValidationSettings:
     skip_invalid: bool = False
     physics: bool = True
     chemistry: bool = False
+    experiments: tuple[str, ...] = ()
     liquid: float = 0.0
     lengths: Lengths = field(default_factory=Lengths)
     scheduler: str | None = None
@@ -70,8 +74,10 @@ class ValidationSettings:
             raise ValueError(f"--limit is {self.limit}; it must be at least 1.")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; it must not be negative.")
-        if self.liquid and not self.chemistry:
-            raise ValueError("--liquid is a part of chemistry: give --chemistry too.")
+        if (self.liquid or self.experiments) and not self.chemistry:
+            raise ValueError(
+                "--liquid and --experiment are parts of chemistry: give --chemistry too."
+            )
         for name, length in {**vars(self.lengths), "liquid": self.liquid}.items():
             if not 0.0 <= length < float("inf"):
                 raise ValueError(f"--{name} is {length} ps; it must be finite and not negative.")
@@ -120,6 +126,10 @@ def parser() -> argparse.ArgumentParser:
         "frequencies, crystals, water, against what is known of the teacher and of experiment",
     )
     add(
+        "--experiment", action="append", choices=[one.name for one in EXPERIMENTS],
+        help="with --chemistry: only this one and what --liquid asks for; repeatable",
+    )  # fmt: skip
+    add(
         "--liquid",
         type=float,
         default=0.0,
@@ -153,6 +163,7 @@ def settings_of(arguments: argparse.Namespace, command: str) -> ValidationSettin
         skip_invalid=arguments.skip_invalid,
         physics=arguments.physics,
         chemistry=arguments.chemistry,
+        experiments=tuple(arguments.experiment or ()),
         liquid=arguments.liquid,
         lengths=Lengths(arguments.nve, arguments.nvt, arguments.water),
         scheduler=arguments.scheduler,

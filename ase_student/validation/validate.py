@@ -116,7 +116,14 @@ def _validate_chemistry(
         "students": [describe(spec, calculator) for spec, calculator in pairs],
         "teacher": None,
     }
-    add_chemistry(document, pairs, teacher, settings.output, settings.liquid)
+    add_chemistry(
+        document,
+        pairs,
+        teacher,
+        settings.output,
+        only=settings.experiments,
+        liquid=settings.liquid,
+    )
     _write_chemistry_plots(settings.output, document)
     _write(settings.output / "metrics.json", _json(document))
     _write(settings.output / "report.html", chemistry_page(document, STYLE).encode())
@@ -197,7 +204,14 @@ def _validate(
     _add_physics(document, settings, students, teacher, frames, partial)
     if settings.chemistry:
         pairs = [(one.spec, one.calculator) for one in students]
-        add_chemistry(document, pairs, loaded, settings.output, settings.liquid)
+        add_chemistry(
+            document,
+            pairs,
+            loaded,
+            settings.output,
+            only=settings.experiments,
+            liquid=settings.liquid,
+        )
         _write_chemistry_plots(settings.output, document)
     worst = [
         worst_structures(

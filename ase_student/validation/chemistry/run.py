@@ -11,7 +11,6 @@ from typing import Any
 from ase_student.files import replaced_when_complete
 from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry import (
-    conformers,
     crystals,
     interactions,
     torsions,
@@ -29,7 +28,6 @@ EXPERIMENTS = (
         interactions.measure, interactions.compare,
     ),
     Experiment("torsions", "Torsions of drug fragments", 1, torsions.measure, torsions.compare),
-    Experiment("conformers", "Conformers", 1, conformers.measure, conformers.compare),
     Experiment("vibrations", "Small molecules", 1, vibrations.measure, vibrations.compare),
     Experiment("crystals", "Molecular crystals", 1, crystals.measure, crystals.compare),
     Experiment(
@@ -97,10 +95,21 @@ def measure(
                 measured = experiment.measure(potential)
             except RefusedError as error:
                 measured = {"refused": str(error)}
+            if not _is_finite(measured):
+                measured = {"refused": "its results are not finite"}
             if path is not None:
                 _keep(path, {"of": key, "measured": measured})
         found[experiment.name] = measured
     return found
+
+
+def _is_finite(measured: Measured) -> bool:
+    """Return whether results hold only what JSON can hold."""
+    try:
+        json.dumps(measured, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def progress(experiments: Sequence[Experiment], label: str) -> Iterator[Experiment]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,12 @@ from ase_student.calculator import StudentCalculator
 from ase_student.potentials.base import Potential, as_potential
 from ase_student.validation.chemistry.experiment import Experiment
 from ase_student.validation.chemistry.references import Reference, known_references
-from ase_student.validation.chemistry.run import experiments_with_liquid, figures, measure
+from ase_student.validation.chemistry.run import (
+    EXPERIMENTS,
+    experiments_with_liquid,
+    figures,
+    measure,
+)
 from ase_student.validation.chemistry.verdicts import verdicts, words
 from ase_student.validation.models import ModelSpec
 
@@ -23,6 +28,8 @@ def add_chemistry(
     students: Sequence[tuple[ModelSpec, StudentCalculator]],
     teacher: Any,
     folder: Path,
+    *,
+    only: Collection[str] = (),
     liquid: float = 0.0,
 ) -> None:
     """Add ``chemistry`` to a document of results, and to each of its students.
@@ -36,10 +43,14 @@ def add_chemistry(
         To be measured; where None, what is kept of each student's teacher is compared with.
     folder : path
         Output of the validation.
+    only : collection of str
+        Names of the experiments without dynamics that are run; empty for all.
     liquid : float, ps
         Length of dynamics of water.
     """
-    experiments = experiments_with_liquid(liquid)
+    names = {one.name for one in EXPERIMENTS}
+    left_out = names.difference(only) if only else set()
+    experiments = tuple(one for one in experiments_with_liquid(liquid) if one.name not in left_out)
     kept = known_references(experiments)
     if teacher is not None:
         kept = {**kept, teacher.name: _measured_now(teacher, experiments, folder / FOLDER)}
