@@ -1,6 +1,8 @@
 """The ASE calculator."""
 
 import os
+import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,28 @@ from numpy.typing import NDArray
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
 from ase_student.backends.native import NativeBackend, NativeList
-from ase_student.guard import GUARDS, Guard, open_guard
+from ase_student.checkpoint import available_students
+from ase_student.extrapolation.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
-from ase_student.student import available_students
 from ase_student.whole_steps import NOT_FINITE, WholeSteps, ase_results
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000
+
+# A lock that another thread holds while a process forks would stay locked in the new process.
+_calculators: "weakref.WeakSet[StudentCalculator]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for calculator in _calculators:
+        calculator._lock = threading.RLock()
+        calculator.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
 _Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
 
@@ -58,6 +74,11 @@ class StudentCalculator(Calculator):
         elements ever were, more or fewer neighbors than any atom of an element had, or a larger
         force. 'warn' says so once for each of these kinds, 'raise' raises each time, 'off' does
         not look. 'auto' is 'warn' for students that carry what training saw, and 'off' for others.
+    trust : bool
+        Exported files are programs. Only those that this package's export has signed, and that do
+        nothing but what students do, are opened; with True, any TorchScript or ONNX program that
+        computes what its metadata say. Such a program can do whatever you can: write files, or
+        never end. Pass True only for files whose makers you know.
 
     Attributes
     ----------
@@ -74,8 +95,8 @@ class StudentCalculator(Calculator):
     Raises
     ------
     ValueError
-        If an argument is unknown, the file is damaged or of another kind, or a guard is asked for
-        that has nothing to compare with.
+        If an argument is unknown, the file is damaged, of another kind or a program that is not
+        trusted, or a guard is asked for that has nothing to compare with.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -86,9 +107,14 @@ class StudentCalculator(Calculator):
     Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. Atoms
     that the student was not trained on raise ``InputError``, as do positions that are not finite,
     two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
-    :class:`ase_student.guard.OutsideTrainingWarning`, its errors, which leave no results, of
-    :class:`ase_student.guard.OutsideTrainingError`. No word from it does not mean that all is
-    well: it sees neither charges nor radicals.
+    :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
+    :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
+    sees neither charges nor radicals.
+
+    Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
+    results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are
+    those of whoever asked last; a thread that shares a calculator takes what the methods return.
+    In a forked process, too, a calculator goes on, where torch then has one thread.
 
     Examples
     --------
@@ -112,15 +138,19 @@ class StudentCalculator(Calculator):
         skin: float = 0.5,
         threads: int | None = None,
         guard: str = "auto",
+        trust: bool = False,
     ):
+        # ASE's own constructor already calls methods that take the lock.
+        self._lock = threading.RLock()
+        _calculators.add(self)
         super().__init__()
         if guard not in GUARDS:
             choices = ", ".join(f"'{choice}'" for choice in GUARDS)
             raise ValueError(f"unknown guard '{guard}'; available: {choices}.")
         # A copy in another process may have another working folder.
         path = model if model in available_students() else Path(model).absolute()
-        self._arguments = (path, backend, device, dtype, skin, threads, guard)
-        self._backend: Backend = open_backend(model, backend, device, dtype, threads)
+        self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
+        self._backend: Backend = open_backend(model, backend, device, dtype, threads, trust)
         self.neighbor_list: NeighborList | NativeList
         self._guard: Guard | None = open_guard(guard, self.info, skin)
         self._steps: WholeSteps | None = None
@@ -172,6 +202,29 @@ class StudentCalculator(Calculator):
     def atoms(self, atoms: Atoms | None) -> None:
         self._state = None if atoms is None else _snapshot(atoms)
 
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """Return one property of a structure; see ``ase.calculators.calculator.Calculator``."""
+        # ASE compares the structure, computes and reads the results in three steps.
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
+
+    def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Any:
+        """Compute a structure and return its properties; see ASE's ``BaseCalculator``."""
+        with self._lock:
+            return super().calculate_properties(atoms, properties)
+
+    def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
+        """Return whether a property of a structure is not among the last results."""
+        with self._lock:
+            return bool(super().calculation_required(atoms, properties))
+
+    def reset(self) -> None:
+        """Forget the last structure and its results."""
+        with self._lock:
+            super().reset()
+
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what has changed since the last calculation."""
         if self._state is None:
@@ -199,6 +252,10 @@ class StudentCalculator(Calculator):
         OutsideTrainingError
             If it lies outside of what training saw, and the guard is to raise.
         """
+        with self._lock:
+            self._calculate(atoms)
+
+    def _calculate(self, atoms: Atoms | None) -> None:
         self.results = {}
         if atoms is not None:
             self._state = _snapshot(atoms)
@@ -271,7 +328,11 @@ class StudentCalculator(Calculator):
         """
         if isinstance(structures, Atoms):
             raise TypeError("calculate_many takes a list of structures; given a single one.")
-        structures = list(structures)
+        # The backend and the guard are shared with other threads; the neighbor list is not used.
+        with self._lock:
+            return self._calculate_many(list(structures))
+
+    def _calculate_many(self, structures: list[Atoms]) -> list[dict[str, Any]]:
         if self._steps is not None:
             for index, atoms in enumerate(structures):
                 try:

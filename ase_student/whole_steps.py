@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ase_student.backends.native import ATOMS_PER_CALL, NativeBackend, NativeList
 from ase_student.engine.library import NOT_FINITE as NOT_FINITE_STATUS
 from ase_student.engine.library import EngineError
-from ase_student.guard import Guard
+from ase_student.extrapolation.guard import Guard
 from ase_student.neighbors import neighbor_matrix
 
 __all__ = ["FLAT", "NOT_FINITE", "WholeSteps", "ase_results"]

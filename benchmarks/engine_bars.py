@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from ase import units
 from ase.md.verlet import VelocityVerlet
+from timing.machine import hardware, versions
+from timing.structures import anisole, condensed, molecular, moved
 
 from ase_student import StudentCalculator, load_student
 from ase_student.backends import BACKENDS, open_backend
-from ase_student.benchmark.machine import hardware, versions
-from ase_student.benchmark.structures import anisole, condensed, molecular, moved
 from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import structure
 
@@ -60,7 +60,7 @@ import sys
 from pathlib import Path
 from ase_student import StudentCalculator
 sys.path.insert(0, {folder!r})
-from ase_student.benchmark.structures import condensed
+from timing.structures import condensed
 def resident(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))

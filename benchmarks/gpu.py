@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from ase import units
 from ase.md.verlet import VelocityVerlet
+from timing.machine import versions
+from timing.structures import anisole, condensed, moved
 
 from ase_student import StudentCalculator, load_student
 from ase_student.backends.devices import run_module
-from ase_student.benchmark.machine import versions
-from ase_student.benchmark.structures import anisole, condensed, moved
 from ase_student.neighbors import concatenate, neighbor_matrix
 from ase_student.networks import build_potential
 from ase_student.testing import structure

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from ase_student import StudentCalculator, load_student, save_student
 from ase_student.backends import open_backend
 from ase_student.backends.native import ATOMS_PER_CALL, NativeBackend
+from ase_student.checkpoint import student_folder
 from ase_student.engine.library import (
     FILE,
     INVALID,
@@ -27,9 +28,9 @@ from ase_student.engine.library import (
     Handle,
     load_library,
 )
-from ase_student.guard import OutsideTrainingError, OutsideTrainingWarning
+from ase_student.extrapolation.guard import OutsideTrainingError, OutsideTrainingWarning
 from ase_student.neighbors import neighbor_matrix
-from ase_student.student import Architecture, Student, student_folder
+from ase_student.student import Architecture, Student
 from ase_student.testing import STRUCTURES, force_difference, structure
 
 pytestmark = pytest.mark.usefixtures("engine")

@@ -14,8 +14,8 @@ import pytest
 
 import ase_student
 from ase_student import StudentCalculator
+from ase_student.checkpoint import available_students
 from ase_student.engine.library import why_missing
-from ase_student.student import available_students
 from ase_student.testing import TOLERANCES, structure
 
 ROOT = Path(__file__).parents[1]

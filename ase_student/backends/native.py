@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from ase_student.backends import Results, torch_takes_gpu
+from ase_student.backends.interface import Results
 from ase_student.backends.metadata import decode, describe, encode
+from ase_student.checkpoint import available_students, load_student, resolve_model, student_name
 from ase_student.engine.library import (
     UNSUPPORTED,
     EngineError,
@@ -24,14 +25,7 @@ from ase_student.engine.library import (
     load_library,
     why_missing,
 )
-from ase_student.student import (
-    Architecture,
-    Student,
-    available_students,
-    load_student,
-    resolve_model,
-    student_name,
-)
+from ase_student.student import Architecture, Student
 
 __all__ = ["NativeBackend", "NativeList", "open_native"]
 
@@ -266,6 +260,8 @@ def open_native(
         None for 'auto' where another backend is to be taken: on a GPU, without the engine, and for
         students that it cannot run.
     """
+    from ase_student.backends.opening import torch_takes_gpu
+
     is_wanted = backend == "native"
     if not is_wanted and not (
         device in ("auto", "cpu")

@@ -48,8 +48,12 @@ def _export(argv: list[str]) -> int:
 def _verify(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{_USAGE} verify", description=verify_file.__doc__)
     parser.add_argument("file", type=Path)
-    path = parser.parse_args(argv).file
-    report = verify_file(path)
+    parser.add_argument(
+        "--trust", action="store_true", help="run it even if it is a program of somebody else"
+    )
+    given = parser.parse_args(argv)
+    path: Path = given.file
+    report = verify_file(path, trust=given.trust)
     report.raise_if_wrong()
     print(
         f"{path}: right on {report.n_structures} structures, "
