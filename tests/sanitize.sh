@@ -52,7 +52,7 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=report_bugs=1
 export ASE_STUDENT_ENGINE_LIBRARY="$PWD/$folder/_library.so" OMP_NUM_THREADS=1
 tests="not bundled_students_are_right and not instruction_set and not every_shape"
-[ "$kind" = thread ] && tests="threads or phases or many or forked"
+[ "$kind" = thread ] && tests="threads or phases or many"
 # The sanitizer looks for the C++ library when it starts, before Python loads the engine.
 LD_PRELOAD="$($compiler -print-file-name=$runtime) $($compiler -print-file-name=libstdc++.so)" \
     "$python" -m pytest -q -p no:cacheprovider tests/test_engine.py -k "$tests" "$@"

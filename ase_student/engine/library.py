@@ -244,7 +244,6 @@ class Handle:
         address = getattr(self, "_address", None)
         if address:
             self._library.ase_student_close(address)
-            self._address = ctypes.c_void_p()
 
     @property
     def isa(self) -> str:
