@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
-from ase_student.electrons import ElectronCheck
-from ase_student.guard import GUARDS, Guard, open_guard
+from ase_student.checkpoint import available_students
+from ase_student.extrapolation.electrons import ElectronCheck
+from ase_student.extrapolation.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
-from ase_student.student import available_students
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000
@@ -107,10 +107,10 @@ class StudentCalculator(Calculator):
     Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. Atoms
     that the student was not trained on raise ``InputError``, as do positions that are not finite,
     two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
-    :class:`ase_student.guard.OutsideTrainingWarning`, its errors, which leave no results, of
-    :class:`ase_student.guard.OutsideTrainingError`. No word from it does not mean that all is
-    well: it sees charges, spins and radicals only where the structure says so, by initial charges
-    and moments, ``info['charge']``, ``info['spin']`` or an odd number of electrons.
+    :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
+    :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
+    sees charges, spins and radicals only where the structure says so, by initial charges and
+    moments, ``info['charge']``, ``info['spin']`` or an odd number of electrons.
 
     Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
     results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are

@@ -41,7 +41,7 @@ TEMPERATURE_COLOR = "#D55E00"
 
 
 @dataclass(frozen=True)
-class Run:
+class DemoRun:
     """What was recorded in a run.
 
     Attributes
@@ -141,7 +141,7 @@ def give_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
 
 def run_dynamics(
     name: str, dynamics: MolecularDynamics, n_degrees: int, n_steps: int, path: Path
-) -> Run:
+) -> DemoRun:
     """Run dynamics with a progress bar; write the trajectory and return what was recorded.
 
     Parameters
@@ -178,12 +178,12 @@ def run_dynamics(
         bar.update(n_steps - bar.n)
     times_ps, potential, kinetic = np.array(records).T
     n_rebuilds = neighbor_list.n_rebuilds - rebuilds_before
-    return Run(
+    return DemoRun(
         name, len(atoms), n_degrees, times_ps, potential, kinetic, n_steps, seconds, n_rebuilds
     )
 
 
-def plot(runs: Sequence[Run], reference: float, temperature: float, path: Path) -> None:
+def plot(runs: Sequence[DemoRun], reference: float, temperature: float, path: Path) -> None:
     """Plot energies and temperatures of runs over time.
 
     Parameters
@@ -267,7 +267,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     print(f"wrote {output / 'aspirin.png'}, aspirin-nve.traj and aspirin-langevin.traj beside it")
 
 
-def summary(run: Run) -> str:
+def summary(run: DemoRun) -> str:
     """Return a line or two about a run."""
     text = (
         f"{run.name}: {run.n_steps} steps, {run.steps_per_second:.0f} steps/s, "
@@ -278,7 +278,7 @@ def summary(run: Run) -> str:
     return text
 
 
-def _drift(run: Run) -> str:
+def _drift(run: DemoRun) -> str:
     return f"energy drift {run.drift:+.4f} meV/atom/ps"
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from ase_student import StudentCalculator
 from ase_student.backends import BACKENDS
-from ase_student.student import available_students
+from ase_student.checkpoint import available_students
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -399,7 +399,8 @@ def test_results_travel_with_the_structure(calc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "duplicate", [copy.copy, copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))]
+    "duplicate",
+    [copy.copy, copy.deepcopy, lambda calc: pickle.loads(pickle.dumps(calc))],
 )
 def test_copies_are_independent(duplicate):
     calc = StudentCalculator("tiny", device="cpu", skin=0.3, threads=1, guard="off")

@@ -16,8 +16,8 @@ from ase.neighborlist import neighbor_list
 torch = pytest.importorskip("torch")
 
 from ase_student import legacy  # noqa: E402
+from ase_student.checkpoint import load_student  # noqa: E402
 from ase_student.networks import build_network, build_potential  # noqa: E402
-from ase_student.student import load_student  # noqa: E402
 from ase_student.testing import TOLERANCES, small_structures, structure  # noqa: E402
 
 REFERENCE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "reference"

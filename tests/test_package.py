@@ -14,7 +14,7 @@ import pytest
 
 import ase_student
 from ase_student import StudentCalculator
-from ase_student.student import available_students
+from ase_student.checkpoint import available_students
 from ase_student.testing import TOLERANCES, structure
 
 ROOT = Path(__file__).parents[1]

@@ -19,8 +19,8 @@ from ase.build import bulk, molecule
 from ase.calculators.calculator import InputError
 
 from ase_student import StudentCalculator
-from ase_student.dataset import Dataset
-from ase_student.guard import OutsideTrainingWarning
+from ase_student.data.hdf5 import Dataset
+from ase_student.extrapolation.guard import OutsideTrainingWarning
 
 
 def pair(name: str, other: str, distance: float, axis: int) -> Atoms:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_student.backends import Results
+from ase_student.backends.interface import Results
 
 
 def torch_device(device: str) -> torch.device:

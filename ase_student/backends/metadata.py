@@ -5,7 +5,7 @@ from typing import Any
 
 from ase.data import atomic_numbers, chemical_symbols
 
-from ase_student.backends import PotentialInfo
+from ase_student.backends.interface import PotentialInfo
 from ase_student.student import FORMAT_VERSION, LARGEST_CUTOFF, Student
 
 METADATA_KEY = "ase_student"

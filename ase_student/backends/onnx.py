@@ -7,9 +7,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from ase_student.backends import Results
+from ase_student.backends.interface import Results
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, decode
-from ase_student.backends.onnx_guard import check_onnx
+from ase_student.backends.onnx_safety import check_onnx
 
 # Everything that the parser or the session may raise for a damaged or foreign file.
 _UNREADABLE = (
@@ -44,7 +44,7 @@ class OnnxBackend:
     ------
     ValueError
         If the file is not an exported student, is damaged, or is not self-contained
-        (:mod:`ase_student.backends.onnx_guard`); or if the device is unknown or not there.
+        (:mod:`ase_student.backends.onnx_safety`); or if the device is unknown or not there.
     """
 
     backend = "onnx"

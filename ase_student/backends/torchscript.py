@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from ase_student.archives import check_archive
-from ase_student.backends import Results
 from ase_student.backends.devices import run_module, set_threads, torch_device
+from ase_student.backends.interface import Results
 from ase_student.backends.metadata import METADATA_KEY, decode, describe, encode
 from ase_student.backends.program_check import check_program, seal_program
 from ase_student.backends.tracing import example_inputs

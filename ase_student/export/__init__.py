@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from ase_student.backends import DTYPES
+from ase_student.backends.self_check import Report, VerificationError
+from ase_student.checkpoint import load_student, student_name
 from ase_student.export.references import reference_results, reference_structures
-from ase_student.export.verification import Report, VerificationError, verify_file
+from ase_student.export.verification import verify_file
 from ase_student.files import replaced_when_complete
-from ase_student.student import Student, load_student, student_name
-from ase_student.versions import with_python
+from ase_student.provenance import with_python
+from ase_student.student import Student
 
 __all__ = ["FORMATS", "Report", "VerificationError", "export_student", "verify_file"]
 
@@ -128,7 +130,7 @@ def _write(
     student: Student, name: str, format_name: str, path: Path, dtype: str, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     if format_name == "onnx":
-        from ase_student.backends.onnx_writer import OPSET, to_onnx
+        from ase_student.backends.onnx_export import OPSET, to_onnx
 
         path.write_bytes(to_onnx(student, name, dtype, metadata))
         return {"format": "onnx", "opset": OPSET}

@@ -86,7 +86,7 @@ def reference_results(student: Student, structures: Sequence[Atoms]) -> list[dic
         and ``virial`` (3, 3) (eV).
     """
     from ase_student.backends.eager import TorchBackend
-    from ase_student.export.verification import evaluate
+    from ase_student.backends.self_check import evaluate
 
     reference = TorchBackend(student, "reference", device="cpu", dtype="float64")
     results = []

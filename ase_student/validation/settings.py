@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ase_student.backends import BACKENDS, DTYPES
-from ase_student.validation.label_keys import LabelKeys
 from ase_student.validation.models import ModelSpec, distinct_names
 from ase_student.validation.physics.runner import Lengths
+from ase_student.validation.readers.label_keys import LabelKeys
 
 
 @dataclass(frozen=True)
-class Settings:
+class ValidationSettings:
     """What a validation is asked to do.
 
     Attributes
     ----------
-    data : path
-        HDF5, extended XYZ or ASE database.
+    data : path or None
+        HDF5, extended XYZ or ASE database; None if only chemistry is asked for.
     output : path
         Folder.
     specs : tuple of ModelSpec
@@ -32,6 +32,10 @@ class Settings:
     skip_invalid : bool
     physics : bool
         Whether to check more than errors.
+    chemistry : bool
+        Whether to run the experiments of :mod:`ase_student.validation.chemistry`.
+    liquid : float, ps
+        Length of each of chemistry's two dynamics of water; 0 leaves them out.
     lengths : Lengths
         Of dynamics.
     scheduler : str or None
@@ -42,7 +46,7 @@ class Settings:
         Names of the labels in the file, None to choose them.
     """
 
-    data: Path
+    data: Path | None
     output: Path
     specs: tuple[ModelSpec, ...]
     teacher: str | None = None
@@ -50,17 +54,25 @@ class Settings:
     seed: int = 0
     skip_invalid: bool = False
     physics: bool = True
+    chemistry: bool = False
+    liquid: float = 0.0
     lengths: Lengths = field(default_factory=Lengths)
     scheduler: str | None = None
     command: str = ""
     keys: LabelKeys | None = None
 
     def __post_init__(self) -> None:
+        if self.data is None and not self.chemistry:
+            raise ValueError(
+                "nothing to validate on: give a file of labelled structures, --chemistry, or both."
+            )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; it must be at least 1.")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; it must not be negative.")
-        for name, length in vars(self.lengths).items():
+        if self.liquid and not self.chemistry:
+            raise ValueError("--liquid is a part of chemistry: give --chemistry too.")
+        for name, length in {**vars(self.lengths), "liquid": self.liquid}.items():
             if not 0.0 <= length < float("inf"):
                 raise ValueError(f"--{name} is {length} ps; it must be finite and not negative.")
             if 0.0 < length < 0.01:
@@ -79,7 +91,11 @@ def parser() -> argparse.ArgumentParser:
         epilog="A command that was interrupted goes on when it is given again.",
     )
     add = found.add_argument
-    add("data", type=Path, help="labelled structures: HDF5, extended XYZ or ASE database")
+    add(
+        "data", type=Path, nargs="?",
+        help="labelled structures: HDF5, extended XYZ or ASE database; may be left out with "
+        "--chemistry",
+    )  # fmt: skip
     add("--model", action="append", metavar="MODEL", help="student by name or file; repeatable")
     add(
         "--backend", action="append", choices=("auto", *BACKENDS),
@@ -97,6 +113,20 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
     add("--skip-invalid", action="store_true", help="leave out structures that are wrong")
     add("--no-physics", dest="physics", action="store_false", help="errors and speed only")
+    add(
+        "--chemistry",
+        action="store_true",
+        help="interaction energies, torsions, conformers, "
+        "frequencies, crystals, water, against what is known of the teacher and of experiment",
+    )
+    add(
+        "--liquid",
+        type=float,
+        default=0.0,
+        metavar="PS",
+        help="with --chemistry: pair "
+        "distribution and then density of 64 waters, PS each (0); 20 are enough",
+    )
     add("--nve", type=float, default=Lengths.nve, metavar="PS", help="constant energy (2)")
     add("--nvt", type=float, default=Lengths.nvt, metavar="PS", help="thermostat (2)")
     add("--water", type=float, default=Lengths.water, metavar="PS", help="64 waters (0)")
@@ -105,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
+def settings_of(arguments: argparse.Namespace, command: str) -> ValidationSettings:
     """Return the settings of a command line."""
     models = arguments.model or ["tiny"]
     specs = tuple(
@@ -113,7 +143,7 @@ def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
         for model, name in zip(models, distinct_names(models), strict=True)
         for backend in arguments.backend or ["auto"]
     )
-    return Settings(
+    return ValidationSettings(
         data=arguments.data,
         output=arguments.output,
         specs=specs,
@@ -122,6 +152,8 @@ def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
         seed=arguments.seed,
         skip_invalid=arguments.skip_invalid,
         physics=arguments.physics,
+        chemistry=arguments.chemistry,
+        liquid=arguments.liquid,
         lengths=Lengths(arguments.nve, arguments.nvt, arguments.water),
         scheduler=arguments.scheduler,
         command=command,
