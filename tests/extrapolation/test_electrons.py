@@ -32,7 +32,7 @@ CASES = {
     "magnetic moments": magnetic(),
     "info['charge'] is -1": water(charge=-1),
     "info['spin'] is 3": water(spin=3),
-    "9 electrons are an odd number": molecule("OH"),
+    "9 electrons are an odd number": molecule("H2O")[:2],
 }
 HARMLESS = [water(), charged(-0.8, 0.4, 0.4), water(charge=0, spin=1), water(charge=None, spin="")]
 
