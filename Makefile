@@ -46,7 +46,7 @@ test: .venv/.test
 	$(python) -m pytest $(ARGS)
 
 bench-check: .venv/.test
-	$(python) -m ase_student.benchmark check $(ARGS)
+	$(python) benchmarks check $(ARGS)
 
 bench-peers: .venv/.made $(declared)
 	test -x .venv-peers/bin/python || $(python) -m venv .venv-peers

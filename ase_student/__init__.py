@@ -1,26 +1,33 @@
 """Small, fast students of accurate force fields, as an ASE calculator."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from ase_student.provenance import __version__ as __version__
 
 if TYPE_CHECKING:
     from ase_student.calculator import StudentCalculator
-    from ase_student.student import Student, load_student, save_student
+    from ase_student.checkpoint import load_student, save_student
+    from ase_student.extrapolation.guard import OutsideTrainingError, OutsideTrainingWarning
+    from ase_student.student import Student
 
-try:
-    __version__ = version("ase-student")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
-
-__all__ = ["Student", "StudentCalculator", "load_student", "save_student"]
+__all__ = [
+    "OutsideTrainingError",
+    "OutsideTrainingWarning",
+    "Student",
+    "StudentCalculator",
+    "load_student",
+    "save_student",
+]
 
 # Loaded when first used, so that importing the package is quick.
 _MODULES = {
     "StudentCalculator": "ase_student.calculator",
     "Student": "ase_student.student",
-    "load_student": "ase_student.student",
-    "save_student": "ase_student.student",
+    "OutsideTrainingError": "ase_student.extrapolation.guard",
+    "OutsideTrainingWarning": "ase_student.extrapolation.guard",
+    "load_student": "ase_student.checkpoint",
+    "save_student": "ase_student.checkpoint",
 }
 
 

@@ -1,6 +1,8 @@
 """The ASE calculator."""
 
 import os
+import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,29 @@ from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols
-from ase_student.guard import GUARDS, Guard, open_guard
+from ase_student.backends.native import NativeBackend, NativeList
+from ase_student.checkpoint import available_students
+from ase_student.extrapolation.electrons import ElectronCheck
+from ase_student.extrapolation.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
-from ase_student.student import available_students
+from ase_student.whole_steps import NOT_FINITE, WholeSteps, ase_results
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
 PAIRS_PER_CALL = 20_000
-#: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
-FLAT = 1e-9
+
+# A lock that another thread holds while a process forks would stay locked in the new process.
+_calculators: "weakref.WeakSet[StudentCalculator]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for calculator in _calculators:
+        calculator._lock = threading.RLock()
+        calculator.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
@@ -36,11 +52,11 @@ class StudentCalculator(Calculator):
         training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
         TorchScript file.
     backend : str
-        'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is installed for
-        the device and needs neither conversion nor compiler: 'onnx' for bundled students on a CPU,
-        else 'torchscript'. 'compiled' compiles its inner loops for this processor, in a second or
-        so, and is the fastest on a CPU for many molecules or hundreds of atoms, in float32; it
-        needs torch and a C++ compiler.
+        'native', 'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is
+        installed for the device: on a CPU 'native', the C++ engine. Where the package was installed
+        without it, 'auto' takes 'onnx' for bundled students, else 'torchscript', as for
+        first-generation students. 'compiled' compiles its inner loops for this processor; it needs
+        torch and a C++ compiler.
         With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
         students and ``.onnx`` files need no torch.
     device : str
@@ -59,6 +75,11 @@ class StudentCalculator(Calculator):
         elements ever were, more or fewer neighbors than any atom of an element had, or a larger
         force. 'warn' says so once for each of these kinds, 'raise' raises each time, 'off' does
         not look. 'auto' is 'warn' for students that carry what training saw, and 'off' for others.
+    trust : bool
+        Exported files are programs. Only those that this package's export has signed, and that do
+        nothing but what students do, are opened; with True, any TorchScript or ONNX program that
+        computes what its metadata say. Such a program can do whatever you can: write files, or
+        never end. Pass True only for files whose makers you know.
 
     Attributes
     ----------
@@ -66,16 +87,17 @@ class StudentCalculator(Calculator):
         Elements, cutoff and origin of the student.
     allowed_atomic_numbers : list of int
         Elements that the student knows.
-    neighbor_list : NeighborList
-        With the counters ``n_updates`` and ``n_rebuilds``.
+    neighbor_list : NeighborList or NativeList
+        With the counters ``n_updates`` and ``n_rebuilds``; of 'native' no more than these, the
+        cutoff and the skin.
     guard : str
         'warn', 'raise' or 'off'.
 
     Raises
     ------
     ValueError
-        If an argument is unknown, the file is damaged or of another kind, or a guard is asked for
-        that has nothing to compare with.
+        If an argument is unknown, the file is damaged, of another kind or a program that is not
+        trusted, or a guard is asked for that has nothing to compare with.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -86,9 +108,15 @@ class StudentCalculator(Calculator):
     Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. Atoms
     that the student was not trained on raise ``InputError``, as do positions that are not finite,
     two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
-    :class:`ase_student.guard.OutsideTrainingWarning`, its errors, which leave no results, of
-    :class:`ase_student.guard.OutsideTrainingError`. No word from it does not mean that all is
-    well: it sees neither charges nor radicals.
+    :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
+    :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
+    sees charges, spins and radicals only where the structure says so, by initial charges and
+    moments, ``info['charge']``, ``info['spin']`` or an odd number of electrons.
+
+    Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
+    results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are
+    those of whoever asked last; a thread that shares a calculator takes what the methods return.
+    In a forked process, too, a calculator goes on, where torch then has one thread.
 
     Examples
     --------
@@ -100,7 +128,7 @@ class StudentCalculator(Calculator):
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
-    # A student sees neither charges nor moments.
+    # A student sees neither charges nor moments; a structure that has some is warned of.
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
@@ -112,17 +140,31 @@ class StudentCalculator(Calculator):
         skin: float = 0.5,
         threads: int | None = None,
         guard: str = "auto",
+        trust: bool = False,
     ):
+        # ASE's own constructor already calls methods that take the lock.
+        self._lock = threading.RLock()
+        _calculators.add(self)
         super().__init__()
         if guard not in GUARDS:
             choices = ", ".join(f"'{choice}'" for choice in GUARDS)
             raise ValueError(f"unknown guard '{guard}'; available: {choices}.")
         # A copy in another process may have another working folder.
         path = model if model in available_students() else Path(model).absolute()
-        self._arguments = (path, backend, device, dtype, skin, threads, guard)
-        self._backend: Backend = open_backend(model, backend, device, dtype, threads)
-        self.neighbor_list = NeighborList(self.info.cutoff, skin)
+        self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
+        self._backend: Backend = open_backend(model, backend, device, dtype, threads, trust)
+        self.neighbor_list: NeighborList | NativeList
         self._guard: Guard | None = open_guard(guard, self.info, skin)
+        self._steps: WholeSteps | None = None
+        if isinstance(self._backend, NativeBackend):
+            self.neighbor_list = NativeList(self.info.cutoff, skin)
+            self._steps = WholeSteps(self._backend, self.neighbor_list, self._guard)
+        else:
+            self.neighbor_list = NeighborList(self.info.cutoff, skin)
+        action = "raise" if guard == "raise" else "warn"
+        self._electrons = (
+            None if guard == "off" else ElectronCheck(self.info.name, self.info.elements, action)
+        )
         self.allowed_atomic_numbers = list(self.info.elements)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
         self._known[self.allowed_atomic_numbers] = True
@@ -166,6 +208,29 @@ class StudentCalculator(Calculator):
     def atoms(self, atoms: Atoms | None) -> None:
         self._state = None if atoms is None else _snapshot(atoms)
 
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """Return one property of a structure; see ``ase.calculators.calculator.Calculator``."""
+        # ASE compares the structure, computes and reads the results in three steps.
+        with self._lock:
+            return super().get_property(name, atoms, allow_calculation)
+
+    def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Any:
+        """Compute a structure and return its properties; see ASE's ``BaseCalculator``."""
+        with self._lock:
+            return super().calculate_properties(atoms, properties)
+
+    def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
+        """Return whether a property of a structure is not among the last results."""
+        with self._lock:
+            return bool(super().calculation_required(atoms, properties))
+
+    def reset(self) -> None:
+        """Forget the last structure and its results."""
+        with self._lock:
+            super().reset()
+
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Return what has changed since the last calculation."""
         if self._state is None:
@@ -193,12 +258,27 @@ class StudentCalculator(Calculator):
         OutsideTrainingError
             If it lies outside of what training saw, and the guard is to raise.
         """
+        with self._lock:
+            self._calculate(atoms)
+
+    def _calculate(self, atoms: Atoms | None) -> None:
         self.results = {}
         if atoms is not None:
             self._state = _snapshot(atoms)
+            if self._electrons is not None:
+                self._electrons.check(atoms)
         if self._state is None:
             raise InputError("no structure was given; pass atoms.")
         numbers, positions, cell, pbc = self._state
+        if self._steps is not None:
+            try:
+                numbers = self._checked_numbers(numbers)
+                self.results = self._steps.results(numbers, positions, cell, pbc)
+            except InputError:
+                self._state = None
+                raise
+            return
+        assert isinstance(self.neighbor_list, NeighborList)
         n_rebuilds = self.neighbor_list.n_rebuilds
         try:
             numbers = self._checked_numbers(numbers)
@@ -256,7 +336,20 @@ class StudentCalculator(Calculator):
         """
         if isinstance(structures, Atoms):
             raise TypeError("calculate_many takes a list of structures; given a single one.")
-        structures = list(structures)
+        # The backend and the guard are shared with other threads; the neighbor list is not used.
+        with self._lock:
+            return self._calculate_many(list(structures))
+
+    def _calculate_many(self, structures: list[Atoms]) -> list[dict[str, Any]]:
+        if self._steps is not None:
+            for index, atoms in enumerate(structures):
+                try:
+                    self._check_elements(atoms.numbers)
+                except InputError as error:
+                    raise InputError(f"structure {index}: {error}") from error
+                if self._electrons is not None:
+                    self._electrons.check(atoms, f"structure {index}: ")
+            return self._steps.results_of_many(structures)
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
         # Structures with equally many neighbors share calls, so that little padding is computed.
         order = sorted(range(len(parts)), key=lambda index: parts[index][0].shape[1])
@@ -285,6 +378,8 @@ class StudentCalculator(Calculator):
         """Return the neighbors and offsets of one of many structures."""
         try:
             self._check_elements(atoms.numbers)
+            if self._electrons is not None:
+                self._electrons.check(atoms, f"structure {index}: ")
             matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, self.info.cutoff)
         except (InputError, ValueError) as error:
             raise InputError(f"structure {index}: {error}") from error
@@ -365,18 +460,11 @@ def _results(
 ) -> dict[str, Any]:
     """Return ASE's results of one structure from the outputs of its atoms."""
     energy = float(energies.sum())
-    forces = forces.astype(np.float64)
-    if not (np.isfinite(energy) and np.isfinite(forces.sum())):
-        raise InputError("energy or forces are not finite: atoms are on one spot or far too close.")
-    results = {"energy": energy, "free_energy": energy, "energies": energies, "forces": forces}
-    if cell.any():
-        volume = abs(float(np.linalg.det(cell)))
-        # Of vectors in one plane, rounding leaves a volume that is not quite zero.
-        if volume > FLAT * float(np.prod(np.linalg.norm(cell, axis=1))):
-            virial = virials.sum(axis=0, dtype=np.float64)
-            virial = 0.5 * (virial + virial.T)
-            results["stress"] = virial[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / volume
-    return results
+    precise = forces.astype(np.float64)
+    if not (np.isfinite(energy) and np.isfinite(precise.sum())):
+        raise InputError(NOT_FINITE)
+    virial = virials.sum(axis=0, dtype=np.float64)
+    return ase_results(energy, energies, precise, virial, cell)
 
 
 register(StudentCalculator)

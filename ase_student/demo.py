@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import InputError
 from ase.io.trajectory import Trajectory
 from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
@@ -25,6 +24,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from numpy.typing import NDArray
 
+from ase_student import cli
 from ase_student.calculator import StudentCalculator
 from ase_student.files import replaced_when_complete
 from ase_student.testing import structure
@@ -41,7 +41,7 @@ TEMPERATURE_COLOR = "#D55E00"
 
 
 @dataclass(frozen=True)
-class Run:
+class DemoRun:
     """What was recorded in a run.
 
     Attributes
@@ -141,7 +141,7 @@ def give_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
 
 def run_dynamics(
     name: str, dynamics: MolecularDynamics, n_degrees: int, n_steps: int, path: Path
-) -> Run:
+) -> DemoRun:
     """Run dynamics with a progress bar; write the trajectory and return what was recorded.
 
     Parameters
@@ -178,12 +178,12 @@ def run_dynamics(
         bar.update(n_steps - bar.n)
     times_ps, potential, kinetic = np.array(records).T
     n_rebuilds = neighbor_list.n_rebuilds - rebuilds_before
-    return Run(
+    return DemoRun(
         name, len(atoms), n_degrees, times_ps, potential, kinetic, n_steps, seconds, n_rebuilds
     )
 
 
-def plot(runs: Sequence[Run], reference: float, temperature: float, path: Path) -> None:
+def plot(runs: Sequence[DemoRun], reference: float, temperature: float, path: Path) -> None:
     """Plot energies and temperatures of runs over time.
 
     Parameters
@@ -267,7 +267,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
     print(f"wrote {output / 'aspirin.png'}, aspirin-nve.traj and aspirin-langevin.traj beside it")
 
 
-def summary(run: Run) -> str:
+def summary(run: DemoRun) -> str:
     """Return a line or two about a run."""
     text = (
         f"{run.name}: {run.n_steps} steps, {run.steps_per_second:.0f} steps/s, "
@@ -278,7 +278,7 @@ def summary(run: Run) -> str:
     return text
 
 
-def _drift(run: Run) -> str:
+def _drift(run: DemoRun) -> str:
     return f"energy drift {run.drift:+.4f} meV/atom/ps"
 
 
@@ -341,15 +341,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; return 2 if what was given is wrong."""
     arguments = _parser().parse_args(argv)
-    try:
-        run_demo(arguments)
-    except (ValueError, OSError, ImportError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        return 130
-    return 0
+    return cli.run(lambda: run_demo(arguments), interrupted="interrupted.")
 
 
 if __name__ == "__main__":

@@ -37,3 +37,11 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def check_output(path: Path) -> None:
+    """Raise before the work rather than after it if a file cannot be written."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"no folder '{path.absolute().parent}' to write '{path.name}' to.")
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder; give the name of a file.")

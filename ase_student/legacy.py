@@ -16,6 +16,7 @@ M is a 3 x 3 matrix on the Cartesian axis. The networks were made for molecules;
 images of a periodic cell are neighbors like any others.
 """
 
+import io
 import math
 import re
 import warnings
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ase_student.archives import check_archive
 from ase_student.student import Student
 
 CUTOFF = 5.0
@@ -146,16 +148,17 @@ def _load_weights(path: Path) -> object:
         raise FileNotFoundError(f"no checkpoint at '{path}'.")
     if not path.is_file():
         raise ValueError(f"{path}: is not a file; give the path of a checkpoint.")
-    # Asked first because torch.load would hand a TorchScript archive to torch.jit.
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            members = {name.rpartition("/")[2] for name in archive.namelist()}
-        if "constants.pkl" in members:
+    # Read once, so that what is checked is what is loaded.
+    content = path.read_bytes()
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        members = check_archive(content, str(path))
+        # torch.load would hand a TorchScript archive to torch.jit.
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in members):
             raise ValueError(f"{path}: is a TorchScript file, not a first-generation checkpoint.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     # A damaged or foreign file can make the unpickler raise nearly anything.
     except Exception as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ase_student.empty_space import close_gaps, open_at_gaps
+
 __all__ = ["NeighborList", "NeighborMatrix", "concatenate", "neighbor_matrix"]
 
 Floats = NDArray[np.float64]
@@ -34,6 +36,8 @@ SMALLEST_CELL_HEIGHT = 0.1
 LARGEST_ALL_PAIRS = 128
 # vesin divides space into at most this many bins (MAX_NUMBER_OF_CELLS in its sources).
 VESIN_BINS = 1e5
+# From this many bins for an atom on, empty space costs more than taking it out does.
+MOST_BINS_PER_ATOM = 50.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,8 +108,9 @@ def neighbor_matrix(
     Raises
     ------
     ValueError
-        If there are no atoms, a position or the cell is not finite, two atoms are on one spot,
-        or the vectors of the periodic axes don't span a cell.
+        If there are no atoms, a position or the cell is not finite, a coordinate or a periodic
+        axis is beyond 1e8 Å, two atoms are on one spot, or the vectors of the periodic axes don't
+        span a cell.
     """
     _check_distances(cutoff, skin)
     matrix, _ = _search(
@@ -246,7 +251,10 @@ class NeighborList:
         if self._skin == 0.0 or positions.shape != state.positions.shape:
             return False
         if cell.tobytes() != state.cell:
-            if not np.isfinite(cell).all():
+            # Not so for NaN either.
+            if not np.abs(cell).max() < LARGEST_COORDINATE:
+                return False
+            if not np.abs(positions).max() < LARGEST_COORDINATE:
                 return False
             state.follow(cell)
         # How far two atoms may have moved relative to each other.
@@ -256,10 +264,11 @@ class NeighborList:
         moved = positions - state.followed
         if 4.0 * np.einsum("ij,ij->i", moved, moved).max() <= allowed**2:
             return True
-        # A translation of all atoms changes no pair: look again without it.
+        # A translation of all atoms changes no pair, but far away positions lose their digits.
+        if not np.abs(positions).max() < LARGEST_COORDINATE:
+            return False
         moved -= moved.mean(axis=0)
         lengths = np.sqrt(np.einsum("ij,ij->i", moved, moved))
-        # False for NaN, which the rebuild then refuses.
         return bool(np.sort(lengths)[-2:].sum() <= allowed)
 
 
@@ -336,6 +345,12 @@ def _vesin_pairs(positions: Floats, frame: Floats, pbc: Booleans, cutoff: float)
     """Return first and second atom, shift and distance of each pair, sorted by the atoms."""
     from vesin import NeighborList as VesinNeighborList
 
+    wraps = None
+    if _is_sparse(positions, frame, pbc, cutoff):
+        wraps, still_periodic = open_at_gaps(positions, frame, _heights(frame), pbc, cutoff)
+        positions = positions - wraps @ frame
+        frame, pbc = _frame(frame, still_periodic), still_periodic
+        positions = close_gaps(positions, frame[~pbc], cutoff)
     box, radius = _vesin_box(positions, frame, pbc, cutoff)
     # One thread: more take longer to wake than they save at the sizes a student runs at, and
     # the order of pairs that share both atoms stays the same from run to run.
@@ -346,9 +361,19 @@ def _vesin_pairs(positions: Floats, frame: Floats, pbc: Booleans, cutoff: float)
         found = tuple(array[is_near] for array in found)
     first, second, shifts, distances = found
     first, second = first.astype(np.int64), second.astype(np.int64)
+    if wraps is not None:
+        shifts = shifts + wraps[first] - wraps[second]
     # vesin can only sort by the first atom. This costs no more, and gathers run along memory.
     order = np.argsort(first * len(positions) + second, kind="stable")
     return first[order], second[order], shifts[order], distances[order]
+
+
+def _is_sparse(positions: Floats, frame: Floats, pbc: Booleans, cutoff: float) -> bool:
+    """Return whether most of the space that would be searched is empty."""
+    heights = _heights(frame)
+    heights[~pbc] = np.ptp(positions @ frame[~pbc].T, axis=0)
+    bins = np.maximum(heights / cutoff, 1.0).prod()
+    return bool(bins > MOST_BINS_PER_ATOM * len(positions))
 
 
 def _vesin_box(
@@ -386,6 +411,11 @@ def _frame(cell: Floats, pbc: Booleans) -> Floats:
         raise ValueError("the cell has components that are NaN or infinite.")
     if not pbc.any():
         return np.eye(3)
+    if np.abs(cell[pbc]).max() >= LARGEST_COORDINATE:
+        raise ValueError(
+            f"the cell has a periodic axis with a component of {np.abs(cell[pbc]).max():.1e} Å; "
+            f"it must be below {LARGEST_COORDINATE:.0e} Å."
+        )
     for axis in np.flatnonzero(pbc):
         if not cell[axis].any():
             raise ValueError(

@@ -2,33 +2,26 @@
 
 ``weights.safetensors`` is the one source of truth. It holds the tensors and, as JSON in the file's
 metadata, the architecture, elements, reference energies, units, teacher, training settings and
-metrics. ONNX and TorchScript files are made from it and carry its SHA-256.
+metrics, and the SHA-256 of all of that, which is checked when it is read. ONNX and TorchScript
+files are made from it and carry the SHA-256 of its function.
 """
 
 import dataclasses
 import hashlib
 import json
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
-from ase_student.files import replaced_when_complete
+from ase.data import chemical_symbols
 
 FORMAT_VERSION = 1
 UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "virials": "eV", "stress": "eV/Å³"}
-STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
-_METADATA_KEY = "ase_student"
-_WIDTHS = ("features", "blocks", "hidden", "n_rbf", "element_channels", "message_channels")
+#: Å. No student sees farther; the neighbors of an atom would fill the memory.
+LARGEST_CUTOFF = 100.0
+WIDTHS = ("features", "blocks", "hidden", "n_rbf", "element_channels", "message_channels")
 
 
 @dataclass(frozen=True)
@@ -78,15 +71,17 @@ class Architecture:
             raise ValueError(f"elements must be ascending and unique; given {self.elements}.")
         if not all(1 <= number <= 118 for number in self.elements):
             raise ValueError(f"elements must be atomic numbers 1 to 118; given {self.elements}.")
-        for name in _WIDTHS:
+        for name in WIDTHS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}.")
         if self.tensor_channels < 0:
             raise ValueError(f"tensor_channels must not be negative; given {self.tensor_channels}.")
         if self.features % 2:
             raise ValueError(f"features must be even; given {self.features}.")
-        if not 0 < self.cutoff < np.inf:
-            raise ValueError(f"cutoff must be positive and finite; given {self.cutoff} Å.")
+        if not 0 < self.cutoff <= LARGEST_CUTOFF:
+            raise ValueError(
+                f"cutoff must be positive and at most {LARGEST_CUTOFF:g} Å; given {self.cutoff} Å."
+            )
         if not 0 <= self.inner_cutoff < 1:
             raise ValueError(f"inner_cutoff must be 0 to 1, 1 excluded; given {self.inner_cutoff}.")
 
@@ -155,181 +150,3 @@ class Student:
             digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
             digest.update(np.ascontiguousarray(tensor).tobytes())
         return digest.hexdigest()
-
-
-def student_folder(name: str) -> Path:
-    """Return the folder of a bundled student."""
-    return Path(str(files("ase_student"))) / "students" / name
-
-
-def available_students() -> tuple[str, ...]:
-    """Return the names of the bundled students."""
-    return tuple(
-        name for name in STUDENT_NAMES if (student_folder(name) / "weights.safetensors").is_file()
-    )
-
-
-def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safetensors") -> Path:
-    """Return the path of a bundled student's file, or the given path if there is such a file.
-
-    A folder stands for the ``weights.safetensors`` in it, which training leaves there.
-
-    Raises
-    ------
-    ValueError
-        If ``model`` is neither a bundled student nor looks like a path.
-    FileNotFoundError
-        If ``model`` looks like a path and there is no such file.
-    """
-    available = available_students()
-    if isinstance(model, str) and model in available:
-        bundled = student_folder(model)
-        local = Path(model, "weights.safetensors")
-        if local.is_file() and not local.samefile(bundled / "weights.safetensors"):
-            warnings.warn(
-                f"'{model}' is the bundled student; for the one in the folder '{model}' here, "
-                f"write '{local.as_posix()}'.",
-                stacklevel=3,
-            )
-        return bundled / filename
-    path = Path(model)
-    for file in (path, path / "weights.safetensors"):
-        if file.is_file():
-            return file
-    names = ", ".join(f"'{name}'" for name in available)
-    if path.suffix or len(path.parts) > 1 or not isinstance(model, str):
-        is_folder = path.is_dir()
-        reason = "it is a folder without weights" if is_folder else "there is no such file"
-        raise FileNotFoundError(f"cannot read '{model}': {reason}. Bundled students: {names}.")
-    raise ValueError(
-        f"no student named '{model}'; available: {names}. To load a file, give its path."
-    )
-
-
-def student_name(model: str | os.PathLike[str]) -> str:
-    """Return what to call a bundled student or a file.
-
-    A file is called by its name without the suffix; ``weights`` says nothing, its folder does.
-
-    Examples
-    --------
-    >>> student_name("tiny"), student_name("runs/mine/weights.safetensors"), student_name("old.pt")
-    ('tiny', 'mine', 'old')
-    """
-    if model in available_students():
-        return str(model)
-    path = Path(model).absolute()
-    if path.is_dir():
-        return path.name
-    return path.parent.name if path.stem == "weights" else path.stem
-
-
-def load_student(model: str | os.PathLike[str]) -> Student:
-    """Load a student by name or from a checkpoint.
-
-    Parameters
-    ----------
-    model : str or path
-        Name of a bundled student, a ``weights.safetensors`` file, or a first-generation ``.pt``
-        checkpoint, which needs torch and warns about what that network is.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown, or the file is not a checkpoint or is damaged.
-    FileNotFoundError
-        If there is no such file.
-    ImportError
-        If the file needs torch and torch is not installed.
-
-    Examples
-    --------
-    >>> student = load_student("tiny")
-    >>> student.n_parameters <= 77203
-    True
-    >>> student.cutoff
-    5.0
-    """
-    path = resolve_model(model)
-    with open(path, "rb") as file:
-        head = file.read(9)
-    if path.suffix == ".onnx":
-        raise ValueError(
-            f"{path}: an exported file has no trainable weights; "
-            "load the checkpoint that it was made from."
-        )
-    # A safetensors file is the header's length in 8 bytes, then the header, a JSON object.
-    if len(head) == 9 and head[8:] == b"{":
-        return _read_safetensors(path)
-    if path.suffix == ".safetensors":
-        raise ValueError(f"{path}: not a safetensors file, or a truncated one.")
-    try:
-        from ase_student.legacy import load_legacy_student
-    except ImportError as error:
-        raise ImportError(
-            f'{path}: reading this checkpoint needs torch: pip install "ase-student[torch]"'
-        ) from error
-    return load_legacy_student(path, stacklevel=3)
-
-
-def _read_safetensors(path: Path) -> Student:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
-    if text is None:
-        raise ValueError(f"{path}: a safetensors file, but no student (no '{_METADATA_KEY}').")
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind != "f":
-            raise ValueError(f"{path}: tensor '{name}' is of {tensor.dtype}; expected floats.")
-        if not np.isfinite(tensor).all():
-            raise ValueError(f"{path}: tensor '{name}' has values that are not finite.")
-    try:
-        return _read_document(json.loads(text), tensors)
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: incomplete student metadata ({error!r}).") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _read_document(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> Student:
-    """Return the student of a file's JSON document."""
-    version, family = document["format_version"], document["family"]
-    if version != FORMAT_VERSION:
-        raise ValueError(f"format version {version}; this release reads version {FORMAT_VERSION}.")
-    if family != Architecture.family:
-        raise ValueError(f"unknown family of networks '{family}'.")
-    shape = document["architecture"]
-    architecture = Architecture(**{**shape, "elements": tuple(shape["elements"])})
-    references = {
-        atomic_numbers[symbol]: float(energy)
-        for symbol, energy in document["reference_energies"].items()
-    }
-    for number in architecture.elements:
-        symbol = chemical_symbols[number]
-        if number not in references:
-            raise ValueError(f"no reference energy for {symbol}.")
-        if not np.isfinite(references[number]):
-            raise ValueError(f"the reference energy of {symbol} is {references[number]} eV.")
-    return Student(architecture, tensors, references, document.get("metadata", {}))
-
-
-def save_student(student: Student, path: str | os.PathLike[str]) -> None:
-    """Write a student as a safetensors file; an existing file is replaced when all is written.
-
-    Parameters
-    ----------
-    student : Student
-    path : str or path
-        Ends in ``.safetensors``.
-    """
-    if Path(path).suffix != ".safetensors":
-        raise ValueError(f"'{path}': a student is saved under a name that ends in '.safetensors'.")
-    if student.architecture.family != Architecture.family:
-        raise ValueError("first-generation checkpoints are read and exported, but not written.")
-    document = {**student.header(), "metadata": student.metadata}
-    tensors = {name: np.asarray(tensor, order="C") for name, tensor in student.tensors.items()}
-    with replaced_when_complete(path) as temporary:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(document)})

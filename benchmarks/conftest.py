@@ -4,7 +4,8 @@ import pytest
 
 from ase_student import StudentCalculator
 from ase_student.backends import BACKENDS
-from ase_student.student import available_students
+from ase_student.checkpoint import available_students
+from ase_student.engine.library import why_missing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,7 +61,11 @@ def skip_without_compiler(device: str) -> None:
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest, device: str) -> str:
     """Return every backend; one that cannot run here is skipped."""
-    if request.param != "onnx":
+    if request.param == "native":
+        reason = why_missing() if device == "cpu" else "the engine is for the CPU"
+        if reason is not None:
+            pytest.skip(reason)
+    elif request.param != "onnx":
         pytest.importorskip("torch")
         if request.param == "compiled":
             skip_without_compiler(device)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from timing.machine import available_mb, gpu, hardware, versions
 
 from ase_student import StudentCalculator
-from ase_student.benchmark.machine import available_mb, gpu, hardware, versions
 from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import TOLERANCES
 
@@ -78,7 +78,7 @@ def waiting(device: str) -> Callable[[], None]:
     """Return what waits until a device has done what it was given."""
     if not device.startswith("cuda"):
         return lambda: None
-    from ase_student.benchmark.roofline import synchronize
+    from timing.roofline import synchronize
 
     return lambda: synchronize(device)
 
@@ -103,7 +103,7 @@ def describe(
     Parameters
     ----------
     kind : str
-        One of :data:`ase_student.benchmark.results.KINDS`.
+        One of :data:`timing.results.KINDS`.
     more
         Entries of that kind.
     """

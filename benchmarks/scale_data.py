@@ -12,7 +12,8 @@ import numpy as np
 from ase import Atoms
 
 from ase_student import StudentCalculator
-from ase_student.dataset import Labels, Structures, write_dataset
+from ase_student.data.hdf5 import write_dataset
+from ase_student.data.structures import Labels, Structures
 from ase_student.testing import SPACING, WATER, structure
 
 N_MOLECULES, N_FRAGMENTS = 3883, 1000

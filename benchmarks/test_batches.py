@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 from measuring import check_energies, describe, neighbor_counts, run, skip_if_too_large
+from timing.energies import ENERGY_BACKENDS, open_energies
+from timing.results import ALL, ENERGY
+from timing.structures import anisole, moved
 
 from ase_student import StudentCalculator
 from ase_student.backends import open_backend
-from ase_student.benchmark.energies import ENERGY_BACKENDS, open_energies
-from ase_student.benchmark.results import ALL, ENERGY
-from ase_student.benchmark.structures import anisole, moved
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 # The first six are those of the first generation's table.

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from measuring import describe_others
 
+from ase_student.checkpoint import load_student
 from ase_student.export import FORMATS, export_student
-from ase_student.student import load_student
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

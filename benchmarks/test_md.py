@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 from ase import Atoms
 from measuring import FEWEST_ROUNDS, MOST_ROUNDS, check_energies, describe, describe_others
-
-from ase_student import StudentCalculator
-from ase_student.benchmark.dynamics import (
+from timing.dynamics import (
     Stopwatch,
     TimedCalculator,
     ZeroCalculator,
@@ -17,7 +15,9 @@ from ase_student.benchmark.dynamics import (
     nanoseconds_per_day,
     split,
 )
-from ase_student.benchmark.structures import waters
+from timing.structures import waters
+
+from ase_student import StudentCalculator
 from ase_student.testing import structure
 
 SYSTEMS = {

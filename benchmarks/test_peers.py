@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from measuring import describe_others
 from test_md import SYSTEMS, run
-
-from ase_student.benchmark.machine import versions
-from ase_student.benchmark.peers import PEERS, open_peer
+from timing.machine import versions
+from timing.peers import PEERS, open_peer
 
 
 @pytest.mark.filterwarnings("ignore")  # They are not ours.

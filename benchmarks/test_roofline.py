@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from measuring import check_energies, describe, run
+from timing.structures import condensed, molecular, moved
 
 from ase_student import StudentCalculator
 from ase_student.backends import open_backend
-from ase_student.benchmark.structures import condensed, molecular, moved
 from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import structure
 
@@ -30,7 +30,7 @@ def test_roofline(
     case: str,
 ) -> None:
     pytest.importorskip("torch")
-    from ase_student.benchmark.roofline import count_operations, multiplication_rate
+    from timing.roofline import count_operations, multiplication_rate
 
     if only_small and case != "aspirin":
         pytest.skip("--small")

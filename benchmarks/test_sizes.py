@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from measuring import check_energies, describe, neighbor_counts, run, skip_if_too_large
+from timing.memory import PHASES, peak_mb
+from timing.results import ALL
+from timing.structures import SIZES, moved
 
 from ase_student import StudentCalculator
-from ase_student.benchmark.memory import PHASES, peak_mb
-from ase_student.benchmark.results import ALL
-from ase_student.benchmark.structures import SIZES, moved
 
 # Below, Python and its packages take more than the structure.
 SMALLEST_WITH_MEMORY = 1000

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from ase_student import StudentCalculator
-from ase_student.dataset import Dataset
+from ase_student.data.hdf5 import Dataset
 from ase_student.demo import give_velocities, slope
 from ase_student.files import replaced_when_complete
 from ase_student.testing import structure

@@ -28,6 +28,16 @@ def compiler():
 
 
 @pytest.fixture(scope="session")
+def engine():
+    """Skip tests of the C++ engine where the package was installed without it."""
+    from ase_student.engine.library import why_missing
+
+    reason = why_missing()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
 def installed():
     """Skip tests of what only an installed package has."""
     try:
@@ -46,7 +56,9 @@ def calculators(request):
 
     @functools.cache
     def make(backend, dtype="float32"):
-        if backend != "onnx":
+        if backend == "native":
+            request.getfixturevalue("engine")
+        elif backend != "onnx":
             pytest.importorskip("torch")
         if backend == "compiled":
             request.getfixturevalue("compiler")

@@ -134,7 +134,7 @@ def test_calculate_wants_a_structure(calc):
     ("arguments", "message"),
     [
         ({"model": "tiney"}, "no student named 'tiney'; available: .*'tiny'.* give its path"),
-        ({"backend": "jax"}, "unknown backend 'jax'; available: 'auto', 'onnx', 'torchscript'"),
+        ({"backend": "jax"}, "unknown backend 'jax'; available: 'auto', 'native', 'onnx'"),
         ({"dtype": "float16"}, "unknown dtype 'float16'; available: 'float32', 'float64'"),
         ({"device": "gpu"}, "unknown device 'gpu'; available: 'auto', 'cpu', 'cuda', 'cuda:N'"),
         ({"device": "cpu:1"}, "unknown device 'cpu:1'"),

@@ -9,17 +9,17 @@ from ase import units
 from ase.io import read
 
 from ase_student import demo
-from ase_student.demo import Run, give_velocities, main, slope
-from ase_student.student import available_students
+from ase_student.checkpoint import available_students
+from ase_student.demo import DemoRun, give_velocities, main, slope
 from ase_student.testing import structure
 
 PICOSECONDS = 0.03
 FILES = {"aspirin.png", "aspirin-langevin.traj", "aspirin-nve.traj"}
 
 
-def made_up_run(name: str, potential: np.ndarray, kinetic: np.ndarray) -> Run:
+def made_up_run(name: str, potential: np.ndarray, kinetic: np.ndarray) -> DemoRun:
     times_ps = np.linspace(0.0, 2.0, len(potential))
-    return Run(name, 10, 24, times_ps, potential, kinetic, 4000, 2.5, 7)
+    return DemoRun(name, 10, 24, times_ps, potential, kinetic, 4000, 2.5, 7)
 
 
 def test_slope_of_a_line_with_symmetric_noise():

@@ -16,8 +16,8 @@ from ase.neighborlist import neighbor_list
 torch = pytest.importorskip("torch")
 
 from ase_student import legacy  # noqa: E402
+from ase_student.checkpoint import load_student  # noqa: E402
 from ase_student.networks import build_network, build_potential  # noqa: E402
-from ase_student.student import load_student  # noqa: E402
 from ase_student.testing import TOLERANCES, small_structures, structure  # noqa: E402
 
 REFERENCE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "reference"
@@ -302,6 +302,40 @@ def test_refuses_files_of_other_kinds_in_one_sentence(tmp_path, small):
         assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
         legacy.read_checkpoint(tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("size", [16, 512])
+def test_zeroed_blocks_are_noticed(tmp_path, small, size):
+    content = write_checkpoint(tmp_path / "whole.pt", small[1]).read_bytes()
+    expected = legacy.read_checkpoint(tmp_path / "whole.pt")[1]
+    path = tmp_path / "damaged.pt"
+    n_refused = 0
+    for start in np.random.default_rng(size).integers(len(content) - size, size=60):
+        damaged = bytearray(content)
+        damaged[start : start + size] = bytes(size)
+        path.write_bytes(damaged)
+        try:
+            _, tensors = legacy.read_checkpoint(path)
+        except ValueError:
+            n_refused += 1
+        else:
+            # Only what fills the space between the parts may be anything.
+            for name, tensor in expected.items():
+                np.testing.assert_array_equal(tensors[name], tensor)
+    assert n_refused > 30
+
+
+def test_refuses_what_unpacks_to_more_than_any_student(tmp_path, small):
+    path = tmp_path / "packed.pt"
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("archive/data/0", "w") as member,
+    ):
+        for _ in range(600):
+            member.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ValueError, match=r"packed\.pt' unpacks to 629 MB; allowed are 537 MB"):
+        legacy.read_checkpoint(path)
 
 
 # --- the function ------------------------------------------------------------------------------

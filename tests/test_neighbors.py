@@ -124,6 +124,19 @@ def test_any_structure_agrees_with_ase(drawn):
     assert_agrees_with_ase(positions, cell, pbc, cutoff)
 
 
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(periodic_structures(), st.sampled_from([1.0, 2.0, 4.0]), st.integers(0, 7))
+def test_any_structure_without_its_empty_space_agrees_with_ase(drawn, stretch, corner):
+    positions, cell, pbc, cutoff = drawn
+    # Gaps of any width, at faces of the cell and inside.
+    positions = np.where(positions > 0.0, positions * stretch, positions)
+    positions += 0.3 * corner
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MOST_BINS_PER_ATOM", 0.0)
+        patch.setattr(module, "LARGEST_ALL_PAIRS", 0)
+        assert_agrees_with_ase(positions, cell, pbc, cutoff)
+
+
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_layout(name):
     atoms = structure(name)
@@ -196,6 +209,31 @@ def test_atoms_may_be_very_far_apart(far, cell, monkeypatch):
     assert (~matrix.is_padding).sum() == 2
 
 
+@pytest.mark.parametrize(
+    ("far", "cell", "pbc"),
+    [
+        ([4e5, 3e5, 2e5], np.diag([1e6, 1e6, 1e6]), True),
+        ([4e5, 3e5, 2e5], [[1e6, 0, 0], [3e5, 9e5, 0], [2e5, -4e5, 8e5]], True),
+        ([9e7, 9e7, -9e7], np.diag([20.0, 0.0, 0.0]), [True, False, False]),
+        ([0.0, 9e7, 9e7], np.diag([0.7, 0.0, 0.0]), [True, False, False]),
+        ([0.0, 0.0, 8e6], np.diag([6.0, 6.0, 9e6]), True),
+    ],
+)
+def test_empty_space_costs_nothing(far, cell, pbc):
+    cell, pbc = np.array(cell, dtype=float), np.broadcast_to(pbc, 3)
+    wrapped = [1.0, 0.0, 0.0] - 3.0 * cell[2] * pbc[2]
+    matrix = neighbor_matrix([[0.0, 0.0, 0.0], wrapped, far], cell, pbc, 3.0)
+    vectors = matrix.offsets(cell)
+    positions = np.array([[0.0, 0.0, 0.0], wrapped, far])
+    vectors += positions[matrix.neighbors] - positions[:, None]
+    distances = np.linalg.norm(vectors, axis=2)[~matrix.is_padding]
+    # Nothing but the pair and, in cells that are smaller than the cutoff, images along one axis.
+    short = np.arange(-5, 6) * cell[0, 0]
+    expected = [*np.abs(short - 1.0), *np.abs(short + 1.0), *3 * [*np.abs(short[short != 0])]]
+    expected = np.sort([d for d in expected if d < 3.0])
+    np.testing.assert_allclose(np.sort(distances), expected, atol=1e-7)
+
+
 def test_skin_adds_pairs_but_leaves_the_padding():
     positions = [[0.0, 0.0, 0.0], [5.3, 0.0, 0.0], [20.0, 0.0, 0.0]]
     matrix = neighbor_matrix(positions, np.zeros((3, 3)), [False] * 3, CUTOFF, skin=0.5)
@@ -218,6 +256,7 @@ FLAT = np.array([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [4.0, 4.0, 0.0]])
         ((PAIR + np.inf, CUBE, False, 5.0), "atoms 0, 1 are not"),
         ((np.full((40, 3), np.nan), CUBE, False, 5.0), "atoms 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … are"),
         ((PAIR * 1e12, CUBE, True, 5.0), "atom 1 are not"),
+        ((PAIR, CUBE + 1e12 * np.eye(3, 3, 1), True, 5.0), r"component of 1\.0e\+12 Å"),
         ((PAIR, CUBE * np.nan, False, 5.0), "NaN or infinite"),
         ((PAIR, np.diag([4.0, 4.0, 0.0]), True, 5.0), "axis 2 is periodic"),
         ((PAIR, FLAT, True, 5.0), "linearly dependent"),
@@ -471,6 +510,9 @@ def test_arrays_are_the_same_objects_until_they_change():
         (np.nan, 1.0, "positions must be finite"),
         (0.0, 1.0, "on one spot"),
         (1.0, np.nan, "NaN or infinite"),
+        (1e9, 1.0, "positions must be finite and below 1e"),
+        (1.0, 1e9, "cell has a periodic axis with a component of"),
+        (1e9, 1e9, "positions must be finite and below 1e"),
         (1.0, [[1.0], [1.0], [0.0]], "axis 2 is periodic"),
     ],
 )
@@ -482,6 +524,16 @@ def test_list_refuses_bad_input_and_goes_on(positions_factor, cell_factor, messa
     strain_a_little(atoms)
     assert_list_is_complete(neighbor_list, atoms)
     assert neighbor_list.n_rebuilds == 1
+
+
+@pytest.mark.parametrize("far", [1e8, 1e15])
+@pytest.mark.parametrize("name", ["aspirin", "triclinic"])
+def test_a_list_that_is_kept_refuses_what_is_moved_too_far(name, far):
+    neighbor_list, atoms = updated(name)
+    neighbor_list.update(atoms.positions + 1e7, atoms.cell, atoms.pbc, atoms.numbers)
+    assert neighbor_list.n_rebuilds == 1
+    with pytest.raises(ValueError, match="positions must be finite and below 1e"):
+        neighbor_list.update(atoms.positions + far, atoms.cell, atoms.pbc, atoms.numbers)
 
 
 @pytest.mark.parametrize("arguments", [(0.0, 0.5), (np.inf, 0.5), (5.0, -1.0), (5.0, np.nan)])

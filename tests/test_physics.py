@@ -23,6 +23,8 @@ from ase_student.testing import (
 )
 
 KINDS = [
+    ("native", "float32"),
+    ("native", "float64"),
     ("onnx", "float32"),
     ("torchscript", "float32"),
     ("torchscript", "float64"),

@@ -77,7 +77,7 @@ def test_numbers_of_parameters_and_elements_are_right() -> None:
     from ase.data import chemical_symbols
 
     from ase_student import load_student
-    from ase_student.student import available_students
+    from ase_student.checkpoint import available_students
 
     students = [load_student(name) for name in available_students()]
     for student in students:

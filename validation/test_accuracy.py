@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ase_student.validation.accuracy import VARIANCE_TARGET, Pass
+from ase_student.validation.accuracy.metrics import VARIANCE_TARGET, Pass
 
 THRESHOLDS = tomllib.loads((Path(__file__).parent / "thresholds.toml").read_text(encoding="utf-8"))
 

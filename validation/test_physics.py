@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ase_student.validation.accuracy import Pass
+from ase_student.validation.accuracy.metrics import Pass
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.physics.checks import Check
 from ase_student.validation.physics.runner import Lengths, molecules_of, run_checks, subject_of

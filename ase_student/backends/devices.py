@@ -1,12 +1,13 @@
 """Choose torch devices and threads, and run modules on them."""
 
+import os
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_student.backends import Results
+from ase_student.backends.interface import Results
 
 
 def torch_device(device: str) -> torch.device:
@@ -30,10 +31,39 @@ def torch_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+_is_forked = False
+
+
+def _after_fork_in_child() -> None:
+    """Let torch use one thread in a forked process.
+
+    The threads that torch had started do not exist there, and it would wait for them for ever.
+    """
+    global _is_forked
+    _is_forked = True
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def set_threads(threads: int | None) -> None:
-    """Set the number of CPU threads of torch, which all its models in the process share."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """Set the number of CPU threads of torch, which all its models in the process share.
+
+    Raises
+    ------
+    ValueError
+        If a forked process asks for more than one: only its parent has them.
+    """
+    if threads is None:
+        return
+    if _is_forked and threads > 1:
+        raise ValueError(
+            f"{threads} threads were asked for in a forked process, where torch can use one; "
+            "start processes with multiprocessing.get_context('spawn'), or pass threads=1."
+        )
+    torch.set_num_threads(threads)
 
 
 def run_module(module: Any, device: torch.device, *arrays: NDArray[np.generic]) -> Results:

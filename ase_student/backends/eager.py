@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_student.backends import Results
 from ase_student.backends.devices import run_module, set_threads, torch_device
+from ase_student.backends.interface import Results
 from ase_student.backends.metadata import decode, describe, encode
 from ase_student.networks import build_potential
 from ase_student.student import Student

@@ -5,8 +5,8 @@ from typing import Any
 
 from ase.data import atomic_numbers, chemical_symbols
 
-from ase_student.backends import PotentialInfo
-from ase_student.student import FORMAT_VERSION, Student
+from ase_student.backends.interface import PotentialInfo
+from ase_student.student import FORMAT_VERSION, LARGEST_CUTOFF, Student
 
 METADATA_KEY = "ase_student"
 INPUTS = ("numbers", "positions", "neighbors", "offsets")
@@ -65,15 +65,18 @@ def decode(text: str | None, file: str) -> PotentialInfo:
     try:
         metadata = json.loads(text)
         version = metadata["format_version"]
+        cutoff = float(metadata["cutoff"])
+        if not 0.0 < cutoff <= LARGEST_CUTOFF:
+            raise ValueError(f"a cutoff of {cutoff} Å, which no student has")
         info = PotentialInfo(
             name=str(metadata["name"]),
             elements=tuple(atomic_numbers[symbol] for symbol in metadata["elements"]),
-            cutoff=float(metadata["cutoff"]),
+            cutoff=cutoff,
             dtype=str(metadata["dtype"]),
             weights_sha256=str(metadata["weights_sha256"]),
             metadata=metadata,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"'{file}' has metadata that are not an exported student's: {error!r}."
         ) from error

@@ -7,9 +7,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from ase_student.backends import Results
+from ase_student.backends.interface import Results
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, decode
-from ase_student.backends.onnx_guard import check_onnx
+from ase_student.backends.onnx_safety import check_onnx
 
 # Everything that the parser or the session may raise for a damaged or foreign file.
 _UNREADABLE = (
@@ -37,19 +37,28 @@ class OnnxBackend:
         'auto', 'cpu', 'cuda' or 'cuda:N'.
     threads : int or None
         Threads of the session; None for ONNX Runtime's default, one per physical core.
+    trust : bool
+        Allow operators that no student has.
 
     Raises
     ------
     ValueError
         If the file is not an exported student, is damaged, or is not self-contained
-        (:mod:`ase_student.backends.onnx_guard`); or if the device is unknown or not there.
+        (:mod:`ase_student.backends.onnx_safety`); or if the device is unknown or not there.
     """
 
     backend = "onnx"
 
-    def __init__(self, content: bytes, file: str, device: str = "auto", threads: int | None = None):
+    def __init__(
+        self,
+        content: bytes,
+        file: str,
+        device: str = "auto",
+        threads: int | None = None,
+        trust: bool = False,
+    ):
         wanted, providers = _providers(device)
-        check_onnx(content, file)
+        check_onnx(content, file, trust)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

@@ -5,7 +5,6 @@ in this file, and its deprecation warnings are silenced here and only here.
 """
 
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ase_student.backends import Results
+from ase_student.archives import check_archive
 from ase_student.backends.devices import run_module, set_threads, torch_device
+from ase_student.backends.interface import Results
 from ase_student.backends.metadata import METADATA_KEY, decode, describe, encode
+from ase_student.backends.program_check import check_program, seal_program
 from ase_student.backends.tracing import example_inputs
 from ase_student.networks import build_potential
 from ase_student.student import Student
@@ -46,6 +47,7 @@ def save_torchscript(
     module = _trace(student, dtype, torch.device("cpu"))
     with _deprecation_silenced():
         torch.jit.save(module, str(path), _extra_files={METADATA_KEY: encode(described)})
+    seal_program(path, name)
 
 
 def _trace(student: Student, dtype: str, device: torch.device) -> Any:
@@ -69,11 +71,21 @@ class TorchScriptBackend:
         self._module = module
 
     @classmethod
-    def from_file(cls, path: Path, device: str, threads: int | None) -> "TorchScriptBackend":
-        """Load an exported file."""
+    def from_file(
+        cls, path: Path, device: str, threads: int | None, trust: bool = False
+    ) -> "TorchScriptBackend":
+        """Load an exported file.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged, or a program that students are not; with `trust`, any program may run.
+        """
         set_threads(threads)
         target = torch_device(device)
-        _check_archive(path)
+        check_archive(path, str(path))
+        if not trust:
+            check_program(path)
         extra = {METADATA_KEY: ""}
         try:
             with _deprecation_silenced():
@@ -107,18 +119,6 @@ class TorchScriptBackend:
         # calls of every new size, and gains little on programs of matrix products.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return run_module(self._module, self._device, numbers, positions, neighbors, offsets)
-
-
-def _check_archive(path: Path) -> None:
-    """Raise ValueError if a checksum in a file is wrong; torch does not look at them."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    # A damaged archive can make zipfile and zlib raise nearly anything.
-    except Exception as error:
-        raise ValueError(f"'{path}' is damaged: {error}") from error
-    if damaged is not None:
-        raise ValueError(f"'{path}' is damaged: the checksum of '{damaged}' in it is wrong.")
 
 
 @contextmanager

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+from ase_student.files import check_output
+from ase_student.jobs.store import only_writer, what_to_install
+
 PROGRAM = "python -m ase_student.distill"
-#: Each step is a module here with `add_arguments(parser)`, where `-o` names what is written, as
-#: `output` if it is a file and as `folder` if it is a folder, and `run(arguments) -> str`, which
-#: returns a summary.
+#: Each step is a module of `commands` with `add_arguments(parser)`, where `-o` names what is
+#: written, as `output` if it is a file and as `folder` if it is a folder, and
+#: `run(arguments) -> str`, which returns a summary.
 STEPS = {
     "structures": "sample structures of molecules and clusters",
     "dimers": "sample complexes at several distances, with their molecules alone",
     "torsions": "sample molecules with bonds turned through a full circle",
     "liquids": "sample droplets of liquids, mixtures and solutions",
+    "crystals": "sample surroundings of molecules in their crystals",
     "label": "let a teacher label structures",
     "train": "train a student on the labels",
     "grow": "find with a student's own dynamics what it should be trained on next",
@@ -26,7 +28,6 @@ STEPS = {
     "subset": "take held-out structures out of a labelled file",
     "run": "take all these steps from a recipe",
 }
-_MODULES = {"run": "recipe"}
 
 
 def step_module(step: str) -> Any:
@@ -38,15 +39,11 @@ def step_module(step: str) -> Any:
         If something that distillation needs is not installed.
     """
     try:
-        return import_module(f"ase_student.distill.{_MODULES.get(step, step)}")
+        return import_module(f"ase_student.distill.commands.{step}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ase_student"):
             raise
-        raise _what_to_install(error) from error
-
-
-def _what_to_install(error: ModuleNotFoundError) -> ImportError:
-    return ImportError(f'distillation needs {error.name}: pip install "ase-student[distill]"')
+        raise what_to_install(error) from error
 
 
 def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
@@ -66,40 +63,3 @@ def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
     check_output(arguments.output)
     with only_writer(arguments.output):
         return str(run(arguments))
-
-
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file, and from its pieces, meanwhile.
-
-    Raises
-    ------
-    ValueError
-        If another process is at it.
-    """
-    try:
-        from filelock import FileLock, Timeout
-    except ModuleNotFoundError as error:
-        raise _what_to_install(error) from error
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"another process is writing '{path}': wait until it is done, or give another output."
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def check_output(path: Path) -> None:
-    """Raise before the work rather than after it if a file cannot be written."""
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"no folder '{path.absolute().parent}' to write '{path.name}' to.")
-    if path.is_dir():
-        raise IsADirectoryError(f"'{path}' is a folder; give the name of a file.")

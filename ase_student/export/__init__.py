@@ -10,18 +10,19 @@ results in float64.
 import importlib.util
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from ase_student.backends import DTYPES
+from ase_student.backends.self_check import Report, VerificationError
+from ase_student.checkpoint import load_student, student_name
 from ase_student.export.references import reference_results, reference_structures
-from ase_student.export.verification import Report, VerificationError, verify_file
+from ase_student.export.verification import verify_file
 from ase_student.files import replaced_when_complete
-from ase_student.student import Student, load_student, student_name
-from ase_student.versions import with_python
+from ase_student.provenance import with_python
+from ase_student.student import Student
 
 __all__ = ["FORMATS", "Report", "VerificationError", "export_student", "verify_file"]
 
@@ -129,31 +130,14 @@ def _write(
     student: Student, name: str, format_name: str, path: Path, dtype: str, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     if format_name == "onnx":
-        from ase_student.backends.onnx_writer import OPSET, to_onnx
+        from ase_student.backends.onnx_export import OPSET, to_onnx
 
         path.write_bytes(to_onnx(student, name, dtype, metadata))
         return {"format": "onnx", "opset": OPSET}
     from ase_student.backends.torchscript import save_torchscript
 
     save_torchscript(student, name, path, dtype, metadata)
-    _drop_traces(path, name)
     return {"format": "torchscript"}
-
-
-def _drop_traces(path: Path, name: str) -> None:
-    """Remove from a TorchScript file what tells of the machine it was made on.
-
-    That is the temporary name of the file, after which torch names the folder in the archive, and
-    records of the source lines that each operation is from, a tenth of all bytes.
-    """
-    with zipfile.ZipFile(path) as archive:
-        records = [(record, archive.read(record)) for record in archive.namelist()]
-    # Uncompressed and with a fixed date, as torch writes and reads them.
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for record, content in records:
-            if not record.endswith(".debug_pkl"):
-                _, _, inner = record.partition("/")
-                archive.writestr(zipfile.ZipInfo(f"{name}/{inner}"), content)
 
 
 def _versions() -> dict[str, str]:

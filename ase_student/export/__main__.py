@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ase_student import cli
 from ase_student.export import FORMATS, VerificationError, export_student, verify_file
 
 _USAGE = "python -m ase_student.export"
@@ -12,7 +13,11 @@ _USAGE = "python -m ase_student.export"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 2 if what was given is wrong, 1 if a file fails its check."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return cli.run(lambda: _run(words), interrupted="interrupted.")
+
+
+def _run(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["verify"]:
             return _verify(arguments[1:])
@@ -20,9 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VerificationError as error:
         print(f"wrong: {error}", file=sys.stderr)
         return 1
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
 
 
 def _export(argv: list[str]) -> int:
@@ -48,8 +50,12 @@ def _export(argv: list[str]) -> int:
 def _verify(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{_USAGE} verify", description=verify_file.__doc__)
     parser.add_argument("file", type=Path)
-    path = parser.parse_args(argv).file
-    report = verify_file(path)
+    parser.add_argument(
+        "--trust", action="store_true", help="run it even if it is a program of somebody else"
+    )
+    given = parser.parse_args(argv)
+    path: Path = given.file
+    report = verify_file(path, trust=given.trust)
     report.raise_if_wrong()
     print(
         f"{path}: right on {report.n_structures} structures, "

@@ -25,7 +25,8 @@ def reference_structures(elements: Sequence[int]) -> list[Atoms]:
         Atomic numbers.
     """
     generator = np.random.default_rng(_SEED)
-    structures = [random_cluster(elements, size, generator) for size in _CLUSTER_SIZES]
+    sizes = [*_CLUSTER_SIZES[:-1], max(_CLUSTER_SIZES[-1], len(elements))]
+    structures = [random_cluster(elements, size, generator) for size in sizes]
     structures.append(_random_crystal(elements, generator))
     for name in _TESTING:
         atoms = testing.structure(name)
@@ -85,7 +86,7 @@ def reference_results(student: Student, structures: Sequence[Atoms]) -> list[dic
         and ``virial`` (3, 3) (eV).
     """
     from ase_student.backends.eager import TorchBackend
-    from ase_student.export.verification import evaluate
+    from ase_student.backends.self_check import evaluate
 
     reference = TorchBackend(student, "reference", device="cpu", dtype="float64")
     results = []

@@ -1,70 +1,27 @@
 """Check that an exported file computes what the student it was made from computes."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 from ase_student.backends import Backend, Results, open_exported
-from ase_student.neighbors import concatenate, neighbor_matrix
-
-# Largest differences allowed from the float64 reference: eV per atom, eV/Å, and eV per atom.
-TOLERANCES = {
-    "float32": {"energy_per_atom": 1e-5, "forces": 1e-4, "virial_per_atom": 1e-4},
-    "float64": {"energy_per_atom": 1e-9, "forces": 1e-9, "virial_per_atom": 1e-9},
-}
-
-
-class VerificationError(ValueError):
-    """An exported file does not compute what its student computes."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Largest differences between an exported file and the results that it carries.
-
-    Attributes
-    ----------
-    file : str
-    dtype : str
-    n_structures : int
-    largest_call : int
-        Most atoms in one call.
-    energy_per_atom : float, eV
-    forces : float, eV/Å
-    virial_per_atom : float, eV
-    """
-
-    file: str
-    dtype: str
-    n_structures: int
-    largest_call: int
-    energy_per_atom: float
-    forces: float
-    virial_per_atom: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the differences and what was compared."""
-        return {key: value for key, value in asdict(self).items() if key not in ("file", "dtype")}
-
-    def raise_if_wrong(self) -> None:
-        """Raise VerificationError if a difference is above its tolerance or not a number."""
-        for name, tolerance in TOLERANCES[self.dtype].items():
-            value = getattr(self, name)
-            if not value <= tolerance:
-                raise VerificationError(
-                    f"'{self.file}' does not compute what its student does: {name} differs by "
-                    f"{value:.1e}, allowed are {tolerance:.0e}."
-                )
+from ase_student.backends.self_check import (
+    Report,
+    differences_from,
+    evaluate,
+    failures_named,
+    neighbors_of,
+    read_references,
+    report_of,
+)
+from ase_student.neighbors import concatenate
 
 
-def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Report:
+def verify_file(
+    path: str | os.PathLike[str], called: str | None = None, trust: bool = False
+) -> Report:
     """Compare an exported file with the reference results that it carries.
 
     Every structure is evaluated by itself, and then all of them in one call with more padding,
@@ -76,6 +33,8 @@ def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Repo
         An exported ``.onnx`` or TorchScript file.
     called : str, optional
         What messages call the file.
+    trust : bool
+        Run any program, see :class:`ase_student.StudentCalculator`.
 
     Returns
     -------
@@ -92,127 +51,28 @@ def verify_file(path: str | os.PathLike[str], called: str | None = None) -> Repo
     file = called or str(path)
     path = Path(path)
     try:
-        backend = open_exported(path, device="cpu")
+        backend = open_exported(path, device="cpu", trust=trust)
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), file)) from error
-    references = _references(backend, file)
+    references = read_references(backend, file)
     if not references:
         raise ValueError(f"'{file}' carries no reference structures to check it with.")
-    with _failures_named(file):
+    with failures_named(file):
         structures = [reference.atoms for reference in references]
         outputs = [evaluate(backend, atoms) for atoms in structures]
         outputs += _evaluate_together(backend, structures)
         differences = [
-            _differences(output, reference)
+            differences_from(output, reference)
             for output, reference in zip(outputs, references * 2, strict=True)
         ]
     n_atoms = 1 + sum(len(atoms) for atoms in structures)
-    return _report(file, backend, differences, len(structures), n_atoms)
-
-
-class _Reference(NamedTuple):
-    """A structure that a file carries and its results in float64."""
-
-    atoms: Atoms
-    energy: float
-    forces: NDArray[np.float64]
-    virial: NDArray[np.float64]
-
-
-def _references(backend: Backend, file: str) -> list[_Reference]:
-    if backend.info.dtype not in TOLERANCES:
-        raise ValueError(
-            f"'{file}' computes in {backend.info.dtype}; known are 'float32' and 'float64'."
-        )
-    try:
-        return [
-            _Reference(
-                Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=row["pbc"]),
-                float(row["energy"]),
-                np.array(row["forces"], dtype=np.float64).reshape(len(row["numbers"]), 3),
-                np.array(row["virial"], dtype=np.float64).reshape(3, 3),
-            )
-            for row in backend.info.metadata.get("references", [])
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"'{file}' carries reference structures that cannot be read: {error!r}."
-        ) from error
-
-
-@contextmanager
-def _failures_named(file: str) -> Iterator[None]:
-    """Turn whatever a program that is not a student's raises into one sentence."""
-    try:
-        yield
-    # Runtimes have exceptions of their own, which don't share a base class.
-    except Exception as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"'{file}' cannot be evaluated: {lines[0]}") from error
-
-
-def _report(
-    file: str,
-    backend: Backend,
-    differences: list[tuple[float, float, float]],
-    n_structures: int,
-    largest_call: int,
-) -> Report:
-    # The maximum of numpy is NaN where there is one, and NaN is never within a tolerance.
-    energy, forces, virial = np.max(differences, axis=0)
-    return Report(
-        file=file,
-        dtype=backend.info.dtype,
-        n_structures=n_structures,
-        largest_call=largest_call,
-        energy_per_atom=float(energy),
-        forces=float(forces),
-        virial_per_atom=float(virial),
-    )
-
-
-def check_opened(backend: Backend, file: str) -> None:
-    """Compare a file that was just opened with one of the small references that it carries.
-
-    It takes a millisecond or two, and a file that was damaged or whose weights were exchanged does
-    not get to drive a simulation.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or cannot be evaluated.
-    VerificationError
-        If the results differ.
-    """
-    # The smallest molecule of at least five atoms; periodic ones need a longer search.
-    suitable = [
-        reference
-        for reference in _references(backend, file)
-        if len(reference.atoms) >= 5 and not reference.atoms.pbc.any()
-    ]
-    if not suitable:
-        return
-    reference = min(suitable, key=lambda reference: len(reference.atoms))
-    with _failures_named(file):
-        difference = _differences(evaluate(backend, reference.atoms), reference)
-    _report(file, backend, [difference], 1, len(reference.atoms)).raise_if_wrong()
-
-
-def evaluate(backend: Backend, atoms: Atoms) -> Results:
-    """Return a backend's energies, forces and virials of a structure."""
-    neighbors, offsets = _neighbors(atoms, backend.info.cutoff)
-    return backend.evaluate(atoms.numbers.astype(np.int64), atoms.positions, neighbors, offsets)
-
-
-def _neighbors(atoms: Atoms, cutoff: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-    return matrix.neighbors, matrix.offsets(atoms.cell.array)
+    return report_of(file, backend, differences, len(structures), n_atoms)
 
 
 def _evaluate_together(backend: Backend, structures: list[Atoms]) -> list[Results]:
     """Return the results of structures that are evaluated in one call, with more padding."""
     cutoff = backend.info.cutoff
-    parts = [_neighbors(atoms, cutoff) for atoms in structures]
+    parts = [neighbors_of(atoms, cutoff) for atoms in structures]
     widest = max(neighbors.shape[1] for neighbors, _ in parts) + 3
     padding = (np.zeros((1, widest), dtype=np.int64), np.full((1, widest, 3), 2.0 * cutoff))
     # One more atom, which sees nothing, makes every row as wide as its own.
@@ -223,12 +83,3 @@ def _evaluate_together(backend: Backend, structures: list[Atoms]) -> list[Result
     ends = np.cumsum([len(atoms) for atoms in structures])
     rows = zip(*(np.split(output, ends)[:-1] for output in outputs), strict=True)
     return [(energies, forces, virials) for energies, forces, virials in rows]
-
-
-def _differences(output: Results, reference: _Reference) -> tuple[float, float, float]:
-    energies, forces, virials = output
-    n_atoms = len(energies)
-    energy = abs(float(energies.sum()) - reference.energy) / n_atoms
-    force = np.abs(forces - reference.forces).max()
-    virial = np.abs(virials.sum(axis=0) - reference.virial).max() / n_atoms
-    return energy, float(force), float(virial)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ase_student.networks.painn import PaiNN, PaiNNPotential
-from ase_student.student import Architecture, Student
+from ase_student.student import WIDTHS, Architecture, Student
 
 
 def build_network(student: Student, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -41,7 +41,9 @@ def build_potential(student: Student, dtype: torch.dtype = torch.float32) -> nn.
 
 
 def _build_painn(student: Student, dtype: torch.dtype) -> PaiNN:
-    network = PaiNN(student.architecture, dict(student.reference_energies))
+    references = dict(student.reference_energies)
+    _check_sizes(student)
+    network = PaiNN(student.architecture, references)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     for name in sorted(expected.keys() | student.tensors.keys()):
         if name not in student.tensors:
@@ -54,3 +56,18 @@ def _build_painn(student: Student, dtype: torch.dtype) -> PaiNN:
     state = {name: torch.from_numpy(np.array(value)) for name, value in student.tensors.items()}
     network.load_state_dict(state)
     return network.to(dtype)
+
+
+def _check_sizes(student: Student) -> None:
+    """Refuse sizes that do not fit the tensors, before anything of these sizes is allocated."""
+    architecture = student.architecture
+    widths = {name: getattr(architecture, name) for name in WIDTHS}
+    n_values = sum(tensor.size for tensor in student.tensors.values())
+    one, other = sorted(widths.values())[-2:]
+    # There are matrices with as many rows and columns as the two largest widths, or nearly so.
+    if widths["blocks"] > len(student.tensors) or one * other > 4 * n_values:
+        sizes = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(
+            f"the student has {len(student.tensors)} tensors with {n_values:,} values, too few for "
+            f"{sizes}."
+        )

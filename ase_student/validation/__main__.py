@@ -6,8 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ase.calculators.calculator import InputError
-
+from ase_student import cli
 from ase_student.validation.settings import parser, settings_of
 from ase_student.validation.validate import validate
 
@@ -15,17 +14,10 @@ from ase_student.validation.validate import validate
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and print its table; return 2 if what was given is wrong."""
     argv = sys.argv[1:] if argv is None else argv
-    found = parser()
-    arguments = found.parse_args(argv)
-    try:
-        print(validate(settings_of(arguments, f"{found.prog} {shlex.join(argv)}")))
-    except (ValueError, OSError, ImportError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again.", file=sys.stderr)
-        return 130
-    return 0
+    options = parser()
+    arguments = options.parse_args(argv)
+    command = f"{options.prog} {shlex.join(argv)}"
+    return cli.run(lambda: print(validate(settings_of(arguments, command))))
 
 
 if __name__ == "__main__":

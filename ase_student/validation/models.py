@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_student.calculator import StudentCalculator
-from ase_student.student import available_students, student_name
+from ase_student.checkpoint import available_students, student_name
 
 
 @dataclass(frozen=True)

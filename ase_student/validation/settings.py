@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ase_student.backends import BACKENDS, DTYPES
+from ase_student.validation.chemistry.run import EXPERIMENTS
 from ase_student.validation.models import ModelSpec, distinct_names
 from ase_student.validation.physics.runner import Lengths
+from ase_student.validation.readers.label_keys import LabelKeys
 
 
 @dataclass(frozen=True)
-class Settings:
+class ValidationSettings:
     """What a validation is asked to do.
 
     Attributes
     ----------
-    data : path
-        HDF5, extended XYZ or ASE database.
+    data : path or None
+        HDF5, extended XYZ or ASE database; None if only chemistry is asked for.
     output : path
         Folder.
     specs : tuple of ModelSpec
@@ -31,15 +33,23 @@ class Settings:
     skip_invalid : bool
     physics : bool
         Whether to check more than errors.
+    chemistry : bool
+        Whether to run the experiments of :mod:`ase_student.validation.chemistry`.
+    experiments : tuple of str
+        Of chemistry; empty for all.
+    liquid : float, ps
+        Length of each of chemistry's two dynamics of water; 0 leaves them out.
     lengths : Lengths
         Of dynamics.
     scheduler : str or None
         Address of a Dask scheduler.
     command : str
         For the record.
+    keys : LabelKeys or None
+        Names of the labels in the file, None to choose them.
     """
 
-    data: Path
+    data: Path | None
     output: Path
     specs: tuple[ModelSpec, ...]
     teacher: str | None = None
@@ -47,16 +57,28 @@ class Settings:
     seed: int = 0
     skip_invalid: bool = False
     physics: bool = True
+    chemistry: bool = False
+    experiments: tuple[str, ...] = ()
+    liquid: float = 0.0
     lengths: Lengths = field(default_factory=Lengths)
     scheduler: str | None = None
     command: str = ""
+    keys: LabelKeys | None = None
 
     def __post_init__(self) -> None:
+        if self.data is None and not self.chemistry:
+            raise ValueError(
+                "nothing to validate on: give a file of labelled structures, --chemistry, or both."
+            )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; it must be at least 1.")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; it must not be negative.")
-        for name, length in vars(self.lengths).items():
+        if (self.liquid or self.experiments) and not self.chemistry:
+            raise ValueError(
+                "--liquid and --experiment are parts of chemistry: give --chemistry too."
+            )
+        for name, length in {**vars(self.lengths), "liquid": self.liquid}.items():
             if not 0.0 <= length < float("inf"):
                 raise ValueError(f"--{name} is {length} ps; it must be finite and not negative.")
             if 0.0 < length < 0.01:
@@ -75,7 +97,11 @@ def parser() -> argparse.ArgumentParser:
         epilog="A command that was interrupted goes on when it is given again.",
     )
     add = found.add_argument
-    add("data", type=Path, help="labelled structures: HDF5, extended XYZ or ASE database")
+    add(
+        "data", type=Path, nargs="?",
+        help="labelled structures: HDF5, extended XYZ or ASE database; may be left out with "
+        "--chemistry",
+    )  # fmt: skip
     add("--model", action="append", metavar="MODEL", help="student by name or file; repeatable")
     add(
         "--backend", action="append", choices=("auto", *BACKENDS),
@@ -86,10 +112,31 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="CPU threads of the backends")
     add("--teacher", metavar="NAME", help="so3lr, gfn2-xtb, package.module:Class, …; for speed, "
         "vibrations and torsions")  # fmt: skip
+    for label in ("energy", "forces", "stress"):
+        add(f"--{label}-key", metavar="KEY", help=f"name of the {label} in the file; with one of "
+            "these three, labels that are not named are not read")  # fmt: skip
     add("--limit", type=int, metavar="N", help="structures, drawn at random (default: all)")
     add("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
     add("--skip-invalid", action="store_true", help="leave out structures that are wrong")
     add("--no-physics", dest="physics", action="store_false", help="errors and speed only")
+    add(
+        "--chemistry",
+        action="store_true",
+        help="interaction energies, torsions, conformers, "
+        "frequencies, crystals, water, against what is known of the teacher and of experiment",
+    )
+    add(
+        "--experiment", action="append", choices=[one.name for one in EXPERIMENTS],
+        help="with --chemistry: only this one and what --liquid asks for; repeatable",
+    )  # fmt: skip
+    add(
+        "--liquid",
+        type=float,
+        default=0.0,
+        metavar="PS",
+        help="with --chemistry: pair "
+        "distribution and then density of 64 waters, PS each (0); 20 are enough",
+    )
     add("--nve", type=float, default=Lengths.nve, metavar="PS", help="constant energy (2)")
     add("--nvt", type=float, default=Lengths.nvt, metavar="PS", help="thermostat (2)")
     add("--water", type=float, default=Lengths.water, metavar="PS", help="64 waters (0)")
@@ -98,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
+def settings_of(arguments: argparse.Namespace, command: str) -> ValidationSettings:
     """Return the settings of a command line."""
     models = arguments.model or ["tiny"]
     specs = tuple(
@@ -106,7 +153,7 @@ def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
         for model, name in zip(models, distinct_names(models), strict=True)
         for backend in arguments.backend or ["auto"]
     )
-    return Settings(
+    return ValidationSettings(
         data=arguments.data,
         output=arguments.output,
         specs=specs,
@@ -115,7 +162,16 @@ def settings_of(arguments: argparse.Namespace, command: str) -> Settings:
         seed=arguments.seed,
         skip_invalid=arguments.skip_invalid,
         physics=arguments.physics,
+        chemistry=arguments.chemistry,
+        experiments=tuple(arguments.experiment or ()),
+        liquid=arguments.liquid,
         lengths=Lengths(arguments.nve, arguments.nvt, arguments.water),
         scheduler=arguments.scheduler,
         command=command,
+        keys=_keys(arguments),
     )
+
+
+def _keys(arguments: argparse.Namespace) -> LabelKeys | None:
+    keys = LabelKeys(arguments.energy_key, arguments.forces_key, arguments.stress_key)
+    return None if keys == LabelKeys() else keys

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_student.potentials.base import Evaluation, Potential
 from ase_student.validation.extras import progress_bar
-from ase_student.validation.frames import Frame, Frames
-from ase_student.validation.potentials import Evaluation, Potential
+from ase_student.validation.readers.base import Frame, StructureReader
 
 #: Structures that are timed hold about so many atoms, and are so many at most.
 N_ATOMS = 1000
@@ -20,7 +20,7 @@ N_STRUCTURES = 32
 N_ROUNDS = 4
 
 
-def sample_of(frames: Frames, indices: Sequence[int], seed: int) -> list[Frame]:
+def sample_of(frames: StructureReader, indices: Sequence[int], seed: int) -> list[Frame]:
     """Return structures to be timed, drawn at random."""
     order = np.random.default_rng(seed).permutation(len(indices))[:N_STRUCTURES]
     chosen: list[Frame] = []

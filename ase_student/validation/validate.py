@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,24 +17,28 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import InputError
 
-from ase_student import __version__
 from ase_student.calculator import StudentCalculator
-from ase_student.distill.teachers import load_teacher
 from ase_student.files import file_sha256, replaced_when_complete
-from ase_student.validation.accuracy import Pass, metrics
+from ase_student.jobs.store import only_writer
+from ase_student.potentials.base import Potential, as_potential
+from ase_student.potentials.registry import load_teacher
+from ase_student.provenance import __version__, with_python
+from ase_student.validation.accuracy.evaluation import Selection, run_pass
+from ase_student.validation.accuracy.metrics import Pass, metrics
+from ase_student.validation.accuracy.worst import worst_structures, write_worst
+from ase_student.validation.chemistry.plots import chemistry_plots
+from ase_student.validation.chemistry.report import chemistry_page, chemistry_table, columns_of
+from ase_student.validation.chemistry.section import add_chemistry
 from ase_student.validation.extras import extra
-from ase_student.validation.frames import Frames, open_frames
 from ase_student.validation.models import ModelSpec, describe
-from ase_student.validation.passes import Selection, run_pass
 from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
-from ase_student.validation.potentials import Potential, as_potential
-from ase_student.validation.report.page import page
+from ase_student.validation.readers.base import StructureReader
+from ase_student.validation.readers.opening import open_frames
+from ase_student.validation.report.page import STYLE, page
 from ase_student.validation.report.plots import comparison, plots_of
 from ase_student.validation.report.table import table
-from ase_student.validation.settings import Settings
+from ase_student.validation.settings import ValidationSettings
 from ase_student.validation.speed import force_rmse, sample_of, timed
-from ase_student.validation.worst import worst_structures, write_worst
-from ase_student.versions import with_python
 
 FORMAT_VERSION = 1
 #: Structures that are named in the results among those that were left out.
@@ -42,7 +47,7 @@ PACKAGES = ("ase", "numpy", "onnxruntime", "torch", "vesin", "h5py", "chemiscope
 
 
 @dataclass(frozen=True)
-class Student:
+class ValidatedStudent:
     """One student in one backend, opened, and its pass over the data."""
 
     spec: ModelSpec
@@ -56,7 +61,7 @@ class Student:
         return f"{self.spec.name}-{self.calculator.backend}-{info.dtype}"
 
 
-def validate(settings: Settings) -> str:
+def validate(settings: ValidationSettings) -> str:
     """Do all that was asked for, write it, and return the table for the terminal.
 
     Raises
@@ -66,16 +71,27 @@ def validate(settings: Settings) -> str:
     FileNotFoundError, ImportError
         If a file or a package is missing.
     """
-    for module in ("matplotlib.figure", "chemiscope", "tqdm"):
+    for module in ("matplotlib.figure", "chemiscope", "tqdm", "filelock"):
         extra(module)
+    with only_writer(settings.output):
+        return _validate_alone(settings)
+
+
+def _validate_alone(settings: ValidationSettings) -> str:
+    """Validate while no other process writes to the same folder."""
     # Before the long work rather than after it.
     calculators = [spec.open() for spec in settings.specs]
-    teacher = None if settings.teacher is None else as_potential(load_teacher(settings.teacher))
-    frames = open_frames(settings.data)
+    loaded = None if settings.teacher is None else load_teacher(settings.teacher)
+    if settings.data is None:
+        return _validate_chemistry(settings, calculators, loaded)
+    frames = open_frames(settings.data, settings.keys)
+    keys = getattr(frames, "keys", None)
+    if keys is not None:
+        print(keys.sentence(settings.data.name), file=sys.stderr)
     partial = settings.output / ".partial"
     partial.mkdir(parents=True, exist_ok=True)
     try:
-        said = _validate(settings, calculators, teacher, frames, partial)
+        said = _validate(settings, calculators, loaded, frames, partial)
     except (ValueError, InputError):
         # The same command would fail again, so there is nothing to go on from.
         shutil.rmtree(partial)
@@ -88,20 +104,79 @@ def validate(settings: Settings) -> str:
     return said
 
 
+def _validate_chemistry(
+    settings: ValidationSettings, calculators: list[StudentCalculator], teacher: Any
+) -> str:
+    """Run the experiments of chemistry alone, write them, and return the table."""
+    settings.output.mkdir(parents=True, exist_ok=True)
+    pairs = list(zip(settings.specs, calculators, strict=True))
+    document = {
+        **_header(settings),
+        "data": None,
+        "students": [describe(spec, calculator) for spec, calculator in pairs],
+        "teacher": None,
+    }
+    add_chemistry(
+        document,
+        pairs,
+        teacher,
+        settings.output,
+        only=settings.experiments,
+        liquid=settings.liquid,
+    )
+    _write_chemistry_plots(settings.output, document)
+    _write(settings.output / "metrics.json", _json(document))
+    _write(settings.output / "report.html", chemistry_page(document, STYLE).encode())
+    return f"{chemistry_table(document)}\n\n{_written(settings)}"
+
+
+def _write_chemistry_plots(folder: Path, document: dict[str, Any]) -> None:
+    for name, content in chemistry_plots(columns_of(document)).items():
+        _write(folder / "plots" / f"chemistry-{name.replace(' ', '-')}.png", content)
+
+
+def _header(settings: ValidationSettings) -> dict[str, Any]:
+    """Return how results were made."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": settings.command,
+        "settings": _settings(settings),
+        "versions": versions(),
+        "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
+    }
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    return f"{text}\n".encode()
+
+
+def _written(settings: ValidationSettings) -> str:
+    return f"wrote {settings.output / 'report.html'}, metrics.json beside it"
+
+
 def _validate(
-    settings: Settings,
+    settings: ValidationSettings,
     calculators: list[StudentCalculator],
-    teacher: Potential | None,
-    frames: Frames,
+    loaded: Any,
+    frames: StructureReader,
     partial: Path,
 ) -> str:
-    sha256 = file_sha256(settings.data)
+    data = frames.path
+    teacher = None if loaded is None else as_potential(loaded)
+    sha256 = file_sha256(data)
     known = set.intersection(*(set(one.info.elements) for one in calculators))
     selection = Selection(
-        settings.data, settings.limit, settings.seed, settings.skip_invalid, tuple(sorted(known))
+        data,
+        settings.limit,
+        settings.seed,
+        settings.skip_invalid,
+        tuple(sorted(known)),
+        settings.keys,
     )
     students = [
-        Student(
+        ValidatedStudent(
             spec,
             calculator,
             Pass.of(
@@ -114,12 +189,7 @@ def _validate(
         for spec, calculator in zip(settings.specs, calculators, strict=True)
     ]  # fmt: skip
     document: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": settings.command,
-        "settings": _settings(settings),
-        "versions": versions(),
-        "machine": f"{platform.platform()}, {os.cpu_count()} CPUs",
+        **_header(settings),
         "data": _data(settings, frames, sha256, students[0].found),
         "students": [
             {
@@ -132,6 +202,17 @@ def _validate(
     }
     _add_speed(document, settings, students, teacher, frames)
     _add_physics(document, settings, students, teacher, frames, partial)
+    if settings.chemistry:
+        pairs = [(one.spec, one.calculator) for one in students]
+        add_chemistry(
+            document,
+            pairs,
+            loaded,
+            settings.output,
+            only=settings.experiments,
+            liquid=settings.liquid,
+        )
+        _write_chemistry_plots(settings.output, document)
     worst = [
         worst_structures(
             as_potential(one.calculator), frames, described["accuracy"]["worst_structures"]
@@ -139,13 +220,16 @@ def _validate(
         for one, described in zip(students, document["students"], strict=True)
     ]
     write_results(settings.output, document, students, worst)
-    return f"{table(document)}\n\nwrote {settings.output / 'report.html'}, metrics.json beside it"
+    said = table(document)
+    if settings.chemistry:
+        said += f"\n\n{chemistry_table(document)}"
+    return f"{said}\n\n{_written(settings)}"
 
 
 def write_results(
     folder: Path,
     document: dict[str, Any],
-    students: list[Student],
+    students: list[ValidatedStudent],
     worst: list[list[Atoms]],
 ) -> None:
     """Write metrics, plots, worst structures and the page."""
@@ -158,8 +242,7 @@ def write_results(
             write_worst(folder / f"worst-{one.slug}.extxyz", structures)
     overview = comparison(document["students"], document["teacher"])
     _write(folder / "plots" / "comparison.png", overview)
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    _write(folder / "metrics.json", f"{text}\n".encode())
+    _write(folder / "metrics.json", _json(document))
     _write(folder / "report.html", page(document, plots, overview, worst).encode())
 
 
@@ -170,10 +253,10 @@ def _write(path: Path, content: bytes) -> None:
 
 def _add_speed(
     document: dict[str, Any],
-    settings: Settings,
-    students: list[Student],
+    settings: ValidationSettings,
+    students: list[ValidatedStudent],
     teacher: Potential | None,
-    frames: Frames,
+    frames: StructureReader,
 ) -> None:
     """Time the students, and the teacher, on the same structures in turns."""
     indices = students[0].found.column("indices").tolist()
@@ -199,10 +282,10 @@ def _add_speed(
 
 def _add_physics(
     document: dict[str, Any],
-    settings: Settings,
-    students: list[Student],
+    settings: ValidationSettings,
+    students: list[ValidatedStudent],
     teacher: Potential | None,
-    frames: Frames,
+    frames: StructureReader,
     partial: Path,
 ) -> None:
     """Check the physics of each student, in the first of its backends."""
@@ -240,7 +323,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def _settings(settings: ValidationSettings) -> dict[str, Any]:
     return {
         "limit": settings.limit,
         "seed": settings.seed,
@@ -250,9 +333,11 @@ def _settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _data(settings: Settings, frames: Frames, sha256: str, found: Pass) -> dict[str, Any]:
+def _data(
+    settings: ValidationSettings, frames: StructureReader, sha256: str, found: Pass
+) -> dict[str, Any]:
     return {
-        "file": settings.data.name,
+        "file": frames.path.name,
         "sha256": sha256,
         "teacher": frames.metadata.get("teacher"),
         "n_structures": len(frames.sizes),

@@ -1,5 +1,11 @@
-"""A student's network with its sums over pairs compiled for this processor."""
+"""A student's network compiled for this processor, with gradients by its weights."""
 
-from ase_student.networks.kernels.network import CompiledNetwork
+from ase_student.networks.kernels.network import (
+    CompiledNetwork,
+    PairList,
+    PairResults,
+    PairStructures,
+    pair_list,
+)
 
-__all__ = ["CompiledNetwork"]
+__all__ = ["CompiledNetwork", "PairList", "PairResults", "PairStructures", "pair_list"]

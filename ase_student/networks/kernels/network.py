@@ -1,229 +1,234 @@
-"""The network of :mod:`ase_student.networks.painn` on a list of pairs, with compiled sums.
+"""The network of :mod:`ase_student.networks.painn` on lists of pairs, compiled.
 
-Weights, formulas and all that is done to single atoms are those of :class:`PaiNN`; a test holds the
-two together. Every pair of atoms is in the list once and counts in both directions, so that
-its radial functions and filters are computed once. Derivatives are of first order only.
+Weights and formulas are those of :class:`PaiNN`; tests hold the two together. Every pair of atoms
+is in the list once and counts in both directions, so that its radial functions and filters
+are computed once. Derivatives are of first order, by positions and by all weights.
 """
 
-from typing import Any, cast
+import ctypes
+import weakref
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ase_student.networks.kernels.build import PairKernels
-from ase_student.networks.kernels.memory import keep_freed_memory
-from ase_student.networks.painn import Interaction, PaiNN, Update
+from ase_student.networks.geometry import RadialBasis
+from ase_student.networks.kernels.build import compile_network
+from ase_student.networks.painn import PaiNN
+
+#: Structures are computed together up to so many atoms: their activations then stay in the cache.
+CHUNK = 64
+
+
+class PairList(NamedTuple):
+    """The pairs within the cutoff of a structure, each once, ordered by their first atoms.
+
+    Attributes
+    ----------
+    first, second : (n_pairs,) int32
+    shifts : (n_pairs, 3) float64, Å, or None
+        Lattice translation of the second atom's image; None if all are zero.
+    """
+
+    first: NDArray[np.int32]
+    second: NDArray[np.int32]
+    shifts: NDArray[np.float64] | None
 
 
 def pair_list(
-    positions: Tensor, neighbors: Tensor, offsets: Tensor, cutoff: float
-) -> tuple[Tensor, Tensor]:
-    """Return the pairs within the cutoff of a full neighbor matrix, each once.
+    positions: NDArray[np.float64],
+    neighbors: NDArray[np.integer],
+    offsets: NDArray[np.float64] | None,
+    cutoff: float,
+) -> PairList:
+    """Return the pairs of a full neighbor matrix.
 
     Parameters
     ----------
     positions : (N, 3) float64, Å
-    neighbors : (N, K) int64
-    offsets : (N, K, 3) float64, Å
+    neighbors : (N, K) int
+    offsets : (N, K, 3) float64, Å, or None
+        None if there are no images.
     cutoff : float, Å
-
-    Returns
-    -------
-    pairs : (2, P) int64
-        The two atoms of each pair.
-    places : (2, P) int64
-        Row and column of each pair in the matrix.
     """
-    own = torch.arange(len(neighbors), device=neighbors.device).unsqueeze(1)
-    vectors = positions[neighbors] - positions.unsqueeze(1) + offsets
-    # Of an atom and its own image that in the positive direction is taken: by the first component
-    # of the offset that is not zero.
-    x, y, z = offsets.unbind(2)
-    is_positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-    is_taken = (neighbors > own) | ((neighbors == own) & is_positive)
-    is_taken &= (vectors * vectors).sum(2) < cutoff * cutoff
-    rows, columns = is_taken.nonzero(as_tuple=True)
-    return torch.stack([rows, neighbors[rows, columns]]), torch.stack([rows, columns])
+    own = np.arange(len(neighbors))[:, None]
+    is_taken = neighbors > own
+    if offsets is not None:
+        # Of an atom and its own image that in the positive direction is taken: by the first
+        # component of the offset that is not zero.
+        x, y, z = offsets[..., 0], offsets[..., 1], offsets[..., 2]
+        is_positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
+        is_taken |= (neighbors == own) & is_positive
+    rows, columns = np.nonzero(is_taken)
+    others = neighbors[rows, columns]
+    vectors = positions[others] - positions[rows]
+    shifts = None
+    if offsets is not None:
+        shifts = offsets[rows, columns]
+        vectors = vectors + shifts
+    is_near = (vectors * vectors).sum(1) < cutoff * cutoff
+    return PairList(
+        rows[is_near].astype(np.int32),
+        others[is_near].astype(np.int32),
+        None if shifts is None or not shifts.any() else shifts[is_near],
+    )
+
+
+@dataclass(frozen=True)
+class PairStructures:
+    """Several structures with their lists of pairs, one after another.
+
+    Attributes
+    ----------
+    numbers : (n_atoms,) int64
+    positions : (n_atoms, 3) float64, Å
+    pairs : PairList
+        Atoms are numbered through all structures.
+    atom_splits, pair_splits : (n_structures + 1,) int64
+        Where the atoms and the pairs of each structure begin.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    pairs: PairList
+    atom_splits: NDArray[np.int64]
+    pair_splits: NDArray[np.int64]
+
+
+class PairResults(NamedTuple):
+    """What a compiled network computes.
+
+    Attributes
+    ----------
+    energies : (n_atoms,) float64, eV
+    forces : (n_atoms, 3) float64, eV/Å, or None
+    virials : (n_atoms, 3, 3) float64, eV, or None
+    gradient : (n_weights,) float32 Tensor, eV, or None
+        Of the seeded sum of energies, by all weights one after another.
+    """
+
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64] | None
+    virials: NDArray[np.float64] | None
+    gradient: Tensor | None
 
 
 class CompiledNetwork:
-    """Energies of atoms by a network's own weights, differentiable once.
+    """A network's energies, forces and gradients by its weights, on one thread.
 
     Parameters
     ----------
     network : PaiNN
-        In float32 on the CPU. Gradients accumulate in its parameters.
+        In float32 on the CPU.
+    library : ctypes.CDLL, optional
+        Of a network of the same shape; by default it is compiled.
 
     Raises
     ------
     ImportError
-        If the sums cannot be compiled here; see :class:`PairKernels`.
+        If it cannot be compiled here; see :func:`compile_network`.
+    TypeError
+        If a weight is not a contiguous float32 array on the CPU.
     """
 
-    def __init__(self, network: PaiNN):
-        shape = network.shape
-        keep_freed_memory()
+    def __init__(self, network: PaiNN, library: ctypes.CDLL | None = None):
         self.network = network
-        self.kernels = PairKernels(
-            shape.n_rbf,
-            shape.element_channels,
-            shape.message_channels,
-            n_components=8 if shape.tensor_channels else 3,
+        self.weights = list(network.parameters())
+        for weight in self.weights:
+            is_readable = weight.dtype == torch.float32 and weight.is_contiguous()
+            if weight.device.type != "cpu" or not is_readable:
+                raise TypeError(
+                    "a compiled network takes contiguous float32 weights on the CPU; given "
+                    f"{weight.dtype} on {weight.device}."
+                )
+        self.library = compile_network(network.shape) if library is None else library
+        repulsion = network.repulsion
+        # Kept, since the library reads them at every call.
+        self._constants = [
+            tensor.detach().contiguous().clone()
+            for tensor in (repulsion.table, repulsion.weights, repulsion.rates)
+        ]
+        self._species_of = network.species_of.numpy().astype(np.int32)
+        self._reference = network.reference.numpy().copy()
+        shape = network.shape
+        handle = self.library.network_new(
+            shape.cutoff,
+            shape.inner_cutoff,
+            RadialBasis.RATE,
+            *[tensor.data_ptr() for tensor in self._constants],
+            CHUNK,
         )
+        if not handle:
+            raise MemoryError("no memory for a compiled network.")
+        self._handle = ctypes.c_void_p(handle)
+        weakref.finalize(self, self.library.network_delete, self._handle)
+        self.read_weights()
 
-    def __call__(
-        self, numbers: Tensor, positions: Tensor, neighbors: Tensor, offsets: Tensor
-    ) -> Tensor:
-        """Return the energy of every atom in float64, eV, shape (N,); see :class:`PaiNN`."""
-        pairs, vectors = self.pairs(positions, neighbors, offsets)
-        return self.energies(numbers, pairs, vectors)
+    def read_weights(self) -> None:
+        """Take the network's weights as they are now."""
+        pointers = (ctypes.c_void_p * len(self.weights))(*[w.data_ptr() for w in self.weights])
+        self._check(self.library.network_set_weights(self._handle, pointers))
 
-    def pairs(self, positions: Tensor, neighbors: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pairs within the cutoff, (2, P) int64, and their vectors, (P, 3) float64, Å.
-
-        Parameters are those of :func:`pair_list`. A vector goes from the first atom of its pair to
-        the second.
-        """
-        with torch.no_grad():
-            pairs, places = pair_list(positions, neighbors, offsets, self.network.shape.cutoff)
-        first, second = pairs
-        return pairs, positions[second] - positions[first] + offsets[places[0], places[1]]
-
-    def energies(self, numbers: Tensor, pairs: Tensor, vectors: Tensor) -> Tensor:
-        """Return the energy of every atom in float64, eV, shape (N,).
+    def evaluate(
+        self,
+        structures: PairStructures,
+        *,
+        seeds: NDArray[np.float64] | None = None,
+        with_forces: bool = True,
+        with_virials: bool = False,
+        with_gradient: bool = False,
+    ) -> PairResults:
+        """Return the energies of all atoms and what is asked for of their derivatives.
 
         Parameters
         ----------
-        numbers : (N,) int64
-        pairs : (2, P) int64
-        vectors : (P, 3) float64, Å
+        structures : PairStructures
+        seeds : (n_atoms,) float64, optional
+            Factors of the atoms' energies in the sum that is differentiated; ones by default.
+        with_forces, with_virials, with_gradient : bool
+            Virials come with forces only.
         """
-        network = self.network
-        first, second = pairs
-        vectors = vectors.to(torch.float32)
-        distances = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        directions = vectors / distances
-        species = network.species_of.index_select(0, numbers)
-        # As if all pairs were the neighbors of one atom: arrays are (1, ..., P).
-        apart = distances.t().unsqueeze(0)
-        own, other = network.repulsion.table[species[pairs]].transpose(1, 2).unsqueeze(1)
-        radial = network.radial_functions(own, other, apart)[0][0].t().contiguous()
-        scalars, vectors = self._first_block(species, pairs, radial, directions)
-        updates = cast(list[Update], list(network.updates))
-        interactions = cast(list[Interaction], list(network.interactions))
-        scalars, vectors, _ = updates[0](scalars, vectors)
-        for interaction, update in zip(interactions, updates[1:], strict=True):
-            scalars, vectors = self._interact(
-                interaction, scalars, vectors, pairs, radial, directions
-            )
-            scalars, vectors, _ = update(scalars, vectors)
-        energies = network.readout(scalars)[0].squeeze(1)
-        # Half of a pair's repulsion belongs to each of its atoms.
-        halves = 0.5 * network.repulsion(own, other, apart)[0].flatten()
-        energies = energies.index_add(0, first, halves).index_add(0, second, halves)
-        return energies.to(torch.float64) + network.reference.index_select(0, numbers)
+        n_atoms = len(structures.numbers)
+        species = self._species_of[structures.numbers]
+        energies = np.empty(n_atoms)
+        forces = np.empty((n_atoms, 3)) if with_forces else None
+        virials = np.empty((n_atoms, 3, 3)) if with_virials else None
+        n_weights = sum(weight.numel() for weight in self.weights)
+        gradient = torch.empty(n_weights) if with_gradient else None
+        first, second, shifts = structures.pairs
+        arrays = [
+            _read(structures.atom_splits, np.int64),
+            _read(structures.pair_splits, np.int64),
+            species,
+            _read(structures.positions, np.float64),
+            _read(first, np.int32),
+            _read(second, np.int32),
+            None if shifts is None else _read(shifts, np.float64),
+            None if seeds is None else _read(seeds, np.float64),
+            energies,
+            forces,
+            virials,
+        ]
+        pointers = [None if array is None else array.ctypes.data for array in arrays]
+        pointers.append(None if gradient is None else gradient.data_ptr())
+        n_structures = len(structures.atom_splits) - 1
+        self._check(self.library.network_evaluate(self._handle, n_structures, *pointers))
+        energies += self._reference[structures.numbers]
+        return PairResults(energies, forces, virials, gradient)
 
-    def _first_block(
-        self, species: Tensor, indices: Tensor, radial: Tensor, directions: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        block = self.network.first
-        senders = block.channels.index_select(0, species)
-        moments = _ElementMoments.apply(self.kernels, indices, radial, directions, senders)
-        zeroth, first, second = cast(tuple[Tensor, Tensor, Tensor], moments)
-        scalars = block.embedding.index_select(0, species) + block.scalars(zeroth)
-        vectors = block.vectors(first)
-        if block.moments is not None:
-            scalars, vectors, _ = block.moments(second, scalars, vectors)
-        return scalars, vectors
-
-    def _interact(
-        self,
-        block: Interaction,
-        scalars: Tensor,
-        vectors: Tensor,
-        indices: Tensor,
-        radial: Tensor,
-        directions: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        n_atoms, width = len(scalars), block.filters.shape[2]
-        gates, _ = block.senders(scalars)
-        plain, gate, directed = gates.chunk(3, dim=1)
-        carried = (block.vector_senders(vectors) * gate.unsqueeze(1)).reshape(n_atoms, 3 * width)
-        filters = radial @ block.filters.transpose(0, 1).reshape(-1, 3 * width)
-        sent = torch.cat([plain, carried], dim=1)
-        sums = cast(
-            Tensor,
-            _Messages.apply(
-                self.kernels, indices, filters, directions, sent, directed.contiguous()
-            ),
-        )
-        # Of an array that is not contiguous torch makes one product for every atom.
-        vector_sums = sums[:, width:].contiguous().reshape(n_atoms, 3, width)
-        return scalars + block.scalars(sums[:, :width]), vectors + block.vectors(vector_sums)
-
-
-def _gradients_by(inputs: list[Tensor]) -> list[Tensor]:
-    """Return arrays for gradients; of the inputs two are of pairs, whose gradients are set."""
-    of_pairs, of_atoms = inputs[:2], inputs[2:]
-    return [*map(torch.empty_like, of_pairs), *map(torch.zeros_like, of_atoms)]
-
-
-class _ElementMoments(torch.autograd.Function):
-    """Sums over pairs of the first interaction: (N, R C), (N, 3, R C) and (N, A - 3, R C)."""
+    def split(self, gradient: Tensor) -> list[Tensor]:
+        """Return the parts of a gradient by all weights that belong to each, as views."""
+        parts = gradient.split([weight.numel() for weight in self.weights])
+        return [part.view_as(weight) for part, weight in zip(parts, self.weights, strict=True)]
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        kernels: PairKernels,
-        indices: Tensor,
-        radial: Tensor,
-        directions: Tensor,
-        senders: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        n_atoms, n_moments = len(senders), senders.shape[1] * kernels.n_rbf
-        scalars = senders.new_zeros(n_atoms, n_moments)
-        angular = senders.new_zeros(n_atoms, kernels.n_components, n_moments)
-        kernels.call("element_moments", indices, radial, directions, senders, scalars, angular)
-        ctx.kernels = kernels
-        ctx.save_for_backward(indices, radial, directions, senders)
-        return scalars, angular[:, :3].contiguous(), angular[:, 3:].contiguous()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        indices, *inputs = ctx.saved_tensors
-        gradients = _gradients_by(inputs)
-        by_scalars, *by_angular = by_outputs
-        by_moments = [by_scalars.contiguous(), torch.cat(by_angular, dim=1)]
-        ctx.kernels.call("element_gradients", indices, *inputs, *by_moments, *gradients)
-        return (None, None, *gradients)
+    def _check(status: int) -> None:
+        if status:
+            raise MemoryError("no memory left for a compiled network; give smaller batches.")
 
 
-class _Messages(torch.autograd.Function):
-    """Sums over pairs of a later interaction: (N, 4 M), the plain ones and those by axis."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        kernels: PairKernels,
-        indices: Tensor,
-        filters: Tensor,
-        directions: Tensor,
-        sent: Tensor,
-        directed: Tensor,
-    ) -> Tensor:
-        sums = torch.zeros_like(sent)
-        kernels.call("messages", indices, filters, directions, sent, directed, sums)
-        ctx.kernels = kernels
-        ctx.save_for_backward(indices, filters, directions, sent, directed)
-        return sums
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *by_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        indices, *inputs = ctx.saved_tensors
-        gradients = _gradients_by(inputs)
-        by_sums = by_outputs[0].contiguous()
-        ctx.kernels.call("message_gradients", indices, *inputs, by_sums, *gradients)
-        return (None, None, *gradients)
+def _read(array: NDArray, dtype: type) -> NDArray:
+    return np.ascontiguousarray(array, dtype)

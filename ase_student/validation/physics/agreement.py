@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import combinations
 
 from ase_student.backends import BACKENDS
+from ase_student.potentials.base import Evaluation, StudentPotential
 from ase_student.testing import TOLERANCES, force_difference
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.physics.checks import Check, Subject, ask, judged
-from ase_student.validation.potentials import Evaluation, StudentPotential
 
 
 def check_backends(subject: Subject, spec: ModelSpec) -> list[Check]:

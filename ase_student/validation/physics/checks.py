@@ -8,7 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
-from ase_student.validation.potentials import Evaluation, Potential, Refusal
+from ase_student.potentials.base import Evaluation, Potential, Refusal
 
 
 @dataclass(frozen=True)

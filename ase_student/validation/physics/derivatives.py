@@ -8,9 +8,9 @@ from itertools import combinations_with_replacement
 import numpy as np
 from ase import Atoms
 
+from ase_student.potentials.base import Evaluation, Potential
 from ase_student.testing import TOLERANCES
 from ase_student.validation.physics.checks import Check, Subject, ask, judged
-from ase_student.validation.potentials import Evaluation, Potential
 
 SEED = 0
 N_DIRECTIONS = 3

@@ -6,14 +6,13 @@ import numpy as np
 from ase import units
 from numpy.typing import NDArray
 
-from ase_student.demo import slope
+from ase_student.dynamics.langevin import Walker
+from ase_student.potentials.base import Potential
 from ase_student.testing import TOLERANCES
 from ase_student.validation.extras import progress_bar
 from ase_student.validation.physics.checks import Check, Subject, ask
 from ase_student.validation.physics.relaxation import relaxed
-from ase_student.validation.potentials import Potential
-from ase_student.validation.stability import Run, check_stability
-from ase_student.validation.walkers import Walker
+from ase_student.validation.stability.run import Run, check_stability
 
 TEMPERATURE = 300.0
 TIMESTEP_FS = 0.5
@@ -52,7 +51,7 @@ def check_energy_conservation(subject: Subject, picoseconds: float) -> list[Chec
     for index, name in enumerate(molecules):
         coarse, fine = energies[index], energies[n + index]
         per_atom = 1000.0 * coarse / len(starts[index])
-        drifts[name] = slope(times, per_atom)
+        drifts[name] = float(np.polyfit(times, per_atom, 1)[0])
         uncertainties[name] = _uncertainty(times, per_atom)
         # Both over the same time from the same start.
         ratios[name] = float(coarse[: n_steps // 2].std() / fine.std())
@@ -111,7 +110,7 @@ def total_energies(
 
 def _uncertainty(times: NDArray[np.float64], values: NDArray[np.float64]) -> float:
     """Return the standard error of the slope of values that fluctuate."""
-    rate = slope(times, values)
+    rate = np.polyfit(times, values, 1)[0]
     left = values - values.mean() - rate * (times - times.mean())
     length = times[-1] - times[0]
     n_independent = max(2.0, 1000.0 * length / CORRELATION_FS)

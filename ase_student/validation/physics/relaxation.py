@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
+from ase_student.potentials.base import Potential
 from ase_student.validation.physics.checks import ask
-from ase_student.validation.potentials import Potential
 
 #: FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201, 2006), with the paper's parameters; distances
 #: in Å and unit masses.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from ase_student.potentials.base import Potential, as_potential
 from ase_student.testing import small_structures
 from ase_student.validation.extras import progress_bar
-from ase_student.validation.frames import Frame, Frames
 from ase_student.validation.models import ModelSpec
 from ase_student.validation.physics.agreement import check_backends
 from ase_student.validation.physics.checks import Check, RefusedError, Subject
@@ -22,7 +22,7 @@ from ase_student.validation.physics.symmetry import check_symmetries
 from ase_student.validation.physics.torsions import check_torsions
 from ase_student.validation.physics.vibrations import check_vibrations
 from ase_student.validation.physics.water import check_water
-from ase_student.validation.potentials import Potential, as_potential
+from ase_student.validation.readers.base import Frame, StructureReader
 
 #: Molecules that are taken from the data, and their sizes.
 N_MOLECULES = 4
@@ -43,7 +43,7 @@ class Lengths:
     water: float = 0.0
 
 
-def molecules_of(frames: Frames, indices: Sequence[int], seed: int) -> dict[str, Atoms]:
+def molecules_of(frames: StructureReader, indices: Sequence[int], seed: int) -> dict[str, Atoms]:
     """Return some molecules of a file, drawn at random, by formula and place.
 
     Structures with periodic axes, or whose sizes don't suit dynamics, are not taken, nor, where the

@@ -6,9 +6,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from ase_student.dynamics.bonds import Topology
+from ase_student.potentials.base import Potential
 from ase_student.validation.physics.checks import Check, Subject, ask
-from ase_student.validation.potentials import Potential
-from ase_student.validation.topology import Topology
 
 N_MOLECULES = 3
 N_ANGLES = 24

@@ -6,9 +6,9 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
+from ase_student.potentials.base import Potential
 from ase_student.validation.physics.checks import Check, Subject, ask
 from ase_student.validation.physics.relaxation import relaxed
-from ase_student.validation.potentials import Potential
 
 N_MOLECULES = 3
 LARGEST = 30

@@ -6,14 +6,14 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
+from ase_student.dynamics.bonds import Topology
+from ase_student.dynamics.langevin import Walker
 from ase_student.neighbors import neighbor_matrix
+from ase_student.potentials.base import Potential
 from ase_student.validation.extras import progress_bar
-from ase_student.validation.liquids import water_box
 from ase_student.validation.physics.checks import Check, Subject, ask
-from ase_student.validation.potentials import Potential
-from ase_student.validation.stability import FRICTION
-from ase_student.validation.topology import Topology
-from ase_student.validation.walkers import Walker
+from ase_student.validation.stability.run import FRICTION
+from ase_student.validation.stability.water import water_box
 
 PER_SIDE = 4
 TEMPERATURE = 300.0

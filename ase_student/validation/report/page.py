@@ -9,6 +9,7 @@ from typing import Any
 
 from ase import Atoms
 
+from ase_student.validation.chemistry.report import chemistry_section
 from ase_student.validation.report import viewer
 from ase_student.validation.report.table import (
     GROUPS,
@@ -96,6 +97,7 @@ def page(
         *(_groups(student) for student in students),
         *(["<h2>Physics</h2>"] if any(student["physics"] for student in students) else []),
         *(_physics(student) for student in students if student["physics"]),
+        chemistry_section(document) if "chemistry" in document else "",
         "<h2>Plots</h2>",
     ]
     for student, own in zip(students, plots, strict=True):

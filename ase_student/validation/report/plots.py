@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ase_student.validation.accuracy import Pass
+from ase_student.validation.accuracy.chunks import ERROR_EDGES, PARITY_EDGES
+from ase_student.validation.accuracy.metrics import Pass
 from ase_student.validation.extras import extra
-from ase_student.validation.pieces import ERROR_EDGES, PARITY_EDGES
 from ase_student.validation.report.table import title_of
 
 #: Okabe and Ito's colors, which the color-blind can tell apart.

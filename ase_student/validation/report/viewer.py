@@ -38,7 +38,7 @@ def dataset(structures: Sequence[Atoms], students: Sequence[str]) -> str:
     Parameters
     ----------
     structures : sequence of Atoms
-        As :func:`ase_student.validation.worst.worst_structures` makes them.
+        As :func:`ase_student.validation.accuracy.worst.worst_structures` makes them.
     students : sequence of str
         Whose errors each of them shows.
     """

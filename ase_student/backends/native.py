@@ -1,0 +1,313 @@
+"""Run students in the C++ engine: the fastest on a CPU; neither torch nor ONNX Runtime is needed.
+
+Beside the signature that all backends share, this one takes the whole step at once: the engine
+holds a neighbor list of its own and compares with what training saw.
+"""
+
+import json
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from ase_student.backends.accelerators import torch_takes_gpu
+from ase_student.backends.interface import Results
+from ase_student.backends.metadata import decode, describe, encode
+from ase_student.checkpoint import (
+    available_students,
+    load_student,
+    resolve_model,
+    student_name,
+)
+from ase_student.engine.library import (
+    UNSUPPORTED,
+    EngineError,
+    Handle,
+    Step,
+    default_threads,
+    load_library,
+    why_missing,
+)
+from ase_student.student import Architecture, Student
+
+__all__ = ["NativeBackend", "NativeList", "open_native"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+# Atoms in one call for many structures: memory stays bounded.
+ATOMS_PER_CALL = 20_000
+
+
+class NativeList:
+    """What a calculator tells of the engine's neighbor list.
+
+    Parameters
+    ----------
+    cutoff, skin : float, Å
+
+    Attributes
+    ----------
+    n_updates, n_rebuilds : int
+        How often the list was asked for, and how often it had to be built.
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        if not 0.0 <= skin < np.inf:
+            raise ValueError(f"the skin is {skin} Å; it must be zero or positive, and finite.")
+        self._cutoff, self._skin = float(cutoff), float(skin)
+        self.n_updates = 0
+        self.n_rebuilds = 0
+
+    @property
+    def cutoff(self) -> float:
+        """Up to where pairs are wanted, Å."""
+        return self._cutoff
+
+    @property
+    def skin(self) -> float:
+        """How much farther lists reach, Å. Another skin needs another calculator."""
+        return self._skin
+
+
+_backends: "weakref.WeakSet[NativeBackend]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for backend in _backends:
+        backend.renew_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class NativeBackend:
+    """A potential in the C++ engine, with one neighbor list for steps and one for all else.
+
+    Parameters
+    ----------
+    student : Student
+    name : str
+    device : str
+        'auto' or 'cpu'.
+    dtype : str
+    threads : int or None
+        At most so many; by default as many as the process may use, or as OMP_NUM_THREADS says.
+        Small structures take one.
+    isa : str, optional
+        Instruction set, 'x86-64-v2' for example; by default the best of the processor.
+
+    Attributes
+    ----------
+    isa : str
+        Instruction set in use.
+
+    Raises
+    ------
+    ValueError
+        If another device or family of students is asked for, or the student's radial functions
+        are too narrow for the engine's tables.
+    ImportError
+        If the package was installed without the engine.
+    """
+
+    backend = "native"
+    device = "cpu"
+
+    def __init__(
+        self,
+        student: Student,
+        name: str,
+        device: str = "auto",
+        dtype: str = "float32",
+        threads: int | None = None,
+        isa: str | None = None,
+    ):
+        if device not in ("auto", "cpu"):
+            raise ValueError(f"backend 'native' runs on the CPU; given device '{device}'.")
+        load_library()
+        if student.architecture.family != Architecture.family:
+            raise ValueError(
+                f"backend 'native' runs students of the family '{Architecture.family}'; "
+                f"'{name}' is of the first generation."
+            )
+        self.info = decode(encode(describe(student, name, dtype)), name)
+        try:
+            self._steps = Handle(
+                _content(student), dtype == "float32", threads or default_threads(), isa
+            )
+        except EngineError as error:
+            raise EngineError(error.status, f"student '{name}': {error}.") from error
+        self._others = self._steps.share()
+        self.isa = self._steps.isa
+        # While the engine computes, Python's other threads run.
+        self._lock = threading.Lock()
+        self._limits: tuple[Floats, NDArray[np.int32], Floats] | None = None
+        _backends.add(self)
+
+    def renew_after_fork(self) -> None:
+        """Go on in a forked process, whose other threads are gone with what they were doing.
+
+        If one of them was computing, it holds the lock, and its neighbor list may be half made.
+        """
+        if not self._lock.locked():
+            return
+        self._lock = threading.Lock()
+        self._steps, self._others = self._steps.share(), self._others.share()
+        self._apply_limits()
+
+    def set_limits(self, distances: Floats, counts: Integers, forces: Floats) -> None:
+        """Compare with what training saw from now on: steps then tell in bits what lies outside.
+
+        Parameters
+        ----------
+        distances : (119, 119) float64, Å
+            By atomic numbers, below which a pair is too close.
+        counts : (119, 2) int
+            Fewest and most neighbors within the cutoff.
+        forces : (119,) float64, eV/Å
+            The largest.
+        """
+        numbers = np.array(self.info.elements)
+        ranges = np.clip(counts[numbers], -(2**31), 2**31 - 1).astype(np.int32)
+        self._limits = distances[np.ix_(numbers, numbers)], ranges, forces[numbers]
+        self._apply_limits()
+
+    def _apply_limits(self) -> None:
+        if self._limits is not None:
+            for handle in (self._steps, self._others):
+                handle.set_limits(*self._limits)
+
+    def step(
+        self,
+        numbers: Integers,
+        positions: Floats,
+        cell: Floats,
+        pbc: NDArray[np.bool_],
+        neighbor_list: NativeList,
+    ) -> Step:
+        """Compute a structure, and keep its neighbor list for the next step.
+
+        Parameters
+        ----------
+        numbers : (N,) int64
+        positions : (N, 3) float64, Å
+        cell : (3, 3) float64, Å
+        pbc : (3,) bool
+        neighbor_list : NativeList
+            Its counters are counted up.
+
+        Raises
+        ------
+        EngineError
+            If the structure cannot be computed.
+        """
+        with self._lock:
+            step = self._steps.compute(
+                numbers,
+                np.ascontiguousarray(positions, dtype=np.float64),
+                np.ascontiguousarray(cell, dtype=np.float64),
+                np.ascontiguousarray(pbc),
+                neighbor_list.skin,
+            )
+        neighbor_list.n_updates += 1
+        neighbor_list.n_rebuilds += step.is_rebuilt
+        return step
+
+    def compute_many(
+        self,
+        numbers: Sequence[Integers],
+        positions: Sequence[Floats],
+        cells: Sequence[Floats],
+        pbc: Sequence[NDArray[np.bool_]],
+    ) -> Step:
+        """Compute structures that don't see each other in one call.
+
+        Raises
+        ------
+        EngineError
+            If one of them cannot be computed.
+        """
+        with self._lock:
+            return self._others.compute(
+                np.concatenate(numbers).astype(np.int64, copy=False),
+                np.ascontiguousarray(np.concatenate(positions), dtype=np.float64),
+                np.ascontiguousarray(np.stack(cells), dtype=np.float64),
+                np.ascontiguousarray(np.stack(pbc)),
+                0.0,
+                np.array([len(part) for part in numbers], dtype=np.int64),
+            )
+
+    def evaluate(
+        self,
+        numbers: NDArray[np.int64],
+        positions: NDArray[np.float64],
+        neighbors: NDArray[np.int64],
+        offsets: NDArray[np.float64],
+    ) -> Results:
+        """Return energies, forces and virials; see :class:`ase_student.backends.Backend`.
+
+        Raises
+        ------
+        ValueError
+            If a pair of the neighbor matrix stands in one direction only.
+        """
+        n_atoms, n_columns = neighbors.shape
+        own = np.arange(n_atoms).repeat(n_columns).reshape(neighbors.shape)
+        # Padding is the atom itself, too far away to be seen.
+        squares = np.einsum("ijk,ijk->ij", offsets, offsets)
+        is_pair = (neighbors != own) | (squares < self.info.cutoff**2)
+        rows = np.concatenate([[0], np.cumsum(is_pair.sum(axis=1))]).astype(np.int64)
+        with self._lock:
+            self._others.set_list(
+                np.ascontiguousarray(numbers, dtype=np.int64),
+                rows,
+                np.ascontiguousarray(neighbors[is_pair]),
+                np.ascontiguousarray(offsets[is_pair]),
+            )
+            return self._others.evaluate(np.ascontiguousarray(positions, dtype=np.float64))
+
+
+def _content(student: Student) -> bytes:
+    """Return a student as the bytes of its file, without what is known of its making."""
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in student.tensors.items()}
+    return bytes(save(tensors, metadata={"ase_student": json.dumps(student.header())}))
+
+
+def _is_of_this_generation(model: str | os.PathLike[str]) -> bool:
+    """Say whether a model is a safetensors file; older checkpoints have other networks."""
+    if model in available_students():
+        return True
+    with open(resolve_model(model), "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def open_native(
+    model: str | os.PathLike[str], backend: str, device: str, dtype: str, threads: int | None
+) -> NativeBackend | None:
+    """Open a student for 'native', or for 'auto' if the engine is what runs it best.
+
+    Returns
+    -------
+    NativeBackend or None
+        None for 'auto' where another backend is to be taken: on a GPU, without the engine, and for
+        students that it cannot run.
+    """
+    is_wanted = backend == "native"
+    if not is_wanted and not (
+        device in ("auto", "cpu")
+        and why_missing() is None
+        and not torch_takes_gpu(device)
+        and _is_of_this_generation(model)
+    ):
+        return None
+    try:
+        return NativeBackend(load_student(model), student_name(model), device, dtype, threads)
+    except EngineError as error:
+        if is_wanted or error.status != UNSUPPORTED:
+            raise
+        return None

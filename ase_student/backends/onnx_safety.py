@@ -1,0 +1,264 @@
+"""Check the bytes of an ONNX file before a runtime is given them.
+
+A runtime follows whatever a file says: it opens weight files by their paths, loads operators of
+any domain and reserves memory for any tensor. This walk through the protobuf wire format
+(protobuf.dev/programming-guides/encoding) needs no parser, copies nothing and follows nothing. It
+lets a file pass that is whole and self-contained, has only the operators that the exporter writes,
+none of which branches or loops, and tensors of sensible size; whether the graph computes anything
+is the runtime's to say.
+
+ONNX has no checksum, so exported files end with one of their own, the seal.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+LARGEST_FILE = 512 * 2**20
+"""Bytes."""
+LARGEST_TENSOR = 64 * 2**20
+"""Elements."""
+# Students have some thousands; without a limit a hostile file could keep the walk busy for hours.
+MOST_FIELDS = 1_000_000
+DOMAINS = (b"", b"ai.onnx")
+#: Operators that torch's exporters write for students, in this and earlier versions. None of them
+#: has a graph of its own, so that nothing can run for ever.
+OPERATORS = frozenset(
+    b"Abs Add Cast CastLike Clip Concat Constant Cos Div Equal Exp Expand Flatten Gather Gemm "
+    b"Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min Mul Neg Not Pow Reciprocal "
+    b"ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze Sub Sum Transpose "
+    b"Unsqueeze Where".split()
+)
+SEAL_KEY = b"ase_student_sha256"
+
+
+class _Message(NamedTuple):
+    """Which fields of a message are looked at, by their numbers in ``onnx.proto``."""
+
+    submessages: dict[int, "_Message"]
+    # These occur at most once: a parser would merge the occurrences into one message.
+    single: tuple[int, ...] = ()
+    domain: int = 0
+    operator: int = 0
+    dims: int = 0
+    # Whole numbers, packed or in little-endian bytes: a small tensor of them may be a shape.
+    integers: tuple[int, ...] = ()
+    # Fields that a self-contained file has not.
+    external: tuple[int, ...] = ()
+
+
+_OPERATOR_SET = _Message({}, domain=1)
+_TENSOR = _Message({}, dims=1, integers=(7, 9), external=(13, 14))
+_SPARSE_TENSOR = _Message({1: _TENSOR, 2: _TENSOR}, single=(1, 2), dims=3)
+_ATTRIBUTE = _Message(
+    {5: _TENSOR, 10: _TENSOR, 22: _SPARSE_TENSOR, 23: _SPARSE_TENSOR}, single=(5, 6, 22)
+)
+_NODE = _Message({5: _ATTRIBUTE}, domain=7, operator=4)
+_GRAPH = _Message({1: _NODE, 5: _TENSOR, 15: _SPARSE_TENSOR})
+# Graphs in attributes: the branches and bodies of control flow.
+_ATTRIBUTE.submessages.update({6: _GRAPH, 11: _GRAPH})
+_FUNCTION = _Message({7: _NODE, 9: _OPERATOR_SET, 11: _ATTRIBUTE}, domain=10)
+_TRAINING = _Message({1: _GRAPH, 2: _GRAPH}, single=(1, 2))
+_MODEL = _Message({7: _GRAPH, 8: _OPERATOR_SET, 20: _TRAINING, 25: _FUNCTION}, single=(7,))
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+#: Of TensorProto.DataType.
+_INT64 = 7
+#: Bytes.
+_LONGEST_SHAPE = 32
+_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
+_Part: TypeAlias = tuple[_Message, int, int]
+
+
+def check_onnx(content: bytes, file: str, trust: bool = False) -> None:
+    """Raise ValueError, in one sentence, unless an ONNX file is safe to hand to a runtime.
+
+    Parameters
+    ----------
+    content : bytes
+    file : str
+        What messages call it.
+    trust : bool
+        Allow any standard operator, also those that loop.
+
+    Raises
+    ------
+    ValueError
+        If the file is malformed or too large, is not as it was when it was sealed, refers to
+        other files, or has operators or tensors that no student has.
+    """
+    try:
+        if len(content) > LARGEST_FILE:
+            raise ValueError(f"is larger than {LARGEST_FILE // 2**20} MB, which no student is.")
+        _check_seal(content)
+        # Messages within messages wait here for their turn, so depth costs no recursion.
+        pending: list[_Part] = [(_MODEL, 0, len(content))]
+        n_fields, has_graph = 0, False
+        while pending:
+            message, start, end = pending.pop()
+            n_fields += _check_message(content, message, start, end, pending)
+            if not trust:
+                _check_program(content, message, start, end)
+            has_graph = has_graph or message is _GRAPH
+            if n_fields > MOST_FIELDS:
+                raise ValueError(f"has more than {MOST_FIELDS:,} parts, which no student has.")
+        if not has_graph:
+            raise _malformed("it has no graph")
+    except ValueError as error:
+        raise ValueError(f"'{file}' {error}") from None
+
+
+def seal(content: bytes) -> bytes:
+    """Return an ONNX file with the SHA-256 of all its bytes as its last metadata entry."""
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return content + _SEAL_HEAD + digest
+
+
+def _seal_head() -> bytes:
+    """Return what stands before the digest: an entry of ModelProto.metadata_props, field 14."""
+    entry = bytes([1 << 3 | _BYTES, len(SEAL_KEY)]) + SEAL_KEY + bytes([2 << 3 | _BYTES, 64])
+    return bytes([14 << 3 | _BYTES, len(entry) + 64]) + entry
+
+
+_SEAL_HEAD = _seal_head()
+_SEAL_SIZE = len(_SEAL_HEAD) + 64
+
+
+def _check_seal(content: bytes) -> None:
+    # A file without a seal may have been converted on purpose.
+    if content[-_SEAL_SIZE:].startswith(_SEAL_HEAD):
+        digest = hashlib.sha256(memoryview(content)[:-_SEAL_SIZE]).hexdigest()
+        if content[-64:] != digest.encode():
+            raise ValueError("was damaged or changed after its export: its SHA-256 is another.")
+
+
+def _check_message(
+    content: bytes, message: _Message, position: int, end: int, pending: list[_Part]
+) -> int:
+    """Check one message, add those in it to the pending ones and return its number of fields."""
+    n_fields, n_elements = 0, 1
+    seen = set()
+    while position < end:
+        n_fields += 1
+        if n_fields > MOST_FIELDS:
+            break
+        key, position = _varint(content, position, end)
+        field, kind = key >> 3, key & 7
+        value = start = position
+        if kind == _VARINT:
+            value, position = _varint(content, position, end)
+        elif kind == _BYTES:
+            size, start = _varint(content, position, end)
+            position = start + size
+        elif kind in _FIXED_SIZES:
+            position += _FIXED_SIZES[kind]
+        else:
+            raise _malformed(f"it has a field of unknown type {kind}")
+        if field == 0 or position > end:
+            raise _malformed("it has field 0" if field == 0 else "it ends in the middle of a field")
+        if field in message.single:
+            if field in seen:
+                raise _malformed("it has a part twice that can be there once")
+            seen.add(field)
+        if field in message.submessages:
+            if kind != _BYTES:
+                raise _malformed(f"field {field} is not what it should be")
+            pending.append((message.submessages[field], start, position))
+        elif field in message.external and (kind != _VARINT or value):
+            raise ValueError("has tensors in other files; the file of a student has them inside.")
+        elif field == message.domain and kind == _BYTES:
+            _check_domain(content[start:position])
+        elif field == message.dims and kind in (_VARINT, _BYTES):
+            sizes = [value] if kind == _VARINT else _varints(content, start, position)
+            n_elements = _checked_product(n_elements, sizes)
+    return n_fields
+
+
+def _check_program(content: bytes, message: _Message, start: int, end: int) -> None:
+    """Refuse operators that no student has, and shapes that ask for more than the memory."""
+    if message is _FUNCTION or message is _TRAINING:
+        raise ValueError("has functions or training of its own, which no student has.")
+    if message is not _NODE and message is not _TENSOR:
+        return
+    is_int64, shape = False, []
+    for field, kind, value, first, last in _fields(content, start, end):
+        if field == message.operator and kind == _BYTES and content[first:last] not in OPERATORS:
+            name = content[first : min(last, first + 40)].decode(errors="replace")
+            raise ValueError(
+                f"has the operator {name!r}, which no student has; pass trust=True if you know who "
+                "made the file."
+            )
+        if message is not _TENSOR:
+            continue
+        if field == 2 and kind == _VARINT:
+            is_int64 = value == _INT64
+        # Longer ones are no shapes.
+        if field in message.integers and kind == _BYTES and last - first <= _LONGEST_SHAPE:
+            shape = (
+                [int.from_bytes(content[i : i + 8], "little") for i in range(first, last, 8)]
+                if field == 9
+                else _varints(content, first, last)
+            )
+        if field == 7 and kind == _VARINT:
+            shape.append(value)
+    if is_int64:
+        # -1 and the largest number stand for 'the rest' and 'to the end'.
+        _checked_product(1, [size for size in shape if 0 < size < 2**63 - 1])
+
+
+def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield field, kind, value, start and end of the parts of a message that was walked before."""
+    while position < end:
+        key, position = _varint(content, position, end)
+        value = start = position
+        kind = key & 7
+        if kind == _VARINT:
+            value, position = _varint(content, position, end)
+        elif kind == _BYTES:
+            size, start = _varint(content, position, end)
+            position = start + size
+        else:
+            position += _FIXED_SIZES[kind]
+        yield key >> 3, kind, value, start, position
+
+
+def _check_domain(domain: bytes) -> None:
+    if domain not in DOMAINS:
+        name = domain[:40].decode(errors="replace")
+        raise ValueError(f"has operators of domain {name!r}; those of a student are standard ones.")
+
+
+def _checked_product(n_elements: int, sizes: list[int]) -> int:
+    for size in sizes:
+        n_elements *= size
+        # Sizes below zero look enormous here.
+        if max(n_elements, size) > LARGEST_TENSOR:
+            raise ValueError(f"has a tensor of more than {LARGEST_TENSOR:,} elements.")
+    return n_elements
+
+
+def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
+    """Return an integer in base 128, least significant digit first, and where it ends."""
+    value = shift = 0
+    while position < end and shift < 70:
+        byte = content[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise _malformed("it ends in the middle of a number" if shift < 70 else "a number is too long")
+
+
+def _varints(content: bytes, position: int, end: int) -> list[int]:
+    values: list[int] = []
+    while position < end and len(values) < 64:
+        value, position = _varint(content, position, end)
+        values.append(value)
+    if position < end:
+        raise _malformed("a tensor has too many axes")
+    return values
+
+
+def _malformed(reason: str) -> ValueError:
+    return ValueError(f"is not a readable ONNX file: {reason}.")

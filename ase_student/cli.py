@@ -1,0 +1,123 @@
+"""The command ``ase-student``, and what every command does with errors.
+
+Each subcommand is the ``main`` of a module that ``python -m`` runs as well; it is imported when it
+is asked for.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+from ase.calculators.calculator import InputError
+
+#: Module and description of each subcommand.
+COMMANDS = {
+    "demo": ("ase_student.demo", "run and plot molecular dynamics of aspirin"),
+    "export": ("ase_student.export.__main__", "write ONNX and TorchScript files, or verify one"),
+    "validate": ("ase_student.validation.__main__", "measure errors and physics of students"),
+    "stability": ("ase_student.validation.stability.__main__", "test whether dynamics is stable"),
+    "distill": ("ase_student.distill.__main__", "make a student from a teacher"),
+    "doctor": ("ase_student.doctor", "report what is installed and whether it works"),
+}
+BENCHMARK = ("benchmark", "time students; only in a checkout of the repository")
+#: Exit codes, as the shell has them: 128 + 2, the number of SIGINT, after Ctrl-C.
+MISTAKE, INTERRUPTED = 2, 130
+
+
+def run(
+    command: Callable[[], int | None],
+    *,
+    interrupted: str = "interrupted: run the same command again.",
+) -> int:
+    """Run a command and return its exit code, turning a user's mistakes into one line.
+
+    Parameters
+    ----------
+    command : callable
+        Returns its exit code, or None for 0.
+    interrupted : str
+        What to print after Ctrl-C.
+
+    Returns
+    -------
+    int
+        2 after ValueError, OSError, ImportError or ASE's InputError, 130 after Ctrl-C; other
+        errors are faults of this package and keep their traceback.
+    """
+    try:
+        return command() or 0
+    except (ValueError, OSError, ImportError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """Return the known name that a misspelled one resembles, as a question, or nothing.
+
+    >>> suggestion("tinny", ["tiny", "ultra-tiny", "original"])
+    " Did you mean 'tiny'?"
+    >>> suggestion("water", ["tiny"])
+    ''
+    """
+    matches = get_close_matches(given, list(known), n=1)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return its exit code, 2 if there is none of that name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else MISTAKE
+    name, rest = arguments[0], arguments[1:]
+    if name == BENCHMARK[0]:
+        return run(lambda: _benchmark(rest))
+    if name not in COMMANDS:
+        names = [*COMMANDS, BENCHMARK[0]]
+        print(
+            f"error: no command '{name}'; available: {', '.join(names)}.{suggestion(name, names)}",
+            file=sys.stderr,
+        )
+        return MISTAKE
+    return int(import_module(COMMANDS[name][0]).main(rest))
+
+
+def _help() -> str:
+    rows = [*((name, text) for name, (_, text) in COMMANDS.items()), BENCHMARK]
+    lines = [f"  {name:10s} {text}" for name, text in rows]
+    return "\n".join(
+        [
+            "usage: ase-student COMMAND ...",
+            "",
+            *lines,
+            "",
+            "'ase-student COMMAND --help' lists the options of a command.",
+        ]
+    )
+
+
+def _benchmark(arguments: list[str]) -> int:
+    """Run ``python benchmarks`` of the checkout that this package is imported from."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    if not (folder / "__main__.py").is_file():
+        raise FileNotFoundError(
+            "timings belong to the repository, not to the installed package: run this in a "
+            "checkout that was installed with pip install -e."
+        )
+    before = sys.argv
+    sys.argv = [str(folder), *arguments]
+    try:
+        runpy.run_path(str(folder), run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0

@@ -1,0 +1,1 @@
+"""Uncertainty of a student's forces, and selection of structures to label."""

@@ -1,0 +1,161 @@
+"""Find with a student's own dynamics what it should be trained on next, and label that."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_student import provenance
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.label_settings import settings_difference
+from ase_student.distill.active_learning.exploration import RANDOM, Exploration
+from ase_student.distill.active_learning.uncertainty import rank_correlation
+from ase_student.distill.labelling import label
+from ase_student.potentials.base import Teacher, student_forces
+
+
+def grow(
+    growth: Exploration,
+    teacher: Teacher,
+    output: Path,
+    max_force: float = label.MAX_FORCE,
+    command: str = "",
+    processes: int = 1,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Run dynamics, choose frames, label them and write them, going on where a run stopped.
+
+    Parameters
+    ----------
+    growth : Growth
+    teacher : Teacher
+    output : path
+        HDF5 file to write.
+    max_force : float, eV/Å
+        A structure with a larger force on any atom gets no label.
+    command : str, optional
+        What to say in the file's metadata about how it was made.
+    processes : int
+        How many label.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers label instead.
+
+    Returns
+    -------
+    dict
+        The file's metadata. Under ``grow`` they say what was found: the number of
+        ``trajectories``, of those that went ``astray``, of ``frames`` to choose from and of those
+        ``outside`` of what training saw; and how wrong the student is, see :func:`compared`.
+    """
+    check_teacher(growth.metadata, teacher)
+    growth.run_dynamics()
+    chosen = growth.folder / "structures.h5"
+    if not chosen.exists():
+        structures, found = growth.choose()
+        sampling = {"students": growth.weights, **asdict(growth.settings)}
+        write_dataset(chosen, structures, metadata={"sampling": sampling, "found": found})
+    labelled = growth.folder / "labelled.h5"
+    if not labelled.exists():
+        label.label_structures(
+            chosen,
+            teacher,
+            labelled,
+            max_force=max_force,
+            command=command,
+            processes=processes,
+            scheduler=scheduler,
+        )
+    with Dataset(labelled) as dataset:
+        structures, labels = dataset.read_structures(), dataset.read_labels()
+        metadata, failures = dataset.metadata, dataset.failures
+    report = {**metadata["structures_metadata"]["found"], **compared(growth, labelled)}
+    metadata = {**metadata, **provenance.metadata(command, "h5py"), "grow": report}
+    write_dataset(output, structures, labels, metadata, failures)
+    shutil.rmtree(growth.folder)
+    return metadata
+
+
+def check_teacher(students: Iterable[Mapping[str, Any]], teacher: Teacher) -> None:
+    """Check that a teacher labels as it did for students of the same teacher.
+
+    Parameters
+    ----------
+    students : iterable of mapping
+        Metadata of the students.
+    teacher : Teacher
+
+    Raises
+    ------
+    ValueError
+        If a student was trained on labels of other settings of this teacher.
+    """
+    for metadata in students:
+        if metadata.get("teacher") != teacher.name:
+            continue
+        for entry in metadata.get("data") or ():
+            settings = entry.get("teacher_settings")
+            difference = settings and settings_difference(teacher.settings, settings)
+            if difference:
+                raise ValueError(
+                    f"the teacher '{teacher.name}' has other settings than where it labelled what "
+                    f"the student was trained on: {difference}; new labels could not be joined "
+                    "with those. Give the teacher the same settings."
+                )
+
+
+def compared(growth: Exploration, path: Path) -> dict[str, Any]:
+    """Compare the student with the teacher's labels of what was chosen.
+
+    Returns
+    -------
+    dict
+        For ``doubtful`` and ``random`` structures their number; ``force_rmse``, the median of it
+        over structures, ``force_rmse_median``, and the largest error of the force on an atom,
+        ``force_max``, in eV/Å; the ``ratio`` of the medians; and the rank ``correlation`` of doubt
+        and error among random structures. None where there are too few to say.
+    """
+    with Dataset(path) as dataset:
+        structures, labels = dataset.read_structures(), dataset.read_labels()
+    frames = [structures.atoms(index) for index in labels.structure_indices]
+    truth = np.split(labels.forces.astype(np.float64), labels.splits[1:-1])
+    predicted = student_forces(growth.calculators[0])(frames)
+    errors = [ours - theirs for ours, theirs in zip(predicted, truth, strict=True)]
+    sources = np.array(structures.sources, dtype=object)[labels.structure_indices]
+    is_random = sources == RANDOM
+    doubtful = _errors([errors[index] for index in np.flatnonzero(~is_random)])
+    random = _errors([errors[index] for index in np.flatnonzero(is_random)])
+    sizes = np.array([_rmse(error) for error in errors])
+    ratio = None
+    if doubtful["structures"] and random["force_rmse_median"]:
+        ratio = doubtful["force_rmse_median"] / random["force_rmse_median"]
+    return {
+        "doubtful": doubtful,
+        "random": random,
+        "ratio": ratio,
+        "correlation": rank_correlation(
+            growth.uncertainties(frames).values[is_random], sizes[is_random]
+        ),
+    }
+
+
+def _errors(errors: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
+    if not errors:
+        keys = ("force_rmse", "force_rmse_median", "force_max")
+        return {"structures": 0, **dict.fromkeys(keys)}
+    joined = np.concatenate(errors)
+    return {
+        "structures": len(errors),
+        "force_rmse": _rmse(joined),
+        "force_rmse_median": float(np.median([_rmse(error) for error in errors])),
+        "force_max": float(np.linalg.norm(joined, axis=1).max()),
+    }
+
+
+def _rmse(errors: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(errors**2)))

@@ -1,0 +1,1 @@
+"""Commands of distillation: their options and what they print."""

@@ -1,0 +1,101 @@
+"""Find with a student's own dynamics what it should be trained on next, and label that."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ase_student.distill.active_learning.exploration import Exploration, ExplorationSettings
+from ase_student.distill.active_learning.grow import grow
+from ase_student.distill.commands import label
+from ase_student.potentials.registry import load_teacher
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line of ``grow``."""
+    default = ExplorationSettings()
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN",
+        help="folder of a run, weights, or name of a student; a second one, of another seed, says "
+        "where the first is likely to be wrong",
+    )  # fmt: skip
+    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--teacher", required=True, metavar="NAME", help="as for the step 'label'")
+    parser.add_argument(
+        "--start-structures", type=Path, nargs="+", required=True, metavar="FILE",
+        help="HDF5 files that the student was trained on; only of the training part of its split "
+        "is anything used",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperatures", type=float, nargs=2, default=default.temperatures, metavar="K",
+        help="each trajectory has its own between these (default: 300 1000)",
+    )  # fmt: skip
+    for name, text in (
+        ("trajectories", "how many"),
+        ("steps", "of 2 fs in each trajectory"),
+        ("every", "steps between frames"),
+        ("frames", "how many to label"),
+        ("random_share", "part of them that is drawn at random, the others being the worst"),
+        ("seed", "of all that is drawn"),
+    ):
+        value = getattr(default, name)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(value), default=value,
+            help=f"{text} (default: {value:g})",
+        )  # fmt: skip
+    label.add_labelling(parser)
+    parser.add_argument("--device", default="auto", help="of the student (default: auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the student")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Grow as the command line says and return a summary."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(ExplorationSettings)}
+    settings = ExplorationSettings(**{**given, "temperatures": tuple(arguments.temperatures)})
+    label.check_labelling(arguments)
+    for path in arguments.start_structures:
+        if not path.is_file():
+            raise FileNotFoundError(f"no data set at '{path}'.")
+    output: Path = arguments.output
+    teacher = load_teacher(arguments.teacher)
+    growth = Exploration(
+        [str(run) for run in arguments.runs],
+        arguments.start_structures,
+        settings,
+        output.with_name(f"{output.name}.partial"),
+        {"teacher": {"name": teacher.name, **teacher.settings}, "max_force": arguments.max_force},
+        arguments.device,
+        arguments.threads,
+    )
+    metadata = grow(
+        growth,
+        teacher,
+        output,
+        arguments.max_force,
+        arguments.command,
+        arguments.processes,
+        arguments.scheduler,
+    )
+    return f"{output}: {label.summary(metadata, teacher.name)}\n{summary(metadata['grow'])}"
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Return in words what was found."""
+    lines = [
+        f"{report['astray']} of {report['trajectories']} trajectories went astray, "
+        f"{report['outside']} of {report['frames']} frames lie outside of what training saw"
+    ]
+    lines += [
+        f"{name} frames: force RMSE {report[name]['force_rmse']:.3f} eV/Å (median "
+        f"{report[name]['force_rmse_median']:.3f}, largest error {report[name]['force_max']:.2f}), "
+        f"{report[name]['structures']} structures"
+        for name in ("doubtful", "random")
+        if report[name]["structures"]
+    ]
+    if report["ratio"] is not None:
+        lines.append(f"{report['ratio']:.2f} times the median where doubtful")
+    if report["correlation"] is not None:
+        lines.append(f"rank correlation of doubt and error: {report['correlation']:.2f}")
+    return "\n".join(f"  {line}" for line in lines)

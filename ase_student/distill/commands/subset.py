@@ -1,0 +1,79 @@
+"""Take some structures of one part of the split out of a labelled file."""
+
+import argparse
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ase_student import provenance
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.splits import SPLITS, parts_of
+
+#: What is kept of the metadata of the file that the structures come from.
+_KEPT = ("teacher", "teacher_settings", "max_force")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line of ``subset``."""
+    parser.add_argument("dataset", type=Path, help="labelled HDF5 file")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--part", choices=("train", "validation", "test"), default="test")
+    parser.add_argument(
+        "--per-source",
+        type=int,
+        metavar="N",
+        default=60,
+        help="structures per source (default 60); complexes bring their fragments",
+    )
+    parser.add_argument(
+        "--split", choices=SPLITS, default="molecule", help="what is split (default molecule)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split and of the choice")
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Write the subset as the command line says and return a summary."""
+    if arguments.per_source < 1:
+        raise ValueError(f"--per-source is {arguments.per_source}; it must be at least 1.")
+    with Dataset(arguments.dataset) as dataset:
+        structures, labels = dataset.read_structures(), dataset.read_labels()
+        metadata = dataset.metadata
+    if structures.sources is None:
+        raise ValueError(f"{arguments.dataset}: no structures/sources.")
+    parts = parts_of(structures, arguments.split, arguments.seed, arguments.dataset)
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    members = (
+        np.full((len(structures), 2), -1)
+        if structures.fragments is None
+        else (structures.fragments)
+    )
+    for row, index in enumerate(labels.structure_indices):
+        # Fragments come with the complexes that are chosen.
+        if parts[index] == arguments.part and members[index, 1] < 0:
+            rows_of[structures.sources[index]].append(row)
+    if not rows_of:
+        raise ValueError(f"{arguments.dataset}: no structures in the {arguments.part} part.")
+    generator = np.random.default_rng(arguments.seed)
+    chosen: list[int] = []
+    for _, rows in sorted(rows_of.items()):
+        n_taken = min(arguments.per_source, len(rows))
+        chosen += sorted(generator.choice(rows, n_taken, replace=False).tolist())
+    groups = set(members[labels.structure_indices[chosen], 0].tolist()) - {-1}
+    for row, index in enumerate(labels.structure_indices):
+        if members[index, 0] in groups and members[index, 1] >= 0:
+            chosen.append(row)
+    subset = structures.take(labels.structure_indices[chosen])
+    write_dataset(
+        arguments.output,
+        subset,
+        replace(labels.take(chosen), structure_indices=np.arange(len(chosen))),
+        {
+            **provenance.metadata("", "h5py"),
+            "part": f"{arguments.part} part of the split by {arguments.split} with seed "
+            f"{arguments.seed}",
+            **{key: metadata[key] for key in _KEPT if key in metadata},
+        },
+    )
+    return f"{arguments.output}: {len(chosen)} structures of {len(rows_of)} sources."

@@ -1,0 +1,1 @@
+"""Labels of a teacher for many structures, in resumable chunks."""

@@ -1,0 +1,102 @@
+"""Ask a teacher, and believe only what can be right."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from ase_student.data.hdf5 import ATOMIC_ENERGIES_TOLERANCE
+from ase_student.potentials.base import Failure, Label, Teacher, one_line
+from ase_student.potentials.single_point import as_number
+
+
+def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Label | Failure]:
+    """Return the teacher's answers, each checked, whatever the teacher raises.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many answers as structures.
+    """
+    try:
+        answers = teacher.label(structures)
+    except Exception as error:
+        return [Failure(one_line(error))] * len(structures)
+    if len(answers) != len(structures):
+        raise ValueError(
+            f"teacher '{teacher.name}' gave {len(answers)} answers to {len(structures)} structures."
+        )
+    pairs = zip(answers, structures, strict=True)
+    return [checked(answer, atoms, max_force) for answer, atoms in pairs]
+
+
+def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | Failure:
+    """Return the label, or a failure if it cannot be right.
+
+    Energy, forces and stress are what a student learns from: one that cannot be right costs the
+    structure its label. Per-atom energies are an extra, and not every calculator means by them
+    parts of the energy: those that are not finite or do not add up to it are left out, and the
+    label stays. So are charges and Hirshfeld ratios that are not one finite number for each atom.
+
+    Parameters
+    ----------
+    answer : Label or Failure
+    atoms : ase.Atoms
+        The structure it is for.
+    max_force : float, eV/Å
+    """
+    if isinstance(answer, Failure):
+        return answer
+    reason = _wrong(answer, len(atoms), max_force)
+    if reason is not None:
+        return Failure(reason)
+    # Some calculators give arrays of one element.
+    energy, energies = as_number(answer.energy), answer.energies
+    if energies is not None and not _add_up(energies, energy, len(atoms)):
+        energies = None
+    return dataclasses.replace(
+        answer,
+        energy=energy,
+        energies=energies,
+        charges=_of_atoms(answer.charges, len(atoms)),
+        hirshfeld_ratios=_of_atoms(answer.hirshfeld_ratios, len(atoms)),
+    )
+
+
+def _of_atoms(values: NDArray[np.floating] | None, n_atoms: int) -> NDArray[np.floating] | None:
+    """Return the values if they are one finite number for each atom, else None."""
+    if values is None or np.shape(values) != (n_atoms,) or not np.isfinite(values).all():
+        return None
+    return values
+
+
+def _wrong(label: Label, n_atoms: int, max_force: float) -> str | None:
+    """Say why a label cannot be right, if it cannot."""
+    if np.size(label.energy) != 1:
+        return f"energy of shape {np.shape(label.energy)}"
+    if np.shape(label.forces) != (n_atoms, 3):
+        return f"forces of shape {np.shape(label.forces)} for {n_atoms} atoms"
+    if not np.isfinite(as_number(label.energy)):
+        return f"energy is {label.energy}"
+    if not np.isfinite(label.forces).all():
+        return "forces are not finite"
+    if label.stress is not None and np.shape(label.stress) != (6,):
+        return f"stress of shape {np.shape(label.stress)}"
+    if label.stress is not None and not np.isfinite(label.stress).all():
+        return "stress is not finite"
+    norms = np.linalg.norm(label.forces, axis=1)
+    worst = int(norms.argmax())
+    if norms[worst] > max_force:
+        return f"force on atom {worst} is {norms[worst]:.4g} eV/Å, above the limit of {max_force:g}"
+    return None
+
+
+def _add_up(energies: NDArray[np.floating], energy: float, n_atoms: int) -> bool:
+    """Say whether per-atom energies are parts of the energy."""
+    if np.shape(energies) != (n_atoms,):
+        return False
+    return bool(abs(np.sum(energies) - energy) <= ATOMIC_ENERGIES_TOLERANCE * n_atoms)

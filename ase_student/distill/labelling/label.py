@@ -1,0 +1,213 @@
+"""Let a teacher label structures, in steps that survive an interruption."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ase_student import provenance
+from ase_student.data.hdf5 import Dataset, write_dataset
+from ase_student.data.structures import Labels, Structures
+from ase_student.distill.labelling.chunks import LabelStore, ranges
+from ase_student.distill.labelling.parallel import Answers, Piece, labelled
+from ase_student.files import file_sha256
+from ase_student.jobs.executors import Workers, workers_for
+from ase_student.potentials.base import Failure, Teacher
+from ase_student.potentials.calculator import symbols_of
+
+#: Largest force that is believed, eV/Å.
+MAX_FORCE = 60.0
+
+
+def label_structures(
+    path: Path,
+    teacher: Teacher,
+    output: Path,
+    first: int | None = None,
+    max_force: float = MAX_FORCE,
+    command: str = "",
+    processes: int = 1,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Label the structures of a file and write both to another, going on where a run stopped.
+
+    Until all are labelled, finished pieces are kept in the folder ``<output>.partial``. Structures
+    that a teacher cannot label are kept without a label, and the reason with them; a teacher that
+    can label none is told of as soon as that is seen.
+
+    Parameters
+    ----------
+    path : path
+        HDF5 file of structures.
+    teacher : Teacher
+        Where others label, they make their own by its name.
+    output : path
+        HDF5 file to write.
+    first : int, optional
+        How many structures to label, from the first; all by default.
+    max_force : float, eV/Å
+        A structure with a larger force on any atom gets no label.
+    command : str, optional
+        What to say in the file's metadata about how it was made.
+    processes : int
+        How many processes on this machine label at a time.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers label instead.
+
+    Returns
+    -------
+    dict
+        Counts of labels, of labels with atomic energies, of those of crystals that the teacher gave
+        no stress, and of failures, also by reason.
+
+    Raises
+    ------
+    ValueError
+        If no structure could be labelled, or what is on disk belongs to other settings.
+    ImportError, ChildProcessError, ConnectionError
+        If something is wrong with those who label.
+    """
+    with Dataset(path) as dataset:
+        n = len(dataset) if first is None else min(first, len(dataset))
+        if n == 0:
+            raise ValueError(f"{path.name}: has no structures to label.")
+        known = _known(dataset.read_structures(0, n), teacher, path.name)
+        digest = file_sha256(path)
+        job = {
+            "structures": digest,
+            "teacher": {"name": teacher.name, **teacher.settings},
+            "max_force": max_force,
+        }
+        partial = LabelStore(output.with_name(f"{output.name}.partial"), job)
+        pieces = list(ranges(n))
+        missing = [piece for piece in pieces if not partial.has(*piece)]
+        n_missing = sum(stop - start for start, stop in missing)
+        with (
+            workers_for(processes if missing else 1, scheduler if missing else None) as workers,
+            tqdm(total=n, initial=n - n_missing, unit="structure", disable=None) as progress,
+        ):
+            for piece, answers in _answers(workers, teacher, dataset, missing, max_force):
+                if piece[0] == 0:
+                    _check_first(answers, known[slice(*piece)], teacher, path.name)
+                partial.write(*piece, answers)
+                progress.update(len(answers))
+        labels, failures = partial.read(pieces)
+        structures = dataset.read_structures(0, n)
+        crystals = np.flatnonzero(structures.are_crystals[labels.structure_indices])
+        report = {
+            "n_structures": n,
+            "n_labels": len(labels),
+            "n_atomic_energies": labels.n_atomic_energies,
+            "n_without_stress": sum(labels.stress_of(row) is None for row in crystals.tolist()),
+            "n_failures": len(failures),
+            "failure_reasons": by_reason(failures.values()),
+        }
+        if len(labels):
+            metadata = {
+                **provenance.metadata(command, "h5py"),
+                "teacher": teacher.name,
+                "teacher_settings": teacher.settings,
+                "structures_sha256": digest,
+                "max_force": max_force,
+                **report,
+                "statistics": statistics(structures, labels),
+                "structures_metadata": dataset.metadata,
+            }
+            write_dataset(output, structures, labels, metadata, failures)
+    shutil.rmtree(partial.folder)
+    if not len(labels):
+        raise ValueError(
+            f"the teacher '{teacher.name}' could label none of the {n} structures of {path.name}; "
+            f"it says of the first: {failures[0]}"
+        )
+    return report
+
+
+def _answers(
+    workers: Workers, teacher: Teacher, dataset: Dataset, pieces: list[Piece], max_force: float
+) -> Iterator[tuple[Piece, Answers]]:
+    """Yield the answers for pieces of a file, read as they are needed."""
+    questions = ((piece, dataset.read_structures(*piece)) for piece in pieces)
+    return labelled(workers, teacher, questions, max_force)
+
+
+def _known(structures: Structures, teacher: Teacher, name: str) -> NDArray[np.bool_]:
+    """Return which structures have only elements that the teacher knows.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    elements = getattr(teacher, "elements", None)
+    if elements is None:
+        return np.ones(len(structures), dtype=bool)
+    strange = ~np.isin(structures.numbers, list(elements))
+    known = np.add.reduceat(strange, structures.splits[:-1], dtype=np.int64) == 0
+    if known.any():
+        return known
+    row = int(strange.argmax())
+    symbol = symbols_of([int(structures.numbers[row])])
+    raise ValueError(
+        f"{name}: the teacher '{teacher.name}' knows {_elements(elements)}; structure 0 "
+        f"has {symbol} (structures/atomic_numbers[{row}]), and every other has such an element."
+    )
+
+
+def _elements(elements: Collection[int]) -> str:
+    """Return the symbols of a few elements, or how far many reach."""
+    if len(elements) <= 20:
+        return symbols_of(elements)
+    return f"{len(elements)} elements up to {symbols_of([max(elements)])}"
+
+
+def _check_first(answers: Answers, known: NDArray[np.bool_], teacher: Teacher, name: str) -> None:
+    """Stop if one and the same reason costs all structures of the first piece their labels."""
+    asked = [answer for answer, is_known in zip(answers, known, strict=True) if is_known]
+    reasons = {answer.reason if isinstance(answer, Failure) else None for answer in asked}
+    if len(reasons) == 1 and None not in reasons:
+        raise ValueError(
+            f"the teacher '{teacher.name}' could label none of the first {len(answers)} structures "
+            f"of {name}; it says of structure {known.argmax()} and all others: {reasons.pop()}"
+        )
+
+
+def by_reason(reasons: Collection[str]) -> dict[str, int]:
+    """Count failures by their reason, whatever numbers it tells, most frequent first.
+
+    >>> by_reason(["force on atom 3 is 71.2", "energy is nan", "force on atom 0 is 1e+03"])
+    {'force on atom … is …': 2, 'energy is nan': 1}
+    """
+    number = r"(?<![\w.])[-+]?\d+(\.\d*)?(e[-+]?\d+)?(?!\w)"
+    return dict(Counter(re.sub(number, "…", reason) for reason in reasons).most_common())
+
+
+def statistics(structures: Structures, labels: Labels) -> dict[str, dict[str, float]]:
+    """Return count and spread of the labels for each source of structures, and for all.
+
+    Returns
+    -------
+    dict
+        By source: ``n``, ``forces_std`` of the components and ``forces_max``, the largest norm.
+    """
+    named = structures.sources or ("unknown",) * len(structures)
+    sources = np.array([named[i] for i in labels.structure_indices])
+    of_atom = np.repeat(sources, np.diff(labels.splits))
+    norms = np.linalg.norm(labels.forces, axis=1)
+    result = {}
+    for source in ("all", *np.unique(sources).tolist()):
+        chosen = slice(None) if source == "all" else of_atom == source
+        result[source] = {
+            "n": len(labels) if source == "all" else int((sources == source).sum()),
+            "forces_std": float(labels.forces[chosen].std(dtype=np.float64)),
+            "forces_max": float(norms[chosen].max()),
+        }
+    return result

@@ -1,0 +1,115 @@
+"""Who labels the pieces: this process, several on this machine, or a Dask cluster.
+
+All three are an `Executor` of the standard library, so that one loop serves them. What the pieces
+are does not depend on who labels them, and so the labels do not either.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import islice
+from typing import Any
+
+from ase_student.data.structures import Structures
+from ase_student.distill.labelling.checks import ask
+from ase_student.jobs.executors import Workers
+from ase_student.potentials.base import Failure, Label, Teacher
+from ase_student.potentials.registry import load_teacher
+
+Piece = tuple[int, int]
+Answers = list[Label | Failure]
+
+
+def labelled(
+    workers: Workers,
+    teacher: Teacher,
+    pieces: Iterable[tuple[Piece, Structures]],
+    max_force: float,
+) -> Iterator[tuple[Piece, Answers]]:
+    """Let workers label pieces, and yield each when it is finished.
+
+    Pieces are drawn only as they are needed, and none that came back is lost to another's error.
+
+    Raises
+    ------
+    ValueError
+        If a worker's teacher is not the one given here.
+    ImportError
+        If a worker does not have what the teacher needs.
+    """
+    if workers.have_teachers:
+        label: Callable[..., Answers] = label_with_own_teacher
+        how: tuple[Any, ...] = (teacher.name, teacher.settings, max_force)
+    else:
+        label, how = label_with_teacher, (teacher, max_force)
+    waiting = iter(pieces)
+    running: dict[Future[Answers], Piece] = {}
+    while True:
+        for piece, structures in islice(waiting, max(0, workers.n_pieces() - len(running))):
+            running[workers.executor.submit(label, structures, *how)] = piece
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        error: BaseException | None = None
+        for future in done:
+            piece = running.pop(future)
+            try:
+                answers = future.result()
+            except BaseException as raised:
+                error = raised
+            else:
+                yield piece, answers
+        if error is not None:
+            raise error
+
+
+def label_with_teacher(structures: Structures, teacher: Teacher, max_force: float) -> Answers:
+    """Return the checked answers of a teacher."""
+    return ask(teacher, [structures.atoms(i) for i in range(len(structures))], max_force)
+
+
+_load_once = functools.cache(load_teacher)
+# Teachers are no more made for several threads than ASE's calculators are.
+_lock = threading.Lock()
+
+
+def label_with_own_teacher(
+    structures: Structures, name: str, settings: dict[str, Any], max_force: float
+) -> Answers:
+    """Return the checked answers of the teacher that this process has or makes.
+
+    Parameters
+    ----------
+    structures : Structures
+    name : str
+    settings : dict
+        Those that the teacher must have.
+    max_force : float, eV/Å
+
+    Raises
+    ------
+    ValueError
+        If its settings are others.
+    ImportError
+        If it cannot be loaded.
+    """
+    with _lock:
+        try:
+            teacher = _load_once(name)
+        except ImportError as error:
+            raise ImportError(f"on {socket.gethostname()}, {error}") from error
+        differ = [
+            f"{key} {teacher.settings.get(key)!r} instead of {settings.get(key)!r}"
+            for key in sorted({*settings, *teacher.settings})
+            if teacher.settings.get(key) != settings.get(key)
+        ]
+        if differ:
+            raise ValueError(
+                f"the teacher '{name}' on {socket.gethostname()} has {', '.join(differ)}; "
+                "install the same versions there as here."
+            )
+        return label_with_teacher(structures, teacher, max_force)

@@ -1,0 +1,1 @@
+"""Molecules by SMILES: lists, conformers, variants, and what kinds of atoms they cover."""

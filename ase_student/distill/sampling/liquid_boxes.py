@@ -1,0 +1,331 @@
+"""Surroundings as in liquids: whole molecules about a point, cut out of a periodic box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from ase import Atoms, units
+from ase.data import atomic_masses, covalent_radii
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ase_student.distill.molecules.species import (
+    Molecule,
+    Species,
+    UnsuitableError,
+    generator,
+)
+from ase_student.distill.sampling.frames import SampledFrames
+from ase_student.distill.sampling.scan_molecules import Embedder
+from ase_student.dynamics.bonds import BOUND_RATIO, came_apart, newly_bound
+from ase_student.dynamics.rotations import random_rotation
+from ase_student.dynamics.trajectories import relaxed, trajectories
+from ase_student.potentials.base import BatchedForces
+
+SOURCE = "liquid"
+#: Density of liquids at room temperature or, for gases, at their boiling point, g/cm³, rounded
+#: (CRC Handbook of Chemistry and Physics, 97th edition, sections 3 and 6).
+DENSITIES = {
+    "O": 0.997, "CO": 0.787, "CCO": 0.785, "N": 0.682, "c1ccccc1": 0.874, "Cc1ccccc1": 0.862,
+    "CC#N": 0.777, "NC=O": 1.129, "CNC=O": 1.011, "CC(C)=O": 0.785, "ClC(Cl)Cl": 1.479,
+    "ClCCl": 1.317, "CCCCCC": 0.655, "CC(=O)O": 1.045, "O=CO": 1.214, "CS(C)=O": 1.096,
+    "CN(C)C=O": 0.945, "C1CCOC1": 0.880, "CCOCC": 0.708, "c1ccncc1": 0.978, "O=C=O": 1.178,
+    "N#N": 0.807, "C": 0.423, "CC": 0.544, "CCC": 0.493, "C=C": 0.568, "C#N": 0.684, "S": 0.940,
+    "S=C=S": 1.256, "OCCO": 1.110, "OCC(O)CO": 1.257, "COC(C)=O": 0.927, "CCCCO": 0.806,
+    "CC(C)O": 0.781, "C1CCCCC1": 0.774, "C[N+](=O)[O-]": 1.130, "Nc1ccccc1": 1.018,
+    "CCN": 0.677, "c1ccsc1": 1.059, "c1ccoc1": 0.946, "c1cc[nH]c1": 0.965, "OCC(F)(F)F": 1.374,
+    "Fc1ccccc1": 1.019, "CSC": 0.842, "COC": 0.735, "Cl": 1.190, "NN": 1.000,
+    "COP(=O)(OC)OC": 1.214,
+}  # fmt: skip
+#: Volume in Å³ of one atomic mass unit at 1 g/cm³.
+CUBIC_ANGSTROM = units._amu * 1e3 * 1e24
+#: What a solute is put into, and how often a box holds one or mixes two liquids.
+SOLVENTS = ("O", "O", "O", "CO", "CS(C)=O", "CC#N", "ClC(Cl)Cl", "CCCCCC")
+SOLUTION_SHARE, MIXTURE_SHARE = 0.3, 0.2
+#: Water is a box of its own so often.
+WATER, WATER_SHARE = "O", 0.2
+#: Boxes are made with so many atoms, from so many to few of the density, at temperatures in K.
+BOX_ATOMS = (150, 200)
+DENSITY_RANGE = (0.92, 1.1)
+TEMPERATURES = (200.0, 450.0)
+#: A box is packed at this many times its side, and drawn together in so many stages of some steps
+#: downhill and some of dynamics; it then forgets how it was made.
+EXPANSION, STAGES, STAGE_DESCENT, STAGE_DYNAMICS = 1.6, 16, 4, 5
+EQUILIBRATION, BETWEEN = 150, 15
+#: Droplets about different molecules of one snapshot of a box.
+PER_SNAPSHOT = 2
+#: Boxes moved together.
+BATCH = 6
+#: Volume of a solute, Å³ per atom but hydrogen, about.
+VOLUME_PER_ATOM = 19.0
+
+
+@dataclass(frozen=True)
+class LiquidSettings:
+    """What droplets to make.
+
+    Attributes
+    ----------
+    frames : int
+        How many droplets.
+    per_box : int
+        How many are cut out of each box, two every 30 fs.
+    atoms : tuple of int
+        Fewest and most atoms of a droplet.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If a value is not allowed.
+    """
+
+    frames: int = 1000
+    per_box: int = 40
+    atoms: tuple[int, int] = (60, 140)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "per_box"):
+            if getattr(self, name) < 1:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is {getattr(self, name)}; it must be at least 1.")
+        low, high = self.atoms
+        if not 1 <= low <= high <= BOX_ATOMS[0]:
+            raise ValueError(
+                f"--atoms are {low} and {high}; give the smaller number first, and at most "
+                f"{BOX_ATOMS[0]}."
+            )
+
+
+@dataclass(frozen=True)
+class Box:
+    """A periodic box of molecules.
+
+    Attributes
+    ----------
+    members : tuple of Molecule
+        In the order of the atoms.
+    atoms : ase.Atoms
+        Whole molecules, not wrapped into the cell.
+    """
+
+    members: tuple[Molecule, ...]
+    atoms: Atoms
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The molecule that each atom belongs to, (n_atoms,)."""
+        sizes = [len(one.numbers) for one in self.members]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def sample_liquids(
+    liquids: Sequence[Species],
+    solutes: Sequence[Species],
+    settings: LiquidSettings,
+    forces: BatchedForces,
+) -> SampledFrames:
+    """Return droplets cut out of periodic boxes of liquids, mixtures and solutions.
+
+    Parameters
+    ----------
+    liquids : sequence of Species
+        Of those in `DENSITIES`.
+    solutes : sequence of Species
+        May be none: there are no solutions then.
+    settings : LiquidSettings
+    forces : callable
+        Moves the atoms of periodic structures, see
+        :func:`ase_student.potentials.registry.batched_forces`.
+
+    Raises
+    ------
+    ValueError
+        If next to no box stays whole.
+    """
+    frames = SampledFrames()
+    embed = Embedder(settings.seed)
+    barren = 0
+    with tqdm(total=settings.frames, unit="frame", disable=None) as progress:
+        for number in count():
+            before = len(frames.structures)
+            rng = generator(settings.seed, f"liquids {number}")
+            n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))
+            boxes = [drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
+            _add_droplets(frames, [box for box in boxes if box], settings, forces, rng)
+            del frames.structures[settings.frames :]
+            del frames.sources[settings.frames :], frames.molecules[settings.frames :]
+            progress.update(len(frames.structures) - before)
+            if len(frames.structures) == settings.frames:
+                return frames
+            barren = barren + 1 if len(frames.structures) == before else 0
+            if barren == 5:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in frames.dropped.most_common(3))
+                raise ValueError(f"none of {5 * BATCH} boxes of liquids stayed whole: {reasons}.")
+    raise AssertionError
+
+
+def drawn_box(
+    liquids: Sequence[Species],
+    solutes: Sequence[Species],
+    embed: Embedder,
+    rng: np.random.Generator,
+) -> Box | None:
+    """Return an expanded box of a liquid, a mixture or a solution that is drawn."""
+    known = {one.key: one for one in liquids}
+    kind = rng.random()
+    drawn: list[Species] = []
+    if solutes and kind < SOLUTION_SHARE:
+        names = [name for name in SOLVENTS if name in known]
+        solvent = known[names[int(rng.integers(len(names)))]] if names else liquids[0]
+        drawn = [solvent]
+        solute = solutes[int(rng.integers(len(solutes)))]
+    else:
+        solute = None
+        for _ in range(2 if kind < SOLUTION_SHARE + MIXTURE_SHARE else 1):
+            is_water = WATER in known and rng.random() < WATER_SHARE
+            drawn.append(known[WATER] if is_water else liquids[int(rng.integers(len(liquids)))])
+    n_atoms = int(rng.integers(*BOX_ATOMS))
+    members: list[Molecule] = []
+    volume = 0.0
+    try:
+        if solute is not None:
+            members.append(embed(solute))
+            volume += VOLUME_PER_ATOM * float((members[0].numbers > 1).sum())
+        while sum(len(one.numbers) for one in members) < n_atoms:
+            species = drawn[int(rng.integers(len(drawn)))]
+            members.append(embed(species))
+            mass = float(atomic_masses[members[-1].numbers].sum())
+            volume += mass / DENSITIES[species.key] * CUBIC_ANGSTROM
+    except UnsuitableError:
+        return None
+    volume /= rng.uniform(*DENSITY_RANGE)
+    order = rng.permutation(len(members))
+    return packed_box([members[i] for i in order], volume ** (1 / 3) * EXPANSION, rng)
+
+
+def packed_box(members: Sequence[Molecule], side: float, rng: np.random.Generator) -> Box:
+    """Return molecules on the sites of a cubic lattice in a cubic box, each turned at random."""
+    n = int(np.ceil(len(members) ** (1 / 3)))
+    sites = np.indices((n, n, n)).reshape(3, -1).T / n * side
+    chosen = sites[rng.choice(len(sites), len(members), replace=False)]
+    positions = []
+    for one, site in zip(members, chosen, strict=True):
+        conformer = one.conformers[int(rng.integers(len(one.conformers)))]
+        positions.append((conformer - conformer.mean(0)) @ random_rotation(rng) + site)
+    numbers = np.concatenate([one.numbers for one in members])
+    atoms = Atoms(numbers, np.concatenate(positions), cell=[side] * 3, pbc=True)
+    return Box(tuple(members), atoms)
+
+
+def _add_droplets(
+    frames: SampledFrames,
+    boxes: list[Box],
+    settings: LiquidSettings,
+    forces: BatchedForces,
+    rng: np.random.Generator,
+) -> None:
+    """Draw boxes together, move them and add droplets of each."""
+    temperatures = rng.uniform(*TEMPERATURES, size=len(boxes)).tolist()
+    current = relaxed([box.atoms for box in boxes], forces, 3 * STAGE_DESCENT)
+    for _ in range(STAGES):
+        for box, atoms in zip(boxes, current, strict=True):
+            contract(atoms, box.owners, EXPANSION ** (-1 / STAGES))
+        current = relaxed(current, forces, STAGE_DESCENT)
+        moved = trajectories(current, forces, temperatures, STAGE_DYNAMICS, rng)
+        current = next(moved, [])
+    rounds = trajectories(current, forces, temperatures, BETWEEN, rng)
+    for _ in range(EQUILIBRATION // BETWEEN):
+        next(rounds, [])
+    for _ in range(-(-settings.per_box // PER_SNAPSHOT)):
+        for box, atoms in zip(boxes, next(rounds, []), strict=True):
+            if not np.isfinite(atoms.positions).all():
+                frames.dropped["box diverged"] += 1
+            elif not is_whole(box, atoms):
+                frames.dropped["box with bonds broken or formed"] += 1
+            else:
+                for _ in range(PER_SNAPSHOT):
+                    name, droplet, owners = cut_out(box, atoms, settings.atoms, rng)
+                    if are_apart(droplet, owners):
+                        frames.add(droplet, name, SOURCE)
+                    else:
+                        frames.dropped["molecules grown together"] += 1
+
+
+def contract(atoms: Atoms, owners: NDArray[np.int64], factor: float) -> None:
+    """Scale a box and the centers of its molecules, which keep their geometries."""
+    if not np.isfinite(atoms.positions).all():
+        return
+    counts = np.bincount(owners)
+    centers = np.stack(
+        [np.bincount(owners, weights=axis) / counts for axis in atoms.positions.T], axis=1
+    )
+    atoms.positions += (factor - 1.0) * centers[owners]
+    atoms.set_cell(atoms.cell.array * factor)
+
+
+def is_whole(box: Box, atoms: Atoms) -> bool:
+    """Return whether all molecules of a box have their bonds and no others."""
+    start = 0
+    for one in box.members:
+        own = slice(start, start + len(one.numbers))
+        start = own.stop
+        before = Atoms(one.numbers, one.conformers[0])
+        after = Atoms(one.numbers, atoms.positions[own])
+        if came_apart(one.numbers, before.positions, after.positions):
+            return False
+        if newly_bound(before, after):
+            return False
+    return True
+
+
+def are_apart(droplet: Atoms, owners: NDArray[np.int64]) -> bool:
+    """Return whether no two molecules are as close as if they were bound to each other.
+
+    Parameters
+    ----------
+    droplet : ase.Atoms
+    owners : (n_atoms,) int64
+        The molecule that each atom belongs to.
+    """
+    radii = covalent_radii[droplet.numbers]
+    bound = droplet.get_all_distances() < BOUND_RATIO * (radii[:, None] + radii)
+    return not bool((bound & (owners[:, None] != owners)).any())
+
+
+def cut_out(
+    box: Box, atoms: Atoms, bounds: tuple[int, int], rng: np.random.Generator
+) -> tuple[str, Atoms, NDArray[np.int64]]:
+    """Return the molecules that are closest to a random one of a box, and their names.
+
+    The third of what is returned says to which molecule each atom belongs.
+
+    Parameters
+    ----------
+    box : Box
+    atoms : ase.Atoms
+        The box after some dynamics; molecules are whole.
+    bounds : tuple of int
+        Fewest and most atoms of the droplet. One molecule may exceed the limit.
+    rng : numpy.random.Generator
+    """
+    owners = box.owners
+    counts = np.bincount(owners)
+    centers = np.stack(
+        [np.bincount(owners, weights=axis) / counts for axis in atoms.positions.T], axis=1
+    )
+    side = atoms.cell.lengths()
+    vectors = centers - centers[int(rng.integers(len(centers)))]
+    shifts = -np.round(vectors / side) * side
+    order = np.argsort(np.linalg.norm(vectors + shifts, axis=1), kind="stable")
+    most = int(rng.integers(bounds[0], bounds[1] + 1))
+    n_taken = max(1, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))
+    taken = np.sort(order[:n_taken])
+    rows = np.concatenate([np.flatnonzero(owners == k) for k in taken])
+    positions = atoms.positions[rows] + shifts[owners[rows]]
+    name = ".".join(sorted(box.members[k].keys[0] for k in taken))
+    return name, Atoms(atoms.numbers[rows], positions - positions.mean(0)), owners[rows]

@@ -1,0 +1,1 @@
+"""Training of a student on labelled structures."""

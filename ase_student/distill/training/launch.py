@@ -1,0 +1,72 @@
+"""Start a training on the devices that the command line names."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from ase_student.backends.devices import set_threads
+from ase_student.checkpoint import load_student
+from ase_student.distill.training.data import TrainingData
+from ase_student.distill.training.settings import TrainingSettings
+from ase_student.distill.training.trainer import Trainer
+from ase_student.jobs.processes import end_with_parent
+from ase_student.jobs.store import only_writer
+from ase_student.student import Architecture
+
+
+def launch(
+    arguments: argparse.Namespace, settings: TrainingSettings, changes: dict[str, Any]
+) -> dict[str, Any]:
+    """Train with one process per device and return the metrics of the best student.
+
+    Raises
+    ------
+    ValueError
+        If there are no such devices, or another training is writing the folder.
+    """
+    checkpoint = arguments.folder / "checkpoint.pt"
+    strategy = arguments.strategy
+    if strategy == "auto" and arguments.devices > 1 and arguments.num_nodes == 1:
+        # Processes that are given a function work from wherever training is called.
+        strategy = "ddp_spawn"
+    try:
+        fabric = Fabric(
+            accelerator=arguments.accelerator,
+            devices=arguments.devices,
+            num_nodes=arguments.num_nodes,
+            strategy=strategy,
+        )
+    except (ValueError, RuntimeError) as error:
+        # What Lightning raises where there is no such device differs by kind.
+        raise ValueError(
+            f"cannot train on {arguments.devices} device(s) '{arguments.accelerator}': {error}"
+        ) from error
+    if strategy == "ddp_spawn":
+        # Lightning looks into arguments, where it refuses frozen dataclasses, but not into this.
+        work = partial(_train, arguments=arguments, settings=settings, changes=changes)
+        with only_writer(checkpoint):
+            metrics: dict[str, Any] = fabric.launch(work)
+        return metrics
+    fabric.launch()
+    with only_writer(checkpoint) if fabric.is_global_zero else nullcontext():
+        return _train(fabric, arguments, settings, changes)
+
+
+def _train(
+    fabric: Fabric,
+    arguments: argparse.Namespace,
+    settings: TrainingSettings,
+    changes: dict[str, Any],
+) -> dict[str, Any]:
+    end_with_parent()
+    set_threads(arguments.threads)
+    start = None if arguments.start is None else load_student(str(arguments.start))
+    cutoff = changes.get("cutoff", Architecture((1,)).cutoff if start is None else start.cutoff)
+    parts = TrainingData(arguments.dataset, settings, cutoff, arguments.test, arguments.calibrate)
+    training = Trainer(parts, arguments.student, arguments.folder, settings, fabric, changes, start)
+    return training.run()

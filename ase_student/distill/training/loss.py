@@ -1,0 +1,149 @@
+"""What training minimises: a network's predictions by autograd, and their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ase_student.distill.training.batches import Batch
+from ase_student.distill.training.settings import TrainingSettings
+
+
+class Predictions(NamedTuple):
+    """What a network says about a batch.
+
+    Attributes
+    ----------
+    atomic_energies : (n_atoms,) float64, eV
+    energies : (n_structures,) float64, eV
+    forces : (n_atoms, 3) float32, eV/Å
+    stress : (n_structures, 3, 3) float64, eV/Å³, or None
+        None if no structure of the batch has a stress to compare with.
+    """
+
+    atomic_energies: Tensor
+    energies: Tensor
+    forces: Tensor
+    stress: Tensor | None
+
+
+def strained(batch: Batch, positions: Tensor, strain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return positions and offsets of a batch under a strain of each structure.
+
+    Parameters
+    ----------
+    batch : Batch
+    positions : (n_atoms, 3) float64, Å
+    strain : (n_structures, 3, 3) float64
+        Its symmetric part counts.
+    """
+    offsets = batch.inputs[3]
+    of_atoms = (0.5 * (strain + strain.transpose(1, 2)))[batch.structures]
+    return positions + (positions[:, None] @ of_atoms)[:, 0], offsets + offsets @ of_atoms
+
+
+def per_volume(batch: Batch, values: Tensor) -> Tensor:
+    """Return ``(n_structures, 3, 3)`` values divided by the volumes of a batch's structures."""
+    # A molecule in the batch has no volume, and its gradient must stay finite all the same.
+    volumes = batch.volumes.where(batch.volumes > 0, 1.0)
+    return values / volumes[:, None, None]
+
+
+#: A network's energies of atoms, (N,) float64 in eV, from the four inputs of a potential.
+Energies = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def predict(network: Energies, batch: Batch, create_graph: bool = False) -> Predictions:
+    """Return energies, and forces and stress by autograd.
+
+    The stress is the derivative of the energy by a symmetric strain of positions and cell, divided
+    by the volume.
+    """
+    return predict_and_differentiate(network, batch, (), create_graph)[0]
+
+
+def predict_and_differentiate(
+    network: Energies, batch: Batch, weights: Sequence[Tensor], create_graph: bool = False
+) -> tuple[Predictions, tuple[Tensor | None, ...]]:
+    """Return what :func:`predict` does, and the gradient of the sum of energies by some weights.
+
+    A weight that energies don't depend on has None for its gradient.
+    """
+    numbers, positions, neighbors, offsets = batch.inputs
+    positions = positions.detach().requires_grad_()
+    variables = [positions]
+    moved, moved_offsets = positions, offsets
+    if batch.stress is not None:
+        strain = torch.zeros_like(batch.stress).requires_grad_()
+        variables.append(strain)
+        moved, moved_offsets = strained(batch, positions, strain)
+    atomic_energies = network(numbers, moved, neighbors, moved_offsets)
+    gradients = torch.autograd.grad(
+        atomic_energies.sum(), [*variables, *weights], create_graph=create_graph, allow_unused=True
+    )
+    stress = None
+    if batch.stress is not None:
+        stress = per_volume(batch, gradients[1])
+    predictions = Predictions(
+        atomic_energies,
+        batch.totals(atomic_energies),
+        -gradients[0].to(torch.float32),
+        stress,
+    )
+    return predictions, gradients[len(variables) :]
+
+
+def loss(
+    predictions: Predictions, batch: Batch, settings: TrainingSettings, energy_weight: float
+) -> Tensor:
+    """Return the training loss: every term quadratic for small errors, linear for large ones.
+
+    The weight of the energy term changes in the course of training and is given apart.
+    """
+    squares = ((predictions.forces - batch.forces) ** 2).sum(1) / settings.force_scale**2
+    total = _rounded(squares).mean()
+    scale = settings.energy_scale * torch.sqrt(batch.sizes)
+    deviations = (predictions.energies - batch.energies) / scale
+    total = total + energy_weight * _rounded(deviations**2).mean().to(total.dtype)
+    if settings.stress_weight and predictions.stress is not None and batch.stress is not None:
+        errors = (predictions.stress - batch.stress) / settings.stress_scale
+        # Structures without a stress hold NaN.
+        known = ~torch.isnan(batch.stress).any(dim=2).any(dim=1)
+        term = _rounded((errors[known] ** 2).sum((1, 2))).mean()
+        total = total + settings.stress_weight * term.to(total.dtype)
+    if settings.atomic_energy_weight and batch.atomic_energies is not None:
+        total = total + settings.atomic_energy_weight * _atomic_term(predictions, batch, settings)
+    if settings.interaction_weight and batch.interactions is not None:
+        term = _interaction_term(predictions, batch, settings)
+        total = total + settings.interaction_weight * term.to(total.dtype)
+    return total
+
+
+def _atomic_term(predictions: Predictions, batch: Batch, settings: TrainingSettings) -> Tensor:
+    """Return the loss of the atoms' energies, each structure's mean error left out."""
+    assert batch.atomic_energies is not None
+    errors = predictions.atomic_energies - batch.atomic_energies
+    errors = errors - (batch.totals(errors) / batch.sizes)[batch.structures]
+    known = ~torch.isnan(errors)
+    if not known.any():
+        return predictions.forces.new_zeros(())
+    term = _rounded((errors[known] / settings.atomic_energy_scale) ** 2).mean()
+    return term.to(predictions.forces.dtype)
+
+
+def _interaction_term(predictions: Predictions, batch: Batch, settings: TrainingSettings) -> Tensor:
+    """Return the loss of the interaction energies of complexes, per structure of the batch.
+
+    A complex counts the same however many others are in its batch.
+    """
+    assert batch.interactions is not None
+    errors = batch.interactions @ (predictions.energies - batch.energies)
+    return _rounded((errors / settings.interaction_scale) ** 2).sum() / len(batch.sizes)
+
+
+def _rounded(squares: Tensor) -> Tensor:
+    """Return a pseudo-Huber loss, about x²/2 and then |x|, of squared errors x²."""
+    return torch.sqrt(1.0 + squares) - 1.0

@@ -1,0 +1,242 @@
+"""How to train: shapes of the students by name, and settings that a TOML file can give."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase_student.data.splits import SPLITS
+from ase_student.student import Architecture
+
+# Within the parameter counts that the names stand for: 427,292, 77,203 and 21,459.
+SHAPES: dict[str, dict[str, int]] = {
+    "original": {
+        "features": 128,
+        "blocks": 3,
+        "hidden": 80,
+        "n_rbf": 16,
+        "message_channels": 64,
+        "tensor_channels": 64,
+    },
+    "tiny": {
+        "features": 64,
+        "blocks": 2,
+        "hidden": 42,
+        "n_rbf": 12,
+        "message_channels": 32,
+        "tensor_channels": 24,
+    },
+    "ultra-tiny": {
+        "features": 32,
+        "blocks": 2,
+        "hidden": 17,
+        "n_rbf": 10,
+        "message_channels": 16,
+        "tensor_channels": 16,
+    },
+}
+#: Where training data begin, at 0.6 times the sum of covalent radii, the network is all there.
+INNER_CUTOFF = 0.5
+OPTIMIZERS = ("soap", "adam")
+GRADIENTS = ("autograd", "compiled")
+
+_POSITIVE = (
+    "learning_rate", "final_learning_rate", "max_gradient_norm", "force_scale", "energy_scale",
+    "stress_scale", "atomic_energy_scale", "energy_weight", "final_energy_weight",
+    "interaction_scale",
+)  # fmt: skip
+_COUNTS = ("epochs", "batch_size", "validate_every", "validation_structures")
+_NOT_NEGATIVE = (
+    "warmup", "weight_decay", "stress_weight", "atomic_energy_weight", "interaction_weight",
+    "split_seed", "seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training set.
+    batch_size : int
+        Structures in a batch, on every device.
+    optimizer : 'soap' or 'adam'
+        SOAP (Vyas et al., ICLR 2025, arXiv:2409.11321) is Adam in the eigenbasis of Shampoo's
+        preconditioner; it needs a third of Adam's steps here and 5 to 10 % more time for each.
+    learning_rate : float
+        Highest rate, reached after `warmup` steps, then lowered along half a cosine.
+    final_learning_rate : float
+    warmup : int
+        Steps.
+    weight_decay : float
+        Weights shrink by this times the rate in every step (SOAP only).
+    max_gradient_norm : float
+        Longer gradients are shortened to this length.
+    ema_decay : float
+        Weights of the result are an exponential moving average over about 1 / (1 - decay) steps.
+    force_scale : float
+        eV/Å. Force errors count quadratically below and linearly above.
+    energy_scale : float
+        eV per √atom, the same for the error of the total energy.
+    energy_weight : float
+        Of the energy term relative to the force term, at the beginning.
+    final_energy_weight : float
+        The same at the end. Forces are learnt faster while the energy counts little.
+    stress_scale : float
+        eV/Å³, the same for the stress of periodic structures that have one.
+    stress_weight : float
+        0 leaves the stress out.
+    atomic_energy_scale : float
+        eV, the same for the teacher's energies of single atoms, of which each structure's mean
+        error is left out: the energy term holds that.
+    atomic_energy_weight : float
+        0 leaves them out.
+    interaction_scale : float
+        eV, the same for the interaction energy of a complex: its energy minus those of its
+        fragments in the same geometries, where the data hold both.
+    interaction_weight : float
+        Of each such complex relative to the other terms of a structure. 0 leaves them out.
+    validate_every : int
+        Steps between evaluations on the validation part, each of which writes a checkpoint.
+    validation_structures : int
+        How many structures of the validation part to take, chosen by the seed.
+    split : 'molecule' or 'structure'
+        What is never on both sides of the split. Splitting by structure is for students of one
+        molecule or crystal: the test then says nothing about other molecules.
+    split_seed : int
+        Of the split; two students that are to be compared need the same.
+    seed : int
+        Of the weights and the order of the data.
+    gradient : 'autograd' or 'compiled'
+        How the loss is differentiated. 'compiled' takes a network and an optimizer that a C++
+        compiler makes for this processor, and derivatives of forces from a displaced structure
+        (:mod:`ase_student.distill.training.finite_difference`): several times faster, on CPUs
+        only.
+
+    Raises
+    ------
+    ValueError
+        If a value cannot be meant.
+    TypeError
+        If a value is of another type.
+    """
+
+    epochs: int = 20
+    batch_size: int = 8
+    optimizer: str = "soap"
+    learning_rate: float = 6e-3
+    final_learning_rate: float = 1e-5
+    warmup: int = 200
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 2.0
+    ema_decay: float = 0.999
+    force_scale: float = 0.1
+    energy_scale: float = 0.02
+    energy_weight: float = 0.02
+    final_energy_weight: float = 0.5
+    stress_scale: float = 0.005
+    stress_weight: float = 0.1
+    atomic_energy_scale: float = 0.05
+    atomic_energy_weight: float = 0.0
+    interaction_scale: float = 0.02
+    interaction_weight: float = 1.0
+    validate_every: int = 1000
+    validation_structures: int = 1000
+    split: str = "molecule"
+    split_seed: int = 0
+    seed: int = 0
+    gradient: str = "autograd"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, default = getattr(self, field.name), field.default
+            if isinstance(default, float) and type(value) is int:
+                object.__setattr__(self, field.name, float(value))
+            elif type(value) is not type(default):
+                kind = {int: "an integer", float: "a number", str: "a text"}[type(default)]
+                raise TypeError(f"{field.name} must be {kind}; given {value!r}.")
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} must be finite; given {value}.")
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}.")
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0; given {getattr(self, name)}.")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative; given {getattr(self, name)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1); given {self.ema_decay}.")
+        choices = (("optimizer", OPTIMIZERS), ("split", SPLITS), ("gradient", GRADIENTS))
+        for name, allowed in choices:
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}; given '{getattr(self, name)}'.")
+
+
+#: What the table [architecture] may set; elements come from the data.
+ARCHITECTURE_KEYS = tuple(
+    field.name for field in dataclasses.fields(Architecture) if field.name != "elements"
+)
+
+
+def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read settings, and changes of the architecture, from a TOML file.
+
+    Parameters
+    ----------
+    path : path
+        Keys are the names of :class:`TrainingSettings`; the table ``[architecture]`` holds those of
+        :class:`ase_student.student.Architecture` but its elements.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not TOML or has an unknown key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file of settings at '{path}'.")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not TOML: {error}.") from error
+    architecture = content.pop("architecture", {})
+    if not isinstance(architecture, dict):
+        raise ValueError(f"{path}: [architecture] must be a table.")
+    names = [field.name for field in dataclasses.fields(TrainingSettings)]
+    for given, known, where in (
+        (content, names, ""),
+        (architecture, ARCHITECTURE_KEYS, " in [architecture]"),
+    ):
+        unknown = sorted(given.keys() - set(known))
+        if unknown:
+            raise ValueError(
+                f"{path}: unknown key '{unknown[0]}'{where}; allowed: {', '.join(known)}."
+            )
+    return content, architecture
+
+
+def architecture_of(
+    name: str, elements: tuple[int, ...], changes: dict[str, Any] | None = None
+) -> Architecture:
+    """Return the shape of a student by name, for some elements.
+
+    Parameters
+    ----------
+    name : str
+        Key of `SHAPES`.
+    elements : tuple of int
+        Atomic numbers, ascending.
+    changes : dict, optional
+        Other values for attributes of the architecture.
+    """
+    values: dict[str, Any] = {"inner_cutoff": INNER_CUTOFF, **SHAPES[name], **(changes or {})}
+    return Architecture(elements=elements, **values)

@@ -1,0 +1,1 @@
+"""Langevin dynamics, many trajectories at once, and what becomes of bonds."""

@@ -1,0 +1,173 @@
+"""Langevin dynamics and steps downhill, for one structure or many side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from ase import Atoms, units
+from ase.data import atomic_masses
+from numpy.typing import NDArray
+
+#: Steps whose noise is drawn at once. A generator of its own for every block makes the noise of a
+#: step independent of where a run was interrupted.
+NOISE_STEPS = 100
+
+Positions = NDArray[np.float64]
+Forces = Callable[[Positions], Positions]
+#: Masses do not change which configurations a thermostat visits, so hydrogen is made heavier, which
+#: allows a longer step and so more distance between frames at the same cost.
+HYDROGEN_MASS = 4.0
+TIMESTEP = 2.0 * units.fs
+FRICTION = 0.02 / units.fs
+#: Restoring force, eV/Å², on atoms of a cluster that leave its first radius.
+CONFINEMENT = 0.1
+#: Step downhill, Å per eV/Å (less than two over the stiffest bond's force constant), and its limit.
+DESCENT = 0.01
+LONGEST_DESCENT = 0.05
+
+
+class Walker:
+    """One structure under Langevin dynamics, moved by forces that come from outside.
+
+    Splitting BAOAB (Leimkuhler and Matthews, Appl. Math. Res. eXpress 2013, 34) in two halves, so
+    that the forces of many walkers can be computed at once in between.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Copied. Masses are those of ASE, hydrogen's included.
+    temperature : float, K
+    timestep, friction : float, ASE units
+    seed : sequence of int
+        Of the initial velocities and the noise.
+
+    Attributes
+    ----------
+    atoms : Atoms
+        Where it is now; positions are never wrapped.
+    velocities : (n_atoms, 3) float64, ASE units
+    """
+
+    def __init__(
+        self, atoms: Atoms, temperature: float, timestep: float, friction: float, seed: list[int]
+    ) -> None:
+        self.atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        self.target = temperature
+        self._seed = seed
+        self._masses = self.atoms.get_masses()[:, None]
+        self._half = 0.5 * timestep
+        self._keep = np.exp(-friction * timestep)
+        self._thermal = np.sqrt(units.kB * temperature / self._masses)
+        self._kick = self._thermal * np.sqrt(1.0 - self._keep**2)
+        self._block, self._noise = -1, np.zeros((0, len(atoms), 3))
+        rng = np.random.default_rng([*seed, 0])
+        self.velocities: NDArray[np.float64] = self._thermal * rng.normal(size=(len(atoms), 3))
+
+    def move(self, step: int, forces: NDArray[np.float64]) -> None:
+        """Move to the positions after a step, by the forces in eV/Å before it."""
+        block, row = divmod(step, NOISE_STEPS)
+        if block != self._block:
+            rng = np.random.default_rng([*self._seed, block + 1])
+            self._block, self._noise = block, rng.normal(size=(NOISE_STEPS, len(self.atoms), 3))
+        velocities = self.velocities + self._half * forces / self._masses
+        self.atoms.positions += self._half * velocities
+        velocities = self._keep * velocities + self._kick * self._noise[row]
+        self.atoms.positions += self._half * velocities
+        self.velocities = velocities
+
+    def arrive(self, forces: NDArray[np.float64]) -> None:
+        """Complete a step by the forces in eV/Å at the new positions."""
+        self.velocities = self.velocities + self._half * forces / self._masses
+
+    @property
+    def temperature(self) -> float:
+        """Kinetic temperature in K; at steps of 1 fs some 2 % below that of the positions."""
+        twice_kinetic = float((self._masses * self.velocities**2).sum())
+        return twice_kinetic / (3 * len(self.atoms) * units.kB)
+
+
+def langevin(
+    numbers: NDArray[np.int64],
+    positions: Positions,
+    forces: Forces,
+    temperature: float | Positions,
+    rng: np.random.Generator,
+) -> Iterator[Positions]:
+    """Yield positions of Langevin dynamics, one step after the other, for ever.
+
+    Splitting BAOAB (Leimkuhler and Matthews, Appl. Math. Res. eXpress 2013, 34), whose
+    configurations are those of the temperature even at long steps.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int64
+    positions : (n_atoms, 3) float64, Å
+        Where to begin; velocities are drawn for the temperature.
+    forces : callable
+        Forces in eV/Å at any positions.
+    temperature : float or (n_atoms, 1) float64, K
+        With one per atom, many molecules can be moved as one system.
+    rng : numpy.random.Generator
+    """
+    masses = np.where(numbers == 1, HYDROGEN_MASS, atomic_masses[numbers])[:, None]
+    thermal = np.sqrt(units.kB * temperature / masses)
+    keep = np.exp(-FRICTION * TIMESTEP)
+    kick = thermal * np.sqrt(1 - keep**2)
+    half = 0.5 * TIMESTEP
+    velocities = thermal * rng.normal(size=positions.shape)
+    half_accelerations = half * forces(positions) / masses
+    while True:
+        velocities = velocities + half_accelerations
+        positions = positions + half * velocities
+        velocities = keep * velocities + kick * rng.normal(size=positions.shape)
+        positions = positions + half * velocities
+        half_accelerations = half * forces(positions) / masses
+        velocities = velocities + half_accelerations
+        yield positions
+
+
+def wall(positions: Positions, radius: float) -> Positions:
+    """Return forces (n_atoms, 3) that draw atoms back, harmonically, into a sphere about the mean.
+
+    Inside the sphere nothing is changed.
+    """
+    from_center = positions - positions.mean(0)
+    distance = np.linalg.norm(from_center, axis=1, keepdims=True)
+    outside = np.maximum(distance - radius, 0.0)
+    forces: Positions = -CONFINEMENT * from_center * outside / np.maximum(distance, 1e-9)
+    return forces
+
+
+def radius_of(positions: Positions) -> float:
+    """Return the radius of the sphere about the mean position that just holds all atoms."""
+    return float(np.linalg.norm(positions - positions.mean(0), axis=1).max())
+
+
+def confined(forces: Forces, positions: Positions) -> Forces:
+    """Return `forces` plus a soft wall that keeps a cluster as close as it is at `positions`."""
+    radius = radius_of(positions)
+    return lambda positions: forces(positions) + wall(positions, radius)
+
+
+def descended(positions: Positions, forces: Forces, n_steps: int) -> Positions:
+    """Return positions after some steps downhill, none of which moves an atom far.
+
+    A gentle start for dynamics from a geometry that another force field or a person made.
+    """
+    for _ in range(n_steps):
+        step = DESCENT * forces(positions)
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        positions = positions + step * np.minimum(1.0, LONGEST_DESCENT / np.maximum(length, 1e-9))
+    return positions
+
+
+def after(steps: Iterator[Positions], n_steps: int) -> Positions:
+    """Return the positions that dynamics reaches after some steps.
+
+    Dynamics that diverges ends in positions that are not finite; it raises nothing.
+    """
+    with np.errstate(all="ignore"):
+        for _ in range(n_steps - 1):
+            next(steps)
+        return next(steps)

@@ -1,0 +1,159 @@
+/* ase_student.h: energies, forces and virials of students, in C.
+ *
+ * Lengths are in Å, energies in eV. Matrices are row by row; rows of a cell are its vectors.
+ *
+ * A handle holds a student, a neighbor list and the memory for both. Different threads may use
+ * different handles at the same time; one handle serves one thread at a time. Functions that can
+ * fail return a status, and the reason in one sentence is in ase_student_last_error. After any
+ * failure but ASE_STUDENT_MEMORY the handle can be used as before.
+ *
+ * The whole step:
+ *
+ *     ase_student* student;
+ *     if (ase_student_open_file("weights.safetensors", NULL, &student)) ...
+ *     ase_student_structures water = {1, &n_atoms, numbers, positions, cell, pbc, 0.5};
+ *     ase_student_results results = {energies, forces, virial, NULL, 0, 0};
+ *     if (ase_student_compute(student, &water, &results)) ...
+ *     ase_student_close(student);
+ *
+ * Callers with a neighbor list of their own give it to ase_student_set_list instead, and call
+ * ase_student_evaluate, or the phases of an evaluation one by one.
+ */
+#ifndef ASE_STUDENT_H
+#define ASE_STUDENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define ASE_STUDENT_API __declspec(dllexport)
+#else
+#define ASE_STUDENT_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum {
+    ASE_STUDENT_OK = 0,
+    ASE_STUDENT_INVALID = 1,     /* an argument or a structure; nothing was computed */
+    ASE_STUDENT_FILE = 2,        /* not a student, or a damaged one */
+    ASE_STUDENT_UNSUPPORTED = 3, /* a student that this library cannot run */
+    ASE_STUDENT_MEMORY = 4,      /* there is not enough memory */
+    ASE_STUDENT_NOT_FINITE = 5   /* energies or forces are not: atoms are far too close */
+} ase_student_status;
+
+typedef struct ase_student ase_student;
+
+typedef struct {
+    int32_t precision; /* of the network in bits: 32 or 64; 0: 32. Totals are always in 64. */
+    int32_t threads;   /* at most so many; 0: as many as the process may use */
+    const char* isa;   /* NULL: the best of this processor; see ase_student_isas */
+} ase_student_options;
+
+/* Version of this library, and of this interface: the first number changes with the latter. */
+ASE_STUDENT_API const char* ase_student_version(void);
+
+/* Instruction sets that this processor can run, best first, separated by spaces. */
+ASE_STUDENT_API const char* ase_student_isas(void);
+
+/* Open a student's weights.safetensors; `options` may be NULL. The memory is not needed after. */
+ASE_STUDENT_API ase_student_status ase_student_open_file(
+    const char* path, const ase_student_options* options, ase_student** student);
+ASE_STUDENT_API ase_student_status ase_student_open_memory(
+    const void* data, size_t size, const ase_student_options* options, ase_student** student);
+
+/* Another handle of the same student. It shares the weights; either may be closed first. */
+ASE_STUDENT_API ase_student_status ase_student_share(const ase_student* student,
+                                                     ase_student** shared);
+ASE_STUDENT_API void ase_student_close(ase_student* student);
+
+/* Why the last call with this handle failed; with NULL, the last opening in this thread. */
+ASE_STUDENT_API const char* ase_student_last_error(const ase_student* student);
+
+ASE_STUDENT_API double ase_student_cutoff(const ase_student* student);
+ASE_STUDENT_API int32_t ase_student_n_elements(const ase_student* student);
+/* Atomic numbers that the student knows, ascending. */
+ASE_STUDENT_API void ase_student_elements(const ase_student* student, int32_t* numbers);
+ASE_STUDENT_API const char* ase_student_isa(const ase_student* student);
+/* Largest error of the tabulated radial functions, as a part of their largest value or slope. */
+ASE_STUDENT_API double ase_student_table_error(const ase_student* student);
+
+/* What training saw, by elements in the order of ase_student_elements. Results then tell what lies
+ * outside. NULL for all three: nothing is compared. */
+ASE_STUDENT_API ase_student_status ase_student_set_limits(
+    ase_student* student,
+    const double* distances, /* (n_elements, n_elements) Å, below which a pair is too close */
+    const int32_t* counts,   /* (n_elements, 2) fewest and most neighbors within the cutoff */
+    const double* forces);   /* (n_elements) eV/Å, the largest */
+
+enum {
+    ASE_STUDENT_TOO_CLOSE = 1,
+    ASE_STUDENT_NEIGHBOR_COUNT = 2,
+    ASE_STUDENT_LARGE_FORCE = 4
+};
+
+/* Structures that don't see each other. */
+typedef struct {
+    int64_t n_structures;
+    const int64_t* n_atoms;  /* (n_structures), at least 1 each */
+    const int64_t* numbers;  /* (total atoms) atomic numbers */
+    const double* positions; /* (total atoms, 3), inside of the cell or not */
+    const double* cells;     /* (n_structures, 3, 3); NULL if nothing is periodic */
+    const uint8_t* pbc;      /* (n_structures, 3), 0 or 1; NULL if nothing is periodic */
+    double skin;             /* how much farther than the cutoff lists reach, and are reused */
+} ase_student_structures;
+
+typedef struct {
+    double* energies;     /* (total atoms) */
+    double* forces;       /* (total atoms, 3) */
+    double* virials;      /* (n_structures, 3, 3): over the volume, the stress; may be NULL */
+    double* atom_virials; /* (total atoms, 3, 3); may be NULL */
+    int32_t outside;      /* out: bits of what lies outside of the limits */
+    int32_t rebuilt;      /* out: 1 if the neighbor list was built, 0 if it was reused */
+} ase_student_results;
+
+/* The whole step: neighbor list, network, sums. With a skin, the list is kept while no pair that it
+ * lacks can have come within the cutoff; it follows the cell. */
+ASE_STUDENT_API ase_student_status ase_student_compute(ase_student* student,
+                                                       const ase_student_structures* structures,
+                                                       ase_student_results* results);
+
+/* Set a full list (both directions of every pair) for the calls below.
+ *
+ * The image of neighbor `neighbors[p]` is translated by `shifts[p]` in whole cells, or in Å while
+ * no cell is set. The last `n_ghosts` atoms have empty rows: some other caller computes them. */
+ASE_STUDENT_API ase_student_status ase_student_set_list(
+    ase_student* student, int64_t n_atoms, int64_t n_ghosts, const int64_t* numbers,
+    const int64_t* rows,      /* (n_atoms + 1), where each atom's neighbors start */
+    const int64_t* neighbors, /* (rows[n_atoms]) */
+    const double* shifts);    /* (rows[n_atoms], 3); may be NULL */
+
+/* Set the cell that shifts count in. A new list starts with the unit matrix. */
+ASE_STUDENT_API ase_student_status ase_student_set_cell(ase_student* student,
+                                                        const double* cell);
+
+/* Energies (n), forces (n, 3) and virials of atoms (n, 3, 3; may be NULL), for the list. */
+ASE_STUDENT_API ase_student_status ase_student_evaluate(ase_student* student,
+                                                        const double* positions, double* energies,
+                                                        double* forces, double* virials);
+
+/* The same in phases, 0 to ase_student_n_phases - 1, for callers who compute parts of a structure:
+ * begin, then every phase in order, then finish. Before a phase, the rows that
+ * ase_student_exchange gives must be filled in for the ghosts: row i, of `bytes` bytes, is what the
+ * phase before has computed for atom i where that is no ghost. `rows` is NULL if there are none to
+ * fill in. Forces on ghosts are the parts that this caller has to give to their owners. */
+ASE_STUDENT_API int32_t ase_student_n_phases(const ase_student* student);
+ASE_STUDENT_API ase_student_status ase_student_begin(ase_student* student,
+                                                     const double* positions);
+ASE_STUDENT_API ase_student_status ase_student_exchange(ase_student* student, int32_t phase,
+                                                        void** rows, int64_t* bytes);
+ASE_STUDENT_API ase_student_status ase_student_phase(ase_student* student, int32_t phase);
+ASE_STUDENT_API ase_student_status ase_student_finish(ase_student* student, double* energies,
+                                                      double* forces, double* virials);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

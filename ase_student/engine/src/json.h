@@ -1,0 +1,27 @@
+// The little of JSON that a student's file holds.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace ase {
+
+class Json {
+public:
+    enum Kind { NOTHING, BOOLEAN, NUMBER, STRING, ARRAY, OBJECT };
+    Kind kind = NOTHING;
+    bool boolean = false;
+    double number = 0;
+    std::string string;
+    std::vector<Json> array;
+    std::map<std::string, Json> object;
+
+    // The member of an object, null if it has none or is none.
+    const Json* find(const std::string& key) const;
+
+    // Throws std::invalid_argument, with the place, for anything that is not JSON.
+    static Json parse(const char* text, size_t size);
+};
+
+}  // namespace ase

@@ -1,0 +1,104 @@
+// What the parts of the engine that are compiled once share with the network, which is compiled for
+// every instruction set and precision: plain data and functions only (see simd.h for why).
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+void* ase_aligned_alloc(size_t alignment, size_t bytes);
+void ase_aligned_free(void* p);
+}
+
+namespace ase {
+
+// Atoms that go through a phase together.
+constexpr int CHUNK = 24;
+
+struct UpdateWeights {
+    const double *mixes, *gates_first, *gates_first_bias, *gates_second, *gates_second_bias;
+};
+
+struct InteractionWeights {
+    const double *senders_first, *senders_first_bias, *senders_second, *senders_second_bias;
+    const double *vector_senders, *filters, *scalars, *vectors;
+};
+
+// A student's numbers, row by row as in its file.
+struct NetworkWeights {
+    int n_elements, features, blocks, hidden, n_rbf, element_channels, message_channels,
+        tensor_channels;
+    double cutoff, inner_cutoff;
+    const double *channels, *embedding, *first_scalars, *first_vectors;
+    const double *moment_mixes, *moment_vector_mixes, *moment_scalars, *moment_vectors;
+    const UpdateWeights* updates;
+    const InteractionWeights* interactions;
+    const double *readout_first, *readout_first_bias, *readout_second, *readout_second_bias;
+    // By element: eV; (eV Å)^1/2, 1/Å and Å of the repulsion.
+    const double *reference, *charge, *screening, *radius;
+};
+
+// Coefficients (knots + degree, n_rbf) of B-splines in x = exp(-rate d), from x = start on.
+struct SplineView {
+    int degree, knots, n_rbf;
+    double rate, start, spacing;
+    const double* coefficients;
+};
+
+// Bits of what lies outside of what training saw.
+enum Outside { TOO_CLOSE = 1, NEIGHBOR_COUNT = 2, LARGE_FORCE = 4 };
+
+// A neighbor list, in the order in which atoms are computed: groups one after the other that don't
+// see each other, the rows of a group sorted by the element of the neighbor.
+struct ListView {
+    int64_t n_atoms;
+    int n_present;               // elements that are there
+    const int* present;          // their indices in the student
+    const int* species;          // (n_atoms), index into `present`
+    const int64_t* rows;         // (n_atoms + 1), where rows start
+    const int* segments;         // (n_atoms, n_present + 1), within the row
+    const int* neighbors;        // by place
+    const int* images;           // by place, into `translations`
+    const int* reverse;          // by place: the same pair's place in the neighbor's row
+    const double* positions;     // (n_atoms, 4): x, y, z and covalent radius, Å
+    const double* translations;  // (n_images, 4): x, y, z and 0, Å
+    int64_t n_ghosts;            // last atoms, whose rows are empty, that other callers compute
+    // Of the guard, by pairs of present elements and by element; null if there is none.
+    const double* nearest_squared;
+    const double* largest_force_squared;
+    const int* neighbor_counts;  // (n_present, 2)
+    // Results.
+    double* energies;  // (n_atoms)
+    double* forces;    // (n_atoms, 3)
+    double* virials;   // (n_atoms, 9)
+};
+
+// Rows of numbers that phases exchange, for callers that compute parts of one structure.
+struct ExchangeView {
+    void* rows;
+    int64_t bytes_per_row;
+};
+
+struct NetworkFunctions {
+    const char* name;
+    int degree;  // of the splines
+    size_t state_bytes_per_atom(const void* network) const { return state_bytes(network); }
+    // All return null or false where memory is short.
+    void* (*create)(const NetworkWeights*, const SplineView*);
+    void (*destroy)(void* network);
+    size_t (*state_bytes)(const void* network);
+    void* (*create_workspace)(const void* network);
+    void (*destroy_workspace)(void* workspace);
+    // Make room for a list whose largest group has so many atoms and places, in `n_states` groups
+    // at a time and for `n_threads` threads.
+    bool (*prepare)(void* workspace, const ListView*, int n_states, int n_threads, int64_t atoms,
+                    int64_t places);
+    // Phase 0 to 2 * blocks - 1 of `n` atoms from `first` on, of the group that starts at `group`.
+    // Returns bits of `Outside`.
+    int (*run)(void* workspace, const ListView*, int state, int thread, int phase, int64_t group,
+               int64_t first, int n);
+    // What the phase before must have written for ghosts, null where there is nothing.
+    ExchangeView (*exchange)(void* workspace, int phase);
+};
+
+}  // namespace ase

@@ -1,0 +1,348 @@
+"""How a structure lies outside of what training saw."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
+
+from ase_student.extrapolation.environments import (
+    COVALENT,
+    NOT_COVALENT,
+    TOO_MANY,
+    environment_keys,
+    environment_name,
+)
+from ase_student.extrapolation.ranges import (
+    BIN_WIDTH,
+    LONGEST_COUNTED,
+    N_BINS,
+    Floats,
+    Integers,
+    TrainingRanges,
+    pair_kinds,
+    pair_squares,
+)
+
+__all__ = ["DISTANCE_TOLERANCE", "Limits", "Outside"]
+
+# Å. So far below the shortest distance that training saw, a pair is not yet outside.
+DISTANCE_TOLERANCE = 0.02
+# Records of fewer structures say nothing of what is usual.
+FEWEST_STRUCTURES = 1000
+# Atoms/Å³. Molecular liquids and crystals have at most 0.13 (polyethylene), water has 0.10.
+ORDINARY_DENSITY = 0.135
+# An environment or a distance counts as seen from so many times on.
+FEWEST_TIMES = 3
+# Pairs of two elements, below which gaps in their distances mean nothing.
+FEWEST_PAIRS = 10_000
+# Sums of bond orders may lie so many standard deviations from their mean, if training went as far.
+DEVIATIONS = 6.0
+ORDERS_TOLERANCE = 0.05
+# Atoms or pairs that a text lists.
+MOST_LISTED = 10
+
+
+class Outside(NamedTuple):
+    """One kind of what lies outside in a structure.
+
+    Attributes
+    ----------
+    kind : str
+        'distance', 'neighbors', 'force', 'bonds' or 'contact'.
+    atoms : tuple of int
+        All atoms that are concerned, ascending.
+    text : str
+        The worst of it, with its atoms, its value and what training saw.
+    """
+
+    kind: str
+    atoms: tuple[int, ...]
+    text: str
+
+
+class Limits:
+    """What training saw, in the form that structures are compared with.
+
+    A pair is outside if it is closer than the shortest distance of its elements, less a tolerance
+    of 0.02 Å, or if its elements were never within the cutoff of each other and now are. Numbers of
+    neighbors and forces have no tolerance.
+
+    Parameters
+    ----------
+    seen : TrainingRanges
+
+    Attributes
+    ----------
+    distances : (14161,) float64, Å
+        Below which a pair is outside, by :func:`ase_student.extrapolation.ranges.pair_kinds`.
+    squares : (14161,) float64, Å²
+    counts : (119, 2) int64
+        Fewest and most neighbors. For students of covalent elements, the most are at least those of
+        an ordinary liquid or crystal of molecules, which training on clusters need not have seen.
+    """
+
+    def __init__(self, seen: TrainingRanges) -> None:
+        self.seen = seen
+        shortest = (seen.shortest - DISTANCE_TOLERANCE).clip(min=0.0)
+        self.distances = np.where(np.isfinite(seen.shortest), shortest, seen.cutoff).reshape(-1)
+        self.squares = self.distances**2
+        self.counts = _ordinary_counts(seen)
+        self._environments = _environment_table(seen)
+        self._is_gap = _gaps(seen)
+        self._weakest = float(seen.forces[seen.counts[:, 1] >= 0, 1].min(initial=np.inf))
+
+    def find(
+        self, numbers: Integers, positions: Floats, neighbors: Integers, offsets: Floats
+    ) -> list[Outside]:
+        """Return how distances and numbers of neighbors lie outside, nothing if they don't.
+
+        Parameters
+        ----------
+        numbers : (n_atoms,) int
+        positions : (n_atoms, 3) float, Å
+        neighbors : (n_atoms, n_neighbors) int
+        offsets : (n_atoms, n_neighbors, 3) float, Å
+            As of :class:`ase_student.neighbors.NeighborMatrix`, for the cutoff or more.
+        """
+        squares = pair_squares(positions, neighbors, offsets)
+        return self.compare(
+            numbers, neighbors, squares, self.squares.take(pair_kinds(numbers, neighbors))
+        )
+
+    def compare(
+        self, numbers: Integers, neighbors: Integers, squares: Floats, limits: Floats
+    ) -> list[Outside]:
+        """Return what :meth:`find` does, from squared distances and their limits in Å².
+
+        Parameters
+        ----------
+        numbers : (n_atoms,) int
+        neighbors : (n_atoms, n_neighbors) int
+        squares, limits : (n_atoms, n_neighbors) float, Å²
+        """
+        found = []
+        too_close = squares < limits
+        if too_close.any():
+            found.append(self._pairs(numbers, neighbors, squares, limits, too_close))
+        counts = (squares < self.seen.cutoff**2).sum(axis=1)
+        fewest, most = self.counts[numbers].T
+        outside = (counts < fewest) | (counts > most)
+        if outside.any():
+            found.append(self._counts(numbers, counts, np.flatnonzero(outside)))
+        return found
+
+    @property
+    def has_records(self) -> bool:
+        """Whether training has counted bonds or distances, so that unusual ones can be told."""
+        return len(self._environments.keys) > 0 or self._is_gap is not None
+
+    def find_unusual(
+        self, numbers: Integers, neighbors: Integers, squares: Floats
+    ) -> list[Outside]:
+        """Return bonds and contacts that training did not see, nothing if it has no record of them.
+
+        Atoms that are bonded to what no such atom was bonded to, or more or less strongly; and
+        pairs at a distance between those of bonds and those of contacts, where training saw none.
+
+        Parameters
+        ----------
+        numbers : (n_atoms,) int
+        neighbors : (n_atoms, n_neighbors) int
+        squares : (n_atoms, n_neighbors) float, Å²
+        """
+        found = []
+        if len(self._environments.keys):
+            found += self._find_bonds(numbers, neighbors, squares)
+        if self._is_gap is not None:
+            found += self._find_contacts(numbers, neighbors, squares)
+        return found
+
+    def _find_bonds(self, numbers: Integers, neighbors: Integers, squares: Floats) -> list[Outside]:
+        table = self._environments
+        keys, orders = environment_keys(numbers, neighbors, squares)
+        rows = np.searchsorted(table.keys, keys).clip(max=len(table.keys) - 1)
+        is_known = table.keys[rows] == keys
+        lowest, highest = table.lowest[rows], table.highest[rows]
+        outside = ~is_known | (orders < lowest) | (orders > highest)
+        atoms = np.flatnonzero(outside & (keys != NOT_COVALENT))
+        if not atoms.size:
+            return []
+        unknown = atoms[~is_known[atoms]]
+        worst = int(unknown[0] if unknown.size else atoms[0])
+        key = int(keys[worst])
+        name = "more atoms than can be" if key == TOO_MANY else environment_name(key)
+        text = f"atom {_atom(numbers, worst)} is bonded as {name}, which training did not see"
+        if is_known[worst]:
+            text = (
+                f"the bonds of atom {_atom(numbers, worst)}, {name}, are unusually "
+                f"{'short' if orders[worst] > highest[worst] else 'long'}: their orders add up to "
+                f"{orders[worst]:.2f}; training saw {lowest[worst]:.2f} to {highest[worst]:.2f}"
+            )
+        return [Outside("bonds", tuple(atoms.tolist()), text + _more_atoms(atoms, worst))]
+
+    def _find_contacts(
+        self, numbers: Integers, neighbors: Integers, squares: Floats
+    ) -> list[Outside]:
+        assert self._is_gap is not None
+        rows, columns = np.nonzero(squares < LONGEST_COUNTED**2)
+        lengths = np.sqrt(squares[rows, columns])
+        others = neighbors[rows, columns]
+        bins = (lengths / BIN_WIDTH).astype(np.int64).clip(max=N_BINS - 1)
+        is_in_gap = self._is_gap[numbers[rows], numbers[others], bins]
+        if not is_in_gap.any():
+            return []
+        first, second = rows[is_in_gap], others[is_in_gap]
+        one, other = sorted((int(first[0]), int(second[0])))
+        pairs = {
+            (min(pair), max(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)
+        }
+        names = [f"{i}–{j}" for i, j in sorted(pairs - {(one, other)})]
+        text = (
+            f"atoms {_atom(numbers, one)} and {_atom(numbers, other)} are "
+            f"{lengths[is_in_gap][0]:.2f} Å apart; training saw such pairs closer and farther, but "
+            "not there"
+        )
+        concerned = np.union1d(first, second).tolist()
+        return [Outside("contact", tuple(concerned), text + _more("pair", names))]
+
+    def find_forces(self, numbers: Integers, forces: Floats) -> list[Outside]:
+        """Return how forces lie outside, nothing if they don't.
+
+        Only large ones do: near a minimum, all may be smaller than training saw.
+
+        Parameters
+        ----------
+        numbers : (n_atoms,) int
+        forces : (n_atoms, 3) float, eV/Å
+        """
+        flat = forces.ravel()
+        # Not even all of them together are too large for one atom.
+        if flat @ flat <= self._weakest**2:
+            return []
+        magnitudes = np.sqrt(np.einsum("ij,ij->i", forces, forces))
+        largest = self.seen.forces[numbers, 1]
+        atoms = np.flatnonzero(magnitudes > largest)
+        if not atoms.size:
+            return []
+        worst = atoms[(magnitudes[atoms] - largest[atoms]).argmax()]
+        text = (
+            f"the force on atom {_atom(numbers, worst)} is {magnitudes[worst]:.4g} eV/Å; "
+            f"training saw at most {largest[worst]:.4g} eV/Å on {_symbol(numbers[worst])}"
+        )
+        return [Outside("force", tuple(atoms.tolist()), text + _more_atoms(atoms, worst))]
+
+    def _pairs(
+        self,
+        numbers: Integers,
+        neighbors: Integers,
+        squares: Floats,
+        limits: Floats,
+        too_close: NDArray[np.bool_],
+    ) -> Outside:
+        """Describe pairs that are too close."""
+        first, column = np.nonzero(too_close)
+        second = neighbors[first, column]
+        distances = np.sqrt(squares[first, column])
+        worst = (np.sqrt(limits[first, column]) - distances).argmax()
+        one, other = sorted((int(first[worst]), int(second[worst])))
+        pair = (
+            f"atom {_atom(numbers, one)} and its periodic image"
+            if one == other
+            else f"atoms {_atom(numbers, one)} and {_atom(numbers, other)}"
+        )
+        shortest = self.seen.shortest[numbers[one], numbers[other]]
+        known = f"closer than {shortest:.2f} Å" if np.isfinite(shortest) else self._within
+        text = (
+            f"{pair} are {distances[worst]:.2f} Å apart; training saw no "
+            f"{_symbol(numbers[one])}–{_symbol(numbers[other])} {known}"
+        )
+        pairs = {(min(pair), max(pair)) for pair in zip(first, second, strict=True)}
+        others = [f"{i}–{j}" for i, j in sorted(pairs - {(one, other)})]
+        concerned = np.union1d(first, second).tolist()
+        return Outside("distance", tuple(concerned), text + _more("pair", others))
+
+    def _counts(self, numbers: Integers, counts: Integers, atoms: Integers) -> Outside:
+        """Describe atoms with too many or too few neighbors."""
+        fewest, most = self.counts[numbers[atoms]].T
+        worst = atoms[np.maximum(counts[atoms] - most, fewest - counts[atoms]).argmax()]
+        low, high = self.seen.counts[numbers[worst]]
+        symbol = _symbol(numbers[worst])
+        known = f"{low} to {high} around {symbol}" if high >= 0 else f"no {symbol}"
+        plural = "" if counts[worst] == 1 else "s"
+        text = (
+            f"atom {_atom(numbers, worst)} has {counts[worst]} neighbor{plural} {self._within}; "
+            f"training saw {known}"
+        )
+        return Outside("neighbors", tuple(atoms.tolist()), text + _more_atoms(atoms, worst))
+
+    @property
+    def _within(self) -> str:
+        return f"within {self.seen.cutoff:g} Å"
+
+
+class _EnvironmentTable(NamedTuple):
+    """Environments that were seen, by ascending key, with limits of the sums of bond orders."""
+
+    keys: NDArray[np.int64]
+    lowest: Floats
+    highest: Floats
+
+
+def _environment_table(seen: TrainingRanges) -> _EnvironmentTable:
+    rows = []
+    for key, n_atoms, mean, deviation, lowest, highest in seen.environments.statistics():
+        if n_atoms >= FEWEST_TIMES and seen.n_structures >= FEWEST_STRUCTURES:
+            reach = max(DEVIATIONS * deviation, ORDERS_TOLERANCE)
+            low, high = max(lowest, mean - reach), min(highest, mean + reach)
+            rows.append((key, low - ORDERS_TOLERANCE, high + ORDERS_TOLERANCE))
+    rows.sort()
+    keys = np.array([row[0] for row in rows], dtype=np.int64)
+    limits = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 2)
+    return _EnvironmentTable(keys, limits[:, 0], limits[:, 1])
+
+
+def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
+    """Return distances between those that were seen, (119, 119, n_bins); None without a record."""
+    counts = seen.distances
+    if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
+        return None
+    # A bin counts as seen with its neighbors: rounding must not decide.
+    around = counts.copy()
+    around[..., 1:] += counts[..., :-1]
+    around[..., :-1] += counts[..., 1:]
+    is_seen = around >= FEWEST_TIMES
+    has_closer = np.logical_or.accumulate(is_seen, axis=-1)
+    has_enough = counts.sum(axis=-1, keepdims=True) >= FEWEST_PAIRS
+    gaps: NDArray[np.bool_] = ~is_seen & has_closer & has_enough
+    return gaps
+
+
+def _ordinary_counts(seen: TrainingRanges) -> Integers:
+    counts = seen.counts.copy()
+    known = np.flatnonzero(counts[:, 1] >= 0)
+    covalent = {atomic_numbers[symbol] for symbol in COVALENT}
+    if seen.n_structures >= FEWEST_STRUCTURES and covalent.issuperset(known.tolist()):
+        ordinary = int(ORDINARY_DENSITY * 4.0 / 3.0 * np.pi * seen.cutoff**3)
+        counts[known, 1] = np.maximum(counts[known, 1], ordinary)
+    return counts
+
+
+def _symbol(number: int) -> str:
+    return chemical_symbols[number]
+
+
+def _atom(numbers: Integers, index: int) -> str:
+    return f"{index} ({_symbol(numbers[index])})"
+
+
+def _more_atoms(atoms: Integers, worst: int) -> str:
+    return _more("atom", [str(atom) for atom in atoms if atom != worst])
+
+
+def _more(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    listed = ", ".join(names[:MOST_LISTED]) + ", …" * (len(names) > MOST_LISTED)
+    return f" ({len(names)} more such {what}{'s' * (len(names) > 1)}: {listed})"

@@ -1,0 +1,302 @@
+"""What training saw of structures: the extremes that travel with a student in its metadata."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
+
+from ase_student.extrapolation.environments import Environments, environment_keys
+
+__all__ = ["TrainingRanges", "pair_kinds", "pair_squares", "ranges_of_files"]
+
+N_ELEMENTS = len(chemical_symbols)
+#: Å. Distances are counted in bins of this width, up to the longest.
+BIN_WIDTH = 0.05
+LONGEST_COUNTED = 3.5
+N_BINS = round(LONGEST_COUNTED / BIN_WIDTH)
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.integer]
+
+
+class TrainingRanges:
+    """What a student's training saw: extremes of its structures, and how often it saw what.
+
+    Extremes are plain minima and maxima: one strange structure widens them for good. Distances and
+    environments of atoms are counted, so that what was there once can be told from what is usual.
+
+    Parameters
+    ----------
+    cutoff : float, Å
+        Neighbors are atoms closer than this.
+
+    Attributes
+    ----------
+    n_structures : int
+    shortest : (119, 119) float64, Å
+        Shortest distance of each pair of elements, by atomic numbers; infinite for elements that
+        were never within the cutoff of each other.
+    counts : (119, 2) int64
+        Fewest and most neighbors of an atom of each element; the most are -1, and the fewest a
+        huge number, for an element that was not there.
+    forces : (119, 2) float64, eV/Å
+        Smallest and largest magnitude of the force on an atom of each element; (inf, 0) for one
+        that was not there.
+    distances : (119, 119, 70) int64
+        Pairs of two elements by their distance, in bins of 0.05 Å from 0 on. Each pair counts twice
+        where both elements are the same.
+    environments : Environments
+        What atoms were bonded to.
+    """
+
+    def __init__(self, cutoff: float) -> None:
+        self.cutoff = float(cutoff)
+        self.n_structures = 0
+        self.shortest = np.full((N_ELEMENTS, N_ELEMENTS), np.inf)
+        self.counts = np.tile(np.array([np.iinfo(np.int64).max, -1]), (N_ELEMENTS, 1))
+        self.forces = np.tile([np.inf, 0.0], (N_ELEMENTS, 1))
+        self.distances = np.zeros((N_ELEMENTS, N_ELEMENTS, N_BINS), dtype=np.int64)
+        self.environments = Environments()
+
+    def add(
+        self,
+        numbers: Integers,
+        positions: Floats,
+        neighbors: Integers,
+        offsets: Floats | None,
+        forces: NDArray[np.floating],
+    ) -> None:
+        """Take note of a structure.
+
+        Parameters
+        ----------
+        numbers : (n_atoms,) int
+        positions : (n_atoms, 3) float, Å
+        neighbors : (n_atoms, n_neighbors) int
+            As of :class:`ase_student.neighbors.NeighborMatrix`; pairs beyond the cutoff don't
+            count.
+        offsets : (n_atoms, n_neighbors, 3) float, Å, or None
+            None for a structure that is not periodic: every place with an atom's own index is
+            padding.
+        forces : (n_atoms, 3) float, eV/Å
+        """
+        squares = pair_squares(positions, neighbors, offsets)
+        if offsets is None:
+            squares[neighbors == np.arange(len(numbers))[:, None]] = np.inf
+        within = squares < self.cutoff**2
+        kinds = pair_kinds(numbers, neighbors)[within]
+        lengths = np.sqrt(squares[within])
+        np.minimum.at(self.shortest.reshape(-1), kinds, lengths)
+        bins = (lengths / BIN_WIDTH).astype(np.int64)
+        is_short = bins < N_BINS
+        np.add.at(self.distances.reshape(-1, N_BINS), (kinds[is_short], bins[is_short]), 1)
+        self.environments.add(*environment_keys(numbers, neighbors, squares))
+        magnitudes = np.linalg.norm(forces.astype(np.float64), axis=1)
+        for extremes, values in ((self.counts, within.sum(axis=1)), (self.forces, magnitudes)):
+            np.minimum.at(extremes[:, 0], numbers, values)
+            np.maximum.at(extremes[:, 1], numbers, values)
+        self.n_structures += 1
+
+    def include(self, other: Self) -> None:
+        """Take over what another record of the same cutoff saw.
+
+        Raises
+        ------
+        ValueError
+            If the cutoffs differ: numbers of neighbors cannot be compared.
+        """
+        if other.cutoff != self.cutoff:
+            raise ValueError(f"cutoffs of {self.cutoff} and {other.cutoff} Å cannot be joined.")
+        np.minimum(self.shortest, other.shortest, out=self.shortest)
+        for own, its in ((self.counts, other.counts), (self.forces, other.forces)):
+            np.minimum(own[:, 0], its[:, 0], out=own[:, 0])
+            np.maximum(own[:, 1], its[:, 1], out=own[:, 1])
+        np.maximum(self.distances, other.distances, out=self.distances)
+        self.environments.include(other.environments)
+        # Nothing says how many structures both saw.
+        self.n_structures = max(self.n_structures, other.n_structures)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as a student's metadata keep it, in a form that JSON can hold.
+
+        Returns
+        -------
+        dict
+            ``cutoff`` in Å, ``structures`` (how many), ``shortest_distances`` in Å by pairs such
+            as 'H-C', lowest and highest ``neighbors`` and ``forces`` (eV/Å, rounded outwards) by
+            element, ``distances`` (the first bin that is not empty, and counts from there on) by
+            pairs, and ``environments``. Pairs and elements that were not there are left out.
+        """
+        elements = np.flatnonzero(self.counts[:, 1] >= 0).tolist()
+        return {
+            "cutoff": self.cutoff,
+            "structures": self.n_structures,
+            "shortest_distances": {
+                f"{chemical_symbols[one]}-{chemical_symbols[other]}": round(distance, 4)
+                for one in elements
+                for other in elements
+                if one <= other and math.isfinite(distance := float(self.shortest[one, other]))
+            },
+            "neighbors": {chemical_symbols[z]: self.counts[z].tolist() for z in elements},
+            "forces": {chemical_symbols[z]: _rounded_outwards(*self.forces[z]) for z in elements},
+            "distances": {
+                f"{chemical_symbols[one]}-{chemical_symbols[other]}": _without_ends(counts)
+                for one in elements
+                for other in elements
+                if one <= other and (counts := self.distances[one, other]).any()
+            },
+            "environments": self.environments.as_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Return the record of a student's metadata; more structures can be added to it.
+
+        Students of before 0.3 have neither ``distances`` nor ``environments``.
+
+        Raises
+        ------
+        ValueError
+            If it is not such a record.
+        """
+        try:
+            seen = cls(_number(document["cutoff"]))
+            seen.n_structures = int(document["structures"])
+            for pair, distance in document["shortest_distances"].items():
+                one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
+                seen.shortest[one, other] = seen.shortest[other, one] = _number(distance)
+            for name, extremes in (("neighbors", seen.counts), ("forces", seen.forces)):
+                for symbol, (low, high) in document[name].items():
+                    extremes[atomic_numbers[symbol]] = _number(low), _number(high)
+            for pair, (first, counts) in document.get("distances", {}).items():
+                one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
+                bins = slice(int(first), int(first) + len(counts))
+                seen.distances[one, other, bins] = [int(_number(count)) for count in counts]
+                seen.distances[other, one] = seen.distances[one, other]
+            seen.environments = Environments.from_dict(document.get("environments", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the record of what training saw is damaged: {error!r}.") from error
+        return seen
+
+
+def _rounded_outwards(low: float, high: float) -> list[float]:
+    """Return numbers with four decimals; those that have no more stay as they are."""
+    return [math.floor(round(1e4 * low, 6)) / 1e4, math.ceil(round(1e4 * high, 6)) / 1e4]
+
+
+def _without_ends(counts: NDArray[np.int64]) -> tuple[int, list[int]]:
+    """Return the first bin that is not empty, and the counts from there to the last one."""
+    filled = np.flatnonzero(counts)
+    return int(filled[0]), counts[filled[0] : filled[-1] + 1].tolist()
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not 0.0 <= number < 1e12:
+        raise ValueError(f"{value} is out of range")
+    return number
+
+
+def ranges_of_files(
+    paths: Sequence[Path], cutoff: float, seed: int | None = 0, split: str = "molecule"
+) -> TrainingRanges:
+    """Return the extremes of labelled HDF5 files.
+
+    Diatomics and foreign structures, which are unlike what a student is used for, do not count.
+
+    Parameters
+    ----------
+    paths : sequence of path
+    cutoff : float, Å
+        Of the student.
+    seed : int or None
+        Of the split: only structures of the training part count. None takes all.
+    split : 'molecule' or 'structure'
+        What is split, see :func:`ase_student.data.splits.parts_of`.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged, or does not say of which molecules its structures are.
+    FileNotFoundError, ImportError
+        If there is no such file, or h5py or tqdm are not installed.
+    """
+    from ase_student.data.checks import import_h5py
+    from ase_student.data.hdf5 import Dataset
+    from ase_student.data.sources import are_like_use
+    from ase_student.data.splits import parts_of
+    from ase_student.neighbors import neighbor_matrix
+
+    import_h5py()
+    from tqdm import tqdm
+
+    seen = TrainingRanges(cutoff)
+    for path in paths:
+        with Dataset(path) as dataset:
+            structures, labels = dataset.read_structures(), dataset.read_labels()
+        parts = ["train"] * len(structures)
+        if seed is not None:
+            parts = parts_of(structures, split, seed, path)
+        is_like_use = are_like_use(structures)
+        indices = labels.structure_indices.tolist()
+        for row, index in enumerate(tqdm(indices, unit="structure", disable=None, leave=False)):
+            if parts[index] != "train" or not is_like_use[index]:
+                continue
+            atoms = slice(*structures.splits[index : index + 2])
+            positions, cell = structures.positions[atoms], structures.cells[index]
+            matrix = neighbor_matrix(positions, cell, structures.pbc[index], cutoff)
+            forces = labels.forces[slice(*labels.splits[row : row + 2])]
+            offsets = matrix.offsets(cell)
+            seen.add(structures.numbers[atoms], positions, matrix.neighbors, offsets, forces)
+    return seen
+
+
+def pair_squares(
+    positions: Floats,
+    neighbors: Integers,
+    offsets: Floats | None,
+    atoms: Integers | slice = slice(None),
+) -> Floats:
+    """Return the squared distance of each atom and each of its neighbors.
+
+    Parameters
+    ----------
+    positions : (n_atoms, 3) float, Å
+    neighbors : (n_rows, n_neighbors) int
+    offsets : (n_rows, n_neighbors, 3) float, Å, or None
+        None stands for zeros.
+    atoms : (n_rows,) int
+        The atom of each row; by default there is a row for each atom.
+
+    Returns
+    -------
+    (n_rows, n_neighbors) float64, Å²
+    """
+    # Component by component: numpy is slow on arrays with a last axis of three.
+    components = np.ascontiguousarray(positions.T)
+    vectors = components.take(neighbors, axis=1)
+    vectors -= components[:, atoms, None]
+    if offsets is not None:
+        vectors += offsets.transpose(2, 0, 1)
+    return np.einsum("kij,kij->ij", vectors, vectors)
+
+
+def pair_kinds(numbers: Integers, neighbors: Integers) -> Integers:
+    """Return where each pair's elements are in a flattened (119, 119) table.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int
+    neighbors : (n_atoms, n_neighbors) int
+
+    Returns
+    -------
+    (n_atoms, n_neighbors) int
+    """
+    kinds = numbers.take(neighbors)
+    kinds += N_ELEMENTS * numbers[:, None]
+    return kinds

@@ -1,0 +1,1 @@
+"""Resumable work on many pieces: its store, its processes and its executors."""

@@ -1,0 +1,1 @@
+"""Energies and forces of students, teachers and ASE calculators, by one protocol."""

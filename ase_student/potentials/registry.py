@@ -1,0 +1,198 @@
+"""Find a potential by name: students, bundled teachers, classes of the user."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from ase_student.calculator import StudentCalculator
+from ase_student.checkpoint import available_students, resolve_model
+from ase_student.files import file_sha256
+from ase_student.potentials.base import (
+    BatchedForces,
+    Teacher,
+    one_line,
+    student_forces,
+    teacher_forces,
+)
+from ase_student.potentials.calculator import CalculatorTeacher
+
+#: Where the teachers with a name are made.
+TEACHERS = {
+    "so3lr": "ase_student.potentials.so3lr:So3lrTeacher",
+    "gfn2-xtb": "ase_student.potentials.xtb:gfn2_xtb",
+    "sevennet": "ase_student.potentials.materials:sevennet",
+    "sevennet-l3i5": "ase_student.potentials.materials:sevennet_l3i5",
+    "chgnet": "ase_student.potentials.materials:ChgnetTeacher",
+}
+
+
+def load_teacher(name: str) -> Teacher:
+    """Return a teacher by name, or any other by its import path.
+
+    Parameters
+    ----------
+    name : str
+        A key of `TEACHERS`, or ``'package.module:Class'``; the class, or any other callable that
+        returns a teacher or an ASE calculator, is called without arguments. Options may follow, as
+        in ``'so3lr:long_range=12,dtype=float64'``: keyword arguments of the call.
+
+    Raises
+    ------
+    ValueError
+        If there is no such teacher, it gives no forces, or it refuses an option.
+    ImportError
+        If what it needs is not installed.
+    """
+    path, options = _parsed(name)
+    function = _imported(name, TEACHERS.get(path, path))
+    make = functools.partial(function, **options) if options else function
+    try:
+        made = make()
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"teacher '{name}' cannot be made: {one_line(error)}") from error
+    if hasattr(made, "settings") and callable(getattr(made, "label", None)):
+        made.name = name
+        return made
+    if isinstance(made, Atoms) or not hasattr(made, "get_potential_energy"):
+        raise ValueError(f"'{name}' makes neither a teacher nor an ASE calculator.")
+    settings = {"package": package_of(made), "calculator": path, **_code(path), **options}
+    return CalculatorTeacher(name, make, settings)
+
+
+def _parsed(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the key of `TEACHERS` or import path in a teacher's name, and its options.
+
+    >>> _parsed("so3lr:long_range=12,dtype=float64")
+    ('so3lr', {'long_range': 12, 'dtype': 'float64'})
+    >>> _parsed("package.module:Class:cutoff=6.5")
+    ('package.module:Class', {'cutoff': 6.5})
+    """
+    parts = name.split(":")
+    n_path = 1 if parts[0] in TEACHERS else 2
+    path, options = ":".join(parts[:n_path]), ":".join(parts[n_path:])
+    if n_path == 2 and len(parts) == 1:
+        raise ValueError(
+            f"no teacher named '{name}'; available: {', '.join(map(repr, TEACHERS))}. "
+            "To take any ASE calculator, give its path as 'package.module:Class'."
+        )
+    pairs = [option.partition("=") for option in options.split(",") if option]
+    for key, _, value in pairs:
+        if not key.isidentifier() or not value:
+            raise ValueError(
+                f"teacher '{name}': options are written as key=value,key=value; given '{options}'."
+            )
+    return path, {key: _value(text) for key, _, text in pairs}
+
+
+def _value(text: str) -> Any:
+    """Return a number, True, False or None written in Python, and any other text as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _imported(name: str, path: str) -> Callable[[], Any]:
+    module_name, _, attribute = path.partition(":")
+    try:
+        make: Callable[[], Any] = getattr(importlib.import_module(module_name), attribute)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"teacher '{name}': {error}.") from error
+    except AttributeError:
+        raise ValueError(
+            f"teacher '{name}': module '{module_name}' has no '{attribute}'."
+        ) from None
+    if not callable(make):
+        raise ValueError(f"teacher '{name}' cannot be called.")
+    return make
+
+
+def _code(path: str) -> dict[str, str]:
+    """Return the SHA-256 of the module that a path names: what it makes may have no version."""
+    file = getattr(sys.modules[path.partition(":")[0]], "__file__", None)
+    if file is None or Path(file).suffix != ".py":
+        return {}
+    return {"module_sha256": file_sha256(Path(file))}
+
+
+def package_of(calculator: Any) -> str:
+    """Return name and version of the distribution that a calculator comes from."""
+    root = type(calculator).__module__.split(".")[0]
+    distributions = packages_distributions().get(root, [])
+    try:
+        return f"{distributions[0]} {version(distributions[0])}"
+    except (IndexError, PackageNotFoundError):
+        return root
+
+
+def batched_forces(name: str, device: str = "auto", threads: int | None = None) -> BatchedForces:
+    """Return a function that gives the forces on many structures in one call.
+
+    Where there are no forces (an element that is not known, atoms on one spot, no convergence) a
+    structure gets NaN, whatever the others are.
+
+    Parameters
+    ----------
+    name : str
+        A student by its name or path, or a teacher as :func:`load_teacher` knows it.
+    device : str
+        Where a student runs, see `StudentCalculator`.
+    threads : int, optional
+        CPU threads of a student; by default its backend's choice.
+
+    Raises
+    ------
+    ValueError
+        If there is no such student or teacher.
+    ImportError
+        If what it needs is not installed.
+    """
+    if _is_student(name):
+        return student_forces(_student(name, device, threads))
+    return teacher_forces(_teacher(name))
+
+
+def identity(name: str) -> dict[str, Any]:
+    """Return what tells a student or teacher from others of its name.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`batched_forces`; raises what that raises for a teacher.
+    """
+    if not _is_student(name):
+        return _teacher(name).settings
+    return {"sha256": file_sha256(resolve_model(name))}
+
+
+def _student(name: str, device: str, threads: int | None) -> StudentCalculator:
+    """Return a student in the backend that is the fastest for many structures at once."""
+    return StudentCalculator(name, device=device, threads=threads, guard="off")
+
+
+def _is_student(name: str) -> bool:
+    return name in available_students() or Path(name).exists()
+
+
+@lru_cache(maxsize=1)
+def _teacher(name: str) -> Teacher:
+    try:
+        return load_teacher(name)
+    except ValueError as error:
+        students = ", ".join(f"'{student}'" for student in available_students())
+        raise ValueError(
+            f"nothing named '{name}' can drive dynamics: it is no student ({students} or a path), "
+            f"and {error}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Errors of students on labelled structures: passes over files, metrics, intervals."""

@@ -1,0 +1,1 @@
+"""How good a potential is at chemistry: interactions, torsions, conformers, crystals, liquids."""

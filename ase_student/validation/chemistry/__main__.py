@@ -1,0 +1,107 @@
+"""Make what the chemistry section is compared with, and put its table into the README."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import InputError
+
+from ase_student.calculator import StudentCalculator
+from ase_student.potentials.base import as_potential
+from ase_student.provenance import with_python
+from ase_student.validation.chemistry import making, readme, references
+from ase_student.validation.chemistry.run import EXPERIMENTS, measure
+
+DATA = Path(__file__).parent / "data"
+STRUCTURES = ("torsions.extxyz", "conformers.extxyz", "water.extxyz")
+PACKAGES = ("ase", "numpy", "scipy")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = argparse.ArgumentParser(
+        prog="python -m ase_student.validation.chemistry", description=__doc__
+    )
+    commands = found.add_subparsers(dest="command", required=True)
+    made = commands.add_parser("references", help="measure a teacher and keep its results")
+    made.add_argument("teacher", help="so3lr, gfn2-xtb, package.module:Class, …")
+    made.add_argument("-o", "--output", type=Path, default=DATA / references.FILE)
+    made.add_argument(
+        "--only", action="append", choices=[one.name for one in EXPERIMENTS],
+        help="an experiment; repeatable (default: all)",
+    )  # fmt: skip
+    made.add_argument("--state", type=Path, help="folder that keeps what is complete")
+    table = commands.add_parser("readme", help="put results into the README")
+    table.add_argument("results", type=Path, help="metrics.json of a validation with --chemistry")
+    table.add_argument("--readme", type=Path, default=Path("README.md"))
+    structures = commands.add_parser("structures", help="make the starting structures again")
+    structures.add_argument("teacher")
+    structures.add_argument("--student", default="tiny", help="whose dynamics makes the water")
+    structures.add_argument("--only", action="append", choices=STRUCTURES, help="repeatable")
+    structures.add_argument("-o", "--output", type=Path, default=DATA, help="folder")
+    return found
+
+
+def make_references(arguments: argparse.Namespace) -> str:
+    """Measure a teacher, write what it measured, and return a summary."""
+    from ase_student.potentials import registry
+
+    teacher = registry.load_teacher(arguments.teacher)
+    settings: dict[str, Any] = {**teacher.settings, **with_python(PACKAGES)}
+    chosen = tuple(
+        one for one in EXPERIMENTS if arguments.only is None or one.name in arguments.only
+    )
+    measured = measure(as_potential(teacher), settings, chosen, folder=arguments.state)
+    for name, values in measured.items():
+        if "refused" in values:
+            raise ValueError(f"{teacher.name} refuses {name}: {values['refused']}")
+    references.write_references(arguments.output, teacher.name, settings, measured, EXPERIMENTS)
+    return f"{arguments.output}: {teacher.name}, {', '.join(measured)}"
+
+
+def make_structures(arguments: argparse.Namespace) -> str:
+    """Make all starting structures, write them, and return a summary."""
+    from ase_student.potentials import registry
+
+    teacher = as_potential(registry.load_teacher(arguments.teacher))
+    student = as_potential(StudentCalculator(arguments.student, guard="off"))
+    made = {
+        "torsions.extxyz": lambda: making.make_scans(teacher),
+        "conformers.extxyz": lambda: making.make_conformers(teacher),
+        "water.extxyz": lambda: making.make_water(student),
+    }
+    for file in arguments.only or made:
+        making.write_structures(arguments.output / file, made[file]())
+    return f"{arguments.output}: {', '.join(arguments.only or made)}"
+
+
+def put_into_readme(arguments: argparse.Namespace) -> str:
+    """Write the table of the README and return a summary."""
+    return readme.write_readme(arguments.results, arguments.readme)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and print a summary; return 2 if what was given is wrong."""
+    arguments = parser().parse_args(argv)
+    commands = {
+        "references": make_references,
+        "readme": put_into_readme,
+        "structures": make_structures,
+    }
+    try:
+        print(commands[arguments.command](arguments))
+    except (ValueError, OSError, ImportError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

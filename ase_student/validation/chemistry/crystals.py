@@ -1,0 +1,153 @@
+"""Molecular crystals, relaxed with their cells, against the cells of diffraction.
+
+A minimum has neither zero-point motion nor thermal expansion, which make a crystal of molecules
+some 1 to 2 % longer along each axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from ase import Atoms
+from ase.spacegroup import crystal
+
+from ase_student.dynamics.bonds import Topology
+from ase_student.potentials.base import Potential
+from ase_student.validation.chemistry.experiment import Figure, Measured, mean_absolute
+from ase_student.validation.chemistry.relaxation import minimize_crystals
+
+FMAX = 0.01
+STEPS = 300
+AXES = "abc"
+
+LENGTHS = "cell lengths of molecular crystals, mean absolute difference"
+VOLUMES = "volumes of molecular crystals, mean difference"
+LOST = "molecular crystals lost"
+
+
+def urea() -> Atoms:
+    """Return urea at 12 K, neutron diffraction (Swaminathan et al., Acta Cryst. B40, 300, 1984)."""
+    return crystal(
+        "CONHH",
+        [
+            (0.0, 0.5, 0.3260),
+            (0.0, 0.5, 0.5953),
+            (0.1459, 0.6459, 0.1766),
+            (0.2575, 0.7575, 0.2827),
+            (0.1441, 0.6441, -0.0380),
+        ],
+        spacegroup=113,
+        cellpar=[5.565, 5.565, 4.684, 90, 90, 90],
+    )
+
+
+def carbon_dioxide() -> Atoms:
+    """Return CO2 at 150 K, x-ray diffraction (Simon and Peters, Acta Cryst. B36, 2750, 1980)."""
+    return crystal(
+        "CO",
+        [(0.0, 0.0, 0.0), (0.1185, 0.1185, 0.1185)],
+        spacegroup=205,
+        cellpar=[5.624] * 3 + [90] * 3,
+    )
+
+
+def benzene() -> Atoms:
+    """Return benzene at 138 K, neutron diffraction (Bacon et al., Proc. R. Soc. 279, 98, 1964)."""
+    return crystal(
+        "CCCHHH",
+        [
+            (-0.0569, 0.1387, -0.0054),
+            (-0.1335, 0.0460, 0.1264),
+            (-0.0774, -0.0925, 0.1295),
+            (-0.0976, 0.2447, -0.0177),
+            (-0.2409, 0.0794, 0.2218),
+            (-0.1371, -0.1631, 0.2312),
+        ],
+        spacegroup=61,
+        cellpar=[7.39, 9.42, 6.81, 90, 90, 90],
+    )
+
+
+def ice() -> Atoms:
+    """Return ice XI (D2O) at 5 K, neutron diffraction (Leadbetter et al., JCP 82, 424, 1985)."""
+    return crystal(
+        "OOHHH",
+        [
+            (0.0, 0.6646, 0.0631),
+            (0.5, 0.8255, -0.0631),
+            (0.0, 0.6636, 0.1963),
+            (0.0, 0.5363, 0.0183),
+            (0.6766, 0.7748, -0.0183),
+        ],
+        spacegroup=36,
+        cellpar=[4.465, 7.858, 7.292, 90, 90, 90],
+    )
+
+
+#: Crystals by name. Published cell and structure are one source.
+CRYSTALS: dict[str, Callable[[], Atoms]] = {
+    "urea": urea,
+    "CO2": carbon_dioxide,
+    "benzene": benzene,
+    "ice XI": ice,
+}
+
+
+def measure(potential: Potential) -> Measured:
+    """Return cell lengths in Å, angles in ° and volumes in Å³ of each crystal at its minimum.
+
+    A crystal that changes its bonds, loses its structure or does not come to rest has an entry in
+    ``failed`` instead.
+    """
+    starts = {name: make() for name, make in CRYSTALS.items()}
+    minima = minimize_crystals(potential, list(starts.values()), fmax=FMAX, steps=STEPS)
+    found: Measured = {"cells": {}, "failed": {}}
+    for (name, start), minimum in zip(starts.items(), minima, strict=True):
+        reason = minimum.reason
+        if not reason and len(Topology.of(start).first) != len(Topology.of(minimum.atoms).first):
+            reason = "bonds changed"
+        if reason:
+            found["failed"][name] = reason
+            continue
+        cell = minimum.atoms.cell
+        found["cells"][name] = {
+            "lengths": np.round(cell.lengths(), 4).tolist(),
+            "angles": np.round(cell.angles(), 3).tolist(),
+            "volume": round(float(cell.volume), 3),
+        }
+    return found
+
+
+def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
+    """Return differences of cells from experiment, and from the teacher's where these are known."""
+    published = {
+        name: {"lengths": make().cell.lengths().tolist(), "volume": float(make().cell.volume)}
+        for name, make in CRYSTALS.items()
+    }
+    figures = _differences(measured["cells"], published, "experiment")
+    if teacher is not None:
+        figures += _differences(measured["cells"], teacher["cells"], "teacher")
+    lost = len(measured["failed"])
+    detail = "; ".join(f"{name}: {reason}" for name, reason in measured["failed"].items())
+    return [
+        *figures,
+        Figure(LOST, float(lost), f"of {len(CRYSTALS)}", "", len(CRYSTALS), detail),
+    ]
+
+
+def _differences(cells: Measured, others: Measured, against: str) -> list[Figure]:
+    both = [name for name in cells if name in others]
+    lengths = {
+        f"{name}, {axis}": 100.0 * (ours / theirs - 1.0)
+        for name in both
+        for axis, ours, theirs in zip(
+            AXES, cells[name]["lengths"], others[name]["lengths"], strict=True
+        )
+    }
+    volumes = [100.0 * (cells[name]["volume"] / others[name]["volume"] - 1.0) for name in both]
+    mean = round(float(np.mean(volumes)), 2) if volumes else None
+    return [
+        mean_absolute(LENGTHS, "%", against, lengths),
+        Figure(VOLUMES, mean, "%", against, len(volumes)),
+    ]

@@ -1,0 +1,99 @@
+"""Put committed results of the chemistry section into the README as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from ase_student.files import replaced_when_complete
+from ase_student.validation.chemistry.report import columns_of, label_of
+
+BEGIN = "<!-- chemistry: begin; written by python -m ase_student.validation.chemistry readme -->"
+END = "<!-- chemistry: end -->"
+#: Figures that go into the table, by how their labels begin, and what to call them there.
+LINES = {
+    "S22 interaction energies, mean absolute difference to the teacher":
+        "S22 dimers against the teacher, kcal/mol",
+    "S22 interaction energies, mean absolute difference to CCSD(T)":
+        "S22 dimers against CCSD(T), kcal/mol",
+    "S22 pulled apart to 3.5–4.5 Å, mean absolute difference to the teacher":
+        "the same pulled apart to 3.5–4.5 Å, against the teacher, kcal/mol",
+    "S22 pulled apart to 3.5–4.5 Å, difference of the summed energies":
+        "their attraction, more or less than the teacher's, %",
+    "torsion barriers of drug fragments, mean absolute difference":
+        "torsion barriers of 12 drug fragments against the teacher, kcal/mol",
+    "torsion barriers, mean difference": "barriers, higher or lower than the teacher's, %",
+    "relative energies of conformers": "energies of conformers against the teacher, kcal/mol",
+    "frequencies of G2 molecules": "frequencies of G2 molecules against the teacher, cm⁻¹",
+    "cell lengths of molecular crystals, mean absolute difference to experiment":
+        "cells of urea, CO2, benzene, ice against experiment, %",
+    "molecular crystals lost": "of these 4 crystals, lost",
+    "pressure of a frame": "pressure of liquid water, higher or lower than the teacher's, kbar",
+    "first O-O peak of water, difference of the height": "height of the O-O peak of water, more or "
+        "less than experiment's",
+    "density of water": "density of water, more or less than experiment's, %",
+}  # fmt: skip
+
+
+def chemistry_markdown(document: dict[str, Any]) -> str:
+    """Return the table, and below it what each student is good for, in Markdown.
+
+    Parameters
+    ----------
+    document : dict
+        What ``metrics.json`` of ``python -m ase_student.validation --chemistry`` holds.
+
+    Raises
+    ------
+    ValueError
+        If it has no results of chemistry.
+    """
+    if "chemistry" not in document:
+        raise ValueError("the results hold no chemistry: run the validation with --chemistry.")
+    columns = columns_of(document)
+    students = [title for title, results in columns if "verdicts" in results]
+    head = [f"`{title}`" if title in students else title for title, _ in columns]
+    values: list[dict[str, str]] = [
+        {
+            label_of(one): f"{one['value']:.3g}"
+            for one in results["figures"]
+            if one["value"] is not None
+        }
+        for _, results in columns
+    ]
+    lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for start, text in LINES.items():
+        cells = [
+            next((value for label, value in own.items() if label.startswith(start)), "")
+            for own in values
+        ]
+        if any(cells):
+            lines.append(f"| {text} | {' | '.join(cells)} |")
+    said = [
+        fill(f"- `{title}`: {results['words']}", 100, subsequent_indent="  ")
+        for title, results in columns
+        if "verdicts" in results
+    ]
+    return "\n".join([*lines, "", *said])
+
+
+def write_readme(results: Path, readme: Path) -> str:
+    """Put the results of a file into a README, between its two marks, and return a summary.
+
+    Raises
+    ------
+    ValueError
+        If the README has no place for it, or the results hold no chemistry.
+    """
+    document = json.loads(results.read_text(encoding="utf-8"))
+    text = readme.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (mark and end):
+        raise ValueError(f"'{readme}' has no place for the table: it needs '{BEGIN}' and '{END}'.")
+    new = f"{before}{BEGIN}\n{chemistry_markdown(document)}\n{END}{after}"
+    with replaced_when_complete(readme) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+    return f"wrote the table of chemistry in '{readme}'"

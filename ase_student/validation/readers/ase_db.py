@@ -1,0 +1,140 @@
+"""Structures of an ASE database, read lazily."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase import units as ase_units
+from ase.db import connect
+from numpy.typing import NDArray
+
+from ase_student.validation.readers.base import (
+    SOURCE_KEYS,
+    UNKNOWN_SOURCE,
+    Frame,
+    LeftOut,
+    checked,
+)
+from ase_student.validation.readers.label_keys import (
+    WORDS,
+    LabelKeys,
+    choose_keys,
+    label_of,
+    names_in,
+)
+
+#: Rows whose names decide which labels are read.
+ROWS_LOOKED_AT = 100
+_UNITS = {
+    "eV": 1.0, "meV": 1e-3, "Hartree": ase_units.Hartree, "Ha": ase_units.Hartree,
+    "kcal": ase_units.kcal, "kJ": ase_units.kJ, "Ang": 1.0, "Angstrom": 1.0, "A": 1.0, "Å": 1.0,
+    "Bohr": ase_units.Bohr, "Ang³": 1.0, "A³": 1.0, "Å³": 1.0,
+}  # fmt: skip
+NAMES = {name: name for name in ("numbers", "positions", "cell", "energy", "forces", "stress")}
+
+
+class DatabaseFrames:
+    """An ASE database, SQLite (``.db``) or JSON.
+
+    Labels are what a calculator left in each row, or key-value pairs and data, of one family of
+    keys (:mod:`ase_student.validation.label_keys`). Units in the metadata, as SchNetPack writes
+    them, are converted. The key ``source`` or ``config_type`` says how a row was sampled.
+
+    Attributes
+    ----------
+    path : path
+    sizes : (n,) int64
+    metadata : dict
+        That of the database.
+    keys : LabelKeys
+        The names of the labels, chosen from the first 100 rows.
+
+    Raises
+    ------
+    ValueError
+        If the file is no database, has no rows, or has labels in units that are not known.
+    """
+
+    def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
+        self.path = path
+        # ASE's databases answer a damaged file with errors of many kinds.
+        try:
+            self._database = connect(path)
+            rows = [(row.id, row.natoms) for row in self._database.select(include_data=False)]
+            metadata = dict(self._database.metadata)
+            names = names_in(_names(row) for row in self._database.select(limit=ROWS_LOOKED_AT))
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"{path.name}: is no ASE database, or damaged ({said}).") from None
+        if not rows:
+            raise ValueError(f"{path.name}: the database has no rows.")
+        self._ids = [identity for identity, _ in rows]
+        self.sizes: NDArray[np.int64] = np.array([size for _, size in rows], dtype=np.int64)
+        self.metadata: dict[str, Any] = metadata
+        self.keys = choose_keys(names, keys, path.name)
+        self._units = {name: self._unit(name) for name in WORDS}
+
+    def _unit(self, name: str) -> float:
+        """Return the unit of a label in ASE's, as SchNetPack's metadata say."""
+        length = str(self.metadata.get("_distance_unit", "Ang"))
+        units = self.metadata.get("_property_unit_dict") or {}
+        unit = units.get(getattr(self.keys, name) or "")
+        if unit is None or unit == "":
+            return 1.0
+        value = 1.0
+        for place, part in enumerate(str(unit).replace("^3", "³").split("/")):
+            if part == "mol" and place:
+                value /= ase_units.mol
+            elif part in _UNITS:
+                value = value / _UNITS[part] if place else value * _UNITS[part]
+            else:
+                raise ValueError(
+                    f"{self.path.name}: '{getattr(self.keys, name)}' is in '{unit}', which is not "
+                    f"known; convert it to ASE's units: eV, eV/Å and eV/Å³."
+                )
+        if length not in ("Ang", "Angstrom", "A", "Å"):
+            raise ValueError(f"{self.path.name}: lengths are in '{length}'; convert them to Å.")
+        return value
+
+    def close(self) -> None:
+        """Do nothing: ASE opens the database for each query."""
+
+    def read(self, indices: Sequence[int]) -> list[Frame | LeftOut]:
+        """Return the rows of ascending indices, each checked."""
+        return [self._read_one(index) for index in indices]
+
+    def _read_one(self, index: int) -> Frame | LeftOut:
+        place = f"{self.path.name}: row {index} (id {self._ids[index]})"
+        try:
+            row = self._database.get(id=self._ids[index])
+            atoms = row.toatoms()
+            labels = {name: self._label(row, name, atoms) for name in WORDS}
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            return LeftOut(index, f"{place} cannot be read ({said}).")
+        atoms.calc = None
+        # ASE would set labels of constrained atoms to zero wherever they are asked for.
+        atoms.set_constraint()
+        pairs = row.key_value_pairs
+        source = next((str(pairs[key]) for key in SOURCE_KEYS if key in pairs), "")
+        return checked(Frame(index, atoms, **labels, source=source or UNKNOWN_SOURCE), place, NAMES)
+
+    def _label(self, row: Any, name: str, atoms: Atoms) -> Any:
+        key = getattr(self.keys, name)
+        if key is None:
+            return None
+        value = row.get(key)
+        if value is None:
+            value = row.data.get(key)
+        label = label_of(name, value, self.keys, atoms)
+        return None if label is None else label * self._units[name]
+
+
+def _names(row: Any) -> set[str]:
+    """Return the names of what a row holds."""
+    results = {name for name in ("energy", "free_energy", "forces", "stress") if name in row}
+    return {*results, *row.key_value_pairs, *row.data}

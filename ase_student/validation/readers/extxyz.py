@@ -1,0 +1,153 @@
+"""Structures of an extended XYZ file, read lazily.
+
+The file is scanned once for where each frame begins; a frame is parsed, by ASE, when it is asked
+for.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+from numpy.typing import NDArray
+
+from ase_student.validation.readers.base import (
+    SOURCE_KEYS,
+    UNKNOWN_SOURCE,
+    Frame,
+    LeftOut,
+    checked,
+)
+from ase_student.validation.readers.label_keys import WORDS, LabelKeys, choose_keys, label_of
+
+#: Names in the comment line of a frame, and of its columns.
+_NAME = re.compile(rb'(?:^|\s)"?([^\s="{}\[\]]+)"?\s*=')
+_COLUMN = re.compile(rb"[:=\"]([^\s:=\"]+):[RILS]:\d+")
+NAMES = {
+    "numbers": "species",
+    "positions": "pos",
+    "cell": "Lattice",
+    "energy": "energy",
+    "forces": "forces",
+    "stress": "stress",
+}
+
+
+class ExtxyzFrames:
+    """An extended XYZ file.
+
+    Labels are of one family of keys, see :mod:`ase_student.validation.label_keys`; ``source`` or
+    ``config_type`` says how a frame was sampled.
+
+    Attributes
+    ----------
+    path : path
+    sizes : (n,) int64
+    metadata : dict
+        Empty.
+    keys : LabelKeys
+        The names of the labels.
+
+    Raises
+    ------
+    ValueError
+        If a frame does not begin with its number of atoms, or is cut short.
+    """
+
+    def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
+        self.path = path
+        names: Counter[str] = Counter()
+        self.metadata: dict[str, Any] = {}
+        sizes: list[int] = []
+        starts: list[int] = []
+        lines: list[int] = []
+        line = 1
+        with path.open("rb") as file:
+            while text := file.readline():
+                if not text.strip():
+                    line += 1
+                    continue
+                lines.append(line)
+                starts.append(file.tell() - len(text))
+                size = self._size(text, len(sizes), line)
+                for index in range(size + 1):
+                    content = file.readline()
+                    if index == 0:
+                        names.update(_names(content))
+                    if not content:
+                        raise ValueError(
+                            f"{path.name}: frame {len(sizes)} (line {line}) has {size} atoms, "
+                            "but the file ends within it."
+                        )
+                sizes.append(size)
+                line += size + 2
+            starts.append(file.tell())
+        if not sizes:
+            raise ValueError(f"{path.name}: holds no frames.")
+        self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64)
+        self._starts, self._lines = starts, lines
+        self.keys = choose_keys(names, keys, path.name)
+
+    def _size(self, text: bytes, index: int, line: int) -> int:
+        try:
+            # Some editors begin a file with a mark of its encoding.
+            size = int(text.removeprefix(codecs.BOM_UTF8))
+        except ValueError:
+            size = -1
+        if size < 0:
+            given = text.strip()[:40].decode("utf-8", "replace")
+            raise ValueError(
+                f"{self.path.name}: frame {index} (line {line}) must begin with its number of "
+                f"atoms; it begins with '{given}'."
+            )
+        return size
+
+    def close(self) -> None:
+        """Do nothing: the file is only open while it is read."""
+
+    def read(self, indices: Sequence[int]) -> list[Frame | LeftOut]:
+        """Return the frames of ascending indices, each checked."""
+        with self.path.open("rb") as file:
+            return [self._read_one(file, index) for index in indices]
+
+    def _read_one(self, file: Any, index: int) -> Frame | LeftOut:
+        place = f"{self.path.name}: frame {index} (line {self._lines[index]})"
+        if self.sizes[index] == 0:
+            return LeftOut(index, f"{place} has no atoms.")
+        file.seek(self._starts[index])
+        text = file.read(self._starts[index + 1] - self._starts[index])
+        # ASE's parser answers what it cannot read with errors of many kinds.
+        try:
+            atoms: Any = read(StringIO(text.decode("utf-8-sig")), format="extxyz", index=0)
+            labels = {name: _label(atoms, name, self.keys) for name in WORDS}
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            return LeftOut(index, f"{place} cannot be read ({said}).")
+        source = next((str(atoms.info[key]) for key in SOURCE_KEYS if key in atoms.info), "")
+        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        return checked(Frame(index, bare, **labels, source=source or UNKNOWN_SOURCE), place, NAMES)
+
+
+def _names(comment: bytes) -> set[str]:
+    """Return the names in the comment line of a frame, without the values."""
+    outside = re.sub(rb'=\s*("[^"]*"|\{[^}]*\}|\[[^\]]*\])', b"= ", comment)
+    names = {*_NAME.findall(outside), *_COLUMN.findall(comment)}
+    return {name.decode("utf-8", "replace") for name in names}
+
+
+def _label(atoms: Atoms, name: str, keys: LabelKeys) -> Any:
+    """Return a label of a frame, None if it has none."""
+    results = atoms.calc.results if atoms.calc is not None else {}
+    for place in (results, atoms.info, atoms.arrays):
+        key = getattr(keys, name)
+        if key is not None and key in place:
+            return label_of(name, place[key], keys, atoms)
+    return None

@@ -1,0 +1,281 @@
+"""Structures of an HDF5 data set, in the layout of :mod:`ase_student.data.hdf5`, read lazily.
+
+:class:`ase_student.data.hdf5.Dataset` refuses a file in which anything is wrong. Here only what
+makes the whole file unreadable is refused when it is opened; what is wrong with one structure is
+found when that structure is read, so that the others can be used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from ase_student.data.checks import KINDS, LABEL_COLUMNS, STRUCTURE_COLUMNS, import_h5py, open_hdf5
+from ase_student.validation.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
+
+#: Rows that may be read in vain to read two structures at once.
+GAP_ROWS = 2000
+NAMES = {
+    "numbers": "structures/atomic_numbers",
+    "positions": "structures/positions",
+    "cell": "structures/cells",
+    "energy": "labels/energy",
+    "forces": "labels/forces",
+    "stress": "labels/stress",
+}
+
+
+class LayoutError(ValueError):
+    """A file can be read, but is no data set."""
+
+
+class Hdf5Frames:
+    """A labelled HDF5 data set.
+
+    Attributes
+    ----------
+    path : path
+    sizes : (n,) int64
+    metadata : dict
+        The attributes of ``/metadata``.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or of the wrong type or shape, if splits don't fit their column, or
+        if there are no labels. The message names the file and the dataset.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_hdf5(path, path.name)
+        try:
+            self._open()
+        except LayoutError:
+            self._file.close()
+            raise
+        # h5py answers bytes that are missing or damaged with errors of many kinds.
+        except Exception as error:
+            self._file.close()
+            said = " ".join(str(error).split())
+            raise ValueError(f"{path.name}: is damaged or cut short ({said}).") from None
+
+    def _open(self) -> None:
+        self._columns("structures", STRUCTURE_COLUMNS)
+        self._splits = self._checked_splits("structures/atomic_numbers_splits", NAMES["numbers"])
+        n = len(self._splits) - 1
+        self._same_rows("structures/positions", len(self._file[NAMES["numbers"]]))
+        for column in ("cells", "pbc", "sources"):
+            self._same_rows(f"structures/{column}", n)
+        if "labels" not in self._file:
+            raise LayoutError(f"{self.path.name}: has no group 'labels', so nothing to compare to.")
+        self._columns("labels", LABEL_COLUMNS)
+        self._label_splits = self._checked_splits("labels/forces_splits", NAMES["forces"])
+        n_labels = len(self._label_splits) - 1
+        for column in ("energy", "structure_indices", "stress", "stress_mask"):
+            self._same_rows(f"labels/{column}", n_labels)
+        self._label_of, self._second_label_of = self._owners(n)
+        self.sizes: NDArray[np.int64] = np.maximum(np.diff(self._splits), 0)
+        self.metadata = self._metadata()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, indices: Sequence[int]) -> list[Frame | LeftOut]:
+        """Return the structures of ascending indices, each checked."""
+        found: list[Frame | LeftOut] = []
+        sound: list[int] = []
+        for index in indices:
+            reason = self._wrong_with_splits(index)
+            if reason is None:
+                sound.append(index)
+            else:
+                found.append(reason)
+        for run in self._runs(sound):
+            try:
+                found.extend(self._read_run(run))
+            except Exception:
+                # Some of the bytes are damaged; the others may still tell their structures.
+                found.extend(self._read_alone(index) for index in run)
+        return sorted(found, key=lambda frame: frame.index)
+
+    def _read_alone(self, index: int) -> Frame | LeftOut:
+        try:
+            return self._read_run([index])[0]
+        except Exception as error:
+            said = " ".join(str(error).split())
+            place = f"{self.path.name}: structure {index}"
+            return LeftOut(index, f"{place} cannot be read, the file is damaged ({said}).")
+
+    def _wrong_with_splits(self, index: int) -> LeftOut | None:
+        """Return why the rows of a structure and its label cannot be told, None if they can."""
+        start, stop = self._splits[index : index + 2]
+        name = f"{self.path.name}: structures/atomic_numbers_splits"
+        if start >= stop:
+            said = f"gives structure {index} no atoms, it goes from {start} to {stop}"
+            return LeftOut(index, f"{name} {said}.")
+        if index in self._second_label_of:
+            row = self._second_label_of[index]
+            said = f"labels/structure_indices[{row}] names structure {index} a second time"
+            return LeftOut(index, f"{self.path.name}: {said}.")
+        if index not in self._label_of:
+            said = f"{self.path.name}: structure {index} has no label."
+            return LeftOut(index, said, invalid=False)
+        row = self._label_of[index]
+        n_forces = self._label_splits[row + 1] - self._label_splits[row]
+        if n_forces != stop - start:
+            said = f"gives label {row} {n_forces} forces but structure {index} has {stop - start}"
+            return LeftOut(index, f"{self.path.name}: labels/forces_splits {said} atoms.")
+        return None
+
+    def _runs(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return the indices in groups whose rows lie so close that they are read at once."""
+        runs: list[list[int]] = []
+        for index in indices:
+            near = runs and 0 <= self._splits[index] - self._splits[runs[-1][-1] + 1] <= GAP_ROWS
+            if near:
+                runs[-1].append(index)
+            else:
+                runs.append([index])
+        return runs
+
+    def _read_run(self, indices: list[int]) -> list[Frame | LeftOut]:
+        structures, labels = self._file["structures"], self._file["labels"]
+        first, last = indices[0], indices[-1] + 1
+        origin = self._splits[first]
+        rows = slice(origin, self._splits[last])
+        numbers, positions = structures["atomic_numbers"][rows], structures["positions"][rows]
+        cells, pbc = structures["cells"][first:last], structures["pbc"][first:last]
+        sources = self._sources(first, last)
+        frames = []
+        label_rows = [self._label_of[index] for index in indices]
+        spread = slice(min(label_rows), max(label_rows) + 1)
+        # Labels usually are in the order of their structures; else they are read one by one.
+        together = spread.stop - spread.start <= 2 * (last - first)
+        forces_of = self._forces(spread) if together else None
+        energies = labels["energy"][spread] if together else None
+        for index, row in zip(indices, label_rows, strict=True):
+            atoms = slice(self._splits[index] - origin, self._splits[index + 1] - origin)
+            if forces_of is not None and energies is not None:
+                forces, energy = forces_of(row), energies[row - spread.start]
+            else:
+                forces = labels["forces"][slice(*self._label_splits[row : row + 2])]
+                energy = labels["energy"][row]
+            frame = Frame(
+                index,
+                _atoms(numbers[atoms], positions[atoms], cells[index - first], pbc[index - first]),
+                float(energy),
+                np.asarray(forces, dtype=np.float64),
+                self._stress(row),
+                sources[index - first],
+            )
+            place = f"{self.path.name}: structure {index}, label {row}"
+            frames.append(checked(frame, place, NAMES))
+        return frames
+
+    def _forces(self, rows: slice) -> Any:
+        start, stop = self._label_splits[rows.start], self._label_splits[rows.stop]
+        if start > stop or (np.diff(self._label_splits[rows.start : rows.stop + 1]) < 0).any():
+            return None
+        block = self._file["labels/forces"][start:stop]
+        return lambda row: block[
+            self._label_splits[row] - start : self._label_splits[row + 1] - start
+        ]
+
+    def _stress(self, row: int) -> NDArray[np.float64] | None:
+        labels = self._file["labels"]
+        if "stress" not in labels or ("stress_mask" in labels and not labels["stress_mask"][row]):
+            return None
+        return np.asarray(labels["stress"][row], dtype=np.float64)
+
+    def _sources(self, start: int, stop: int) -> list[str]:
+        group = self._file["structures"]
+        if "sources" not in group:
+            return [UNKNOWN_SOURCE] * (stop - start)
+        return [text or UNKNOWN_SOURCE for text in group["sources"].asstr()[start:stop].tolist()]
+
+    def _columns(self, group: str, columns: dict[str, tuple[tuple[int, ...], str, bool]]) -> None:
+        """Refuse a file in which a column is missing, or of the wrong shape or type."""
+        h5py, name = import_h5py(), self.path.name
+        if not isinstance(self._file.get(group), h5py.Group):
+            raise LayoutError(f"{name}: has no group '{group}'.")
+        for column, (shape, kinds, optional) in columns.items():
+            data = self._file[group].get(column)
+            if data is None and optional:
+                continue
+            if not isinstance(data, h5py.Dataset):
+                raise LayoutError(f"{name}: has no dataset '{group}/{column}'.")
+            if data.ndim == 0 or data.shape[1:] != shape or data.dtype.kind not in kinds:
+                expected = ", ".join(("rows", *map(str, shape)))
+                raise LayoutError(
+                    f"{name}: {group}/{column} has shape {data.shape} and type {data.dtype}; "
+                    f"it must be ({expected}) {KINDS[kinds]}."
+                )
+
+    def _checked_splits(self, path: str, column: str) -> NDArray[np.int64]:
+        splits: NDArray[np.int64] = self._file[path][:].astype(np.int64)
+        name = self.path.name
+        if len(splits) == 0 or splits[0] != 0:
+            raise LayoutError(f"{name}: {path} must begin with 0.")
+        n_rows = len(self._file[column])
+        outside = np.flatnonzero((splits < 0) | (splits > n_rows))
+        if len(outside) or splits[-1] != n_rows:
+            i = int(outside[0]) if len(outside) else len(splits) - 1
+            raise LayoutError(f"{name}: {path}[{i}] is {splits[i]}; {column} has {n_rows} rows.")
+        return splits
+
+    def _same_rows(self, path: str, expected: int) -> None:
+        if path in self._file and len(self._file[path]) != expected:
+            raise LayoutError(
+                f"{self.path.name}: {path} has {len(self._file[path])} rows; "
+                f"{expected} are expected."
+            )
+
+    def _owners(self, n: int) -> tuple[dict[int, int], dict[int, int]]:
+        """Return the first label of each structure, and a second one where there is one."""
+        first: dict[int, int] = {}
+        second: dict[int, int] = {}
+        for row, index in enumerate(self._file["labels/structure_indices"][:].tolist()):
+            if not 0 <= index < n:
+                said = f"names structure {index}, but there are {n} structures"
+                raise LayoutError(f"{self.path.name}: labels/structure_indices[{row}] {said}.")
+            if index in first:
+                second.setdefault(index, row)
+            else:
+                first[index] = row
+        return first, second
+
+    def _metadata(self) -> dict[str, Any]:
+        if "metadata" not in self._file:
+            return {}
+        found = {}
+        for key, value in self._file["metadata"].attrs.items():
+            plain = value.item() if isinstance(value, np.generic) else value
+            if isinstance(plain, str) and plain[:1] in ("{", "["):
+                with suppress(json.JSONDecodeError):
+                    plain = json.loads(plain)
+            if isinstance(plain, (str, bool, int, float, list, dict)):
+                found[key] = plain
+        return found
+
+
+def _atoms(
+    numbers: NDArray[np.integer],
+    positions: NDArray[np.floating],
+    cell: NDArray[np.floating],
+    pbc: NDArray[np.bool_],
+) -> Atoms:
+    atoms = Atoms(pbc=pbc)
+    # Numbers are checked later; Atoms(numbers) would look up symbols of what is none.
+    atoms.arrays["numbers"] = numbers.astype(int)
+    atoms.arrays["positions"] = positions.astype(np.float64)
+    atoms.cell.array[:] = cell
+    return atoms

@@ -1,0 +1,46 @@
+"""Open a file of labelled structures of any kind that is read."""
+
+from pathlib import Path
+
+from ase_student.validation.readers.base import StructureReader
+from ase_student.validation.readers.label_keys import LabelKeys
+
+
+def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
+    """Open a file of labelled structures: HDF5, extended XYZ, or an ASE database.
+
+    Parameters
+    ----------
+    path : path
+    keys : LabelKeys, optional
+        Names of the labels, where a file has several families; not for HDF5.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        If the file is of another kind, or damaged so that no structure can be told from another.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no file at '{path}'.")
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder; give a file of structures.")
+    suffix = path.suffix.lower()
+    if suffix in (".h5", ".hdf5"):
+        from ase_student.validation.readers.hdf5 import Hdf5Frames
+
+        if keys is not None:
+            raise ValueError(f"'{path.name}': labels of an HDF5 data set have fixed names.")
+        return Hdf5Frames(path)
+    if suffix in (".xyz", ".extxyz"):
+        from ase_student.validation.readers.extxyz import ExtxyzFrames
+
+        return ExtxyzFrames(path, keys)
+    if suffix in (".db", ".json"):
+        from ase_student.validation.readers.ase_db import DatabaseFrames
+
+        return DatabaseFrames(path, keys)
+    raise ValueError(
+        f"'{path.name}': files of structures end in .h5 or .hdf5 (HDF5), .xyz or .extxyz "
+        "(extended XYZ), .db or .json (ASE database)."
+    )

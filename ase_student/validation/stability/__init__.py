@@ -1,0 +1,1 @@
+"""Stability of dynamics, of molecules and of boxes of water."""

@@ -1,0 +1,243 @@
+"""ASE's results from whole steps of the C++ engine, and what is said where it refuses one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import InputError
+from numpy.typing import NDArray
+
+from ase_student.backends.native import ATOMS_PER_CALL, NativeBackend, NativeList
+from ase_student.engine.library import NOT_FINITE as NOT_FINITE_STATUS
+from ase_student.engine.library import EngineError
+from ase_student.extrapolation.guard import Guard
+from ase_student.neighbors import neighbor_matrix
+
+__all__ = ["FLAT", "NOT_FINITE", "WholeSteps", "ase_results"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+NOT_FINITE = "energy or forces are not finite: atoms are on one spot or far too close."
+#: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
+FLAT = 1e-9
+# Bits of what lies outside of what training saw (ase_student.h), and the guard's kinds.
+TOO_CLOSE, NEIGHBOR_COUNT, LARGE_FORCE = 1, 2, 4
+
+
+class WholeSteps:
+    """Results of a calculator whose backend takes whole steps.
+
+    The engine tells in bits what lies outside of what training saw; only then is the structure
+    looked at in Python, which finds the words.
+
+    Parameters
+    ----------
+    backend : NativeBackend
+    neighbor_list : NativeList
+    guard : Guard or None
+    """
+
+    def __init__(self, backend: NativeBackend, neighbor_list: NativeList, guard: Guard | None):
+        self._backend, self._list, self._guard = backend, neighbor_list, guard
+        if guard is not None:
+            limits, seen = guard.limits, guard.limits.seen
+            distances = limits.distances.reshape(seen.shortest.shape)
+            backend.set_limits(distances, limits.counts, seen.forces[:, 1])
+
+    def results(
+        self, numbers: Integers, positions: Floats, cell: Floats, pbc: Booleans
+    ) -> dict[str, Any]:
+        """Return ASE's results of one structure.
+
+        Raises
+        ------
+        InputError
+            If the structure cannot be computed.
+        OutsideTrainingError
+            If it lies outside of what training saw, and the guard is to raise.
+        """
+        try:
+            step = self._backend.step(numbers, positions, cell, pbc, self._list)
+        except EngineError as error:
+            self._explain(error, numbers, positions, cell, pbc)
+        if self._guard is not None:
+            if step.outside:
+                self._say(step.outside, numbers, positions, cell, pbc, step.forces)
+            # No atom moves by more than half of the skin until the list is built again.
+            if step.is_rebuilt:
+                self._say_unusual(numbers, positions, cell, pbc)
+        energy = float(step.energies.sum())
+        return ase_results(energy, step.energies, step.forces, step.virials[0], cell)
+
+    def results_of_many(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
+        """Return the results of each structure; all of them have elements that are known.
+
+        Raises
+        ------
+        InputError
+            If one cannot be computed; the message says which.
+        OutsideTrainingError
+            Likewise, if the guard is to raise.
+        """
+        results: list[dict[str, Any]] = []
+        start = n_atoms = 0
+        for index, atoms in enumerate(structures):
+            if index > start and n_atoms + len(atoms) > ATOMS_PER_CALL:
+                results += self._group(structures[start:index], start)
+                start, n_atoms = index, 0
+            n_atoms += len(atoms)
+        if start < len(structures):
+            results += self._group(structures[start:], start)
+        return results
+
+    def _group(self, structures: Sequence[Atoms], first: int) -> list[dict[str, Any]]:
+        numbers = [atoms.numbers for atoms in structures]
+        positions = [atoms.positions for atoms in structures]
+        cells = [atoms.cell.array for atoms in structures]
+        pbc = [atoms.pbc for atoms in structures]
+        try:
+            step = self._backend.compute_many(numbers, positions, cells, pbc)
+        except EngineError as error:
+            self._find_culprit(error, structures, first)
+        ends = np.cumsum([len(part) for part in numbers]).tolist()
+        energies, forces = np.split(step.energies, ends[:-1]), np.split(step.forces, ends[:-1])
+        if self._guard is not None and (step.outside or self._guard.looks_for_unusual):
+            for index in range(len(structures)):
+                arrays = (numbers[index], positions[index], cells[index], pbc[index])
+                if step.outside:
+                    self._say(step.outside, *arrays, forces[index], structure=first + index)
+                self._say_unusual(*arrays, structure=first + index)
+        return [
+            ase_results(float(part.sum()), part, forces[index], step.virials[index], cells[index])
+            for index, part in enumerate(energies)
+        ]
+
+    def _say(
+        self,
+        outside: int,
+        numbers: Integers,
+        positions: Floats,
+        cell: Floats,
+        pbc: Booleans,
+        forces: Floats | None,
+        structure: int | None = None,
+    ) -> None:
+        """Let the guard look at a structure that may lie outside."""
+        guard = self._guard
+        assert guard is not None
+        kinds = [
+            kind
+            for bit, kind in ((TOO_CLOSE, "distance"), (NEIGHBOR_COUNT, "neighbors"))
+            if outside & bit
+        ]
+        indices = [0 if structure is None else structure]
+        ends = [len(numbers)]
+        if guard.looks_at(*kinds):
+            matrix = neighbor_matrix(positions, cell, pbc, self._list.cutoff)
+            pairs = matrix.neighbors, matrix.offsets(cell)
+            if structure is None:
+                guard.check(numbers, positions, *pairs, rebuilt=False)
+            else:
+                guard.check_many(indices, ends, numbers, positions, *pairs)
+        if forces is not None and outside & LARGE_FORCE and guard.looks_at("force"):
+            if structure is None:
+                guard.check_forces(numbers, forces)
+            else:
+                guard.check_many_forces(indices, ends, numbers, forces)
+
+    def _say_unusual(
+        self,
+        numbers: Integers,
+        positions: Floats,
+        cell: Floats,
+        pbc: Booleans,
+        structure: int | None = None,
+    ) -> None:
+        """Let the guard look for unusual bonds and contacts, of which the engine knows nothing."""
+        guard = self._guard
+        if guard is not None and guard.looks_for_unusual:
+            matrix = neighbor_matrix(positions, cell, pbc, self._list.cutoff)
+            pairs = matrix.neighbors, matrix.offsets(cell)
+            guard.check_unusual(numbers, positions, *pairs, structure)
+
+    def _explain(
+        self,
+        error: EngineError,
+        numbers: Integers,
+        positions: Floats,
+        cell: Floats,
+        pbc: Booleans,
+        structure: int | None = None,
+    ) -> Any:
+        """Raise what a structure is refused for, in the words of the other backends."""
+        where = "" if structure is None else f"structure {structure}: "
+        if error.status != NOT_FINITE_STATUS:
+            try:
+                neighbor_matrix(positions, cell, pbc, self._list.cutoff)
+            except ValueError as reason:
+                raise InputError(f"{where}{reason}") from reason
+            raise InputError(f"{where}{error}.") from error
+        if self._guard is not None:
+            bits = TOO_CLOSE | NEIGHBOR_COUNT
+            self._say(bits, numbers, positions, cell, pbc, None, structure)
+        raise InputError(f"{where}{NOT_FINITE}") from error
+
+    def _find_culprit(self, error: EngineError, structures: Sequence[Atoms], first: int) -> Any:
+        """Raise the error of the first of many structures that is refused by itself, too."""
+        for index, atoms in enumerate(structures):
+            arrays = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+            try:
+                self._backend.compute_many(*([array] for array in arrays))
+            except EngineError as own_error:
+                self._explain(own_error, *arrays, structure=first + index)
+        raise error
+
+
+def ase_results(
+    energy: float,
+    energies: Floats,
+    forces: Floats,
+    virial: NDArray[np.floating],
+    cell: Floats,
+) -> dict[str, Any]:
+    """Return ASE's results of one structure; the stress only for a cell with a volume.
+
+    Parameters
+    ----------
+    energy : float, eV
+    energies : (N,) float64, eV
+    forces : (N, 3) float64, eV/Å
+    virial : (3, 3) float64, eV
+    cell : (3, 3) float64, Å
+    """
+    results: dict[str, Any] = {
+        "energy": energy,
+        "free_energy": energy,
+        "energies": energies,
+        "forces": forces,
+    }
+    volume = _volume(cell)
+    if volume:
+        virial = 0.5 * (virial + virial.T)
+        results["stress"] = virial[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / volume
+    return results
+
+
+def _volume(cell: Floats) -> float:
+    """Return the volume of a cell, 0 where its vectors lie in a plane up to rounding.
+
+    In Python: NumPy takes longer for nine numbers than the engine for a small molecule.
+    """
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell.tolist()
+    if not (ax or ay or az) or not (bx or by or bz) or not (cx or cy or cz):
+        return 0.0
+    volume = abs(ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx))
+    squares = (
+        (ax * ax + ay * ay + az * az)
+        * (bx * bx + by * by + bz * bz)
+        * (cx * cx + cy * cy + cz * cz)
+    )
+    return float(volume) if volume > FLAT * squares**0.5 else 0.0

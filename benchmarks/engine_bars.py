@@ -1,0 +1,302 @@
+"""Print what the C++ engine reaches beside the bars that it was built for.
+
+    python benchmarks/engine_bars.py [-o bars.json] [--threads 2] [--students tiny ...] [--quick]
+
+All backends run in turns in one process, and the rate of a 1024³ matrix product with them: what the
+machine gives at that time. Times are minima of many short repeats, but for dynamics, where it is
+the 5 % quantile. Run it on two cores that nothing else uses; --quick only shows that it works.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from ase import units
+from ase.md.verlet import VelocityVerlet
+from timing.machine import hardware, versions
+from timing.structures import anisole, condensed, molecular, moved
+
+from ase_student import StudentCalculator, load_student
+from ase_student.backends import BACKENDS, open_backend
+from ase_student.neighbors import neighbor_matrix
+from ase_student.testing import structure
+
+STUDENTS = ("original", "tiny", "ultra-tiny")
+# (unit, bars of the three students): at most so much, or at least where the name says so.
+BARS = {
+    "molecules µs/atom": (30.0, 6.5, 2.3),
+    "liquid µs/atom": (40.0, 12.0, 5.0),
+    "molecules % of matmul, at least": (85.0, 65.0, 60.0),
+    "liquid % of matmul, at least": (80.0, 50.0, 50.0),
+    "aspirin µs/call": (1000.0, 200.0, 90.0),
+    "molecules × onnx, at least": (6.0, 10.0, 16.0),
+    "liquid × onnx, at least": (11.0, 15.0, 20.0),
+    "aspirin × onnx, at least": (5.0, 12.0, 18.0),
+    "VelocityVerlet ms/step": (1.1, 0.28, 0.16),
+    "32 molecules of 16 ms": (18.0, 4.5, 1.8),
+    "growth 1,000 to 100,000": (1.2, 1.2, 1.2),
+    "memory kB/atom": (40.0, 20.0, 12.0),
+    "new process s": (0.2, 0.2, 0.2),
+}
+CASES = ("molecules", "liquid", "aspirin")
+SIZE = 1024
+COLD = """
+import time; start = time.perf_counter()
+from ase import Atoms
+from ase_student import StudentCalculator
+water = Atoms("OHH", [(0, 0, 0), (0.96, 0, 0), (-0.24, 0.93, 0)])
+water.calc = StudentCalculator({student!r}, threads={threads})
+water.get_potential_energy()
+print(time.perf_counter() - start)
+"""
+MEMORY = """
+import sys
+from pathlib import Path
+from ase_student import StudentCalculator
+sys.path.insert(0, {folder!r})
+from timing.structures import condensed
+def resident(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+calc = StudentCalculator({student!r}, threads={threads}, guard="off")
+atoms = condensed({n_atoms})
+before = resident("VmRSS:")
+calc.calculate(atoms)
+print((resident("VmHWM:") - before) * 1024 / 1000 / len(atoms))
+"""
+
+
+def operations(student, n_elements, n_neighbors):
+    """Return multiplications and additions an atom needs, forward and backward.
+
+    Of dense layers two for each weight and pass; of a pair, what splines, moments and messages
+    take: 100 for each radial function and 125 for each message channel of a later interaction.
+    """
+    a = load_student(student).architecture
+    moments, width, tensors = n_elements * a.n_rbf, a.features, a.tensor_channels
+    first = moments * (4 * width + 5 * tensors) + 7 * width * tensors
+    n_out = 3 * a.blocks - 1
+    updates = a.blocks * (6 * width**2 + 2 * width * a.hidden) + n_out * width * a.hidden
+    interaction = width * a.hidden + 3 * a.hidden * a.message_channels
+    interaction += 7 * width * a.message_channels
+    dense = first + updates + (a.blocks - 1) * interaction + width**2 // 2
+    pair = 100 * a.n_rbf + 125 * a.message_channels * (a.blocks - 1)
+    return 4 * dense + n_neighbors * pair
+
+
+def seconds(function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+class Product:
+    """The rate of a matrix product, best of all times that it was asked for."""
+
+    def __init__(self, threads):
+        try:
+            import torch
+        except ImportError:
+            rng = np.random.default_rng(0)
+            first, second = rng.random((2, SIZE, SIZE), dtype=np.float32)
+            self._multiply = lambda: first @ second
+        else:
+            torch.set_num_threads(threads)
+            factors = torch.randn((2, SIZE, SIZE))
+            self._multiply = lambda: torch.mm(factors[0], factors[1])
+        self.rate = 0.0
+
+    def measure(self):
+        self.rate = max(self.rate, 2 * SIZE**3 / seconds(self._multiply))
+
+
+def frames_of(case, rng):
+    atoms = {"molecules": molecular(1000), "liquid": condensed(1000), "aspirin": molecular(21)}[
+        case
+    ]
+    return [moved(atoms, rng) for _ in range(4)]
+
+
+def caller(backend, frames):
+    """Return a function of the number of a frame; other backends get their neighbors for free."""
+    if backend.backend == "native":
+        from ase_student.backends.native import NativeList
+
+        neighbor_list = NativeList(backend.info.cutoff, 0.5)
+        inputs = [
+            (atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc)
+            for atoms in frames
+        ]
+        return lambda index: backend.step(*inputs[index], neighbor_list)
+    cutoff = backend.info.cutoff
+    inputs = []
+    for atoms in frames:
+        matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff, 0.5)
+        offsets = matrix.offsets(atoms.cell.array)
+        inputs.append((atoms.numbers.astype(np.int64), atoms.positions, matrix.neighbors, offsets))
+    return lambda index: backend.evaluate(*inputs[index])
+
+
+def time_backends(student, case, names, threads, budget, product):
+    """Return the shortest time of each backend in seconds, and the number of neighbors."""
+    frames = frames_of(case, np.random.default_rng(0))
+    calls = {
+        name: caller(open_backend(student, name, "cpu", threads=threads), frames) for name in names
+    }
+    for call in calls.values():
+        call(0), call(1)
+    best = dict.fromkeys(calls, math.inf)
+    end = time.perf_counter() + budget
+    for turn in range(10**6):
+        for name, call in calls.items():
+            for repeat in range(10 if name == "native" else 1):
+                best[name] = min(best[name], seconds(call, (turn + repeat) % 4))
+        product.measure()
+        if time.perf_counter() > end and turn >= 3:
+            break
+    atoms = frames[0]
+    matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
+    n_neighbors = (~matrix.is_padding).sum() / len(atoms)
+    return best, n_neighbors, len(set(atoms.numbers)), len(atoms)
+
+
+def dynamics(student, threads, n_steps):
+    """Return the 5 % quantile of a step's time in ms."""
+    atoms = structure("aspirin")
+    atoms.calc = StudentCalculator(student, device="cpu", threads=threads)
+    rng = np.random.default_rng(0)
+    atoms.set_momenta(
+        rng.normal(size=(21, 3)) * np.sqrt(300 * units.kB * atoms.get_masses())[:, None]
+    )
+    integrator = VelocityVerlet(atoms, 0.5 * units.fs)
+    integrator.run(20)
+    return 1e3 * float(np.quantile([seconds(integrator.run, 1) for _ in range(n_steps)], 0.05))
+
+
+def many(student, threads, n_repeats):
+    """Return the time of 32 molecules of 16 atoms in one call in ms."""
+    calc = StudentCalculator(student, device="cpu", threads=threads)
+    rng = np.random.default_rng(0)
+    batches = [[moved(anisole(), rng) for _ in range(32)] for _ in range(4)]
+    calc.calculate_many(batches[0])
+    return 1e3 * min(seconds(calc.calculate_many, batches[i % 4]) for i in range(n_repeats))
+
+
+def growth(student, threads, large):
+    """Return by how much the time of an atom grows from 1,000 atoms of liquid to many."""
+    best = []
+    for n_atoms in (1000, large):
+        frames = [moved(condensed(n_atoms), np.random.default_rng(i)) for i in range(2)]
+        call = caller(open_backend(student, "native", "cpu", threads=threads), frames)
+        n_repeats = 100 if n_atoms == 1000 else 6
+        call(0)
+        best.append(min(seconds(call, i % 2) for i in range(n_repeats)) / len(frames[0]))
+    return best[1] / best[0]
+
+
+def in_new_process(program, **values):
+    done = subprocess.run(
+        [sys.executable, "-c", program.format(**values)], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
+def measure(student, names, threads, quick, product):
+    """Return what one student reaches, by the names of `BARS`, and the times of all backends."""
+    reached, times = {}, {}
+    budget = 0.3 if quick else 15.0
+    for case in CASES:
+        best, n_neighbors, n_elements, n_atoms = time_backends(
+            student, case, names, threads, budget, product
+        )
+        times[case] = best
+        native = best["native"]
+        if case == "aspirin":
+            reached["aspirin µs/call"] = 1e6 * native
+        else:
+            reached[f"{case} µs/atom"] = 1e6 * native / n_atoms
+            work = n_atoms * operations(student, n_elements, n_neighbors)
+            # The rate of the whole run is known at its end.
+            reached[f"{case} % of matmul, at least"] = 100 * work / native
+        if "onnx" in best:
+            reached[f"{case} × onnx, at least"] = best["onnx"] / native
+    reached["VelocityVerlet ms/step"] = dynamics(student, threads, 100 if quick else 2000)
+    reached["32 molecules of 16 ms"] = many(student, threads, 5 if quick else 300)
+    large = 3000 if quick else 100_000
+    reached["growth 1,000 to 100,000"] = growth(student, threads, large)
+    values = {"student": student, "threads": threads}
+    folder = str(Path(__file__).parent)
+    reached["memory kB/atom"] = in_new_process(MEMORY, n_atoms=large, folder=folder, **values)
+    cold = [in_new_process(COLD, **values) for _ in range(1 if quick else 7)]
+    reached["new process s"] = min(cold)
+    return reached, times
+
+
+def is_met(name, value, bar):
+    return value >= bar if name.endswith("at least") else value <= bar
+
+
+def print_table(found, bars_of):
+    students = list(found)
+    print("| | " + " | ".join(f"{student} | bar |" for student in students))
+    print("|---" * (2 * len(students) + 1) + "|")
+    for name in BARS:
+        cells = []
+        for student in students:
+            value, bar = found[student].get(name), bars_of(student)[name]
+            shown = "–" if value is None else f"{value:.3g}"
+            missed = value is not None and not is_met(name, value, bar)
+            cells.append(f"{shown}{' ✗' if missed else ''} | {bar:g}")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, help="also write all of it as JSON")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
+    parser.add_argument(
+        "--backends", nargs="*", choices=BACKENDS, default=["onnx"], help="timed beside 'native'"
+    )
+    parser.add_argument("--quick", action="store_true", help="only show that it works")
+    given = parser.parse_args(argv)
+    names = ["native", *(name for name in given.backends if name != "native")]
+    product = Product(given.threads)
+    found, times = {}, {}
+    for student in given.students:
+        found[student], times[student] = measure(
+            student, names, given.threads, given.quick, product
+        )
+    for reached in found.values():
+        for name in reached:
+            if "matmul" in name:
+                reached[name] /= product.rate
+    print_table(found, lambda student: {k: v[STUDENTS.index(student)] for k, v in BARS.items()})
+    isa = open_backend("tiny", "native").isa
+    print(
+        f"\n{hardware()['cpu']}, {isa}, {given.threads} threads, matrix product "
+        f"{product.rate / 1e9:.0f} GFLOP/s, load {os.getloadavg()[0]:.1f}"
+    )
+    if given.output is not None:
+        document = {
+            "hardware": hardware(),
+            "versions": versions(),
+            "isa": isa,
+            "threads": given.threads,
+            "quick": given.quick,
+            "matrix_product_gflops": product.rate / 1e9,
+            "reached": found,
+            "seconds": times,
+        }
+        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

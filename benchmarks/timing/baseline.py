@@ -1,0 +1,132 @@
+"""Earlier ratios of cases to their yardsticks, and the comparison with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase_student.files import replaced_when_complete
+from timing.machine import hardware, versions
+
+REMEDY = "write it with python benchmarks check --update"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A case beside its baseline.
+
+    Attributes
+    ----------
+    name : str
+    yardstick : str
+    before, now : float
+        Times in units of the yardstick's.
+    limit : float
+        How many times slower is too slow.
+    """
+
+    name: str
+    yardstick: str
+    before: float
+    now: float
+    limit: float
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long it takes."""
+        return self.now / self.before
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether it reaches the limit."""
+        return self.slowdown >= self.limit
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a file holds.
+
+    Attributes
+    ----------
+    ratios : dict of str to float
+        Times of cases in units of their yardsticks'.
+    cpu_flags : tuple of str
+        Vector instructions of the processor that they were measured on.
+    """
+
+    ratios: dict[str, float]
+    cpu_flags: tuple[str, ...]
+
+
+def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
+    """Return the baseline in a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no baseline, or other cases than these are in it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no baseline '{path}'; {REMEDY}.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        cases = content["cases"]
+        ratios = {str(name): float(entry["ratio"]) for name, entry in cases.items()}
+        flags = tuple(content.get("hardware", {}).get("cpu_flags", ()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{path}' is not a baseline ({error!r}); {REMEDY}.") from error
+    wrong = [name for name, ratio in ratios.items() if not 0.0 < ratio < float("inf")]
+    if wrong:
+        raise ValueError(f"'{path}': the ratio of '{wrong[0]}' must be positive; {REMEDY}.")
+    for name in sorted(set(names) ^ ratios.keys()):
+        state = "lacks" if name in names else "has an unknown"
+        raise ValueError(f"'{path}' {state} case '{name}'; {REMEDY}.")
+    return Baseline(ratios, flags)
+
+
+def write_baseline(
+    path: Path, ratios: Mapping[str, float], yardsticks: Mapping[str, str], seconds: Sequence[float]
+) -> None:
+    """Write ratios of cases, their yardsticks, and for information how long they took.
+
+    Parameters
+    ----------
+    path : path
+    ratios, yardsticks : mapping
+        By the cases' names.
+    seconds : sequence of float
+        Of each case, in the same order.
+    """
+    content = {
+        "about": "python benchmarks check --update: times with one thread, "
+        "in units of the yardstick's",
+        "hardware": hardware(),
+        "versions": versions(),
+        "cases": {
+            name: {
+                "yardstick": yardsticks[name],
+                "ratio": float(f"{ratio:.4g}"),
+                "seconds": float(f"{each:.3g}"),
+            }
+            for (name, ratio), each in zip(ratios.items(), seconds, strict=True)
+        },
+    }
+    with replaced_when_complete(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """Return verdicts as aligned text, the slowest first."""
+    width = max(len(verdict.name) for verdict in verdicts)
+    lines = [f"{'case':{width}}  {'baseline':>9}  {'now':>9}  {'slower':>7}"]
+    for verdict in sorted(verdicts, key=lambda verdict: -verdict.slowdown):
+        mark = f"  too slow: {verdict.limit:g}x is allowed" if verdict.is_too_slow else ""
+        lines.append(
+            f"{verdict.name:{width}}  {verdict.before:9.3g}  {verdict.now:9.3g}  "
+            f"{verdict.slowdown:6.2f}x{mark}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"""The handful of cases that every change is checked on, with one thread and without torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_student import StudentCalculator
+from ase_student.backends import open_backend
+from ase_student.neighbors import NeighborList, neighbor_matrix
+from ase_student.testing import structure
+from timing.measurement import Work
+from timing.structures import condensed, moved
+
+STUDENT = "tiny"
+SKIN = 0.5
+#: Structures that are taken in turns, so that every call sees moved atoms.
+N_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that must not become slower.
+
+    Attributes
+    ----------
+    name : str
+    yardstick : str
+        A key of :data:`timing.measurement.YARDSTICKS`.
+    prepare : callable
+        Does all that is not measured, and returns the work.
+    """
+
+    name: str
+    yardstick: str
+    prepare: Callable[[], Work]
+
+
+def _in_turns(call: Callable[[Any], object], arguments: Sequence[Any]) -> Work:
+    """Return work that calls a function on one argument after the other."""
+    turns = itertools.cycle(arguments)
+
+    def work(calls: int) -> None:
+        for _ in range(calls):
+            call(next(turns))
+
+    return work
+
+
+def _frames(atoms: Atoms) -> list[Atoms]:
+    rng = np.random.default_rng(0)
+    return [moved(atoms, rng) for _ in range(N_FRAMES)]
+
+
+def _calculator(guard: str = "auto") -> StudentCalculator:
+    return StudentCalculator(
+        STUDENT, backend="onnx", device="cpu", threads=1, skin=SKIN, guard=guard
+    )
+
+
+def _step_of_aspirin() -> Work:
+    """Return what ASE asks a calculator for at a step of dynamics."""
+    atoms = structure("aspirin")
+    atoms.calc = _calculator()
+    positions = [frame.positions for frame in _frames(atoms)]
+
+    def step(new: Any) -> None:
+        atoms.positions = new
+        atoms.get_forces(md=True)
+
+    return _in_turns(step, positions)
+
+
+def _network_of_aspirin() -> Work:
+    """Return the backend's part of a step."""
+    backend = open_backend(STUDENT, "onnx", "cpu", threads=1)
+    atoms = structure("aspirin")
+    numbers = atoms.numbers.astype(np.int64)
+    neighbors = NeighborList(backend.info.cutoff, SKIN)
+
+    def evaluate(frame: Atoms) -> None:
+        backend.evaluate(numbers, frame.positions, *found)
+
+    found = neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, numbers)
+    return _in_turns(evaluate, _frames(atoms))
+
+
+def _reused_neighbors_of_aspirin() -> Work:
+    """Return the neighbor list's part of a step, when nothing is to be built."""
+    atoms = structure("aspirin")
+    neighbors = NeighborList(5.0, SKIN)
+    cell, pbc, numbers = atoms.cell.array, atoms.pbc, atoms.numbers.astype(np.int64)
+
+    def update(frame: Atoms) -> None:
+        neighbors.update(frame.positions, cell, pbc, numbers)
+
+    return _in_turns(update, _frames(atoms))
+
+
+def _thousand_atoms() -> Work:
+    """Return energy and forces of a liquid, which training need not have seen, in one call."""
+    return _in_turns(_calculator(guard="off").calculate, _frames(condensed(1000)))
+
+
+def _neighbors_of_thousand_atoms() -> Work:
+    """Return building neighbors of a liquid."""
+
+    def build(frame: Atoms) -> None:
+        neighbor_matrix(frame.positions, frame.cell.array, frame.pbc, 5.0, SKIN)
+
+    return _in_turns(build, _frames(condensed(1000)))
+
+
+def _many() -> Work:
+    """Return 64 molecules in one call, neighbors included."""
+    rng = np.random.default_rng(0)
+    aspirin = structure("aspirin")
+    lists = [[moved(aspirin, rng) for _ in range(64)] for _ in range(2)]
+    return _in_turns(_calculator().calculate_many, lists)
+
+
+CASES = (
+    Case("step of aspirin, calculator", "matrix multiplication", _step_of_aspirin),
+    Case("step of aspirin, network", "matrix multiplication", _network_of_aspirin),
+    Case("step of aspirin, neighbors kept", "interpreter", _reused_neighbors_of_aspirin),
+    Case("1,000 atoms of liquid, calculator", "matrix multiplication", _thousand_atoms),
+    Case("1,000 atoms of liquid, neighbors", "interpreter", _neighbors_of_thousand_atoms),
+    Case("64 molecules, calculate_many", "matrix multiplication", _many),
+)

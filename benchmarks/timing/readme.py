@@ -1,0 +1,296 @@
+"""Put committed results into the README as a table, and draw errors against costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase_student.files import replaced_when_complete
+from timing.plot import COLORS, MARKERS, new_figure, save
+from timing.results import Results, Row, read_results
+
+BEGIN = "<!-- benchmarks: begin; written by python benchmarks readme -->"
+END = "<!-- benchmarks: end -->"
+STUDENTS = Path("ase_student/students")
+BACKEND = "onnx"
+#: Times closer than this factor are drawn on one spot.
+SAME_PLACE = 1.1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table.
+
+    Attributes
+    ----------
+    text : str
+    kind : str
+        Rows that it is of.
+    wanted : dict
+        Entries that they have.
+    shown : callable
+        Returns the text of a cell.
+    backend : str
+    """
+
+    text: str
+    kind: str
+    wanted: dict[str, Any]
+    shown: Callable[[Row], str]
+    backend: str = BACKEND
+
+
+def _milliseconds(row: Row) -> str:
+    return f"{_digits(row.info['milliseconds_per_step'])} ms"
+
+
+def _per_atom(row: Row) -> str:
+    return f"{_digits(row.info['microseconds_per_atom'])} µs"
+
+
+def _call(row: Row) -> str:
+    return f"{_digits(1000.0 * row.seconds)} ms"
+
+
+def _started(row: Row) -> str:
+    parts = ("import_seconds", "load_seconds", "first_call_seconds")
+    return f"{sum(row.info[part] for part in parts):.2f} s"
+
+
+LINES = (
+    Line("a step of aspirin (21 atoms) in ASE", "md", {"system": "aspirin"}, _milliseconds),
+    Line("a step of 64 waters", "md", {"system": "64 waters"}, _milliseconds),
+    Line("a step of 512 waters", "md", {"system": "512 waters"}, _milliseconds),
+    Line(
+        "a step of 512 waters, backend `compiled`",
+        "md",
+        {"system": "512 waters"},
+        _milliseconds,
+        "compiled",
+    ),
+    Line(
+        "an atom in 1,000 of molecules apart",
+        "size",
+        {"phase": "molecular", "atoms": 1000},
+        _per_atom,
+    ),
+    Line("an atom in 1,000 of a liquid", "size", {"phase": "condensed", "atoms": 1000}, _per_atom),
+    Line(
+        "64 molecules of 16 atoms in one `calculate_many`",
+        "batch",
+        {"structures": 64},
+        _call,
+    ),
+    Line(
+        "the same, backend `compiled`",
+        "batch",
+        {"structures": 64},
+        _call,
+        "compiled",
+    ),
+    Line("import, load and first energy in a new process", "cold start", {}, _started),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.add_argument("results", type=Path, help="committed file in benchmarks/results")
+    parser.add_argument(
+        "--peers", type=Path, help="results of make bench-peers, if they are in a file of their own"
+    )
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--plot", type=Path, default=Path("docs/cost.png"))
+    parser.add_argument("--students", type=Path, default=STUDENTS, help="folder of model cards")
+    parser.add_argument(
+        "--errors", default="teacher-md-so3lr", help="held-out set of the model cards to draw"
+    )
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Write table and plot, and return a summary.
+
+    Raises
+    ------
+    ValueError
+        If the README has no place for the table, the results lack what goes into it, or no model
+        card has errors on the set.
+    """
+    results = read_results(arguments.results)
+    peers = results if arguments.peers is None else read_results(arguments.peers)
+    text = arguments.readme.read_text(encoding="utf-8")
+    new = replaced(text, table(results, peers), str(arguments.readme))
+    figure = draw_costs(peers, force_errors(arguments.students, arguments.errors))
+    save(figure, arguments.plot)
+    with replaced_when_complete(arguments.readme) as temporary:
+        temporary.write_text(new, encoding="utf-8")
+    return f"wrote the table in '{arguments.readme}', and '{arguments.plot}'"
+
+
+def table(results: Results, peers: Results | None = None) -> str:
+    """Return a Markdown table of students in ONNX Runtime on the CPU, and what it was measured on.
+
+    Parameters
+    ----------
+    results : Results
+    peers : Results, optional
+        With other potentials, and the students beside them; by default the same.
+
+    Raises
+    ------
+    ValueError
+        If nothing that goes into it was measured.
+    """
+    measured = [
+        (line, results.of(line.kind, backend=line.backend, device="cpu", **line.wanted))
+        for line in LINES
+    ]
+    students = sorted({str(row.info["student"]) for _, rows in measured for row in rows})
+    if not students:
+        raise ValueError(f"results '{results.name}' have no student in ONNX Runtime on a CPU.")
+    floor = {row.info["system"]: row for row in results.of("md", backend="none")}
+    head = [*(f"`{name}`" for name in students), "zeros"]
+    lines = [_caption(results), "", f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for line, rows in measured:
+        by_student = {str(row.info["student"]): line.shown(row) for row in rows}
+        if not by_student:
+            continue
+        cells = [by_student.get(name, "") for name in students]
+        zeros = floor.get(line.wanted.get("system")) if line.kind == "md" else None
+        cells.append("" if zeros is None else line.shown(zeros))
+        lines.append(f"| {line.text} | {' | '.join(cells)} |")
+    lines += _beside_peers(peers or results)
+    return "\n".join(lines)
+
+
+def _beside_peers(results: Results) -> list[str]:
+    """Return a paragraph on the step of aspirin with students and peers, the quickest first."""
+    peers = results.of("peer", device="cpu")
+    if not peers:
+        return []
+    students = results.of("md", system="aspirin", backend=BACKEND, device="cpu")
+    named = [(row.seconds, f"`{row.info['student']}` {_milliseconds(row)}") for row in students]
+    named += [(row.seconds, f"{row.info['student']} {_milliseconds(row)}") for row in peers]
+    texts = [text for _, text in sorted(named)]
+    return [
+        "",
+        f"The step of aspirin beside others, in one run ({_link(results)}): {', '.join(texts)}.",
+    ]
+
+
+def _link(results: Results) -> str:
+    return f"[{results.name}](benchmarks/results/{results.name}.json)"
+
+
+def _caption(results: Results) -> str:
+    threads = sorted({int(row.info["threads"]) for row in results.rows if "threads" in row.info})
+    versions = ", ".join(
+        f"{name} {results.versions[name]}"
+        for name in ("python", "onnxruntime", "ase")
+        if name in results.versions
+    )
+    return (
+        f"ONNX Runtime with {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}, "
+        f"{results.hardware.get('cpu', 'unknown processor')}, {versions}; medians; "
+        "'zeros' is a calculator that returns zeros. "
+        f"All: {_link(results)}."
+    )
+
+
+def replaced(text: str, new: str, file: str) -> str:
+    """Return a text with what is between the two marks replaced.
+
+    Raises
+    ------
+    ValueError
+        If it does not have the marks once and in order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"'{file}' must hold the lines '{BEGIN}' and '{END}' once each.")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{new}\n{END}{rest.partition(END)[2]}"
+
+
+def force_errors(folder: Path, held_out: str) -> dict[str, float]:
+    """Return the force RMSE, eV/Å, of each student on a held-out set, from its model card.
+
+    Raises
+    ------
+    ValueError
+        If no student has errors on that set, or a model card cannot be read.
+    """
+    found: dict[str, float] = {}
+    known: set[str] = set()
+    for path in sorted(folder.glob("*/metrics.json")):
+        try:
+            sets = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+            known |= sets.keys()
+            if held_out in sets:
+                found[path.parent.name] = float(sets[held_out]["all"]["force_rmse"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"'{path}' is not a model card ({error!r}).") from error
+    if not found:
+        listed = ", ".join(f"'{name}'" for name in sorted(known)) or "none"
+        raise ValueError(f"no student in '{folder}' has errors on '{held_out}'; known: {listed}.")
+    return found
+
+
+def draw_costs(results: Results, errors: dict[str, float]) -> Any:
+    """Return a figure of force errors against the time of a step of aspirin; peers are lines.
+
+    Raises
+    ------
+    ValueError
+        If no student was measured that has errors.
+    """
+    rows = [row for row in results.of("md", system="aspirin") if row.info["student"] in errors]
+    if not rows:
+        raise ValueError(f"results '{results.name}' have no dynamics of aspirin with a student.")
+    figure = new_figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    students = sorted(errors)
+    backends = sorted({(row.info["backend"], row.info["device"]) for row in rows})
+    for row in rows:
+        name = str(row.info["student"])
+        axes.plot(
+            row.info["milliseconds_per_step"],
+            errors[name],
+            color=COLORS[students.index(name) % len(COLORS)],
+            marker=MARKERS[backends.index((row.info["backend"], row.info["device"]))],
+            ls="none",
+            label=row.line,
+        )
+    _draw_others(axes, [*results.of("peer"), *results.of("md", backend="none", system="aspirin")])
+    _finish(axes, rows, errors)
+    return figure
+
+
+def _draw_others(axes: Any, rows: Sequence[Row]) -> None:
+    """Draw a line with a name for each; a name goes to the right where it would hide another."""
+    before = 0.0
+    for row in sorted(rows, key=lambda row: row.seconds):
+        milliseconds = float(row.info["milliseconds_per_step"])
+        side = "left" if milliseconds < SAME_PLACE * before else "right"
+        before = milliseconds
+        axes.axvline(milliseconds, color="0.6", lw=0.9, ls="--", zorder=0)
+        axes.annotate(
+            str(row.info["student"]), (milliseconds, 0.98), xycoords=("data", "axes fraction"),
+            rotation=90, ha=side, va="top", fontsize="x-small", color="0.4",
+        )  # fmt: skip
+
+
+def _finish(axes: Any, rows: Sequence[Row], errors: dict[str, float]) -> None:
+    axes.set_xscale("log")
+    axes.set_ylim(0.0, 1.4 * max(errors.values()))
+    axes.set_xlabel("a step of aspirin in ASE (ms)")
+    axes.set_ylabel("force error on held-out molecules (RMSE, eV/Å)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize="x-small", frameon=False, loc="lower right", ncols=1 + len(rows) // 6)
+
+
+def _digits(value: float) -> str:
+    """Return two significant digits without an exponent."""
+    return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):.0f}"

@@ -1,0 +1,77 @@
+"""Calculators in processes that are forked after they were used."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ase_student.backends import BACKENDS
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+PROGRAM = """
+import multiprocessing, sys, threading
+import numpy as np
+from ase_student import StudentCalculator
+from ase_student.testing import structure
+
+calculators = {
+    backend: StudentCalculator("tiny", backend, "cpu", threads=2, guard="off")
+    for backend in sys.argv[1:]
+}
+small, large = structure("aspirin"), structure("water_box")
+
+def forces(backend):
+    results = calculators[backend].calculate_many([small, large])
+    for atoms in (small, large):
+        atoms.calc = calculators[backend]
+        results.append({"forces": atoms.get_forces()})
+    return [result["forces"] for result in results]
+
+expected = {backend: forces(backend) for backend in calculators}
+# Another thread holds the locks while the process forks.
+for calculator in calculators.values():
+    threading.Thread(target=calculator._lock.acquire).start()
+context = multiprocessing.get_context("fork")
+with context.Pool(1) as pool:
+    found = pool.map_async(forces, calculators).get(timeout=100)
+    for backend, values in zip(calculators, found, strict=True):
+        for one, other in zip(values, expected[backend], strict=True):
+            assert np.abs(one - other).max() < 1e-4, backend
+    if "torch" in calculators:
+        arguments = ("tiny", "torch", "cpu", "float32", 0.5)
+        try:
+            pool.apply_async(StudentCalculator, (*arguments, 2)).get(timeout=100)
+        except ValueError as error:
+            assert "in a forked process, where torch can use one; start processes" in str(error)
+        else:
+            raise AssertionError("two threads in a forked process")
+print("done")
+"""
+
+
+@pytest.fixture
+def backends(request):
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return ["onnx"]
+    try:
+        request.getfixturevalue("compiler")
+    except pytest.skip.Exception:
+        return [backend for backend in BACKENDS if backend != "compiled"]
+    return list(BACKENDS)
+
+
+def test_a_forked_process_goes_on_with_a_calculator(backends):
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *backends],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.stdout == "done\n", run.stderr

@@ -1,0 +1,186 @@
+"""Given structures: files, crystals, surfaces; displaced, strained, moved, and how they split."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111, molecule
+
+pytest.importorskip("h5py")
+pytest.importorskip("rdkit")
+
+from ase_student.data.hdf5 import Dataset
+from ase_student.data.splits import split_of
+from ase_student.distill.__main__ import main
+from ase_student.distill.sampling import builders, rattle
+from ase_student.distill.sampling.settings import SamplingSettings
+
+EMT = "ase.calculators.emt:EMT"
+
+
+@pytest.mark.parametrize(
+    ("text", "formula", "lengths"),
+    [
+        ("NaCl:rocksalt:5.64", "Na4Cl4", (5.64, 5.64, 5.64)),
+        ("Cu", "Cu4", (3.61, 3.61, 3.61)),
+        ("Mg:hcp:3.2:5.2", "Mg2", (3.2, 3.2, 5.2)),
+        ("CaF2:fluorite:5.46", "Ca4F8", (5.46, 5.46, 5.46)),
+    ],
+)
+def test_crystals_are_built(text, formula, lengths):
+    (origin,) = builders.crystal(text)
+    assert origin.atoms.get_chemical_formula(empirical=False, mode="metal") == formula
+    np.testing.assert_allclose(origin.atoms.cell.lengths(), lengths)
+    assert origin.atoms.pbc.all()
+    assert "." not in origin.name
+
+
+def test_surfaces_are_built_and_repeated():
+    (origin,) = builders.surface("Cu:fcc111:1,2,3:8:3.7", (2, 1, 1))
+    expected = fcc111("Cu", (1, 2, 3), a=3.7, vacuum=8).repeat((2, 1, 1))
+    np.testing.assert_allclose(origin.atoms.positions, expected.positions)
+    assert origin.atoms.pbc.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("build", "text", "message"),
+    [
+        (builders.crystal, "NaCl", "cannot be built by ASE: No suitable reference data"),
+        (builders.crystal, "NaCl:foo:2", "has no known structure; available: sc, fcc"),
+        (builders.crystal, "Cu:fcc:-1", "has the length '-1'; it must be a number above 0 Å"),
+        (builders.crystal, "Cu:fcc:3:3:3", "has too many parts"),
+        (builders.crystal, "Ga", "cannot be built by ASE"),
+        (builders.surface, "Cu:fcc111", "must be 'element:face:2,2,4:vacuum'"),
+        (builders.surface, "Cu:fcc11:1,1,1:5", "has no known face; available: fcc100"),
+        (builders.surface, "Qq:fcc111:1,1,1:5", "is of no known element"),
+        (builders.surface, "Cu:fcc111:1,1:5", "needs a size of three whole numbers"),
+        (builders.surface, "Cu:bcc111:1,1,1:5", "cannot be built by ASE"),
+    ],
+)
+def test_what_cannot_be_built_is_told_in_one_sentence(build, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_are_read_whatever_they_hold(tmp_path):
+    path = tmp_path / "a b.v2.extxyz"
+    ase.io.write(path, [molecule("H2O"), bulk("Cu", cubic=True)])
+    found = builders.read_file(path)
+    assert [one.name for one in found] == ["a-b_v2#0", "a-b_v2#1"]
+    assert [one.atoms.pbc.any() for one in found] == [False, True]
+    assert len({one.digest for one in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("structures", "repeat", "message"),
+    [
+        ([molecule("H2O"), Atoms()], (1, 1, 1), "structure 1 of '.*' has no atoms"),
+        ([molecule("H2O")], (1, 2, 1), "'.*' is not periodic along axis 1: it cannot be repeated"),
+        ([Atoms("H", [[np.nan, 0, 0]])], (1, 1, 1), "positions or a cell that are not finite"),
+        ([Atoms("X")], (1, 1, 1), "has atoms of no element"),
+        ([Atoms("H", cell=[1, 1, 0], pbc=True)], (1, 1, 1), "its cell is not complete"),
+    ],
+)
+def test_structures_that_are_not_fit_are_told(tmp_path, monkeypatch, structures, repeat, message):
+    path = tmp_path / "some.xyz"
+    path.touch()
+    monkeypatch.setattr(ase.io, "read", lambda *_, **__: structures)
+    with pytest.raises(ValueError, match=message):
+        builders.read_file(path, repeat)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.xyz", "nonsense"), ("a.unknown", "x"), ("a.cif", "")]
+)
+def test_files_that_ase_cannot_read_are_told(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{name}' (cannot be read by ASE: .|has no structures)"):
+        builders.read_file(path)
+
+
+def test_the_strain_keeps_fractions_and_the_thickness_of_a_slab():
+    slab = fcc111("Cu", (2, 2, 3), vacuum=6)
+    rng = np.random.default_rng(0)
+    strained = rattle.strained(slab, 0.05, rng)
+    np.testing.assert_allclose(strained.positions[:, 2], slab.positions[:, 2], atol=1e-12)
+    np.testing.assert_allclose(strained.cell[2], slab.cell[2], atol=1e-12)
+    assert np.abs(strained.cell[:2] - slab.cell[:2]).max() > 0.01
+    crystal = bulk("NaCl", "rocksalt", 5.64)
+    strained = rattle.strained(crystal, 0.05, rng)
+    np.testing.assert_allclose(
+        strained.get_scaled_positions(), crystal.get_scaled_positions(), atol=1e-12
+    )
+    deformation = np.linalg.solve(crystal.cell.array, strained.cell.array) - np.eye(3)
+    np.testing.assert_allclose(deformation, deformation.T, atol=1e-12)
+    assert 0.001 < np.abs(deformation).max() <= 0.05
+    free = molecule("H2O")
+    assert rattle.strained(free, 0.05, rng) == free
+
+
+def test_frames_of_few_structures_split_by_groups_and_of_many_by_structures():
+    settings = SamplingSettings(md=40, displaced=10)
+    few = rattle.groups_of(builders.crystal("Cu"), settings)
+    assert Counter(one.displacement for one in few) == {0.02: 10, 0.05: 10, 0.1: 10, None: 4}
+    assert sum(one.n_frames for one in few if one.displacement is None) == 40
+    assert len({one.name for one in few}) == len(few)
+    assert len({split_of(one.name) for one in few}) > 1
+    many = builders._origins("box", [molecule("H2O")] * builders.MANY, (1, 1, 1), "box")
+    names = {one.name for one in rattle.groups_of(many, settings)}
+    assert names == {f"box#{i}" for i in range(builders.MANY)}
+
+
+def test_a_part_takes_its_groups_alone():
+    settings = SamplingSettings(md=0, displaced=40, part="test")
+    chosen = rattle.groups_of(builders.crystal("Cu"), settings)
+    assert 0 < len(chosen) < 60
+    assert {split_of(one.name) for one in chosen} == {"test"}
+
+
+def test_foreign_structures_are_called_so(tmp_path):
+    output = tmp_path / "out.h5"
+    command = ["structures", "-o", str(output), "--crystal", "Cu", "--foreign", "--md=1"]
+    assert main([*command, "--displaced=1", "--dynamics", EMT, "--steps=2"]) == 0
+    with Dataset(output) as dataset:
+        found = dataset.read_structures()
+    assert set(found.sources) == {"foreign"}
+    assert len(found) == 4
+
+
+def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
+    path = tmp_path / "start.traj"
+    ase.io.write(path, [bulk("Cu", cubic=True), molecule("CH3OH")])
+    output = tmp_path / "out.h5"
+    command = [
+        "structures",
+        "-o",
+        str(output),
+        "--file",
+        str(path),
+        "--surface",
+        "Cu:fcc111:1,1,3:6",
+    ]
+    options = ["--dynamics", EMT, "--md", "3", "--displaced", "2", "--steps", "5"]
+    assert main([*command, *options, "--displacements", "0.02", "0.1"]) == 0
+    assert "21 structures of 0 molecules and 3 given structures" in capsys.readouterr().out
+    with Dataset(output) as dataset:
+        found = dataset.read_structures()
+        assert dataset.metadata["sampling"]["dynamics"] == EMT
+    assert Counter(found.sources) == {"displaced": 12, "md": 9}
+    assert len({name.split("/")[0] for name in found.molecules}) == 3
+    crystals = [found.cells[i] for i in range(len(found)) if found.pbc[i].all()]
+    assert len(crystals) == 7
+    assert all(0.0 < np.abs(cell - 3.61 * np.eye(3)).max() < 0.2 for cell in crystals)
+
+
+def test_the_same_structure_twice_is_counted(tmp_path, capsys):
+    path = tmp_path / "twice.extxyz"
+    ase.io.write(path, [Atoms("H")] * 2)
+    command = ["structures", "-o", str(tmp_path / "out.h5"), "--file", str(path)]
+    assert main([*command, "--md", "0", "--displaced", "1"]) == 0
+    assert "1 structures" in capsys.readouterr().out

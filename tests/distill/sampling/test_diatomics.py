@@ -1,0 +1,39 @@
+"""Diatomics: all pairs of elements at all distances, and what they must not count for."""
+
+import numpy as np
+import pytest
+from ase.data import covalent_radii
+
+from ase_student.data.sources import DIATOMIC
+from ase_student.distill.sampling.diatomics import LONGEST, diatomics
+
+SYMBOLS = ("H", "C", "Cl")
+N_DISTANCES = 12
+
+
+def test_every_pair_has_a_distance_in_every_interval():
+    frames = diatomics(SYMBOLS, N_DISTANCES, seed=3)
+    assert set(frames.sources) == {DIATOMIC}
+    found = {}
+    for atoms in frames.structures:
+        found.setdefault(tuple(sorted(atoms.symbols)), []).append(atoms.get_distance(0, 1))
+    assert len(found) == 6
+    for pair, distances in found.items():
+        shortest = 0.6 * sum(covalent_radii[{"H": 1, "C": 6, "Cl": 17}[symbol]] for symbol in pair)
+        edges = np.linspace(shortest, LONGEST, N_DISTANCES + 1)
+        assert np.histogram(distances, edges)[0].tolist() == [1] * N_DISTANCES
+
+
+def test_they_depend_on_the_seed_and_not_on_the_other_elements():
+    def carbon(frames):
+        return [
+            atoms.get_distance(0, 1) for atoms in frames.structures if set(atoms.symbols) == {"C"}
+        ]
+
+    assert carbon(diatomics(SYMBOLS, 5, 1)) == carbon(diatomics(("C",), 5, 1))
+    assert carbon(diatomics(("C",), 5, 1)) != carbon(diatomics(("C",), 5, 2))
+
+
+def test_an_unknown_symbol_is_refused():
+    with pytest.raises(ValueError, match="'Xx' is the symbol of no element"):
+        diatomics(["H", "Xx"], 3)

@@ -1,0 +1,189 @@
+"""Scans of complexes with their molecules alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+pytest.importorskip("h5py")
+pytest.importorskip("rdkit")
+
+
+from ase_student.data.hdf5 import Dataset, Structures
+from ase_student.data.splits import split_of
+from ase_student.distill.__main__ import main
+from ase_student.distill.molecules import species
+from ase_student.distill.sampling import dimer_scans
+from ase_student.distill.sampling.dimer_scans import (
+    FARTHEST,
+    DimerScanSettings,
+    scan_complexes,
+    scan_distances,
+)
+from ase_student.distill.sampling.rigid import descended_rigidly, rotation
+from ase_student.distill.sampling.scan_molecules import AROMATIC, FLEXIBLE, LINEAR
+from ase_student.potentials.registry import batched_forces
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of 40 complexes of small, linear and aromatic molecules."""
+    path = tmp_path_factory.mktemp("dimers") / "dimers.h5"
+    command = "dimers --complexes 40 --trimers 0.3 --set small linear aromatic --max-atoms 14"
+    assert main([*command.split(), "--part", "train", "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def structures(output: Path) -> Structures:
+    with Dataset(output) as dataset:
+        return dataset.read_structures()
+
+
+def shortest_distance(structures: Structures, index: int) -> float:
+    """Return the shortest distance between atoms of two molecules of a complex."""
+    group = structures.fragments[index, 0]
+    of_group = np.flatnonzero(structures.fragments[:, 0] == group)
+    fragments = sorted(
+        (i for i in of_group if structures.fragments[i, 1] >= 0),
+        key=lambda i: structures.fragments[i, 1],
+    )
+    sizes = [len(structures.atoms(i)) for i in fragments]
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    distances = structures.atoms(index).get_all_distances()
+    return float(distances[owners[:, None] != owners].min())
+
+
+def test_every_complex_has_its_molecules_beside_it(structures: Structures) -> None:
+    # That they agree in order and geometry is what reading the file has checked.
+    groups, fragments = structures.fragments.T
+    assert (groups >= 0).all()
+    assert (fragments < 0).sum() == 40
+    for index in np.flatnonzero(fragments < 0):
+        own = np.flatnonzero((groups == groups[index]) & (fragments >= 0))
+        names = sorted(structures.molecules[i] for i in own)
+        assert ".".join(names) == structures.molecules[index]
+        n_atoms = sum(len(structures.atoms(i)) for i in own)
+        assert n_atoms == len(structures.atoms(index))
+        kinds = {2: "dimer", 3: "trimer"}
+        assert structures.sources[index] == kinds[len(own)]
+    assert set(structures.sources) == {"dimer", "trimer", "fragment"}
+
+
+def test_molecules_are_of_the_part(structures: Structures) -> None:
+    assert {split_of(names) for names in structures.molecules} == {"train"}
+
+
+def test_distances_reach_from_contact_to_beyond_what_a_student_sees(
+    structures: Structures,
+) -> None:
+    complexes = np.flatnonzero(structures.fragments[:, 1] < 0)
+    distances = np.array([shortest_distance(structures, i) for i in complexes])
+    # Trimers are scanned along one contact; another one may be the shortest.
+    assert distances.max() <= FARTHEST + 1e-6
+    assert distances.min() > 1.2
+    assert (distances < 2.6).mean() > 0.2
+    assert (distances > 3.5).mean() > 0.15
+
+
+def test_forces_are_those_of_contacts_and_no_collisions(structures: Structures) -> None:
+    forces = batched_forces("ultra-tiny", threads=1)
+    all_atoms = [structures.atoms(i) for i in range(len(structures))]
+    largest = max(float(np.abs(one).max()) for one in forces(all_atoms))
+    assert largest < 1.1 * dimer_scans.LARGEST_FORCE
+
+
+def test_a_seed_makes_the_same_scans_again(output: Path, structures: Structures) -> None:
+    again = output.with_name("again.h5")
+    command = "dimers --complexes 40 --trimers 0.3 --set small linear aromatic --max-atoms 14"
+    assert main([*command.split(), "--part", "train", "-o", str(again)]) == 0
+    with Dataset(again) as dataset:
+        np.testing.assert_array_equal(dataset.read_structures().positions, structures.positions)
+
+
+def test_points_of_a_scan_get_farther_apart() -> None:
+    one = species.embed(species.species_of("O", 3), 1, 0)
+    positions = np.concatenate([one.conformers[0], one.conformers[0] + (0, 0, 3.0)])
+    pair = species.combine([one, one], positions)
+    for seed in range(20):
+        scan = scan_distances(pair, positions, 5, np.random.default_rng(seed))
+        distances = [np.linalg.norm(p[:3, None] - p[3:], axis=-1).min() for p in scan]
+        before = np.linalg.norm(positions[:3, None] - positions[3:], axis=-1).min()
+        assert distances[0] < before + 1e-9
+        assert (np.diff(distances[1:]) > 0).all()
+        assert before - 1e-6 <= distances[1]
+        assert distances[-1] <= FARTHEST + 1e-9
+        for p in scan:
+            np.testing.assert_allclose(
+                np.linalg.norm(p[:3, None] - p[:3], axis=-1),
+                np.linalg.norm(positions[:3, None] - positions[:3], axis=-1),
+                atol=1e-10,
+            )
+
+
+def test_rigid_bodies_go_downhill_and_keep_their_geometry() -> None:
+    forces = batched_forces("ultra-tiny", threads=1)
+    one = species.embed(species.species_of("O", 3), 1, 0)
+    positions = np.concatenate([one.conformers[0], one.conformers[0] + (0.3, 0, 3.2)])
+    atoms = Atoms(np.tile(one.numbers, 2), positions)
+    owners = np.repeat([0, 1], 3)
+    (after,) = descended_rigidly([atoms], [owners], forces, [80])
+    for own in (slice(0, 3), slice(3, 6)):
+        np.testing.assert_allclose(
+            np.linalg.norm(after[own, None] - after[own], axis=-1),
+            np.linalg.norm(positions[own, None] - positions[own], axis=-1),
+            atol=1e-9,
+        )
+
+    def net(positions: np.ndarray) -> float:
+        return float(np.linalg.norm(forces([Atoms(atoms.numbers, positions)])[0][:3].sum(0)))
+
+    assert np.abs(after - positions).max() > 0.1
+    assert net(after) < 0.5 * net(positions)
+    (rest,) = descended_rigidly([atoms], [owners], forces, [0])
+    np.testing.assert_array_equal(rest, positions)
+
+
+def test_a_rotation_turns_by_the_length_of_its_vector() -> None:
+    turned = rotation(np.array([0, 0, np.pi / 2])) @ np.array([1.0, 0, 0])
+    np.testing.assert_allclose(turned, [0, 1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("smiles", [*LINEAR, *AROMATIC, *FLEXIBLE])
+def test_the_built_in_molecules_can_be_used(smiles: str) -> None:
+    assert species.species_of(smiles, 60).n_atoms >= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--complexes", "0"], "--complexes is 0; it must be at least 1"),
+        (["--points", "0"], "--points is 0"),
+        (["--trimers", "1.5"], "--trimers is 1.5; it must be from 0 to 1"),
+        (["--max-complex-atoms", "3"], "--max-complex-atoms is 3"),
+        (["--max-atoms", "1"], "--max-atoms is 1"),
+        (["--set", "aromatic", "--max-atoms", "3"], "the set 'aromatic' has no suitable molecule"),
+        (["--set", "small", "--max-complex-atoms", "4"], "no two molecules"),
+        (["--set", "small", "--dynamics", "nobody"], "nobody"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dimers", *options, "-o", str(tmp_path / "x.h5")]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_say_what_they_allow() -> None:
+    with pytest.raises(ValueError, match="--points is -1"):
+        DimerScanSettings(points=-1)
+
+
+def test_a_driver_without_forces_ends_the_search() -> None:
+    def unknown(structures: list[Atoms]) -> list[np.ndarray]:
+        return [np.full((len(atoms), 3), np.nan) for atoms in structures]
+
+    with pytest.raises(ValueError, match="no complex of 15 that were drawn can be used"):
+        scan_complexes([[species.species_of("O", 3)]], DimerScanSettings(complexes=1), unknown)

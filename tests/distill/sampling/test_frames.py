@@ -1,0 +1,92 @@
+"""Frames: duplicates are found and counted, what is written is read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+
+pytest.importorskip("h5py")
+pytest.importorskip("rdkit")
+
+from ase_student.distill.sampling import frames
+from ase_student.dynamics import rotations
+
+
+def turned(atoms, seed=0):
+    rng = np.random.default_rng(seed)
+    copy = atoms.copy()
+    copy.positions = copy.positions @ rotations.random_rotation(rng) + rng.normal(size=3)
+    return copy
+
+
+def shifted(atoms, distance):
+    copy = atoms.copy()
+    copy.positions[0, 0] += distance
+    return copy
+
+
+ETHANOL = molecule("CH3CH2OH")
+SALT = bulk("NaCl", "rocksalt", 5.64)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (ETHANOL, turned(ETHANOL), True),
+        (ETHANOL, shifted(turned(ETHANOL), 1e-5), True),
+        (ETHANOL, shifted(ETHANOL, 0.01), False),
+        (ETHANOL, molecule("CH3OCH3"), False),
+        (SALT, SALT.copy(), True),
+        (SALT, shifted(SALT, 5.64), True),
+        (SALT, shifted(SALT, 0.01), False),
+        (SALT, bulk("NaCl", "rocksalt", 5.65), False),
+        (Atoms("H"), Atoms("H", [[3.0, 0, 0]]), True),
+        (Atoms("H"), Atoms("He"), False),
+    ],
+)
+def test_duplicates_are_found(one, other, same):
+    structures = [molecule("H2O"), one, molecule("NH3"), other]
+    assert frames.duplicates(structures) == ({3} if same else set())
+
+
+def test_an_atom_moved_by_a_lattice_vector_is_the_same():
+    copy = SALT.copy()
+    copy.positions[1] += copy.cell[0] - 2 * copy.cell[2]
+    copy.positions += 0.7
+    assert frames.duplicates([SALT, copy]) == {1}
+
+
+def test_many_alike_are_told_apart():
+    structures = [ETHANOL.copy() for _ in range(60)]
+    for seed, atoms in enumerate(structures):
+        atoms.rattle(0.02, seed=seed)
+    assert frames.duplicates(structures) == set()
+    assert frames.duplicates([*structures, turned(structures[7]), turned(structures[9])]) == {
+        60,
+        61,
+    }
+
+
+def test_what_is_dropped_is_counted_by_its_reason():
+    found = frames.SampledFrames()
+    found.add(ETHANOL, "CCO", "md")
+    found.add(turned(ETHANOL), "CCO", "md")
+    found.add(Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "[HH]", "contact")
+    found.add(Atoms("H2", [[0, 0, 0], [0, 0, np.nan]]), "[HH]", "md")
+    left = found.without_duplicates()
+    assert left.structures == [ETHANOL]
+    assert left.dropped == {"clash (contact)": 1, "diverged (md)": 1, "duplicate (md)": 1}
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_frames_are_read_back_as_they_were(tmp_path, filled):
+    found = frames.SampledFrames()
+    if filled:
+        found.add(ETHANOL, "CCO", "md")
+        found.add(SALT, "NaCl#0", "displaced")
+        found.dropped["clash (md)"] = 3
+    found.write(tmp_path / "one.npz")
+    again = frames.SampledFrames.read(tmp_path / "one.npz")
+    assert again == found

@@ -1,0 +1,281 @@
+"""Interaction energies of complexes: data that belong together, their split, loss and errors."""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+h5py = pytest.importorskip("h5py")
+torch = pytest.importorskip("torch")
+
+from ase_student.data.hdf5 import Dataset, Labels, Structures, write_dataset  # noqa: E402
+from ase_student.data.splits import parts_of, split_of  # noqa: E402
+from ase_student.distill.__main__ import main  # noqa: E402
+from ase_student.distill.training.batches import collate, read_samples, shuffled  # noqa: E402
+from ase_student.distill.training.data import TrainingData  # noqa: E402
+from ase_student.distill.training.finite_difference import backward_by_displacement  # noqa: E402
+from ase_student.distill.training.interactions import interaction_coefficients, units_of  # noqa: E402
+from ase_student.distill.training.loss import Predictions, loss, predict  # noqa: E402
+from ase_student.distill.training.metrics import EV_PER_KCAL_MOL, evaluate  # noqa: E402
+from ase_student.distill.training.pair_batches import PairCollator  # noqa: E402
+from ase_student.distill.training.settings import SHAPES, TrainingSettings  # noqa: E402
+from ase_student.networks.kernels import CompiledNetwork  # noqa: E402
+from ase_student.networks.painn import PaiNN  # noqa: E402
+from ase_student.student import Architecture  # noqa: E402
+
+CPU = torch.device("cpu")
+CUTOFF = 5.0
+#: Whose only term is that of interactions, but for a force term that has no error.
+INTERACTIONS = TrainingSettings(stress_weight=0.0, interaction_scale=0.1, interaction_weight=2.0)
+#: Groups of two complexes and two fragments.
+N_GROUPS = 30
+
+
+def complexes(n_groups: int = N_GROUPS, n_alone: int = 40) -> tuple[Structures, Labels]:
+    """Return scans of C-C beside O-H, and molecules alone, with arbitrary labels."""
+    rng = np.random.default_rng(0)
+    atoms, sources, names, fragments = [], [], [], []
+    for group in range(n_groups):
+        one = Atoms("C2", [[0, 0, 0], [0, 0, 1.4 + 0.1 * rng.random()]])
+        other = Atoms("OH", [[0, 0, 0], [0, 0, 0.9 + 0.1 * rng.random()]])
+        for distance in (2.5, 3.5):
+            moved = other.copy()
+            moved.positions += (distance, 0, 0)
+            atoms.append(one + moved)
+        atoms += [one, other]
+        sources += ["dimer", "dimer", "fragment", "fragment"]
+        names += [f"a{group}.b{group}"] * 2 + [f"a{group}", f"b{group}"]
+        fragments += [(group, -1), (group, -1), (group, 0), (group, 1)]
+    for index in range(n_alone):
+        atoms.append(Atoms("CO", [[0, 0, 0], [0, 0, 1.1 + 0.01 * index]]))
+        sources.append("md")
+        names.append(f"c{index}")
+        fragments.append((-1, -1))
+    order = rng.permutation(len(atoms))
+    structures = Structures.from_atoms(atoms, sources, names, fragments).take(order)
+    labels = Labels(
+        np.arange(len(atoms)),
+        rng.normal(-20.0, 1.0, size=len(atoms)),
+        structures.splits,
+        np.zeros((len(structures.numbers), 3), np.float32),
+    )
+    return structures, labels
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "complexes.h5"
+    write_dataset(path, *complexes(), {"teacher": "none"})
+    return path
+
+
+@pytest.fixture
+def samples(path: Path) -> list:
+    with Dataset(path) as dataset:
+        return read_samples(dataset, range(len(dataset)), CUTOFF)
+
+
+@pytest.fixture
+def network() -> PaiNN:
+    torch.manual_seed(0)
+    elements = (1, 6, 8)
+    return PaiNN(Architecture(elements, **SHAPES["ultra-tiny"]), dict.fromkeys(elements, -10.0))
+
+
+def group_of(samples: list, name: str) -> list:
+    return [sample for sample in samples if sample.group == name]
+
+
+def test_the_column_comes_back_and_is_taken_along(path: Path) -> None:
+    structures, _ = complexes()
+    with Dataset(path) as dataset:
+        np.testing.assert_array_equal(dataset.read_structures().fragments, structures.fragments)
+        part = dataset.read_structures(5, 9)
+    np.testing.assert_array_equal(part.fragments, structures.fragments[5:9])
+    np.testing.assert_array_equal(structures.take([7, 2]).fragments, structures.fragments[[7, 2]])
+
+
+def test_data_without_complexes_have_no_column(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "x.h5", Structures.from_atoms([Atoms("H")]))
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert "fragments" not in file["structures"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda fragments, _: fragments.__setitem__((0, 1), 3), "not those of fragment|nor|must"),
+        (lambda fragments, _: fragments.__setitem__((2, 0), -1), "it must be"),
+        (lambda fragments, _: fragments.__setitem__((3, 1), 0), "is fragment 0 of group 0, and so"),
+        (lambda fragments, _: fragments.__setitem__((slice(2, 4), 1), [1, 0]), "not those of"),
+        (lambda _, positions: positions.__setitem__((0, 0), 0.3), "not those of fragment 0"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(tmp_path: Path, change, said: str) -> None:
+    a, b = Atoms("C2", [[0, 0, 0], [0, 0, 1.4]]), Atoms("OH", [[3, 0, 0], [3, 0, 0.9]])
+    structures = Structures.from_atoms(
+        [a + b, a + b, a, b], fragments=[(0, -1), (0, -1), (0, 0), (0, 1)]
+    )
+    write_dataset(tmp_path / "good.h5", structures)
+    change(structures.fragments, structures.positions)
+    if structures.fragments[0, 1] == 3:
+        # A complex among the fragments is one fragment more than there is room for.
+        structures.fragments[0, 1] = 2
+        said = "not those of fragment 2"
+    with pytest.raises(ValueError, match=said):
+        write_dataset(tmp_path / "bad.h5", structures)
+    assert not (tmp_path / "bad.h5").exists()
+
+
+def test_a_group_belongs_to_one_part_that_trains_on_no_molecule_held_out() -> None:
+    structures, _ = complexes(300)
+    for split in ("molecule", "structure"):
+        parts = parts_of(structures, split)
+        groups = structures.fragments[:, 0]
+        counts = Counter()
+        for group in range(300):
+            own = {parts[i] for i in np.flatnonzero(groups == group)}
+            assert len(own) == 1
+            counts[own.pop()] += 1
+        # Two molecules are held out nearly twice as often as one structure.
+        low, high = (210, 245) if split == "molecule" else (245, 275)
+        assert low < counts["train"] < high
+    for part, names in zip(parts_of(structures), structures.molecules, strict=True):
+        if part == "train":
+            assert split_of(names) == "train"
+
+
+def test_interaction_energies_are_those_of_complexes_minus_fragments(samples: list) -> None:
+    unit = group_of(samples, samples[0].group or samples[1].group or samples[2].group)
+    coefficients = interaction_coefficients(unit)
+    energies = np.array([sample.energy for sample in unit])
+    alone = sum(sample.energy for sample in unit if sample.fragment >= 0)
+    expected = [sample.energy - alone for sample in unit if sample.fragment < 0]
+    np.testing.assert_allclose(coefficients @ energies, expected)
+
+
+def test_a_complex_that_lacks_a_fragment_has_no_interaction_energy(samples: list) -> None:
+    group = next(sample.group for sample in samples if sample.group)
+    unit = [sample for sample in group_of(samples, group) if sample.fragment != 1]
+    assert interaction_coefficients(unit) is None
+    assert interaction_coefficients([s for s in samples if s.group is None]) is None
+
+
+def test_batches_hold_whole_groups_and_every_sample_once(samples: list) -> None:
+    batches = list(shuffled(samples, 8, np.random.default_rng(3)))
+    assert sorted(id(sample) for batch in batches for sample in batch) == sorted(map(id, samples))
+    for batch in batches:
+        assert 5 <= len(batch) <= 11 or batch is batches[-1] or len(batch) <= 8
+        sizes = Counter(sample.group for sample in batch if sample.group)
+        assert set(sizes.values()) <= {4}
+    assert len(batches) <= -(-len(samples) // 8)
+
+
+def test_batches_of_other_data_are_what_they_were(samples: list) -> None:
+    alone = [dataclasses.replace(sample, group=None) for sample in samples]
+    generator = np.random.default_rng(3)
+    order = generator.permutation(len(alone))
+    expected = sorted(order[:192], key=lambda i: alone[i].neighbors.shape[1])
+    first = [alone[i] for i in expected[:8]]
+    batches = list(shuffled(alone, 8, np.random.default_rng(3)))
+    assert any([id(s) for s in batch] == [id(s) for s in first] for batch in batches)
+    assert [len(batch) for batch in batches].count(8) == len(alone) // 8
+
+
+def test_each_copy_of_a_group_is_a_unit(samples: list) -> None:
+    twice = [copy for sample in samples for copy in (sample, sample)]
+    sizes = Counter(len(unit) for unit in units_of(twice))
+    assert sizes == {4: 2 * N_GROUPS, 1: 80}
+    for unit in units_of(twice):
+        assert len({id(twice[i]) for i in unit}) == len(unit)
+
+
+def test_the_loss_counts_every_complex_alike(samples: list) -> None:
+    groups = sorted({sample.group for sample in samples if sample.group})[:2]
+    units = [group_of(samples, group) for group in groups]
+    error = 0.37
+
+    def value(chosen: list, settings: TrainingSettings) -> float:
+        batch = collate(chosen, CUTOFF, CPU)
+        wrong = torch.tensor([error if s.fragment < 0 and s.group else 0.0 for s in chosen])
+        predictions = Predictions(
+            torch.zeros(len(batch.structures)), batch.energies + wrong, batch.forces, None
+        )
+        return float(loss(predictions, batch, settings, 0.0))
+
+    one = np.sqrt(1 + (error / 0.1) ** 2) - 1
+    assert value(units[0], INTERACTIONS) == pytest.approx(2.0 * 2 * one / 4, rel=1e-5)
+    assert value(units[0] + units[1], INTERACTIONS) == pytest.approx(2.0 * 4 * one / 8, rel=1e-5)
+    assert value(units[0], dataclasses.replace(INTERACTIONS, interaction_weight=0.0)) == 0.0
+    # An error that complexes share with their fragments is none of the interaction.
+    alone = [sample for sample in samples if sample.group is None][:4]
+    assert value(alone, INTERACTIONS) == 0.0
+
+
+@pytest.mark.usefixtures("compiler")
+def test_both_gradients_hold_the_interactions(network: PaiNN, samples: list) -> None:
+    group = next(sample.group for sample in samples if sample.group)
+    alone = next(sample for sample in samples if sample.group is None)
+    chosen = [*group_of(samples, group), alone]
+    batch, pair_batch = collate(chosen, CUTOFF, CPU), PairCollator(CUTOFF)(chosen)
+    compiled = CompiledNetwork(network)
+    weights = [p for p in network.parameters() if p.requires_grad]
+    values = []
+
+    def gradient(settings: TrainingSettings, by_displacement: bool) -> torch.Tensor:
+        network.zero_grad(set_to_none=True)
+        if by_displacement:
+            values.append(backward_by_displacement(compiled, pair_batch, settings, 0.0))
+        else:
+            value = loss(predict(network, batch, create_graph=True), batch, settings, 0.0)
+            value.backward()
+            values.append(value.item())
+        return torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
+        )
+
+    without = dataclasses.replace(INTERACTIONS, interaction_weight=0.0)
+    exact = gradient(INTERACTIONS, False) - gradient(without, False)
+    cheap = gradient(INTERACTIONS, True) - gradient(without, True)
+    assert exact.norm() > 1e-3
+    assert values[0] > values[1]
+    assert values[2:] == pytest.approx(values[:2], rel=1e-5)
+    # The force term's displacement changes with the total, but here forces have no share in it.
+    assert (cheap - exact).norm() < 1e-2 * exact.norm()
+
+
+def test_errors_of_interactions_are_reported(network: PaiNN, samples: list) -> None:
+    errors = evaluate(network, samples, CUTOFF, CPU)
+    assert errors["dimer"]["complexes"] == errors["all"]["complexes"] == 2 * N_GROUPS
+    assert "interaction_mae_kcal_mol" not in errors["md"]
+    batch = collate(samples, CUTOFF, CPU)
+    predicted = predict(network, batch).energies.detach()
+    assert batch.interactions is not None
+    expected = (batch.interactions @ (predicted - batch.energies)).abs().mean() / EV_PER_KCAL_MOL
+    assert errors["dimer"]["interaction_mae_kcal_mol"] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_choice_of_samples_keeps_groups_whole(path: Path) -> None:
+    parts = TrainingData([path], TrainingSettings(split="molecule"), CUTOFF)
+    chosen = parts.chosen("train", 50)
+    assert 40 < len(chosen) <= 50
+    sizes = Counter(sample.group for sample in chosen if sample.group)
+    assert sizes
+    assert set(sizes.values()) == {4}
+
+
+def test_a_subset_takes_fragments_along(path: Path, tmp_path: Path) -> None:
+    output = tmp_path / "some.h5"
+    command = ["subset", str(path), "-o", str(output), "--part", "train", "--per-source", "5"]
+    assert main(command) == 0
+    with Dataset(output) as dataset:
+        samples = read_samples(dataset, range(len(dataset)), CUTOFF)
+    counts = Counter(sample.source for sample in samples)
+    assert counts["dimer"] == counts["md"] == 5
+    assert counts["fragment"] == 2 * len({s.group for s in samples if s.source == "dimer"})
+    coefficients = interaction_coefficients(samples)
+    assert coefficients is not None
+    assert len(coefficients) == 5

@@ -1,0 +1,166 @@
+"""The examples in the top-level folder ``export`` run and are right."""
+
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import write
+
+from ase_student.backends.self_check import TOLERANCES
+from ase_student.checkpoint import student_folder
+from ase_student.neighbors import neighbor_matrix
+from ase_student.testing import structure
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "export"
+BUNDLED = student_folder("tiny") / "tiny.onnx"
+CUTOFF = 5.0
+NAMES = ("crystal", "small_triclinic", "wire", "slab", "slab_zero_vector", "outside", "aspirin")
+
+
+def small_structure(name):
+    if name != "outside":
+        return structure(name)
+    # Trying all pairs takes too long where atoms are many cells apart.
+    atoms = structure("triclinic")
+    shifts = np.random.default_rng(0).integers(-1, 2, size=(len(atoms), 3))
+    atoms.positions += shifts @ atoms.cell.array
+    return atoms
+
+
+def test_numpy_example_is_right_about_every_reference_and_needs_nothing_else():
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['example', {str(BUNDLED)!r}]\n"
+        "try:\n"
+        f"    runpy.run_path({str(EXAMPLES / 'numpy_onnxruntime.py')!r}, run_name='__main__')\n"
+        "finally:\n"
+        "    assert not {'ase', 'ase_student', 'torch'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-I", "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (0, "")
+    heading, _, *rows = found.stdout.splitlines()
+    assert heading.startswith("tiny: H, C, N, O")
+    assert len(rows) >= 8
+    assert any("TTT" in row for row in rows)
+
+
+def test_numpy_example_notices_a_wrong_result(monkeypatch):
+    example = runpy.run_path(str(EXAMPLES / "numpy_onnxruntime.py"))
+    monkeypatch.setitem(example["main"].__globals__, "LARGEST_DIFFERENCE", 0.0)
+    assert example["main"](str(BUNDLED)) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numpy_example_finds_the_neighbors_that_the_package_finds(name):
+    example = runpy.run_path(str(EXAMPLES / "numpy_onnxruntime.py"))
+    atoms = small_structure(name)
+    found = example["neighbor_matrix"](atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
+    matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
+    expected = (matrix.neighbors, matrix.offsets(atoms.cell.array))
+    assert found[0].shape == expected[0].shape
+    for rows in zip(*found, *expected, strict=True):
+        ours, theirs = (
+            sorted((index, *np.round(offset, 6)) for index, offset in zip(*row, strict=True))
+            for row in (rows[:2], rows[2:])
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def torchscript(tmp_path_factory):
+    """TorchScript file of the bundled student."""
+    pytest.importorskip("torch")
+    from ase_student.export import export_student
+
+    folder = tmp_path_factory.mktemp("export")
+    export_student("tiny", folder, formats=["torchscript"])
+    return folder / "tiny.pt"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """Return the C++ example, compiled, which takes about 20 seconds."""
+    torch = pytest.importorskip("torch")
+    if not shutil.which("cmake") or not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        pytest.skip("needs cmake and a C++ compiler")
+    if torch.version.cuda and not shutil.which("nvcc"):
+        pytest.skip("this torch can only be linked where the CUDA toolkit is")
+    build = tmp_path_factory.mktemp("build")
+    torch_path = f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}"
+    for command in (
+        ["cmake", "-S", EXAMPLES / "cpp", "-B", build, torch_path],
+        ["cmake", "--build", build],
+    ):
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout + found.stderr
+    return build / "run_student"
+
+
+def run(program, *arguments):
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_cpp_example_is_right(program, torchscript, tmp_path):
+    from ase_student import StudentCalculator
+
+    reference = StudentCalculator("tiny", backend="torch", device="cpu", dtype="float64")
+    tolerances = TOLERANCES["float32"]
+    for name in NAMES:
+        atoms = small_structure(name)
+        # The file has eight decimals.
+        atoms.positions = atoms.positions.round(8)
+        write(tmp_path / "atoms.xyz", atoms, format="extxyz")
+        found = run(program, torchscript, tmp_path / "atoms.xyz")
+        assert (found.returncode, found.stderr) == (0, "")
+        rows = {}
+        for line in found.stdout.splitlines():
+            label, *values = line.split()
+            rows.setdefault(label, []).append([float(value) for value in values])
+        reference.calculate(atoms)
+        expected = reference.results
+        assert abs(rows["energy"][0][0] - expected["energy"]) <= (
+            tolerances["energy_per_atom"] * len(atoms)
+        )
+        np.testing.assert_allclose(
+            rows["force"], expected["forces"], rtol=0, atol=tolerances["forces"]
+        )
+        # The program has a stress for three periodic axes only, ASE for three vectors.
+        assert ("stress" in rows) == atoms.pbc.all()
+        if atoms.pbc.all():
+            (xx, xy, xz), (_, yy, yz), (_, _, zz) = rows["stress"]
+            np.testing.assert_allclose(
+                [xx, yy, zz, yz, xz, xy], expected["stress"], rtol=0, atol=1e-5
+            )
+
+
+def test_cpp_example_says_what_is_wrong(program, torchscript, tmp_path):
+    (tmp_path / "text").write_text("no structure\n")
+    (tmp_path / "short.xyz").write_text("2\n\nH 0 0 0\n")
+    (tmp_path / "element.xyz").write_text("1\n\nUuo 0 0 0\n")
+    for arguments, message in (
+        ((), "usage: run_student MODEL.pt STRUCTURE.xyz"),
+        ((torchscript, tmp_path / "text"), "not an XYZ file"),
+        ((torchscript, tmp_path / "short.xyz"), "atoms are missing"),
+        ((torchscript, tmp_path / "element.xyz"), "unknown element 'Uuo'"),
+        ((tmp_path / "text", tmp_path / "short.xyz"), "PytorchStreamReader failed"),
+    ):
+        found = run(program, *arguments)
+        assert (found.returncode, found.stdout) == (1, "")
+        assert found.stderr.startswith(f"error: {message}")
+
+
+def test_readme_names_what_the_files_have():
+    from ase_student.backends.onnx import OnnxBackend
+
+    text = (EXAMPLES / "README.md").read_text()
+    info = OnnxBackend(BUNDLED.read_bytes(), "tiny.onnx", "cpu").info
+    for key in ("format_version", "name", "cutoff", "elements", "dtype", "weights_sha256"):
+        assert f"`{key}`" in text
+        assert key in info.metadata
+    for key in info.metadata["references"][0]:
+        assert f"`{key}`" in text

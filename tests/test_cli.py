@@ -1,0 +1,71 @@
+"""The command ase-student and what commands do with errors."""
+
+import pytest
+
+from ase_student import cli, doctor
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError, ImportError])
+def test_a_mistake_is_one_line_and_exit_code_2(error, capsys):
+    assert cli.run(raising(error("it is bad."))) == 2
+    assert capsys.readouterr().err == "error: it is bad.\n"
+
+
+def test_a_fault_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(raising(ZeroDivisionError()))
+
+
+def test_an_interrupt_says_how_to_go_on(capsys):
+    assert cli.run(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted: run the same command again.\n"
+
+
+@pytest.mark.parametrize(("code", "expected"), [(None, 0), (0, 0), (1, 1)])
+def test_exit_codes_are_handed_on(code, expected):
+    assert cli.run(lambda: code) == expected
+
+
+def test_an_unknown_command_is_named_with_what_it_resembles(capsys):
+    assert cli.main(["validat", "mine.xyz"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: no command 'validat'; available: demo, ")
+    assert message.endswith(" Did you mean 'validate'?\n")
+
+
+def test_help_lists_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in (*cli.COMMANDS, "benchmark"))
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_a_module_with_main(name):
+    module = pytest.importorskip(cli.COMMANDS[name][0])
+    assert callable(module.main)
+
+
+def test_doctor_reports_students_that_work(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "SPEED_SECONDS", 0.01)
+    monkeypatch.setattr(doctor, "BACKENDS", ("onnx",))
+    assert cli.main(["doctor", "--device", "cpu", "--threads", "1"]) == 0
+    text = capsys.readouterr().out
+    for name in ("original", "tiny", "ultra-tiny"):
+        assert f"  {name:12s} runs in onnx on cpu" in text
+    assert "energies and forces per second" in text
+
+
+def test_doctor_names_a_student_that_does_not_work(capsys, monkeypatch):
+    def broken(name, **options):
+        raise ValueError(f"{name} is damaged.\nand more")
+
+    monkeypatch.setattr(doctor, "StudentCalculator", broken)
+    assert cli.main(["doctor"]) == 1
+    assert "  tiny         does not run: tiny is damaged.\n" in capsys.readouterr().out

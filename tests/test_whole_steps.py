@@ -1,0 +1,82 @@
+"""What the guard says of steps that are taken as a whole, whatever takes them."""
+
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from ase_student.backends.native import NativeList
+from ase_student.engine.library import Step
+from ase_student.extrapolation.guard import Guard, OutsideTrainingError, OutsideTrainingWarning
+from ase_student.extrapolation.limits import Limits, Outside
+from ase_student.extrapolation.ranges import TrainingRanges
+from ase_student.whole_steps import WholeSteps
+
+CUTOFF, SKIN = 5.0, 0.5
+
+
+class Steps:
+    """Takes every step with the same results, and finds nothing outside."""
+
+    def __init__(self, is_rebuilt):
+        self.is_rebuilt = is_rebuilt
+
+    def set_limits(self, distances, counts, forces):
+        self.counts = counts
+
+    def _step(self, n_atoms, n_structures):
+        return Step(
+            energies=np.zeros(n_atoms),
+            forces=np.zeros((n_atoms, 3)),
+            virials=np.zeros((n_structures, 3, 3)),
+            outside=0,
+            is_rebuilt=self.is_rebuilt,
+        )
+
+    def step(self, numbers, positions, cell, pbc, neighbor_list):
+        return self._step(len(numbers), 1)
+
+    def compute_many(self, numbers, positions, cells, pbc):
+        return self._step(sum(map(len, numbers)), len(numbers))
+
+
+@pytest.fixture
+def unusual(monkeypatch):
+    """Let every structure have a bond that training did not see."""
+    found = [Outside("bonds", (0,), "atom 0 (O) is bonded as O(OO)")]
+    monkeypatch.setattr(Limits, "has_records", True)
+    monkeypatch.setattr(Limits, "find_unusual", lambda *arguments: found)
+
+
+def steps_of(is_rebuilt, action):
+    guard = Guard(TrainingRanges(CUTOFF), "mine", action, SKIN)
+    backend = Steps(is_rebuilt)
+    return WholeSteps(backend, NativeList(CUTOFF, SKIN), guard), backend, guard
+
+
+def arrays():
+    atoms = molecule("H2O")
+    return atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
+
+
+def test_unusual_bonds_are_said_when_the_list_is_built_anew(unusual):
+    steps, _, _ = steps_of(True, "warn")
+    with pytest.warns(OutsideTrainingWarning, match=r"bonded as O\(OO\)"):
+        steps.results(*arrays())
+    # Once said, and where the list is kept, nothing is looked at.
+    steps.results(*arrays())
+    steps, _, _ = steps_of(False, "raise")
+    steps.results(*arrays())
+    steps, _, _ = steps_of(True, "raise")
+    with pytest.raises(OutsideTrainingError):
+        steps.results(*arrays())
+
+
+def test_unusual_bonds_of_many_are_said_with_the_structure(unusual):
+    steps, _, _ = steps_of(True, "raise")
+    with pytest.raises(OutsideTrainingError, match="structure 0: "):
+        steps.results_of_many([molecule("H2O"), molecule("NH3")])
+
+
+def test_the_engine_compares_with_the_guards_counts():
+    _, backend, guard = steps_of(True, "warn")
+    np.testing.assert_array_equal(backend.counts, guard.limits.counts)

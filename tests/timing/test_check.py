@@ -1,0 +1,249 @@
+"""A slow-down is found, whatever the machine does meanwhile."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from timing import cases as cases_module
+from timing import check, measurement
+from timing.baseline import Verdict, read_baseline, table, write_baseline
+from timing.cases import CASES, Case
+from timing.check import BASELINE, LIMIT, REPEATS, SECOND_LOOKS, Race, compare
+from timing.clock import undisturbed_clock
+from timing.commands import main
+from timing.machine import cpu_flags
+from timing.measurement import YARDSTICKS, measure
+
+
+class Machine:
+    """A clock that work advances; every call takes longer by what else the machine does."""
+
+    def __init__(self, speed=1.0, disturbance=lambda: 1.0):
+        self.now, self.speed, self.disturbance = 0.0, speed, disturbance
+
+    def clock(self):
+        return self.now
+
+    def work(self, seconds):
+        def run(calls):
+            self.now += calls * seconds * self.disturbance() / self.speed
+
+        return run
+
+
+@pytest.fixture
+def race(monkeypatch):
+    """Return a function that makes a race of two cases on a machine, one slowed down."""
+
+    def make(machine, slowdown=1.0):
+        monkeypatch.setitem(YARDSTICKS, "ruler", lambda: machine.work(0.001))
+        made = [
+            Case("short", "ruler", lambda: machine.work(0.0005 * slowdown)),
+            Case("long", "ruler", lambda: machine.work(0.1)),
+        ]
+        return Race(made, machine.clock)
+
+    return make
+
+
+USUAL = {"short": 0.5, "long": 100.0}
+
+
+def noise(seed):
+    """Return factors: three samples of five are disturbed, by up to eight times."""
+    rng = np.random.default_rng(seed)
+    return lambda: 1.0 + 7.0 * rng.random() * (rng.random() < 0.6)
+
+
+@pytest.mark.parametrize("speed", [0.2, 1.0, 5.0])
+def test_an_unchanged_case_passes_on_any_machine(race, speed):
+    verdicts = compare(race(Machine(speed)), USUAL)
+    assert [verdict.slowdown for verdict in verdicts] == pytest.approx([1.0, 1.0])
+    assert not any(verdict.is_too_slow for verdict in verdicts)
+
+
+@pytest.mark.parametrize("speed", [0.2, 1.0, 5.0])
+def test_a_case_that_takes_twice_as_long_is_caught(race, speed):
+    verdicts = compare(race(Machine(speed), slowdown=2.0), USUAL)
+    assert {verdict.name: verdict.is_too_slow for verdict in verdicts} == {
+        "short": True,
+        "long": False,
+    }
+    assert verdicts[0].slowdown == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_neither_fails_nor_hides(race, seed):
+    assert not any(each.is_too_slow for each in compare(race(Machine(1.0, noise(seed))), USUAL))
+    slow = compare(race(Machine(1.0, noise(seed)), slowdown=2.0), USUAL)
+    assert [each.name for each in slow if each.is_too_slow] == ["short"]
+
+
+def test_only_what_looks_too_slow_is_measured_again(race):
+    runs = race(Machine(), slowdown=2.0)
+    compare(runs, USUAL)
+    assert len(runs.samples["long"].case) == REPEATS
+    assert len(runs.samples["short"].case) == REPEATS * (1 + SECOND_LOOKS)
+
+
+def test_a_disturbance_that_ends_is_forgiven(race):
+    # One sample of the case was disturbed, that of its yardstick was not.
+    runs = race(Machine())
+    runs.samples["short"].case.append(0.005)
+    runs.samples["short"].yardstick.append(0.001)
+    assert not any(each.is_too_slow for each in compare(runs, USUAL))
+
+
+def test_case_and_yardstick_are_sampled_in_turns_and_equally_long():
+    log = []
+    machine = Machine()
+
+    def logged(name, seconds):
+        work = machine.work(seconds)
+
+        def run(calls):
+            log.append((name, calls * seconds))
+            work(calls)
+
+        return run
+
+    samples = measure(logged("case", 0.1), logged("ruler", 0.001), machine.clock, 3)
+    assert [name for name, _ in log[-6:]] == ["ruler", "case"] * 3
+    assert all(seconds == pytest.approx(0.1) for _, seconds in log[-6:])
+    assert samples.ratio == pytest.approx(100.0)
+
+
+@pytest.mark.skipif(
+    "ASE_STUDENT_TIMING" not in os.environ,
+    reason="set ASE_STUDENT_TIMING on a quiet machine: it depends on real time",
+)
+def test_a_real_slow_down_is_caught_and_none_is_not(monkeypatch):
+    """The same work as the yardstick's, once and twice."""
+    monkeypatch.setattr(measurement, "SAMPLE_SECONDS", 0.005)
+    multiply = YARDSTICKS["matrix multiplication"]
+
+    def prepared(factor):
+        work = multiply()
+        return lambda calls: work(factor * calls)
+
+    made = [
+        Case("unchanged", "matrix multiplication", lambda: prepared(4)),
+        Case("slower", "matrix multiplication", lambda: prepared(8)),
+    ]
+    verdicts = compare(Race(made, undisturbed_clock()), {"unchanged": 4.0, "slower": 4.0})
+    assert [verdict.is_too_slow for verdict in verdicts] == [False, True], table(verdicts)
+
+
+def test_the_clock_counts_sleep_and_work():
+    clock = undisturbed_clock()
+    start, wall = clock(), time.perf_counter()
+    time.sleep(0.02)
+    passed, wall_passed = clock() - start, time.perf_counter() - wall
+    assert 0.01 < passed <= wall_passed + 1e-3
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_cases_run(case):
+    assert case.yardstick in YARDSTICKS
+    work = case.prepare()
+    work(1)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let the command race two short cases, and return the times that they take."""
+    machine = Machine()
+    seconds = {"short": 0.0005, "long": 0.1}
+
+    def prepare(name):
+        return lambda: lambda calls: machine.work(seconds[name])(calls)
+
+    monkeypatch.setitem(YARDSTICKS, "ruler", lambda: machine.work(0.001))
+    monkeypatch.setattr(check, "CASES", [Case(name, "ruler", prepare(name)) for name in seconds])
+    monkeypatch.setattr(check, "undisturbed_clock", lambda: machine.clock)
+    return seconds
+
+
+def test_command(quick, tmp_path, capsys):
+    path = tmp_path / "baseline.json"
+    command = ["check", "--baseline", str(path)]
+    assert main(command) == 2
+    assert "--update" in capsys.readouterr().err
+    assert main([*command, "--update"]) == 0
+    assert main(command) == 0
+    assert "no case became 1.5 times slower" in capsys.readouterr().out
+    quick["long"] *= 2.0
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "long" in error
+    assert "2.00x  too slow" in error
+    assert main([*command, "--limit", "2.5"]) == 0
+    assert main([*command, "--limit", "1"]) == 2
+
+
+def test_another_processor_is_not_judged(quick, tmp_path, monkeypatch, capsys):
+    command = ["check", "--baseline", str(tmp_path / "baseline.json")]
+    assert main([*command, "--update"]) == 0
+    quick["long"] *= 2.0
+    monkeypatch.setattr(check, "cpu_flags", lambda: ("avx512f",))
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "2.00x" in output
+    assert "not judged: this processor has avx512f" in output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is not a baseline"),
+        ("[]", "is not a baseline"),
+        ('{"cases": {"a": {}}}', "is not a baseline"),
+        ('{"cases": {"a": {"ratio": 0}}}', "must be positive"),
+        ('{"cases": {"a": {"ratio": NaN}}}', "must be positive"),
+        ('{"cases": {}}', "lacks case 'a'"),
+        ('{"cases": {"a": {"ratio": 1}, "b": {"ratio": 1}}}', "has an unknown case 'b'"),
+    ],
+)
+def test_what_is_no_baseline(tmp_path, content, said):
+    path = tmp_path / "baseline.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read_baseline(path, ["a"])
+
+
+def test_baselines_are_read_as_written(tmp_path):
+    path = tmp_path / "baseline.json"
+    write_baseline(path, {"a": 2.0, "b": 0.5}, {"a": "ruler", "b": "ruler"}, [0.1, 0.2])
+    found = read_baseline(path, ["a", "b"])
+    assert found.ratios == {"a": 2.0, "b": 0.5}
+    assert found.cpu_flags == cpu_flags()
+    assert json.loads(path.read_text())["hardware"]["cores"] >= 1
+
+
+def test_the_committed_baseline_has_these_cases(request):
+    found = read_baseline(request.config.rootpath / BASELINE, [case.name for case in CASES])
+    assert len(found.ratios) == len(CASES)
+    assert found.cpu_flags
+
+
+def test_the_slowest_comes_first_in_the_table():
+    verdicts = [Verdict("a", "ruler", 1.0, 1.0, LIMIT), Verdict("b", "ruler", 1.0, 3.0, LIMIT)]
+    lines = table(verdicts).splitlines()
+    assert [line.split()[0] for line in lines] == ["case", "b", "a"]
+    assert "too slow" in lines[1]
+    assert "too slow" not in lines[2]
+
+
+def test_atoms_move_between_calls(monkeypatch):
+    """A case that answered from memory would stay below any limit."""
+    seen = []
+    monkeypatch.setattr(
+        cases_module.StudentCalculator,
+        "calculate",
+        lambda self, atoms, *_: seen.append(atoms.positions.copy()),
+    )
+    work = next(case for case in CASES if case.name.startswith("1,000 atoms")).prepare()
+    work(3)
+    assert len({positions.tobytes() for positions in seen}) == 3

@@ -1,0 +1,348 @@
+import numpy as np
+import pytest
+from ase import Atoms
+from numpy.testing import assert_allclose, assert_array_equal
+
+from ase_student.data.hdf5 import write_dataset
+from ase_student.data.structures import Labels, Structures
+from ase_student.potentials.base import Evaluation, Refusal
+from ase_student.validation.accuracy import evaluation, sums
+from ase_student.validation.accuracy.bootstrap import N_DRAWS, draws, estimate
+from ase_student.validation.accuracy.chunks import PassChunk
+from ase_student.validation.accuracy.evaluation import Selection, compute_piece, plan, run_pass
+from ase_student.validation.accuracy.metrics import Pass, metrics
+from ase_student.validation.models import ModelSpec
+from ase_student.validation.readers.opening import open_frames
+
+h5py = pytest.importorskip("h5py")
+
+SHIFT = {1: 0.3, 6: -1.1, 8: 2.0}
+SOURCES = ("md", "cluster")
+
+
+def generated(n=60, seed=0):
+    """Structures of H, C and O far apart, with random forces and energies."""
+    rng = np.random.default_rng(seed)
+    for index in range(n):
+        size = int(rng.integers(1, 30))
+        grid = 3.0 * np.stack(np.unravel_index(np.arange(size), (4, 4, 4)), axis=1)
+        pbc = index % 10 == 0
+        atoms = Atoms(
+            rng.choice([1, 6, 8], size), grid + rng.normal(scale=0.1, size=grid.shape), pbc=pbc
+        )
+        if pbc:
+            atoms.set_cell([13.0, 13.0, 13.0])
+        forces = (rng.normal(size=(size, 3)) * rng.uniform(0.1, 6.0)).astype(np.float32)
+        yield atoms, float(rng.normal(scale=5.0)), forces, rng.normal(size=6)
+
+
+class Fake:
+    """A student whose errors are known."""
+
+    name = "fake"
+
+    def evaluate(self, structures):
+        self.n_structures = getattr(self, "n_structures", 0) + len(structures)
+        return [self.evaluate_one(atoms) for atoms in structures]
+
+    def evaluate_one(self, atoms):
+        if 9 in atoms.numbers:
+            return Refusal("no fluorine today")
+        rng = np.random.default_rng(abs(hash(atoms.positions.tobytes())) % 2**32)
+        energy = sum(SHIFT[number] for number in atoms.numbers) + 0.02 * len(atoms)
+        forces = rng.normal(scale=0.3, size=(len(atoms), 3))
+        return Evaluation(energy, forces, rng.normal(size=6) if atoms.pbc.all() else None)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.h5"
+    write(path, list(generated()))
+    return path
+
+
+def write(path, rows):
+    forces = [row[2] for row in rows]
+    mask = np.array([row[0].pbc.all() for row in rows])
+    write_dataset(
+        path,
+        Structures.from_atoms([row[0] for row in rows], [SOURCES[i % 2] for i in range(len(rows))]),
+        Labels(
+            np.arange(len(rows)),
+            np.array([row[1] for row in rows]),
+            np.cumsum([0, *map(len, forces)]),
+            np.concatenate(forces),
+            stress=np.array([row[3] for row in rows]) * mask[:, None],
+            stress_mask=mask,
+        ),
+    )
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(evaluation, "PIECE_ATOMS", 200)
+    monkeypatch.setattr(evaluation, "as_potential", lambda calculator: calculator)
+    fake = Fake()
+    monkeypatch.setattr(ModelSpec, "open_quietly", lambda spec: fake)
+    return fake
+
+
+def passed(path, folder, **selection):
+    return Pass.of(run_pass(ModelSpec("tiny"), "w", Selection(path, **selection), "d", folder))
+
+
+# --- sums --------------------------------------------------------------------------------------
+
+
+def test_errors_of_atoms():
+    truth = np.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    found = np.array([[0.0, 3.0, 0.0], [0.0, 4.04, 0.0], [0.0, 0.0, 1.0]])
+    errors = sums.force_errors(sums.of_atoms(truth, found).sum(axis=0))
+    difference = (found - truth).ravel()
+    assert_allclose(errors["mae"], np.abs(difference).mean())
+    assert_allclose(errors["rmse"], np.sqrt((difference**2).mean()))
+    assert_allclose(errors["r2"], 1.0 - (difference**2).mean() / truth.var())
+    assert_allclose(errors["sigma"], truth.std())
+    assert_allclose(errors["share_close"], 6.0 / 9.0)
+    # The atom without a force has no angle; the other two have 90° and 0°.
+    assert_allclose(errors["angle"], 45.0)
+    assert_allclose(errors["angle_weighted"], 90.0 * 3.0 / 7.0)
+
+
+def test_groups():
+    assert_array_equal(
+        sums.group_of(np.array([0.0, 0.49, 0.5, 99.0]), sums.MAGNITUDES), [0, 0, 1, 6]
+    )
+    assert_array_equal(sums.group_of(np.array([1, 9, 10, 5000]), sums.SIZES), [0, 0, 1, 6])
+    rng = np.random.default_rng(0)
+    atoms, sizes = rng.normal(size=(9, 4)), np.array([2, 3, 4])
+    groups, weights = rng.integers(0, 3, 9), rng.normal(size=(5, 3))
+    found = sums.by_group(atoms, sizes, groups, 3, weights)
+    of_atoms = np.repeat(weights, sizes, axis=1)
+    for group in range(3):
+        member = groups == group
+        assert_allclose(found[:, group], of_atoms[:, member] @ atoms[member])
+    assert_allclose(sums.by_structure(atoms, sizes)[1], atoms[2:5].sum(axis=0))
+
+
+# --- the bootstrap -----------------------------------------------------------------------------
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    held = 0
+    for seed in range(100):
+        sample = np.random.default_rng([1, seed]).exponential(size=150)
+        weights = draws(seed, 0, len(sample))
+        found = estimate((weights * sample).sum(axis=1) / weights.sum(axis=1))
+        assert_allclose(found["value"], sample.mean())
+        held += found["interval"][0] <= 1.0 <= found["interval"][1]
+    assert 85 <= held <= 99
+
+
+def test_draws_belong_to_the_piece():
+    assert_array_equal(draws(3, 1, 5), draws(3, 1, 5))
+    assert (draws(3, 1, 50) != draws(3, 2, 50)).any()
+    assert_array_equal(draws(3, 1, 5)[0], 1.0)
+    assert draws(0, 0, 5).shape == (1 + N_DRAWS, 5)
+
+
+def test_no_figure_without_data():
+    assert estimate(np.full(1 + N_DRAWS, np.nan)) == {"value": None, "interval": None}
+
+
+def test_no_interval_from_one_structure():
+    weights = draws(0, 0, 1)[:, 0]
+    with np.errstate(invalid="ignore"):
+        values = weights * 3.0 / weights
+    assert estimate(values) == {"value": 3.0, "interval": None}
+
+
+# --- the pass ----------------------------------------------------------------------------------
+
+
+def test_metrics_are_those_of_all_structures(path, tmp_path, small_pieces):
+    found = metrics(passed(path, tmp_path), 0)
+    rows = list(generated())
+    truth = np.concatenate([row[2] for row in rows]).astype(np.float64)
+    said = [small_pieces.evaluate_one(row[0]) for row in rows]
+    predicted = np.concatenate([answer.forces for answer in said])
+    numbers = np.concatenate([row[0].numbers for row in rows])
+    errors = predicted - truth
+    assert found["n_structures"] == 60
+    assert found["n_atoms"] == len(truth)
+    forces = found["forces"]
+    assert_allclose(forces["rmse"]["value"], np.sqrt((errors**2).mean()))
+    assert_allclose(forces["r2"]["value"], 1.0 - (errors**2).mean() / truth.var())
+    lower, upper = forces["rmse"]["interval"]
+    assert lower < forces["rmse"]["value"] < upper
+    assert list(forces["by_element"]) == ["H", "C", "O"]
+    for symbol, number in (("H", 1), ("C", 6), ("O", 8)):
+        rmse = np.sqrt((errors[numbers == number] ** 2).mean())
+        assert_allclose(forces["by_element"][symbol]["rmse"]["value"], rmse)
+    for group in ("by_magnitude", "by_size", "by_source"):
+        assert sum(one["n_components"] for one in forces[group].values()) == 3 * len(truth)
+    assert list(forces["by_source"]) == ["cluster", "md"]
+    odd = np.repeat(np.arange(60) % 2 == 1, [len(row[0]) for row in rows])
+    rmse = np.sqrt((errors[odd] ** 2).mean())
+    assert_allclose(forces["by_source"]["cluster"]["rmse"]["value"], rmse)
+    strong = np.linalg.norm(truth, axis=1) >= 16.0
+    rmse = np.sqrt((errors[strong] ** 2).mean())
+    assert_allclose(forces["by_magnitude"]["16 eV/Å and more"]["rmse"]["value"], rmse)
+    stresses = [(answer.stress, row[3]) for answer, row in zip(said, rows, strict=True)]
+    differences = np.array([a - b for a, b in stresses if a is not None])
+    assert found["stress"]["n_structures"] == 6
+    assert_allclose(found["stress"]["rmse"]["value"], np.sqrt((differences**2).mean()))
+
+
+def test_energies_raw_and_after_a_shift(path, tmp_path, small_pieces):
+    found = metrics(passed(path, tmp_path), 0)["energy"]
+    rows = list(generated())
+    sizes = np.array([len(row[0]) for row in rows])
+    errors = np.array([small_pieces.evaluate_one(row[0]).energy - row[1] for row in rows])
+    counts = np.array([[(row[0].numbers == z).sum() for z in (1, 6, 8)] for row in rows])
+    assert_allclose(found["raw"]["mae"]["value"], np.abs(errors).mean())
+    assert_allclose(found["raw"]["rmse_per_atom"]["value"], np.sqrt(((errors / sizes) ** 2).mean()))
+    shifts = np.linalg.lstsq(counts, errors, rcond=None)[0]
+    assert_allclose([found["shifts"][s] for s in "HCO"], shifts)
+    left = errors - counts @ shifts
+    assert_allclose(found["shifted"]["rmse"]["value"], np.sqrt((left**2).mean()))
+    assert_allclose(found["shifted"]["mae_per_atom"]["value"], np.abs(left / sizes).mean())
+    of_source = found["by_source"]["md"]["rmse"]["value"]
+    assert_allclose(of_source, np.sqrt((left[::2] ** 2).mean()))
+    small = found["by_size"]["1 to 10 atoms"]["mae"]["value"]
+    assert_allclose(small, np.abs(left[sizes < 10]).mean())
+
+
+def test_another_zero_of_energy_is_no_error(tmp_path, small_pieces):
+    rows = []
+    for atoms, _, forces, stress in generated():
+        energy = small_pieces.evaluate_one(atoms).energy + 100.0 * (atoms.numbers == 8).sum()
+        rows.append((atoms, energy, forces, stress))
+    write(tmp_path / "data.h5", rows)
+    found = metrics(passed(tmp_path / "data.h5", tmp_path / "pieces"), 0)["energy"]
+    assert found["raw"]["mae"]["value"] > 100.0
+    assert found["shifted"]["mae"]["value"] < 1e-9
+    assert_allclose(found["shifts"]["O"], -100.0)
+
+
+def test_the_worst_are_found(path, tmp_path, small_pieces):
+    found = metrics(passed(path, tmp_path), 0)
+    rows = list(generated())
+    errors = [small_pieces.evaluate_one(row[0]).forces - row[2] for row in rows]
+    rmse = [np.sqrt((error**2).mean()) for error in errors]
+    worst = found["worst_structures"]
+    assert [one["index"] for one in worst] == np.argsort(rmse)[::-1][:20].tolist()
+    norms = [np.linalg.norm(error, axis=1).max() for error in errors]
+    atom = found["worst_atoms"][0]
+    assert atom["index"] == np.argmax(norms)
+    assert_allclose(atom["force_error"], max(norms))
+    norm = np.linalg.norm(errors[atom["index"]][atom["atom"]])
+    assert_allclose(atom["force_error"], norm)
+
+
+def test_pieces_do_not_matter_but_to_the_interval(path, tmp_path, small_pieces, monkeypatch):
+    many = metrics(passed(path, tmp_path / "many"), 0)
+    monkeypatch.setattr(evaluation, "PIECE_ATOMS", 10**6)
+    one = metrics(passed(path, tmp_path / "one"), 0)
+    assert_allclose(one["forces"]["r2"]["value"], many["forces"]["r2"]["value"], rtol=1e-12)
+    assert one["worst_atoms"] == many["worst_atoms"]
+
+
+def test_interrupted_pass_goes_on(path, tmp_path, small_pieces, monkeypatch):
+    pieces = run_pass(ModelSpec("tiny"), "w", Selection(path), "d", tmp_path / "whole")
+    whole = metrics(Pass.of(pieces), 0)
+    assert small_pieces.n_structures == 60
+
+    def interrupted(potential, frames, selection, indices, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return compute_piece(potential, frames, selection, indices, number)
+
+    monkeypatch.setattr(evaluation, "compute_piece", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        passed(path, tmp_path / "part")
+    monkeypatch.setattr(evaluation, "compute_piece", compute_piece)
+    before = small_pieces.n_structures
+    again = metrics(passed(path, tmp_path / "part"), 0)
+    assert small_pieces.n_structures - before < 60
+    assert again == whole
+    # Another student, file or choice begins anew.
+    list(run_pass(ModelSpec("tiny"), "other", Selection(path), "d", tmp_path / "part"))
+    assert len(list((tmp_path / "part").iterdir())) == 2
+
+
+def test_a_random_choice(path, tmp_path, small_pieces):
+    chosen = passed(path, tmp_path, limit=10, seed=1).column("indices")
+    assert len(chosen) == 10
+    assert (np.diff(chosen) > 0).all()
+    again = passed(path, tmp_path, limit=10, seed=1).column("indices")
+    assert_array_equal(again, chosen)
+    assert set(passed(path, tmp_path, limit=10, seed=2).column("indices")) != set(chosen)
+    assert len(passed(path, tmp_path, limit=1000).column("indices")) == 60
+
+
+def test_pieces_are_of_bounded_size(path, small_pieces):
+    frames = open_frames(path)
+    pieces = plan(frames, Selection(path))
+    sizes = [frames.sizes[piece].sum() for piece in pieces]
+    frames.close()
+    assert max(sizes) <= 200
+    assert min(sizes[:-1]) > 170
+    assert_array_equal(np.concatenate(pieces), np.arange(60))
+
+
+def test_what_is_invalid_stops_or_is_left_out(tmp_path, small_pieces):
+    rows = list(generated())
+    rows[5][0].numbers[0] = 67
+    rows[7][0].numbers[0] = 9
+    path = tmp_path / "data.h5"
+    write(path, rows)
+    with h5py.File(path, "a") as file:
+        file["labels/energy"][3] = np.nan
+    selection = {"elements": (1, 6, 8, 9)}
+    said = r"^data\.h5: structure 3, label 3: labels/energy is not finite. .*--skip-invalid"
+    with pytest.raises(ValueError, match=said):
+        passed(path, tmp_path / "pieces", **selection)
+    found = passed(path, tmp_path / "pieces", skip_invalid=True, **selection)
+    assert [index for index, _, _ in found.left_out] == [3, 5, 7]
+    reasons = [reason for _, reason, _ in found.left_out]
+    assert reasons[1].startswith("data.h5: structure 5 has Ho (first at atom 0); the students know")
+    assert reasons[2] == "data.h5: structure 7: no fluorine today"
+    assert len(found.column("indices")) == 57
+
+
+def test_pieces_survive_the_disk(path, tmp_path, small_pieces):
+    piece = next(run_pass(ModelSpec("tiny"), "w", Selection(path), "d", tmp_path))
+    again = PassChunk.from_bytes(piece.to_bytes())
+    for name, value in vars(piece).items():
+        assert_array_equal(getattr(again, name), value)
+
+
+def test_nothing_to_compare_with(path):
+    with pytest.raises(ValueError, match="no structure is left to compare with"):
+        metrics(Pass(), 0)
+
+
+def test_energies_alone(tmp_path, small_pieces):
+    text = "1\nenergy=2.0\nH 0 0 0\n2\nenergy=1.0\nO 0 0 0\nC 3 0 0\n"
+    (tmp_path / "data.xyz").write_text(text)
+    found = metrics(passed(tmp_path / "data.xyz", tmp_path), 0)
+    assert found["forces"] is None
+    assert found["stress"] is None
+    assert found["worst_structures"] == []
+    assert_allclose(found["energy"]["raw"]["mae"]["value"], (1.68 + 0.06) / 2)
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_pass_on_a_dask_cluster(path, tmp_path, workers, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(evaluation, "PIECE_ATOMS", 200)
+    spec = ModelSpec("tiny", backend="onnx", threads=1)
+    here = metrics(Pass.of(run_pass(spec, "w", Selection(path), "d", tmp_path / "here")), 0)
+    with distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        pieces = run_pass(spec, "w", Selection(path), "d", tmp_path / "there", address)
+        there = metrics(Pass.of(pieces), 0)
+    assert there == here

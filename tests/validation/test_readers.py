@@ -1,0 +1,403 @@
+import os
+import re
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.db import connect
+from ase.io import write
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from ase_student.data.hdf5 import write_dataset
+from ase_student.data.structures import Labels, Structures
+from ase_student.testing import structure
+from ase_student.validation.readers.base import Frame, LeftOut
+from ase_student.validation.readers.opening import open_frames
+
+h5py = pytest.importorskip("h5py")
+
+NAMES = ("water_dimer", "atom", "triclinic", "aspirin", "wire")
+SOURCES = ("md", "", "crystal", "md", "wire")
+
+
+def labelled():
+    """Structures with labels that tell them apart; the second has none, the third has stress."""
+    frames = []
+    for index, (name, source) in enumerate(zip(NAMES, SOURCES, strict=True)):
+        atoms = structure(name)
+        forces = np.random.default_rng(index).normal(size=(len(atoms), 3))
+        stress = np.arange(6.0) if name == "triclinic" else None
+        frames.append((atoms, 10.0 * index, forces, stress, source))
+    return frames
+
+
+def write_hdf5(path):
+    frames = labelled()
+    kept = [0, 2, 3, 4]
+    stress = np.zeros((4, 6))
+    stress[1] = np.arange(6.0)
+    forces = [frames[index][2] for index in kept]
+    write_dataset(
+        path,
+        Structures.from_atoms([frame[0] for frame in frames], SOURCES, ["C"] * 5),
+        Labels(
+            structure_indices=np.array(kept),
+            energies=np.array([frames[index][1] for index in kept]),
+            splits=np.cumsum([0, *map(len, forces)]),
+            forces=np.concatenate(forces).astype(np.float32),
+            stress=stress,
+            stress_mask=np.arange(4) == 1,
+        ),
+        {"teacher": "me", "settings": {"a": 1}},
+    )
+
+
+def single_points():
+    for index, (atoms, energy, forces, stress, source) in enumerate(labelled()):
+        if index != 1:
+            results = {"energy": energy, "forces": forces}
+            if stress is not None:
+                results["stress"] = stress
+            atoms.calc = SinglePointCalculator(atoms, **results)
+        yield atoms, source
+
+
+def write_extxyz(path):
+    for atoms, source in single_points():
+        if source:
+            atoms.info["source"] = source
+        write(path, atoms, format="extxyz", append=True)
+
+
+def write_reference_keys(path):
+    for index, (atoms, energy, forces, stress, source) in enumerate(labelled()):
+        if index != 1:
+            atoms.info["REF_energy"] = energy
+            atoms.arrays["REF_forces"] = forces
+        if stress is not None:
+            xx, yy, zz, yz, xz, xy = stress
+            atoms.info["REF_stress"] = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+        if source:
+            atoms.info["config_type"] = source
+        write(path, atoms, format="extxyz", append=True)
+
+
+def write_database(path):
+    with connect(path) as database:
+        for atoms, source in single_points():
+            database.write(atoms, **({"source": source} if source else {}))
+
+
+WRITERS = {
+    "data.h5": write_hdf5,
+    "data.extxyz": write_extxyz,
+    "reference.xyz": write_reference_keys,
+    "data.db": write_database,
+}
+
+
+@pytest.fixture(params=WRITERS)
+def path(request, tmp_path):
+    path = tmp_path / request.param
+    WRITERS[request.param](path)
+    return path
+
+
+def test_every_file_gives_the_same(path):
+    frames = open_frames(path)
+    assert_array_equal(frames.sizes, [6, 1, 10, 21, 4])
+    found = frames.read(range(5))
+    frames.close()
+    assert [one.index for one in found] == [0, 1, 2, 3, 4]
+    assert isinstance(found[1], LeftOut)
+    assert not found[1].invalid
+    for index, (atoms, energy, forces, stress, source) in enumerate(labelled()):
+        if index == 1:
+            continue
+        frame = found[index]
+        assert isinstance(frame, Frame)
+        assert frame.source == source
+        assert_array_equal(frame.atoms.numbers, atoms.numbers)
+        assert_allclose(frame.atoms.positions, atoms.positions, atol=1e-7)
+        assert_allclose(frame.atoms.cell.array, atoms.cell.array, atol=1e-7)
+        assert_array_equal(frame.atoms.pbc, atoms.pbc)
+        assert frame.energy == energy
+        assert_allclose(frame.forces, forces, atol=1e-6)
+        if stress is None:
+            assert frame.stress is None
+        else:
+            assert_allclose(frame.stress, stress)
+
+
+@pytest.mark.parametrize("chosen", [[3], [0, 4], [2, 3], [], [0, 1, 2, 3, 4]])
+def test_any_choice_of_structures(path, chosen):
+    frames = open_frames(path)
+    every = frames.read(range(5))
+    for one, index in zip(frames.read(chosen), chosen, strict=True):
+        assert type(one) is type(every[index])
+        if isinstance(one, Frame):
+            assert_array_equal(one.atoms.positions, every[index].atoms.positions)
+            assert_array_equal(one.forces, every[index].forces)
+    frames.close()
+
+
+def test_labels_in_any_order(tmp_path):
+    sizes = np.array([3, 1, 2, 5])
+    atoms = [Atoms("H" * n, positions=3.0 * np.arange(3 * n).reshape(n, 3)) for n in sizes]
+    order = np.array([2, 0, 3, 1])
+    forces = [np.full((n, 3), float(i)) for i, n in enumerate(sizes)]
+    write_dataset(
+        tmp_path / "data.h5",
+        Structures.from_atoms(atoms),
+        Labels(
+            order,
+            order.astype(float),
+            np.cumsum([0, *sizes[order]]),
+            np.concatenate([forces[i] for i in order]).astype(np.float32),
+        ),
+    )
+    frames = open_frames(tmp_path / "data.h5")
+    for chosen in ([0, 1, 2, 3], [1, 3], [0, 3]):
+        for one, index in zip(frames.read(chosen), chosen, strict=True):
+            assert one.energy == index
+            assert_array_equal(one.forces, forces[index])
+            assert one.source == "unknown"
+    frames.close()
+
+
+def changed(path, column, change):
+    """Replace a column of an HDF5 file by what a function makes of it."""
+    with h5py.File(path, "a") as file:
+        data = file[column][:]
+        del file[column]
+        new = change(data)
+        if new is not None:
+            file[column] = new
+
+
+def replaced(index, value):
+    def change(data):
+        data[index] = value
+        return data
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "said"),
+    [
+        ("structures/positions", lambda d: None, "has no dataset 'structures/positions'"),
+        ("structures/positions", lambda d: d[:-1], "structures/positions has 41 rows; 42 are"),
+        ("structures/positions", lambda d: d[:, :2], "must be (rows, 3) floats"),
+        ("structures/positions", lambda d: d.astype("S8"), "must be (rows, 3) floats"),
+        ("structures/pbc", lambda d: d.astype(float), "must be (rows, 3) booleans"),
+        ("structures/atomic_numbers_splits", replaced(0, 1), "must begin with 0"),
+        ("structures/atomic_numbers_splits", replaced(2, 99), "[2] is 99"),
+        ("structures/atomic_numbers_splits", replaced(-1, 41), "[5] is 41"),
+        ("labels/forces_splits", replaced(2, -3), "[2] is -3"),
+        ("labels/structure_indices", replaced(1, 5), "[1] names structure 5, but there are 5"),
+        ("labels/energy", lambda d: d[:2], "labels/energy has 2 rows; 4 are expected"),
+        ("labels/energy", lambda d: d.astype(int), "must be (rows) floats"),
+    ],
+)
+def test_hdf5_that_cannot_be_read_at_all(tmp_path, column, change, said):
+    path = tmp_path / "data.h5"
+    write_hdf5(path)
+    changed(path, column, change)
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        open_frames(path)
+    assert str(caught.value).startswith("data.h5: ")
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "left_out", "said"),
+    [
+        ("structures/positions", replaced((8, 1), np.nan), {2}, "structures/positions of atom 1"),
+        ("structures/atomic_numbers", replaced(9, 0), {2}, "is 0 for atom 2, no atomic number"),
+        ("structures/atomic_numbers", replaced(9, 119), {2}, "is 119 for atom 2"),
+        ("structures/cells", replaced((2, 1, 1), np.inf), {2}, "structures/cells is not finite"),
+        ("structures/cells", replaced((2, 1), 0.0), {2}, "zero along a periodic axis"),
+        ("structures/atomic_numbers_splits", replaced(2, 6), {1, 2}, "it goes from 6 to 6"),
+        ("structures/atomic_numbers_splits", replaced(3, 2), {2, 3}, "it goes from 7 to 2"),
+        ("labels/energy", replaced(1, np.nan), {2}, "labels/energy is not finite"),
+        ("labels/forces", replaced((7, 2), np.inf), {2}, "labels/forces of atom 1 is not"),
+        ("labels/stress", replaced((1, 2), np.nan), {2}, "labels/stress is not finite"),
+        ("labels/forces_splits", replaced(2, 15), {2, 3}, "9 forces but structure 2 has 10"),
+        ("labels/structure_indices", replaced(2, 2), {2, 3}, "[2] names structure 2 a second"),
+    ],
+)
+def test_hdf5_of_which_the_rest_can_be_read(tmp_path, column, change, left_out, said):
+    path = tmp_path / "data.h5"
+    write_hdf5(path)
+    changed(path, column, change)
+    frames = open_frames(path)
+    found = frames.read(range(5))
+    frames.close()
+    assert {one.index for one in found if isinstance(one, LeftOut)} == left_out | {1}
+    reasons = [one.reason for one in found if isinstance(one, LeftOut) and one.index in left_out]
+    assert any(said in reason for reason in reasons)
+    assert all(reason.startswith("data.h5: ") for reason in reasons)
+
+
+def test_hdf5_without_labels(tmp_path):
+    write_dataset(tmp_path / "data.h5", Structures.from_atoms([structure("atom")]))
+    with pytest.raises(ValueError, match="has no group 'labels'"):
+        open_frames(tmp_path / "data.h5")
+
+
+COLUMNS = [
+    f"{group}/{name}"
+    for group, names in {
+        "structures": ("atomic_numbers", "atomic_numbers_splits", "positions", "cells", "pbc"),
+        "labels": ("energy", "forces", "forces_splits", "structure_indices", "stress"),
+    }.items()
+    for name in names
+]
+
+
+@st.composite
+def damage(draw):
+    """Draw what is done to a column."""
+    kind = draw(st.sampled_from(["value", "dtype", "shape", "rows", "missing", "reversed"]))
+    if kind == "value":
+        value = draw(st.sampled_from([np.nan, np.inf, -1, 0, 7, 1000, 2**40]))
+        place = draw(st.integers(0, 200))
+
+        def change(data):
+            with np.errstate(invalid="ignore"):
+                data.reshape(-1)[place % data.size] = np.array(value).astype(data.dtype)
+            return data
+
+        return change
+    if kind == "dtype":
+        dtype = draw(st.sampled_from(["f4", "i2", "u1", "S3", "bool", "c8"]))
+        return lambda data: data.astype(dtype)
+    return {
+        "shape": lambda data: data.reshape(-1, 1),
+        "rows": lambda data: data[: len(data) // 2],
+        "missing": lambda data: None,
+        "reversed": lambda data: data[::-1],
+    }[kind]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sound") / "data.h5"
+    write_hdf5(path)
+    return path
+
+
+def open_and_read(path):
+    """Return all structures of a file and what is wrong with it as a whole."""
+    try:
+        frames = open_frames(path)
+    except ValueError as error:
+        return [], str(error)
+    try:
+        return frames.read(range(len(frames.sizes))), ""
+    except ValueError as error:
+        return [], str(error)
+    finally:
+        frames.close()
+
+
+def check_what_is_read(path):
+    """Read everything: every structure makes sense or says why not, or one sentence says it."""
+    found, reason = open_and_read(path)
+    assert found or reason.startswith(path.name)
+    assert "\n" not in reason
+    assert [one.index for one in found] == list(range(len(found)))
+    for one in found:
+        if isinstance(one, LeftOut):
+            assert one.reason.startswith(path.name)
+        else:
+            assert np.isfinite(one.forces).all()
+            assert one.forces.shape == one.atoms.positions.shape
+            assert np.isfinite(one.atoms.positions).all()
+            assert len(one.atoms) > 0
+
+
+@given(column=st.sampled_from(COLUMNS), change=damage())
+def test_whatever_is_wrong_with_a_column(sound, tmp_path_factory, column, change):
+    path = tmp_path_factory.mktemp("damaged") / "data.h5"
+    path.write_bytes(sound.read_bytes())
+    try:
+        with np.errstate(all="ignore"):
+            changed(path, column, change)
+    except (TypeError, ValueError, Warning):
+        return  # Not even HDF5 writes that.
+    check_what_is_read(path)
+
+
+@given(st.integers(0, 10**9), st.binary(min_size=1, max_size=30), st.booleans())
+def test_whatever_is_wrong_with_the_bytes(sound, tmp_path_factory, place, content, cut):
+    path = tmp_path_factory.mktemp("damaged") / "data.h5"
+    before = sound.read_bytes()
+    place %= len(before)
+    rest = b"" if cut else before[place + len(content) :]
+    path.write_bytes(before[:place] + content + rest)
+    check_what_is_read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "data.xyz: holds no frames"),
+        ("3\n\nH 0 0 0\n", "frame 0 (line 1) has 3 atoms, but the file ends within it"),
+        ("water\n\nH 0 0 0\n", "frame 0 (line 1) must begin with its number of atoms"),
+        ("1\n\nH 0 0 0\n-2\n\n", "frame 1 (line 4) must begin with its number of atoms"),
+    ],
+)
+def test_extxyz_that_cannot_be_read_at_all(tmp_path, text, said):
+    path = tmp_path / "data.xyz"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        open_frames(path)
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        ("1\nenergy=1.0\nQq 0 0 0", "cannot be read"),
+        ("1\nenergy=1.0\nH 0 zero 0", "cannot be read"),
+        ("0\nenergy=1.0", "has no atoms"),
+        ("1\nenergy=nan\nH 0 0 0", "energy is not finite"),
+        ("1\nenergy=1.0\nH 0 0 inf", "pos of atom 0 is not finite"),
+        ("1\nREF_energy=much\nH 0 0 0", "cannot be read"),
+        ("1\n\nH 0 0 0", "has neither energy nor forces"),
+        ('1\nREF_forces="1 2" energy=1.0\nH 0 0 0', "forces has shape (2,) for 1 atoms"),
+    ],
+)
+def test_extxyz_of_which_the_rest_can_be_read(tmp_path, frame, said):
+    path = tmp_path / "data.xyz"
+    good = "1\nenergy=2.0\nH 0 0 0\n"
+    path.write_text(f"{good}\n{frame}\n{good}")
+    frames = open_frames(path)
+    first, bad, last = frames.read([0, 1, 2])
+    assert first.energy == last.energy == 2.0
+    assert said in bad.reason
+    assert bad.reason.startswith("data.xyz: frame 1 (line 5)")
+
+
+def test_database_that_cannot_be_read(tmp_path):
+    path = tmp_path / "data.db"
+    write_database(path)
+    path.write_bytes(path.read_bytes()[:5000] + os.urandom(40000))
+    with pytest.raises(ValueError, match=r"^data\.db: is no ASE database, or damaged"):
+        open_frames(path)
+    (tmp_path / "no.db").write_text("hello")
+    with pytest.raises(ValueError, match=r"^no\.db: is no ASE database"):
+        open_frames(tmp_path / "no.db")
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file at"):
+        open_frames(tmp_path / "missing.h5")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        open_frames(tmp_path)
+    (tmp_path / "data.cif").write_text("")
+    with pytest.raises(ValueError, match=r"files of structures end in \.h5"):
+        open_frames(tmp_path / "data.cif")
