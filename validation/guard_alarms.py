@@ -26,7 +26,7 @@ from ase_student import StudentCalculator
 from ase_student.data.hdf5 import Dataset
 from ase_student.extrapolation.guard import OutsideTrainingWarning
 from ase_student.validation.chemistry.crystals import urea
-from ase_student.validation.chemistry.structures import water_box
+from ase_student.validation.chemistry.structures import read_structures
 
 #: Of the dynamics: K, fs, steps before the first frame and between frames.
 TEMPERATURE, TIME_STEP, FIRST_STEPS, STEPS = 300.0, 0.5, 200, 20
@@ -143,7 +143,8 @@ def main() -> int:
     given = parser.parse_args()
     calculator = StudentCalculator(given.model, given.backend, threads=1, guard="warn")
     result: dict[str, object] = {"model": given.model}
-    ordinary = {"liquid water": water_box(), "urea": urea().repeat((2, 2, 2)), "peptide": peptide()}
+    water = read_structures("water.extxyz")["64 waters"][0]
+    ordinary = {"liquid water": water, "urea": urea().repeat((2, 2, 2)), "peptide": peptide()}
     for name, atoms in ordinary.items():
         frames = ordinary_frames(atoms, given.model, given.backend, given.frames)
         result[name] = alarms(name, [kinds_of(calculator, frame) for frame in frames])
