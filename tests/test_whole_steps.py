@@ -43,7 +43,7 @@ class Steps:
 def unusual(monkeypatch):
     """Let every structure have a bond that training did not see."""
     found = [Outside("bonds", (0,), "atom 0 (O) is bonded as O(OO)")]
-    monkeypatch.setattr(Limits, "has_records", True)
+    monkeypatch.setattr(Limits, "unusual_kinds", {"bonds"})
     monkeypatch.setattr(Limits, "find_unusual", lambda *arguments: found)
 
 

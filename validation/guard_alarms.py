@@ -1,7 +1,8 @@
 """Measure how often a student's guard is wrong: false alarms and misses.
 
-False alarms are counted over the frames of labelled HDF5 files that the student was not trained on,
-misses over a table of odd structures that are made here. Example:
+False alarms are counted over frames of dynamics at 300 K (liquid water at 1 g/cm³, urea at its
+measured cell, a peptide), which the student runs itself, and over the frames of labelled HDF5 files
+that it was not trained on; misses over a table of odd structures that are made here. Example:
 
     python validation/guard_alarms.py --model tiny validation/reference/drugs-so3lr.h5
 """
@@ -11,16 +12,51 @@ import json
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import InputError
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from ase_student import StudentCalculator
 from ase_student.data.hdf5 import Dataset
 from ase_student.extrapolation.guard import OutsideTrainingWarning
+from ase_student.validation.chemistry.crystals import urea
+from ase_student.validation.chemistry.structures import read_structures
+
+#: Of the dynamics: K, fs, steps before the first frame and between frames.
+TEMPERATURE, TIME_STEP, FIRST_STEPS, STEPS = 300.0, 0.5, 200, 20
+PEPTIDE = "CC(=O)NC(C)C(=O)NCC(=O)NC(CO)C(=O)NC(CC(N)=O)C(=O)NC"
+
+
+def peptide() -> Atoms:
+    """Return four amino acids, capped at both ends, with the geometry of a force field."""
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    structure = Chem.AddHs(Chem.MolFromSmiles(PEPTIDE))
+    AllChem.EmbedMolecule(structure, randomSeed=1)
+    AllChem.MMFFOptimizeMolecule(structure)
+    symbols = [atom.GetSymbol() for atom in structure.GetAtoms()]
+    return Atoms(symbols, structure.GetConformer().GetPositions())
+
+
+def ordinary_frames(atoms: Atoms, model: str, backend: str, count: int) -> Iterator[Atoms]:
+    """Yield frames of dynamics with a student's forces."""
+    atoms.calc = StudentCalculator(model, backend, threads=1, guard="off")
+    rng = np.random.default_rng(0)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
+    dynamics = Langevin(
+        atoms, TIME_STEP * units.fs, temperature_K=TEMPERATURE, friction=0.02 / units.fs, rng=rng
+    )
+    dynamics.run(FIRST_STEPS)
+    for _ in range(count):
+        dynamics.run(STEPS)
+        yield Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
 def pair(name: str, other: str, distance: float, axis: int) -> Atoms:
@@ -73,8 +109,8 @@ def kinds_of(calculator: StudentCalculator, atoms: Atoms) -> set[str]:
     """Return what a fresh guard says of a structure, by kind."""
     guard = calculator._guard
     assert guard is not None
-    guard._unsaid = {"distance", "neighbors", "force", "bonds", "contact"}
-    before = set(guard._unsaid)
+    before = {"distance", "neighbors", "force"} | guard.limits.unusual_kinds
+    guard._unsaid = set(before)
     if calculator._electrons is not None:
         calculator._electrons._told.clear()
     with warnings.catch_warnings(record=True) as caught:
@@ -87,26 +123,37 @@ def kinds_of(calculator: StudentCalculator, atoms: Atoms) -> set[str]:
     return said or ({"electrons"} if caught else set())
 
 
+def alarms(name: str, said: list[set[str]]) -> dict[str, float]:
+    """Print and return how many of 1,000 frames are called unusual, by kind."""
+    per_kind = Counter(kind for kinds in said for kind in kinds)
+    rates = {kind: round(1000 * n / len(said), 1) for kind, n in sorted(per_kind.items())}
+    any_kind = round(1000 * sum(map(bool, said)) / len(said), 1)
+    print(f"{name}: {any_kind} alarms per 1,000 of {len(said)} frames {rates}", flush=True)
+    return {"frames": len(said), "alarms_per_1000": any_kind, **rates}
+
+
 def main() -> int:
     """Print a table of false alarms and one of misses; write both as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", type=Path, help="labelled HDF5 files")
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--frames", type=int, default=300, help="of each file")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--frames", type=int, default=300, help="of each kind and file")
     parser.add_argument("-o", "--output", type=Path, help="JSON")
     given = parser.parse_args()
-    calculator = StudentCalculator(given.model, threads=1, guard="warn")
+    calculator = StudentCalculator(given.model, given.backend, threads=1, guard="warn")
     result: dict[str, object] = {"model": given.model}
+    water = read_structures("water.extxyz")["64 waters"][0]
+    ordinary = {"liquid water": water, "urea": urea().repeat((2, 2, 2)), "peptide": peptide()}
+    for name, atoms in ordinary.items():
+        frames = ordinary_frames(atoms, given.model, given.backend, given.frames)
+        result[name] = alarms(name, [kinds_of(calculator, frame) for frame in frames])
     for path in given.files:
         with Dataset(path) as dataset:
             count = min(given.frames, len(dataset))
             chosen = np.random.default_rng(0).choice(len(dataset), count, replace=False)
             said = [kinds_of(calculator, dataset.atoms(int(index))) for index in chosen]
-        per_kind = Counter(kind for kinds in said for kind in kinds)
-        rates = {kind: round(1000 * n / count, 1) for kind, n in sorted(per_kind.items())}
-        any_kind = round(1000 * sum(map(bool, said)) / count, 1)
-        result[path.name] = {"frames": count, "alarms_per_1000": any_kind, **rates}
-        print(f"{path.name}: {any_kind} alarms per 1,000 of {count} frames {rates}")
+        result[path.name] = alarms(path.name, said)
     missed = {}
     for name, atoms in odd_structures().items():
         missed[name] = sorted(kinds_of(calculator, atoms))

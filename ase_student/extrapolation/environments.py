@@ -8,7 +8,15 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
-__all__ = ["BOND_RATIO", "COVALENT", "Environments", "bond_orders", "environment_keys"]
+__all__ = [
+    "BOND_RATIO",
+    "COVALENT",
+    "MOST_BONDS",
+    "Environments",
+    "bond_orders",
+    "elements_and_bonds",
+    "environment_keys",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
@@ -28,7 +36,8 @@ HIGHEST_ORDERS = 100.0
 
 # Four bits for the number of bonds to each element, and four above all for the atom itself.
 _BITS = 4
-_MOST_BONDS = 2**_BITS - 1
+#: Of one atom that can be counted.
+MOST_BONDS = 2**_BITS - 1
 _PLACE = np.full(len(chemical_symbols), -1)
 _PLACE[[atomic_numbers[symbol] for symbol in COVALENT]] = np.arange(len(COVALENT))
 _WEIGHTS = np.where(_PLACE >= 0, 1 << (_BITS * np.maximum(_PLACE, 0)), 0)
@@ -69,7 +78,7 @@ def environment_keys(
     bonded, partners = rows[is_bonded], neighbors[rows[is_bonded], columns[is_bonded]]
     keys: NDArray[np.int64] = _PLACE[numbers] * _OWN
     np.add.at(keys, bonded, _WEIGHTS[numbers[partners]])
-    keys[np.bincount(bonded, minlength=len(numbers)) > _MOST_BONDS] = TOO_MANY
+    keys[np.bincount(bonded, minlength=len(numbers)) > MOST_BONDS] = TOO_MANY
     keys[_PLACE[numbers] < 0] = NOT_COVALENT
     return keys, orders
 
@@ -87,6 +96,20 @@ def bond_orders(lengths: Floats, sums: Floats) -> Floats:
     return orders
 
 
+def elements_and_bonds(
+    keys: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the element of each environment, by its place in `COVALENT`, and its number of bonds.
+
+    Parameters
+    ----------
+    keys : (n,) int64
+        Not negative.
+    """
+    n_bonds = sum((keys >> (_BITS * place) & MOST_BONDS for place in range(len(COVALENT))), 0 * keys)
+    return keys // _OWN, n_bonds
+
+
 def environment_name(key: int) -> str:
     """Return an environment as text.
 
@@ -94,7 +117,7 @@ def environment_name(key: int) -> str:
     'C(CHHH)'
     """
     bonded = "".join(
-        symbol * (key >> (_BITS * place) & _MOST_BONDS)
+        symbol * (key >> (_BITS * place) & MOST_BONDS)
         for place, symbol in sorted(enumerate(COVALENT), key=lambda item: item[1])
     )
     return f"{COVALENT[key // _OWN]}({bonded})"
@@ -110,7 +133,7 @@ def environment_key(name: str) -> int:
     """
     own, _, bonded = name.removesuffix(")").partition("(")
     symbols = re.findall("[A-Z][a-z]?", bonded)
-    if name != f"{own}({''.join(symbols)})" or len(symbols) > _MOST_BONDS:
+    if name != f"{own}({''.join(symbols)})" or len(symbols) > MOST_BONDS:
         raise ValueError(f"'{name}' is no environment of an atom")
     # Raises ValueError too for a symbol that is not there.
     return COVALENT.index(own) * _OWN + sum(

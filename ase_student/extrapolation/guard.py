@@ -71,7 +71,7 @@ class Guard:
         self.limits = Limits(seen)
         # Pairs beyond these cannot come too close while a list is reused.
         self._reaches = (self.limits.distances + skin) ** 2
-        self._unsaid = {"distance", "neighbors", "force", "bonds", "contact"}
+        self._unsaid = {"distance", "neighbors", "force"} | self.limits.unusual_kinds
         self._watch: _Watch | None = None
         # The last neighbors, their kinds and limits, which stay the same when the cell changes.
         self._last: tuple[Integers, Integers, Floats] | None = None
@@ -83,7 +83,7 @@ class Guard:
     @property
     def looks_for_unusual(self) -> bool:
         """Whether bonds and contacts that training did not see can be told and would be said."""
-        return self.limits.has_records and self.looks_at("bonds", "contact")
+        return self.looks_at("bonds", "contact")
 
     def check_unusual(
         self,

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from ase_student.extrapolation.environments import (
     COVALENT,
+    MOST_BONDS,
     NOT_COVALENT,
     TOO_MANY,
+    elements_and_bonds,
     environment_keys,
     environment_name,
 )
@@ -33,13 +35,20 @@ DISTANCE_TOLERANCE = 0.02
 FEWEST_STRUCTURES = 1000
 # Atoms/Å³. Molecular liquids and crystals have at most 0.13 (polyethylene), water has 0.10.
 ORDINARY_DENSITY = 0.135
-# An environment or a distance counts as seen from so many times on.
-FEWEST_TIMES = 3
+# An environment is judged by its own statistics from so many atoms on, and a rarer one by those of
+# all atoms of its element that have as many bonds.
+FEWEST_ATOMS = 30
+# Sums of bond orders may lie so many standard deviations from the mean, of an environment and of an
+# element with a number of bonds, and always as far as the tolerance.
+DEVIATIONS = 6.0
+COMMON_DEVIATIONS = 3.0
+ORDERS_TOLERANCE = 0.05
+# A number of bonds is unusual if a smaller share of the element's atoms has it.
+SMALLEST_SHARE = 3e-4
 # Pairs of two elements, below which gaps in their distances mean nothing.
 FEWEST_PAIRS = 10_000
-# Sums of bond orders may lie so many standard deviations from their mean, if training went as far.
-DEVIATIONS = 6.0
-ORDERS_TOLERANCE = 0.05
+# A distance lies in a gap if there are fewer pairs than this share of those at the commonest one.
+GAP_SHARE = 3.5e-4
 # Atoms or pairs that a text lists.
 MOST_LISTED = 10
 
@@ -134,9 +143,10 @@ class Limits:
         return found
 
     @property
-    def has_records(self) -> bool:
-        """Whether training has counted bonds or distances, so that unusual ones can be told."""
-        return len(self._environments.keys) > 0 or self._is_gap is not None
+    def unusual_kinds(self) -> set[str]:
+        """The kinds of :meth:`find_unusual` that training has counted enough for."""
+        kinds = {"bonds": len(self._environments.keys) > 0, "contact": self._is_gap is not None}
+        return {kind for kind, is_there in kinds.items() if is_there}
 
     def find_unusual(
         self, numbers: Integers, neighbors: Integers, squares: Floats
@@ -162,23 +172,21 @@ class Limits:
     def _find_bonds(self, numbers: Integers, neighbors: Integers, squares: Floats) -> list[Outside]:
         table = self._environments
         keys, orders = environment_keys(numbers, neighbors, squares)
-        rows = np.searchsorted(table.keys, keys).clip(max=len(table.keys) - 1)
-        is_known = table.keys[rows] == keys
-        lowest, highest = table.lowest[rows], table.highest[rows]
-        outside = ~is_known | (orders < lowest) | (orders > highest)
+        lowest, highest, is_common = table.limits(keys)
+        outside = (orders < lowest) | (orders > highest)
         atoms = np.flatnonzero(outside & (keys != NOT_COVALENT))
         if not atoms.size:
             return []
-        unknown = atoms[~is_known[atoms]]
-        worst = int(unknown[0] if unknown.size else atoms[0])
+        rare = atoms[~is_common[atoms]]
+        worst = int(rare[0] if rare.size else atoms[0])
         key = int(keys[worst])
         name = "more atoms than can be" if key == TOO_MANY else environment_name(key)
-        text = f"atom {_atom(numbers, worst)} is bonded as {name}, which training did not see"
-        if is_known[worst]:
+        text = f"atom {_atom(numbers, worst)} is bonded as {name}, which training hardly ever saw"
+        if is_common[worst]:
             text = (
                 f"the bonds of atom {_atom(numbers, worst)}, {name}, are unusually "
                 f"{'short' if orders[worst] > highest[worst] else 'long'}: their orders add up to "
-                f"{orders[worst]:.2f}; training saw {lowest[worst]:.2f} to {highest[worst]:.2f}"
+                f"{orders[worst]:.2f}; usual are {lowest[worst]:.2f} to {highest[worst]:.2f}"
             )
         return [Outside("bonds", tuple(atoms.tolist()), text + _more_atoms(atoms, worst))]
 
@@ -202,7 +210,7 @@ class Limits:
         text = (
             f"atoms {_atom(numbers, one)} and {_atom(numbers, other)} are "
             f"{lengths[is_in_gap][0]:.2f} Å apart; training saw such pairs closer and farther, but "
-            "not there"
+            "hardly ever there"
         )
         concerned = np.union1d(first, second).tolist()
         return [Outside("contact", tuple(concerned), text + _more("pair", names))]
@@ -283,24 +291,71 @@ class Limits:
 
 
 class _EnvironmentTable(NamedTuple):
-    """Environments that were seen, by ascending key, with limits of the sums of bond orders."""
+    """Limits of the sums of bond orders.
+
+    Attributes
+    ----------
+    keys : (n,) int64
+        Common environments, ascending.
+    lowest, highest : (n,) float64
+    common_lowest, common_highest : (14, 16) float64
+        For rare environments: by element, as in `COVALENT`, and number of bonds; inf and -inf where
+        such a number is unusual.
+    """
 
     keys: NDArray[np.int64]
     lowest: Floats
     highest: Floats
+    common_lowest: Floats
+    common_highest: Floats
+
+    def limits(self, keys: NDArray[np.int64]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """Return the lowest and highest orders of atoms, and whether their environment is common.
+
+        Parameters
+        ----------
+        keys : (n_atoms,) int64
+            Of their environments; those that are negative can have no orders.
+        """
+        rows = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+        is_common: NDArray[np.bool_] = self.keys[rows] == keys
+        lowest, highest = self.lowest[rows], self.highest[rows]
+        if not is_common.all():
+            rare = np.flatnonzero(~is_common)
+            places = elements_and_bonds(keys[rare].clip(min=0))
+            is_counted = keys[rare] >= 0
+            lowest[rare] = np.where(is_counted, self.common_lowest[places], np.inf)
+            highest[rare] = np.where(is_counted, self.common_highest[places], -np.inf)
+        return lowest, highest, is_common
 
 
 def _environment_table(seen: TrainingRanges) -> _EnvironmentTable:
+    """Return what is usual; a table without keys if training was too short to tell."""
     rows = []
-    for key, n_atoms, mean, deviation, lowest, highest in seen.environments.statistics():
-        if n_atoms >= FEWEST_TIMES and seen.n_structures >= FEWEST_STRUCTURES:
-            reach = max(DEVIATIONS * deviation, ORDERS_TOLERANCE)
-            low, high = max(lowest, mean - reach), min(highest, mean + reach)
-            rows.append((key, low - ORDERS_TOLERANCE, high + ORDERS_TOLERANCE))
-    rows.sort()
-    keys = np.array([row[0] for row in rows], dtype=np.int64)
-    limits = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 2)
-    return _EnvironmentTable(keys, limits[:, 0], limits[:, 1])
+    # Number of atoms, sum and sum of squares of their orders, by element and number of bonds.
+    sums = np.zeros((3, len(COVALENT), MOST_BONDS + 1))
+    if seen.n_structures >= FEWEST_STRUCTURES:
+        for key, n_atoms, mean, deviation, _, _ in seen.environments.statistics():
+            place, n_bonds = (int(part[0]) for part in elements_and_bonds(np.array([key])))
+            n_bonds = min(n_bonds, MOST_BONDS)
+            sums[:, place, n_bonds] += n_atoms * np.array([1.0, mean, mean**2 + deviation**2])
+            rows.append((key, place, n_bonds, n_atoms, mean, deviation))
+    n_atoms = sums[0].clip(min=1.0)
+    means = sums[1] / n_atoms
+    reaches = COMMON_DEVIATIONS * np.sqrt((sums[2] / n_atoms - means**2).clip(min=0.0))
+    reaches += ORDERS_TOLERANCE
+    shares = sums[0] / sums[0].sum(axis=1, keepdims=True).clip(min=1.0)
+    is_usual = (shares >= SMALLEST_SHARE) & (sums[0] >= FEWEST_ATOMS)
+    common = sorted(row for row in rows if row[3] >= FEWEST_ATOMS and is_usual[row[1], row[2]])
+    columns = np.array([row[4:] for row in common]).reshape(-1, 2).T
+    own_reaches = DEVIATIONS * columns[1] + ORDERS_TOLERANCE
+    return _EnvironmentTable(
+        np.array([row[0] for row in common], dtype=np.int64),
+        columns[0] - own_reaches,
+        columns[0] + own_reaches,
+        np.where(is_usual, means - reaches, np.inf),
+        np.where(is_usual, means + reaches, -np.inf),
+    )
 
 
 def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
@@ -308,11 +363,11 @@ def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     counts = seen.distances
     if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
         return None
-    # A bin counts as seen with its neighbors: rounding must not decide.
+    # A bin counts with its neighbors: rounding must not decide.
     around = counts.copy()
     around[..., 1:] += counts[..., :-1]
     around[..., :-1] += counts[..., 1:]
-    is_seen = around >= FEWEST_TIMES
+    is_seen = around > 3.0 * GAP_SHARE * counts.max(axis=-1, keepdims=True)
     has_closer = np.logical_or.accumulate(is_seen, axis=-1)
     has_enough = counts.sum(axis=-1, keepdims=True) >= FEWEST_PAIRS
     gaps: NDArray[np.bool_] = ~is_seen & has_closer & has_enough
