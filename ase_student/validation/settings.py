@@ -122,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--chemistry",
         action="store_true",
-        help="interaction energies, torsions, conformers, "
+        help="interaction energies, torsions, "
         "frequencies, crystals, water, against what is known of the teacher and of experiment",
     )
     add(
