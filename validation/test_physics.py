@@ -11,7 +11,7 @@ from ase_student.validation.physics.checks import Check
 from ase_student.validation.physics.runner import Lengths, molecules_of, run_checks, subject_of
 
 # What is known not to hold; whoever mends it removes the line. Below 0.72 times the sum of covalent
-# radii the teacher itself has wells in curves of phosphorus and sulfur: docs/distillation.md.
+# radii the teacher itself has wells in curves of phosphorus and sulfur: docs/experiments.md.
 KNOWN_FAILURES = {name: {"holes in dimer curves"} for name in ("original", "tiny", "ultra-tiny")}
 LENGTHS = Lengths(nve=0.25, nvt=0.25)
 
