@@ -106,7 +106,9 @@ def elements_and_bonds(
     keys : (n,) int64
         Not negative.
     """
-    n_bonds = sum((keys >> (_BITS * place) & MOST_BONDS for place in range(len(COVALENT))), 0 * keys)
+    n_bonds = sum(
+        (keys >> (_BITS * place) & MOST_BONDS for place in range(len(COVALENT))), 0 * keys
+    )
     return keys // _OWN, n_bonds
 
 

@@ -2,9 +2,10 @@
 
 This is a floor, not a proof. Atoms that are too close, surroundings that are too dense or too thin
 and absurd forces show. Students whose training has counted distances and environments also tell
-atoms that are bonded as none in training was (broken bonds, radicals, ions), bonds too long or too
-short, and molecules pushed to where neither bonds nor contacts are. Reactions whose parts
-were all seen do not show.
+atoms with bonds that are rare in training (radicals, broken bonds), bonds that are too short, and
+pairs of atoms at a distance between those of bonds and those of contacts. Two molecules at a
+distance that is also usual inside of a molecule (two waters at 2.0 Å between oxygens, two benzenes
+at 2.2 Å) do not show, nor do reactions whose parts were all seen.
 """
 
 import sys
