@@ -40,7 +40,7 @@ INNER_LAYERS = {
         ("__main__",),
     ),
     "validation": (
-        ("readers", "models", "extras"),
+        ("models", "extras"),
         ("accuracy", "stability", "speed"),
         ("physics",),
         ("chemistry",),

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from ase_student.checkpoint import available_students
+from ase_student.data.readers.opening import open_frames
 from ase_student.validation.accuracy.evaluation import Selection, run_pass
 from ase_student.validation.accuracy.metrics import Pass, metrics
 from ase_student.validation.models import ModelSpec
-from ase_student.validation.readers.opening import open_frames
 from ase_student.validation.validate import file_sha256
 
 REFERENCES = Path(__file__).parent / "reference"

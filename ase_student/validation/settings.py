@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ase_student.backends import BACKENDS, DTYPES
+from ase_student.data.readers.label_keys import LabelKeys
 from ase_student.validation.chemistry.run import EXPERIMENTS
 from ase_student.validation.models import ModelSpec, distinct_names
 from ase_student.validation.physics.runner import Lengths
-from ase_student.validation.readers.label_keys import LabelKeys
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_student.data.readers.base import Frame, StructureReader
 from ase_student.potentials.base import Evaluation, Potential
 from ase_student.validation.extras import progress_bar
-from ase_student.validation.readers.base import Frame, StructureReader
 
 #: Structures that are timed hold about so many atoms, and are so many at most.
 N_ATOMS = 1000

@@ -18,6 +18,8 @@ from ase import Atoms
 from ase.calculators.calculator import InputError
 
 from ase_student.calculator import StudentCalculator
+from ase_student.data.readers.base import StructureReader
+from ase_student.data.readers.opening import open_frames
 from ase_student.files import file_sha256, replaced_when_complete
 from ase_student.jobs.store import only_writer
 from ase_student.potentials.base import Potential, as_potential
@@ -32,8 +34,6 @@ from ase_student.validation.chemistry.section import add_chemistry
 from ase_student.validation.extras import extra
 from ase_student.validation.models import ModelSpec, describe
 from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
-from ase_student.validation.readers.base import StructureReader
-from ase_student.validation.readers.opening import open_frames
 from ase_student.validation.report.page import STYLE, page
 from ase_student.validation.report.plots import comparison, plots_of
 from ase_student.validation.report.table import table

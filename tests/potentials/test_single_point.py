@@ -51,7 +51,7 @@ def test_comparisons_do_not_see_constraints():
 
 
 def test_frames_of_a_database_have_no_constraints(tmp_path):
-    from ase_student.validation.readers.opening import open_frames
+    from ase_student.data.readers.opening import open_frames
 
     atoms = constrained()
     atoms.constraints = atoms.constraints[:1]

@@ -4,6 +4,7 @@ from ase import Atoms
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ase_student.data.hdf5 import write_dataset
+from ase_student.data.readers.opening import open_frames
 from ase_student.data.structures import Labels, Structures
 from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.validation.accuracy import evaluation, sums
@@ -12,7 +13,6 @@ from ase_student.validation.accuracy.chunks import PassChunk
 from ase_student.validation.accuracy.evaluation import Selection, compute_piece, plan, run_pass
 from ase_student.validation.accuracy.metrics import Pass, metrics
 from ase_student.validation.models import ModelSpec
-from ase_student.validation.readers.opening import open_frames
 
 h5py = pytest.importorskip("h5py")
 

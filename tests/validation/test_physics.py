@@ -8,6 +8,7 @@ from ase import Atoms, units
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ase_student.checkpoint import student_folder
+from ase_student.data.readers.opening import open_frames
 from ase_student.engine.library import why_missing
 from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.testing import structure
@@ -25,7 +26,6 @@ from ase_student.validation.physics.symmetry import check_symmetries
 from ase_student.validation.physics.torsions import check_torsions, rotatable_bond, scan
 from ase_student.validation.physics.vibrations import check_vibrations, frequencies
 from ase_student.validation.physics.water import check_water
-from ase_student.validation.readers.opening import open_frames
 
 
 class Pairs:

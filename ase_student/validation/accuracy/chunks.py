@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_student.data.readers.base import Frame, LeftOut
 from ase_student.potentials.base import Evaluation
 from ase_student.validation.accuracy import sums
 from ase_student.validation.accuracy.bootstrap import draws
-from ase_student.validation.readers.base import Frame, LeftOut
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_student.backends.metadata import symbols
+from ase_student.data.readers.base import Frame, LeftOut, StructureReader
+from ase_student.data.readers.label_keys import LabelKeys
+from ase_student.data.readers.opening import open_frames
 from ase_student.files import replaced_when_complete
 from ase_student.potentials.base import Evaluation, Potential, Refusal, as_potential
 from ase_student.validation.accuracy.chunks import PassChunk, reduce
 from ase_student.validation.extras import extra, progress_bar
 from ase_student.validation.models import ModelSpec
-from ase_student.validation.readers.base import Frame, LeftOut, StructureReader
-from ase_student.validation.readers.label_keys import LabelKeys
-from ase_student.validation.readers.opening import open_frames
 
 #: Atoms and structures in a piece, about: what is lost at most when a pass is interrupted.
 PIECE_ATOMS = 20_000

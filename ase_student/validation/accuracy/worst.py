@@ -11,9 +11,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from ase_student.data.readers.base import Frame, StructureReader
 from ase_student.files import replaced_when_complete
 from ase_student.potentials.base import Evaluation, Potential
-from ase_student.validation.readers.base import Frame, StructureReader
 
 
 def worst_structures(

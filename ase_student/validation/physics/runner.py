@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from ase_student.data.readers.base import Frame, StructureReader
 from ase_student.potentials.base import Potential, as_potential
 from ase_student.testing import small_structures
 from ase_student.validation.extras import progress_bar
@@ -22,7 +23,6 @@ from ase_student.validation.physics.symmetry import check_symmetries
 from ase_student.validation.physics.torsions import check_torsions
 from ase_student.validation.physics.vibrations import check_vibrations
 from ase_student.validation.physics.water import check_water
-from ase_student.validation.readers.base import Frame, StructureReader
 
 #: Molecules that are taken from the data, and their sizes.
 N_MOLECULES = 4

@@ -1,6 +1,6 @@
 """Readers of labelled structures: HDF5, extended XYZ and ASE databases, behind one protocol."""
 
-from ase_student.validation.readers.base import Frame, LeftOut, StructureReader
-from ase_student.validation.readers.opening import open_frames
+from ase_student.data.readers.base import Frame, LeftOut, StructureReader
+from ase_student.data.readers.opening import open_frames
 
 __all__ = ["Frame", "LeftOut", "StructureReader", "open_frames"]

@@ -19,14 +19,14 @@ from ase import Atoms
 from ase.io import read
 from numpy.typing import NDArray
 
-from ase_student.validation.readers.base import (
+from ase_student.data.readers.base import (
     SOURCE_KEYS,
     UNKNOWN_SOURCE,
     Frame,
     LeftOut,
     checked,
 )
-from ase_student.validation.readers.label_keys import WORDS, LabelKeys, choose_keys, label_of
+from ase_student.data.readers.label_keys import WORDS, LabelKeys, choose_keys, label_of
 
 #: Names in the comment line of a frame, and of its columns.
 _NAME = re.compile(rb'(?:^|\s)"?([^\s="{}\[\]]+)"?\s*=')
@@ -44,7 +44,7 @@ NAMES = {
 class ExtxyzFrames:
     """An extended XYZ file.
 
-    Labels are of one family of keys, see :mod:`ase_student.validation.label_keys`; ``source`` or
+    Labels are of one family of keys, see :mod:`ase_student.data.readers.label_keys`; ``source`` or
     ``config_type`` says how a frame was sampled.
 
     Attributes

@@ -12,14 +12,14 @@ from ase import units as ase_units
 from ase.db import connect
 from numpy.typing import NDArray
 
-from ase_student.validation.readers.base import (
+from ase_student.data.readers.base import (
     SOURCE_KEYS,
     UNKNOWN_SOURCE,
     Frame,
     LeftOut,
     checked,
 )
-from ase_student.validation.readers.label_keys import (
+from ase_student.data.readers.label_keys import (
     WORDS,
     LabelKeys,
     choose_keys,
@@ -41,7 +41,7 @@ class DatabaseFrames:
     """An ASE database, SQLite (``.db``) or JSON.
 
     Labels are what a calculator left in each row, or key-value pairs and data, of one family of
-    keys (:mod:`ase_student.validation.label_keys`). Units in the metadata, as SchNetPack writes
+    keys (:mod:`ase_student.data.readers.label_keys`). Units in the metadata, as SchNetPack writes
     them, are converted. The key ``source`` or ``config_type`` says how a row was sampled.
 
     Attributes

@@ -18,7 +18,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.data.checks import KINDS, LABEL_COLUMNS, STRUCTURE_COLUMNS, import_h5py, open_hdf5
-from ase_student.validation.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
+from ase_student.data.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
 
 #: Rows that may be read in vain to read two structures at once.
 GAP_ROWS = 2000

@@ -8,9 +8,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
 
-from ase_student.validation.readers.base import Frame
-from ase_student.validation.readers.label_keys import LabelKeys
-from ase_student.validation.readers.opening import open_frames
+from ase_student.data.readers.base import Frame
+from ase_student.data.readers.label_keys import LabelKeys
+from ase_student.data.readers.opening import open_frames
 
 FORCES = np.arange(9.0).reshape(3, 3)
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ase_student.data.hdf5 import write_dataset
+from ase_student.data.readers.base import Frame, LeftOut
+from ase_student.data.readers.opening import open_frames
 from ase_student.data.structures import Labels, Structures
 from ase_student.testing import structure
-from ase_student.validation.readers.base import Frame, LeftOut
-from ase_student.validation.readers.opening import open_frames
 
 h5py = pytest.importorskip("h5py")
 

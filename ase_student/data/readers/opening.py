@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ase_student.validation.readers.base import StructureReader
-from ase_student.validation.readers.label_keys import LabelKeys
+from ase_student.data.readers.base import StructureReader
+from ase_student.data.readers.label_keys import LabelKeys
 
 
 def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
@@ -27,17 +27,17 @@ def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
         raise IsADirectoryError(f"'{path}' is a folder; give a file of structures.")
     suffix = path.suffix.lower()
     if suffix in (".h5", ".hdf5"):
-        from ase_student.validation.readers.hdf5 import Hdf5Frames
+        from ase_student.data.readers.hdf5 import Hdf5Frames
 
         if keys is not None:
             raise ValueError(f"'{path.name}': labels of an HDF5 data set have fixed names.")
         return Hdf5Frames(path)
     if suffix in (".xyz", ".extxyz"):
-        from ase_student.validation.readers.extxyz import ExtxyzFrames
+        from ase_student.data.readers.extxyz import ExtxyzFrames
 
         return ExtxyzFrames(path, keys)
     if suffix in (".db", ".json"):
-        from ase_student.validation.readers.ase_db import DatabaseFrames
+        from ase_student.data.readers.ase_db import DatabaseFrames
 
         return DatabaseFrames(path, keys)
     raise ValueError(
