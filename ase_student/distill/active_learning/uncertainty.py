@@ -103,7 +103,7 @@ def _spread(forces: NDArray[np.float64]) -> float:
 def select(
     structures: Sequence[Atoms],
     trajectories: Sequence[int],
-    doubts: Uncertainties,
+    uncertainties: Uncertainties,
     n_doubtful: int,
     n_random: int,
     rng: np.random.Generator,
@@ -118,7 +118,7 @@ def select(
     structures : sequence of Atoms
     trajectories : sequence of int
         The trajectory that each structure is of.
-    doubts : Doubts
+    uncertainties : Uncertainties
     n_doubtful, n_random : int
         How many of each; fewer come back if there are not as many.
     rng : numpy.random.Generator
@@ -137,7 +137,7 @@ def select(
     doubtful: list[int] = []
     n_of: Counter[int] = Counter()
     for most in (MOST_OF_ONE, len(structures)):
-        for index in estimate_uncertainties.order().tolist():
+        for index in uncertainties.order().tolist():
             if len(doubtful) == n_doubtful:
                 break
             if n_of[trajectories[index]] < most and chosen.add(index):

@@ -105,7 +105,7 @@ class SamplingSettings:
 def n_trajectories(settings: SamplingSettings) -> int:
     """Return how many conformers of a molecule, or trajectories of a structure, share the frames.
 
-    >>> n_trajectories(Settings(md=3)), n_trajectories(Settings(md=50))
+    >>> n_trajectories(SamplingSettings(md=3)), n_trajectories(SamplingSettings(md=50))
     (2, 5)
     """
     wanted = -(-max(settings.md, settings.displaced) // FRAMES_PER_CONFORMER)

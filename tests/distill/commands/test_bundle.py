@@ -97,7 +97,7 @@ def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
     atoms = structure("aspirin")
     energies = []
     for calculator in ("tiny", folder / "mine.onnx"):
-        atoms.calc = StudentCalculator(calculator)
+        atoms.calc = StudentCalculator(calculator, "onnx")
         energies.append(atoms.get_potential_energy())
     assert energies[0] == pytest.approx(energies[1], abs=1e-6)
 
