@@ -67,10 +67,20 @@ def test_distillation_commands_have_the_options_they_show(
             assert option in text
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "CONTRIBUTING.md", "recipes/README.md"]
+    + [f"docs/{path.name}" for path in sorted((README.parent / "docs").glob("*.md"))],
+)
+def test_links_and_paths_exist(name: str) -> None:
+    page = README.parent / name
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
-            assert (README.parent / target).exists(), target
+            assert (page.parent / target).exists(), target
+    roots = (README.parent, README.parent / "ase_student", page.parent)
+    for path in re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|toml|md|h|sh|json))`", text):
+        assert any((root / path).exists() for root in roots), path
 
 
 def test_numbers_of_parameters_and_elements_are_right() -> None:
