@@ -6,12 +6,14 @@ is asked for.
 
 from __future__ import annotations
 
+import argparse
 import runpy
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ase.calculators.calculator import InputError
 
@@ -57,6 +59,43 @@ def run(
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return INTERRUPTED
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line on stderr and exit code 2.
+
+    A misspelled option or choice is answered with the known one that it resembles. Subparsers
+    are of the same class.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments; unlike argparse, end the program where an argument is unknown.
+
+        The parser that meets the argument, which may be that of a subcommand, knows the options
+        it may resemble.
+        """
+        result, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            hint = suggestion(option, self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+        return result, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = suggestion(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}.{hint}") from None
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where options are listed, in one line, and exit with 2."""
+        self.exit(MISTAKE, f"error: {sentence(message)} '{self.prog} --help' lists the options.\n")
+
+
+def sentence(message: str) -> str:
+    """Return a message that ends as a sentence does, with one full stop or question mark."""
+    return message if message.endswith((".", "?")) else f"{message}."
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:

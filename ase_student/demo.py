@@ -322,7 +322,7 @@ def _dynamics(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ase_student.demo",
         description="Run and plot molecular dynamics of aspirin with a student.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

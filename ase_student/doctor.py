@@ -6,7 +6,6 @@ measures for two seconds how fast the default one is.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
@@ -32,7 +31,7 @@ DISPLACEMENT = 0.001
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; return 1 if a bundled student does not work."""
-    parser = argparse.ArgumentParser(prog="ase-student doctor", description=__doc__)
+    parser = cli.Parser(prog="ase-student doctor", description=__doc__)
     parser.add_argument("--device", default="auto", help="of StudentCalculator (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads of the backends")
     arguments = parser.parse_args(argv)

@@ -40,6 +40,39 @@ def test_an_unknown_command_is_named_with_what_it_resembles(capsys):
     assert message.endswith(" Did you mean 'validate'?\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ["demo", "--modle", "tiny"],
+            "unrecognized arguments: --modle tiny. Did you mean '--model'? "
+            "'python -m ase_student.demo --help' lists the options.",
+        ),
+        (["demo", "--sed=3"], "unrecognized arguments: --sed=3. Did you mean '--seed'? "),
+        (["demo", "--xyzzy"], "unrecognized arguments: --xyzzy. 'python -m"),
+        (["demo", "--seed", "few"], "argument --seed: invalid int value: 'few'. 'python -m"),
+        (["export", "tiny"], "the following arguments are required: -o/--output. 'python -m"),
+        (["export", "tiny", "-o", "x", "--dtype", "float23"], "Did you mean 'float32'?"),
+        (["distill", "trian"], "Did you mean 'train'?"),
+        (
+            ["distill", "label", "a", "-o=b", "--teacher=c", "--maxforce=3"],
+            "unrecognized arguments: --maxforce=3. Did you mean '--max-force'? ",
+        ),
+        (["validate", "a.h5", "-o=b", "--modle=c"], "Did you mean '--model'?"),
+        (["stability", "-o=a", "--watter=1"], "Did you mean '--water'?"),
+        (["doctor", "--thread", "x"], "argument --threads: invalid int value: 'x'."),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(command, message, capsys):
+    pytest.importorskip("h5py")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(command)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_help_lists_every_command(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    parser = cli.Parser(prog=PROGRAM, description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, text in STEPS.items():
         module = step_module(name)

@@ -27,11 +27,66 @@ DESCENT = 0.01
 LONGEST_DESCENT = 0.05
 
 
+class Baoab:
+    """The splitting BAOAB of Langevin dynamics, for atoms of any masses.
+
+    Its configurations are those of the temperature even at long steps (Leimkuhler and Matthews,
+    Appl. Math. Res. eXpress 2013, 34). A step is `accelerated` by the forces before it, `moved`,
+    and `accelerated` by the forces at the new positions.
+
+    Parameters
+    ----------
+    masses : (n_atoms, 1) float64, u
+    temperature : float or (n_atoms, 1) float64, K
+    timestep, friction : float, ASE units
+    """
+
+    def __init__(
+        self,
+        masses: NDArray[np.float64],
+        temperature: float | NDArray[np.float64],
+        timestep: float,
+        friction: float,
+    ) -> None:
+        self._masses = masses
+        self._half = 0.5 * timestep
+        self._keep = np.exp(-friction * timestep)
+        self._thermal = np.sqrt(units.kB * temperature / masses)
+        self._kick = self._thermal * np.sqrt(1.0 - self._keep**2)
+
+    def draw(self, rng: np.random.Generator, n_atoms: int) -> NDArray[np.float64]:
+        """Return velocities (n_atoms, 3) that have the temperature, in ASE units."""
+        velocities: NDArray[np.float64] = self._thermal * rng.normal(size=(n_atoms, 3))
+        return velocities
+
+    def accelerated(
+        self, velocities: NDArray[np.float64], forces: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return velocities after half a step of the forces in eV/Å (the B of the name)."""
+        return velocities + self._half * forces / self._masses
+
+    def moved(
+        self, positions: Positions, velocities: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> tuple[Positions, NDArray[np.float64]]:
+        """Return positions and velocities after drift, thermostat and drift (AOA).
+
+        Parameters
+        ----------
+        positions : (n_atoms, 3) float64, Å
+        velocities : (n_atoms, 3) float64, ASE units
+        noise : (n_atoms, 3) float64
+            Standard normal.
+        """
+        positions = positions + self._half * velocities
+        velocities = self._keep * velocities + self._kick * noise
+        return positions + self._half * velocities, velocities
+
+
 class Walker:
     """One structure under Langevin dynamics, moved by forces that come from outside.
 
-    Splitting BAOAB (Leimkuhler and Matthews, Appl. Math. Res. eXpress 2013, 34) in two halves, so
-    that the forces of many walkers can be computed at once in between.
+    A step of :class:`Baoab` is made in two parts, so that the forces of many walkers can be
+    computed at once in between.
 
     Parameters
     ----------
@@ -56,13 +111,10 @@ class Walker:
         self.target = temperature
         self._seed = seed
         self._masses = self.atoms.get_masses()[:, None]
-        self._half = 0.5 * timestep
-        self._keep = np.exp(-friction * timestep)
-        self._thermal = np.sqrt(units.kB * temperature / self._masses)
-        self._kick = self._thermal * np.sqrt(1.0 - self._keep**2)
+        self._splitting = Baoab(self._masses, temperature, timestep, friction)
         self._block, self._noise = -1, np.zeros((0, len(atoms), 3))
         rng = np.random.default_rng([*seed, 0])
-        self.velocities: NDArray[np.float64] = self._thermal * rng.normal(size=(len(atoms), 3))
+        self.velocities: NDArray[np.float64] = self._splitting.draw(rng, len(atoms))
 
     def move(self, step: int, forces: NDArray[np.float64]) -> None:
         """Move to the positions after a step, by the forces in eV/Å before it."""
@@ -70,15 +122,14 @@ class Walker:
         if block != self._block:
             rng = np.random.default_rng([*self._seed, block + 1])
             self._block, self._noise = block, rng.normal(size=(NOISE_STEPS, len(self.atoms), 3))
-        velocities = self.velocities + self._half * forces / self._masses
-        self.atoms.positions += self._half * velocities
-        velocities = self._keep * velocities + self._kick * self._noise[row]
-        self.atoms.positions += self._half * velocities
-        self.velocities = velocities
+        accelerated = self._splitting.accelerated(self.velocities, forces)
+        self.atoms.positions, self.velocities = self._splitting.moved(
+            self.atoms.positions, accelerated, self._noise[row]
+        )
 
     def arrive(self, forces: NDArray[np.float64]) -> None:
         """Complete a step by the forces in eV/Å at the new positions."""
-        self.velocities = self.velocities + self._half * forces / self._masses
+        self.velocities = self._splitting.accelerated(self.velocities, forces)
 
     @property
     def temperature(self) -> float:
@@ -96,8 +147,7 @@ def langevin(
 ) -> Iterator[Positions]:
     """Yield positions of Langevin dynamics, one step after the other, for ever.
 
-    Splitting BAOAB (Leimkuhler and Matthews, Appl. Math. Res. eXpress 2013, 34), whose
-    configurations are those of the temperature even at long steps.
+    See :class:`Baoab` for the integrator.
 
     Parameters
     ----------
@@ -111,19 +161,15 @@ def langevin(
     rng : numpy.random.Generator
     """
     masses = np.where(numbers == 1, HYDROGEN_MASS, atomic_masses[numbers])[:, None]
-    thermal = np.sqrt(units.kB * temperature / masses)
-    keep = np.exp(-FRICTION * TIMESTEP)
-    kick = thermal * np.sqrt(1 - keep**2)
-    half = 0.5 * TIMESTEP
-    velocities = thermal * rng.normal(size=positions.shape)
-    half_accelerations = half * forces(positions) / masses
+    splitting = Baoab(masses, temperature, TIMESTEP, FRICTION)
+    velocities = splitting.draw(rng, len(positions))
+    current = forces(positions)
     while True:
-        velocities = velocities + half_accelerations
-        positions = positions + half * velocities
-        velocities = keep * velocities + kick * rng.normal(size=positions.shape)
-        positions = positions + half * velocities
-        half_accelerations = half * forces(positions) / masses
-        velocities = velocities + half_accelerations
+        velocities = splitting.accelerated(velocities, current)
+        noise = rng.normal(size=positions.shape)
+        positions, velocities = splitting.moved(positions, velocities, noise)
+        current = forces(positions)
+        velocities = splitting.accelerated(velocities, current)
         yield positions
 
 

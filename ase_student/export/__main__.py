@@ -1,6 +1,5 @@
 """Export a student to ONNX and TorchScript, or verify an exported file."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _export(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog=_USAGE,
         description=__doc__,
         epilog=f"{_USAGE} verify FILE replays the check that an exported file carries.",
@@ -48,7 +47,7 @@ def _export(argv: list[str]) -> int:
 
 
 def _verify(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"{_USAGE} verify", description=verify_file.__doc__)
+    parser = cli.Parser(prog=f"{_USAGE} verify", description=verify_file.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument(
         "--trust", action="store_true", help="run it even if it is a program of somebody else"

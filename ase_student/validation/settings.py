@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ase_student import cli
 from ase_student.backends import BACKENDS, DTYPES
 from ase_student.data.readers.label_keys import LabelKeys
 from ase_student.validation.chemistry.run import EXPERIMENTS
@@ -91,7 +92,7 @@ class ValidationSettings:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = argparse.ArgumentParser(
+    found = cli.Parser(
         prog="python -m ase_student.validation",
         description="Say how wrong students are, where, and whether their physics holds.",
         epilog="A command that was interrupted goes on when it is given again.",

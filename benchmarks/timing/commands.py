@@ -23,7 +23,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 2 if what was given is wrong, 1 if something became slower."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    parser = cli.Parser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():
         module = _module(name)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ase_student import cli
+
 
 class ModelName(str):
     """The type of an option that takes a student, by name or path, or else a name of something.
@@ -27,12 +29,12 @@ _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
 }
 
 
-class StrictParser(argparse.ArgumentParser):
+class StrictParser(cli.Parser):
     """A parser that raises ValueError instead of ending the program."""
 
     def error(self, message: str) -> NoReturn:
         """Raise what was wrong with the arguments."""
-        raise ValueError(f"{message}.")
+        raise ValueError(cli.sentence(message))
 
 
 @dataclass
@@ -128,7 +130,8 @@ def _by_option(table: Mapping[str, Any], actions: Sequence[argparse.Action]) -> 
         dest = dest_of.get(key.replace("-", "_"))
         if dest is None:
             allowed = ", ".join(_name(action) for action in actions)
-            raise ValueError(f"unknown key '{key}'; allowed: {allowed}.")
+            hint = cli.suggestion(key, map(_name, actions))
+            raise ValueError(f"unknown key '{key}'; allowed: {allowed}.{hint}")
         if dest in given:
             raise ValueError(f"'{key}' is given twice.")
         given[dest] = value

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_student.checkpoint import available_students
+from ase_student.cli import suggestion
 from ase_student.distill.recipes.options import Command, StrictParser, command_from, parser_of
 from ase_student.distill.recipes.records import (
     ChangedError,
@@ -96,7 +97,8 @@ def _read_table(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: is not TOML: {error}.") from error
     for key, value in table.items():
         if key not in _KEYS:
-            raise ValueError(f"{path}: unknown key '{key}'; allowed: {', '.join(_KEYS)}.")
+            hint = suggestion(key, _KEYS)
+            raise ValueError(f"{path}: unknown key '{key}'; allowed: {', '.join(_KEYS)}.{hint}")
         if key in ("description", "folder") and not isinstance(value, str):
             raise ValueError(f"{path}: '{key}' must be a text; given {value!r}.")
     return table
@@ -137,7 +139,8 @@ def _step(
     commands = [step for step in STEPS if step != "run"]
     if name not in commands:
         given = "has no 'command'" if name is None else f"has command = {name!r}"
-        raise ValueError(f"{path}: step {number} {given}; available: {', '.join(commands)}.")
+        hint = suggestion(str(name), commands)
+        raise ValueError(f"{path}: step {number} {given}; available: {', '.join(commands)}.{hint}")
     where = f"{path}: step {number} '{name}'"
     made = [step.command.output for step in earlier]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ase_student.cli import suggestion
 from ase_student.data.splits import SPLITS
 from ase_student.student import Architecture
 
@@ -220,6 +221,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if unknown:
             raise ValueError(
                 f"{path}: unknown key '{unknown[0]}'{where}; allowed: {', '.join(known)}."
+                f"{suggestion(unknown[0], known)}"
             )
     return content, architecture
 

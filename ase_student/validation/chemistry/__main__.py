@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ase.calculators.calculator import InputError
-
+from ase_student import cli
 from ase_student.calculator import StudentCalculator
 from ase_student.potentials.base import as_potential
 from ase_student.provenance import with_python
@@ -23,9 +22,7 @@ PACKAGES = ("ase", "numpy", "scipy")
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = argparse.ArgumentParser(
-        prog="python -m ase_student.validation.chemistry", description=__doc__
-    )
+    found = cli.Parser(prog="python -m ase_student.validation.chemistry", description=__doc__)
     commands = found.add_subparsers(dest="command", required=True)
     made = commands.add_parser("references", help="measure a teacher and keep its results")
     made.add_argument("teacher", help="so3lr, gfn2-xtb, package.module:Class, …")
@@ -92,15 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "readme": put_into_readme,
         "structures": make_structures,
     }
-    try:
-        print(commands[arguments.command](arguments))
-    except (ValueError, OSError, ImportError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again.", file=sys.stderr)
-        return 130
-    return 0
+    return cli.run(lambda: print(commands[arguments.command](arguments)))
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def table(results: Sequence[Stability]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m ase_student.validation.stability",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -53,7 +53,7 @@ def test_a_file_gives_settings_and_architecture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch = 3", "unknown key 'epoch'; allowed: epochs, "),
+        ("epoch = 3", r"unknown key 'epoch'; allowed: epochs, .*\. Did you mean 'epochs'\?"),
         ("[architecture]\nwidth = 3", "unknown key 'width' in .architecture.; allowed: features"),
         ("[architecture]\nelements = [1]", "unknown key 'elements' in .architecture."),
         ("architecture = 3", "must be a table"),
