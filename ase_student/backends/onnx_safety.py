@@ -24,9 +24,9 @@ DOMAINS = (b"", b"ai.onnx")
 #: Operators that torch's exporters write for students, in this and earlier versions. None of them
 #: has a graph of its own, so that nothing can run for ever.
 OPERATORS = frozenset(
-    b"Abs Add Cast CastLike Clip Concat Constant Cos Div Equal Exp Expand Flatten Gather GatherND Gemm "
-    b"Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min Mul Neg Not Pow Reciprocal "
-    b"ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze Sub Sum Transpose "
+    b"Abs Add Cast CastLike Clip Concat Constant Cos Div Equal Exp Expand Flatten Gather GatherND "
+    b"Gemm Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min Mul Neg Not Pow "
+    b"Reciprocal ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze Sub Sum Transpose "
     b"Unsqueeze Where".split()
 )
 SEAL_KEY = b"ase_student_sha256"
