@@ -76,7 +76,10 @@ def parts_of(
         ]
     if structures.molecules is None:
         where = "" if path is None else f"{path}: "
-        raise ValueError(f"{where}no structures/molecules, by which data are split.")
+        raise ValueError(
+            f"{where}no structures/molecules, by which data are split; --split structure splits "
+            "by geometries."
+        )
     parts = [split_of(molecules, seed) for molecules in structures.molecules]
     if structures.fragments is None:
         return parts

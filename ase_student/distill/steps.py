@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import keyword
 import shlex
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,9 +13,9 @@ from ase_student.files import check_output
 from ase_student.jobs.store import only_writer, what_to_install
 
 PROGRAM = "python -m ase_student.distill"
-#: Each step is a module of `commands` with `add_arguments(parser)`, where `-o` names what is
-#: written, as `output` if it is a file and as `folder` if it is a folder, and
-#: `run(arguments) -> str`, which returns a summary.
+#: Each step is a module of `commands` (`import_` for 'import', a word of Python) with
+#: `add_arguments(parser)`, where `-o` names what is written, as `output` if it is a file and as
+#: `folder` if it is a folder, and `run(arguments) -> str`, which returns a summary.
 STEPS = {
     "structures": "sample structures of molecules and clusters",
     "dimers": "sample complexes at several distances, with their molecules alone",
@@ -22,6 +23,7 @@ STEPS = {
     "liquids": "sample droplets of liquids, mixtures and solutions",
     "crystals": "sample surroundings of molecules in their crystals",
     "label": "let a teacher label structures",
+    "import": "read labelled structures of other programs",
     "train": "train a student on the labels",
     "grow": "find with a student's own dynamics what it should be trained on next",
     "bundle": "add ONNX file and model card to a trained student",
@@ -39,7 +41,8 @@ def step_module(step: str) -> Any:
         If something that distillation needs is not installed.
     """
     try:
-        return import_module(f"ase_student.distill.commands.{step}")
+        name = f"{step}_" if keyword.iskeyword(step) else step
+        return import_module(f"ase_student.distill.commands.{name}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ase_student"):
             raise

@@ -366,9 +366,9 @@ def test_extxyz_that_cannot_be_read_at_all(tmp_path, text, said):
         ("0\nenergy=1.0", "has no atoms"),
         ("1\nenergy=nan\nH 0 0 0", "energy is not finite"),
         ("1\nenergy=1.0\nH 0 0 inf", "pos of atom 0 is not finite"),
-        ("1\nREF_energy=much\nH 0 0 0", "cannot be read"),
+        ("1\nenergy=much\nH 0 0 0", "cannot be read"),
         ("1\n\nH 0 0 0", "has neither energy nor forces"),
-        ('1\nREF_forces="1 2" energy=1.0\nH 0 0 0', "forces has shape (2,) for 1 atoms"),
+        ('1\nforces="1 2" energy=1.0\nH 0 0 0', "forces has shape (2,) for 1 atoms"),
     ],
 )
 def test_extxyz_of_which_the_rest_can_be_read(tmp_path, frame, said):

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase import units as ase_units
 from ase.db import connect
 from numpy.typing import NDArray
 
@@ -26,14 +25,10 @@ from ase_student.data.readers.label_keys import (
     label_of,
     names_in,
 )
+from ase_student.data.readers.units import unit_of
 
 #: Rows whose names decide which labels are read.
 ROWS_LOOKED_AT = 100
-_UNITS = {
-    "eV": 1.0, "meV": 1e-3, "Hartree": ase_units.Hartree, "Ha": ase_units.Hartree,
-    "kcal": ase_units.kcal, "kJ": ase_units.kJ, "Ang": 1.0, "Angstrom": 1.0, "A": 1.0, "Å": 1.0,
-    "Bohr": ase_units.Bohr, "Ang³": 1.0, "A³": 1.0, "Å³": 1.0,
-}  # fmt: skip
 NAMES = {name: name for name in ("numbers", "positions", "cell", "energy", "forces", "stress")}
 
 
@@ -85,20 +80,21 @@ class DatabaseFrames:
         unit = units.get(getattr(self.keys, name) or "")
         if unit is None or unit == "":
             return 1.0
-        value = 1.0
-        for place, part in enumerate(str(unit).replace("^3", "³").split("/")):
-            if part == "mol" and place:
-                value /= ase_units.mol
-            elif part in _UNITS:
-                value = value / _UNITS[part] if place else value * _UNITS[part]
-            else:
-                raise ValueError(
-                    f"{self.path.name}: '{getattr(self.keys, name)}' is in '{unit}', which is not "
-                    f"known; convert it to ASE's units: eV, eV/Å and eV/Å³."
-                )
+        try:
+            value = unit_of(str(unit))
+        except ValueError:
+            raise ValueError(
+                f"{self.path.name}: '{getattr(self.keys, name)}' is in '{unit}', which is not "
+                f"known; convert it to ASE's units: eV, eV/Å and eV/Å³."
+            ) from None
         if length not in ("Ang", "Angstrom", "A", "Å"):
             raise ValueError(f"{self.path.name}: lengths are in '{length}'; convert them to Å.")
         return value
+
+    @property
+    def states_units(self) -> bool:
+        """Whether the metadata give units, from which labels are converted."""
+        return bool(self.metadata.get("_property_unit_dict"))
 
     def close(self) -> None:
         """Do nothing: ASE opens the database for each query."""

@@ -26,7 +26,7 @@ from ase_student.data.readers.base import (
     LeftOut,
     checked,
 )
-from ase_student.data.readers.label_keys import WORDS, LabelKeys, choose_keys, label_of
+from ase_student.data.readers.label_keys import LabelKeys, choose_keys, labels_of
 
 #: Names in the comment line of a frame, and of its columns.
 _NAME = re.compile(rb'(?:^|\s)"?([^\s="{}\[\]]+)"?\s*=')
@@ -127,7 +127,7 @@ class ExtxyzFrames:
         # ASE's parser answers what it cannot read with errors of many kinds.
         try:
             atoms: Any = read(StringIO(text.decode("utf-8-sig")), format="extxyz", index=0)
-            labels = {name: _label(atoms, name, self.keys) for name in WORDS}
+            labels = labels_of(atoms, self.keys)
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             return LeftOut(index, f"{place} cannot be read ({said}).")
@@ -141,13 +141,3 @@ def _names(comment: bytes) -> set[str]:
     outside = re.sub(rb'=\s*("[^"]*"|\{[^}]*\}|\[[^\]]*\])', b"= ", comment)
     names = {*_NAME.findall(outside), *_COLUMN.findall(comment)}
     return {name.decode("utf-8", "replace") for name in names}
-
-
-def _label(atoms: Atoms, name: str, keys: LabelKeys) -> Any:
-    """Return a label of a frame, None if it has none."""
-    results = atoms.calc.results if atoms.calc is not None else {}
-    for place in (results, atoms.info, atoms.arrays):
-        key = getattr(keys, name)
-        if key is not None and key in place:
-            return label_of(name, place[key], keys, atoms)
-    return None

@@ -176,6 +176,23 @@ def label_of(
     return values
 
 
+def labels_of(atoms: Atoms, keys: LabelKeys) -> dict[str, Any]:
+    """Return the labels that structures of ASE carry; None for each that is missing.
+
+    Results of a calculator are read as they are stored: asked for, ASE would set those of
+    constrained atoms to zero.
+    """
+    results = atoms.calc.results if atoms.calc is not None else {}
+    labels: dict[str, Any] = dict.fromkeys(WORDS)
+    for label in WORDS:
+        key = getattr(keys, label)
+        for place in (results, atoms.info, atoms.arrays):
+            if key is not None and key in place:
+                labels[label] = label_of(label, place[key], keys, atoms)
+                break
+    return labels
+
+
 def names_in(places: Iterable[Collection[str]]) -> Counter[str]:
     """Return in how many places, one for each frame, each name is."""
     return Counter(name for place in places for name in set(place))

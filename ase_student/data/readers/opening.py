@@ -7,7 +7,7 @@ from ase_student.data.readers.label_keys import LabelKeys
 
 
 def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
-    """Open a file of labelled structures: HDF5, extended XYZ, or an ASE database.
+    """Open a file of labelled structures: HDF5, extended XYZ, ASE database or trajectory.
 
     Parameters
     ----------
@@ -40,7 +40,16 @@ def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
         from ase_student.data.readers.ase_db import DatabaseFrames
 
         return DatabaseFrames(path, keys)
+    if suffix == ".traj":
+        from ase_student.data.readers.trajectory import TrajectoryFrames
+
+        return TrajectoryFrames(path, keys)
+    if suffix == ".npz":
+        raise ValueError(
+            f"'{path.name}': arrays of NumPy do not say their units; convert them first: "
+            f"ase-student distill import {path.name} -o {path.stem}.h5"
+        )
     raise ValueError(
         f"'{path.name}': files of structures end in .h5 or .hdf5 (HDF5), .xyz or .extxyz "
-        "(extended XYZ), .db or .json (ASE database)."
+        "(extended XYZ), .db or .json (ASE database), .traj (ASE trajectory)."
     )

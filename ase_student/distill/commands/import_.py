@@ -1,0 +1,79 @@
+"""Bring labelled structures of other programs into one data set.
+
+Reads extended XYZ, ASE databases (.db, .json), ASE trajectories (.traj), and .npz in the layout of
+rMD17 (coords, energies, forces, nuclear_charges). What the command line does not say is in eV and
+Å, but the energies of .npz are in kcal/mol, as those of rMD17.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ase_student.data.readers import units
+from ase_student.data.readers.label_keys import LabelKeys
+from ase_student.distill.labelling.imported import ImportSettings, import_structures
+from ase_student.distill.labelling.label import MAX_FORCE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command line of ``import``."""
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="labelled structures")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
+    for label in ("energy", "forces", "stress"):
+        parser.add_argument(
+            f"--{label}-key", metavar="KEY", help=f"name of the {label} in the files; with one of "
+            "these three, labels that are not named are not read",
+        )  # fmt: skip
+    for name, known, default in (
+        ("energy", units.ENERGIES, "eV, for .npz kcal/mol"),
+        ("length", units.LENGTHS, "Ang"),
+        ("forces", units.FORCES, "of the energy by that of the length"),
+        ("stress", units.STRESSES, "of the energy by the length cubed; positive in tension"),
+    ):
+        choices = "" if name == "forces" else f"{', '.join(known)} "
+        parser.add_argument(
+            f"--{name}-unit", choices=known, metavar="UNIT", help=f"{choices}(default: {default})"
+        )
+    parser.add_argument("--teacher", metavar="NAME", help="what the labels were computed with")
+    parser.add_argument(
+        "--source", metavar="NAME",
+        help="how structures were sampled, where a file does not say (default: the file's name)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-force", type=float, default=MAX_FORCE, metavar="F",
+        help=f"leave out structures with a larger force, eV/Å (default: {MAX_FORCE:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--skip-invalid", action="store_true", help="leave out structures that are wrong"
+    )
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Import files as the command line says and return a summary."""
+    if not arguments.max_force > 0:
+        raise ValueError(f"--max-force is {arguments.max_force:g}; it must be above 0 eV/Å.")
+    for path in arguments.files:
+        if path.exists() and arguments.output.exists() and arguments.output.samefile(path):
+            raise ValueError(f"'{path}' is a file to read; give another output.")
+    keys = LabelKeys(arguments.energy_key, arguments.forces_key, arguments.stress_key)
+    settings = ImportSettings(
+        keys=None if keys == LabelKeys() else keys,
+        energy=arguments.energy_unit,
+        length=arguments.length_unit,
+        forces=arguments.forces_unit,
+        stress=arguments.stress_unit,
+        teacher=arguments.teacher,
+        source=arguments.source,
+        max_force=arguments.max_force,
+        skip_invalid=arguments.skip_invalid,
+    )
+    result = import_structures(arguments.files, arguments.output, settings, arguments.command)
+    dropped = ", ".join(f"{n} {reason}" for reason, n in result.dropped.items()) or "none"
+    return "\n".join(
+        [
+            *result.sentences,
+            f"{arguments.output}: {len(result.frames)} labelled structures; left out: {dropped}. "
+            "It names no molecules: train on it with --split structure.",
+        ]
+    )
