@@ -160,7 +160,7 @@ class NativeBackend:
         self._steps, self._others = self._steps.share(), self._others.share()
         self._apply_limits()
 
-    def set_limits(self, distances: Floats, counts: Integers, forces: Floats) -> None:
+    def set_limits(self, distances: Floats, counts: NDArray[np.integer], forces: Floats) -> None:
         """Compare with what training saw from now on: steps then tell in bits what lies outside.
 
         Parameters

@@ -26,8 +26,8 @@ DOMAINS = (b"", b"ai.onnx")
 OPERATORS = frozenset(
     b"Abs Add Cast CastLike Clip Concat Constant Cos Div Equal Exp Expand Flatten Gather GatherND "
     b"Gemm Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min Mul Neg Not Pow "
-    b"Reciprocal ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze Sub Sum Transpose "
-    b"Unsqueeze Where".split()
+    b"Reciprocal ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze "
+    b"Sub Sum Transpose Unsqueeze Where".split()
 )
 SEAL_KEY = b"ase_student_sha256"
 

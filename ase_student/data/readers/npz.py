@@ -61,10 +61,10 @@ class NpzFrames:
             with np.load(path, allow_pickle=False) as archive:
                 names = list(archive.files)
                 size = sum(member.file_size for member in archive.zip.infolist())
-                arrays = {}
+                arrays: dict[str, NDArray[Any]] = {}
                 if size <= LARGEST_CONTENT:
-                    wanted = (NUMBERS, POSITIONS, asked.energy, asked.forces)
-                    arrays = {name: archive[name] for name in wanted if name in names}
+                    wanted = {NUMBERS, POSITIONS, asked.energy, asked.forces}
+                    arrays = {name: archive[name] for name in names if name in wanted}
         except Exception as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"{path.name}: is no NumPy archive, or damaged ({said}).") from None
@@ -97,9 +97,14 @@ class NpzFrames:
             if arrays[name].dtype.kind not in ("iu" if name == NUMBERS else "fiu"):
                 raise ValueError(f"{self.path.name}: '{name}' has type {arrays[name].dtype}.")
         n, n_atoms = (*arrays[POSITIONS].shape, 0, 0)[:2]
-        shapes = {NUMBERS: [(n_atoms,)], POSITIONS: [(n, n_atoms, 3)]}
-        shapes |= {keys.energy: [(n,), (n, 1)]} if keys.energy else {}
-        shapes |= {keys.forces: [(n, n_atoms, 3)]} if keys.forces else {}
+        shapes: dict[str, list[tuple[int, ...]]] = {
+            NUMBERS: [(n_atoms,)],
+            POSITIONS: [(n, n_atoms, 3)],
+        }
+        if keys.energy:
+            shapes[keys.energy] = [(n,), (n, 1)]
+        if keys.forces:
+            shapes[keys.forces] = [(n, n_atoms, 3)]
         for name, allowed in shapes.items():
             if arrays[name].shape not in allowed:
                 raise ValueError(

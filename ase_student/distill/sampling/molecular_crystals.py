@@ -110,7 +110,7 @@ def sample_crystals(
             rng = generator(seed, f"molecular crystals {number}")
             n = min(BATCH, n_frames - before)
             drawn = rng.integers(len(names), size=n).tolist()
-            starts = [cut_out(*cells[i], rng) for i in drawn]
+            starts = [cut_out(cells[i][0], cells[i][1], rng) for i in drawn]
             begun = relaxed(starts, forces, DESCENT_STEPS)
             temperatures = rng.uniform(*TEMPERATURES, size=n).tolist()
             moved = next(trajectories(begun, forces, temperatures, DYNAMICS_STEPS, rng))

@@ -135,6 +135,7 @@ def _atomic_term(
     energies: NDArray[np.float64], batch: PairBatch, settings: TrainingSettings
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the loss of the atoms' energies, each structure's mean error left out."""
+    assert batch.atomic_energies is not None
     errors = energies - batch.atomic_energies
     errors = (errors - _mean(errors, batch)) / settings.atomic_energy_scale
     is_known = ~np.isnan(errors)

@@ -43,7 +43,7 @@ class CompiledSoap(SOAP):
         self._table = None
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Change the weights; the first step only begins the statistics."""
         (group,) = self.param_groups
         if group.get("step", 0) == 0:

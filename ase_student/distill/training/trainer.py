@@ -416,14 +416,18 @@ def make_optimizer(
     """
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if compiled is not None:
         from ase_student.distill.training.soap import CompiledSoap
 
-        return CompiledSoap(network.parameters(), compiled.library, **rates)
+        return CompiledSoap(
+            network.parameters(),
+            compiled.library,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
     from pytorch_optimizer import SOAP
 
-    return SOAP(network.parameters(), **rates)
+    return SOAP(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
 def learning_rate(step: int, n_steps: int, settings: TrainingSettings) -> float:

@@ -8,7 +8,7 @@ are computed once. Derivatives are of first order, by positions and by all weigh
 import ctypes
 import weakref
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -230,5 +230,5 @@ class CompiledNetwork:
             raise MemoryError("no memory left for a compiled network; give smaller batches.")
 
 
-def _read(array: NDArray, dtype: type) -> NDArray:
+def _read(array: NDArray[Any], dtype: type) -> NDArray[Any]:
     return np.ascontiguousarray(array, dtype)

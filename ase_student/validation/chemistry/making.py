@@ -67,11 +67,12 @@ def make_conformers(teacher: Potential) -> list[Atoms]:
 def _conformers(name: str, smiles: str) -> list[Atoms]:
     """Return conformers of MMFF94 whose energies are spread over the window."""
     from rdkit import Chem
-    from rdkit.Chem import AllChem
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
-    AllChem.EmbedMultipleConfs(molecule, 60, randomSeed=SEED)
-    energies = [energy for _, energy in AllChem.MMFFOptimizeMoleculeConfs(molecule, maxIters=2000)]
+    rdDistGeom.EmbedMultipleConfs(molecule, 60, randomSeed=SEED)
+    optimized = rdForceFieldHelpers.MMFFOptimizeMoleculeConfs(molecule, maxIters=2000)
+    energies = [energy for _, energy in optimized]
     distinct: list[int] = []
     for i in np.argsort(energies).tolist():
         in_window = energies[i] <= min(energies) + conformers.WINDOW
@@ -100,12 +101,12 @@ def make_water(student: Potential, picoseconds: float = 4.0) -> list[Atoms]:
 def _scan(smiles: str) -> tuple[list[Atoms], tuple[int, ...]]:
     """Return a fragment of MMFF94 at each angle, and the atoms of its torsion."""
     from rdkit import Chem
-    from rdkit.Chem import AllChem, rdForceFieldHelpers, rdMolTransforms
+    from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolTransforms
 
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     by_map = {atom.GetAtomMapNum(): atom.GetIdx() for atom in molecule.GetAtoms()}
-    torsion = tuple(by_map[number] for number in (1, 2, 3, 4))
-    AllChem.EmbedMolecule(molecule, randomSeed=SEED)
+    torsion = (by_map[1], by_map[2], by_map[3], by_map[4])
+    rdDistGeom.EmbedMolecule(molecule, randomSeed=SEED)
     rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=2000)
     properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(molecule)
     frames = []

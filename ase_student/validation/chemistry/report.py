@@ -15,7 +15,7 @@ Rows = list[tuple[str, list[str]]]
 
 def columns_of(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return title and results of each potential: students, other methods, teachers."""
-    columns = []
+    columns: list[tuple[str, dict[str, Any]]] = []
     for student in document["students"]:
         if student["name"] not in [title for title, _ in columns]:
             columns.append((student["name"], student["chemistry"]))

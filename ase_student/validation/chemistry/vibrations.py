@@ -7,7 +7,7 @@ Starts are the MP2(full)/6-31G(d) geometries of :mod:`ase.data.g2` (Curtiss et a
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ase import Atoms
@@ -35,7 +35,7 @@ def molecules() -> dict[str, Atoms]:
     """Return the neutral closed-shell molecules of G2 of the elements of students, by name."""
     found = {}
     for name in sorted(g2.data):
-        entry: dict[str, Any] = g2.data[name]
+        entry = cast(dict[str, Any], g2.data[name])
         if name in LEFT_OUT or entry.get("magmoms") is not None or entry.get("charges") is not None:
             continue
         atoms = molecule(name)

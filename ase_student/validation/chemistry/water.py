@@ -206,6 +206,7 @@ class _PotentialCalculator(Calculator):
         system_changes: Any = all_changes,
     ) -> None:
         super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
         plain = Atoms(
             self.atoms.numbers, self.atoms.positions, cell=self.atoms.cell, pbc=self.atoms.pbc
         )
