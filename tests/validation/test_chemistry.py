@@ -304,6 +304,7 @@ def test_references_are_those_of_the_teacher_as_its_authors_run_it() -> None:
         assert found[0].value == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_the_teacher_still_gives_what_is_kept_of_it() -> None:
     pytest.importorskip("so3krates_torch")
     from ase_student.potentials.registry import load_teacher

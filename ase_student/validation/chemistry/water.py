@@ -9,7 +9,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
 from ase.md.nose_hoover_chain import IsotropicMTKNPT
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from ase_student.dynamics.bonds import Topology
 from ase_student.potentials.base import Potential
@@ -129,7 +128,8 @@ def measure_density(picoseconds: float, seed: int = 0) -> Callable[[Potential], 
         topology = Topology.of(atoms)
         atoms.calc = _PotentialCalculator(potential)
         rng = np.random.default_rng(seed)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
+        widths = np.sqrt(units.kB * TEMPERATURE * atoms.get_masses())
+        atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * widths[:, None])
         dynamics = IsotropicMTKNPT(
             atoms,
             timestep=TIMESTEP,

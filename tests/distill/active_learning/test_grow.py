@@ -205,7 +205,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
 
     output = tmp_path / "parts.h5"
     with monkeypatch.context() as patch:
-        patch.setattr(exploration, "walk", walk_twice)
+        patch.setattr(exploration, "run_trajectories", walk_twice)
         with pytest.raises(KeyboardInterrupt):
             grow(growth_of(path, tmp_path / "parts.partial"), StudentTeacher("tiny"), output)
         n_walks = 1
