@@ -33,6 +33,12 @@ SOURCES = {
     "diatomic": "two atoms alone, at all distances; not among all",
     "foreign": "crystals that do not exist, to keep the student sane; not among all",
     "grown": "dynamics of an earlier student, where it was likely wrong",
+    "dimer": "two molecules at several distances",
+    "trimer": "three molecules at several distances",
+    "fragment": "molecules of these complexes alone",
+    "torsion": "molecules with a bond turned",
+    "liquid": "droplets cut out of liquids",
+    "molecular crystal": "pieces of molecular crystals",
     "all": "all of them",
 }
 #: Tests by the names of their files; 'test' is the test part of the training data's split.
