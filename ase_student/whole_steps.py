@@ -64,11 +64,9 @@ class WholeSteps:
         except EngineError as error:
             self._explain(error, numbers, positions, cell, pbc)
         if self._guard is not None:
-            if step.outside:
-                self._say(step.outside, numbers, positions, cell, pbc, step.forces)
+            arrays = (numbers, positions, cell, pbc)
             # No atom moves by more than half of the skin until the list is built again.
-            if step.is_rebuilt:
-                self._say_unusual(numbers, positions, cell, pbc)
+            self._say(step.outside, *arrays, step.forces, with_unusual=step.is_rebuilt)
         energy = float(step.energies.sum())
         return ase_results(energy, step.energies, step.forces, step.virials[0], cell)
 
@@ -107,9 +105,7 @@ class WholeSteps:
         if self._guard is not None and (step.outside or self._guard.looks_for_unusual):
             for index in range(len(structures)):
                 arrays = (numbers[index], positions[index], cells[index], pbc[index])
-                if step.outside:
-                    self._say(step.outside, *arrays, forces[index], structure=first + index)
-                self._say_unusual(*arrays, structure=first + index)
+                self._say(step.outside, *arrays, forces[index], first + index, with_unusual=True)
         return [
             ase_results(float(part.sum()), part, forces[index], step.virials[index], cells[index])
             for index, part in enumerate(energies)
@@ -124,8 +120,13 @@ class WholeSteps:
         pbc: Booleans,
         forces: Floats | None,
         structure: int | None = None,
+        *,
+        with_unusual: bool = False,
     ) -> None:
-        """Let the guard look at a structure that may lie outside."""
+        """Let the guard look at a structure that may lie outside, in the order of other backends.
+
+        Of unusual bonds and contacts the engine knows nothing: `with_unusual` has them looked for.
+        """
         guard = self._guard
         assert guard is not None
         kinds = [
@@ -135,33 +136,22 @@ class WholeSteps:
         ]
         indices = [0 if structure is None else structure]
         ends = [len(numbers)]
-        if guard.looks_at(*kinds):
+        with_unusual = with_unusual and guard.looks_for_unusual
+        if with_unusual or guard.looks_at(*kinds):
             matrix = neighbor_matrix(positions, cell, pbc, self._list.cutoff)
             pairs = matrix.neighbors, matrix.offsets(cell)
-            if structure is None:
-                guard.check(numbers, positions, *pairs, rebuilt=False)
-            else:
-                guard.check_many(indices, ends, numbers, positions, *pairs)
+            if guard.looks_at(*kinds):
+                if structure is None:
+                    guard.check(numbers, positions, *pairs, rebuilt=False)
+                else:
+                    guard.check_many(indices, ends, numbers, positions, *pairs)
+            if with_unusual:
+                guard.check_unusual(numbers, positions, *pairs, structure)
         if forces is not None and outside & LARGE_FORCE and guard.looks_at("force"):
             if structure is None:
                 guard.check_forces(numbers, forces)
             else:
                 guard.check_many_forces(indices, ends, numbers, forces)
-
-    def _say_unusual(
-        self,
-        numbers: Integers,
-        positions: Floats,
-        cell: Floats,
-        pbc: Booleans,
-        structure: int | None = None,
-    ) -> None:
-        """Let the guard look for unusual bonds and contacts, of which the engine knows nothing."""
-        guard = self._guard
-        if guard is not None and guard.looks_for_unusual:
-            matrix = neighbor_matrix(positions, cell, pbc, self._list.cutoff)
-            pairs = matrix.neighbors, matrix.offsets(cell)
-            guard.check_unusual(numbers, positions, *pairs, structure)
 
     def _explain(
         self,
