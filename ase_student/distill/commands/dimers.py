@@ -36,6 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"share of complexes of three molecules (default: {default.trimers})",
     )  # fmt: skip
     parser.add_argument(
+        "--doubly-bonded", type=float, default=default.doubly_bonded, metavar="S",
+        help="share of complexes that two hydrogen bonds join, where molecules allow it "
+        f"(default: {default.doubly_bonded})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bound", type=float, default=default.bound, metavar="S",
+        help="share of scans that begin at a complex which has relaxed as a whole "
+        f"(default: {default.bound})",
+    )  # fmt: skip
+    parser.add_argument(
         "--max-complex-atoms", type=int, default=default.max_complex_atoms, metavar="N",
         help=f"largest complex (default: {default.max_complex_atoms})",
     )  # fmt: skip

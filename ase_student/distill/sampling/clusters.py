@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from ase.data import vdw_alvarez
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from ase_student.data.splits import WATER
 from ase_student.distill.molecules.species import (
@@ -33,6 +34,10 @@ HYDROGEN_BOND = (1.7, 2.4)
 TILT = 0.6
 DONORS = "[#7,#8;!H0]"
 ACCEPTORS = "[$([#8]),$([#7;X2,X1]),$([#7;X3;!$(N-*=[!#6]);!$(N-a);!$([#7;+])]),$([#9])]"
+#: A donor and an acceptor of one molecule that can both bond to another molecule at once: bonds
+#: between them, and distance from the donor's hydrogen to the acceptor, Å.
+NEARBY_BONDS = (2, 3)
+NEARBY = (1.9, 3.4)
 #: Distance of the planes of stacked rings and their lateral shift, Å.
 STACKING = (3.2, 4.2)
 MAX_SHIFT = 2.0
@@ -167,6 +172,56 @@ def hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Molecule 
         if _has_room(pair, giving, placed, touching):
             return combine(pair, np.concatenate([giving, placed]))
     return None
+
+
+def doubly_hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:
+    """Return a pair joined by two antiparallel hydrogen bonds, as in the dimer of formic acid.
+
+    None if no donor of a molecule has an acceptor of the same molecule beside it.
+    """
+    for _ in range(ATTEMPTS):
+        first, second = (_conformer(one, rng) for one in pair)
+        sites = [_double_sites(*one) for one in zip(pair, (first, second), strict=True)]
+        if not all(sites):
+            continue
+        here, there = (choices[int(rng.integers(len(choices)))] for choices in sites)
+        donor, hydrogen, acceptor = first[list(here)]
+        along = _unit(hydrogen - donor)
+        distance = rng.uniform(*HYDROGEN_BOND)
+        bond = float(np.linalg.norm(second[there[1]] - second[there[0]]))
+        # Where the donor, hydrogen and acceptor of the second molecule should come to lie.
+        targets = np.array(
+            [
+                acceptor + (distance + bond) * along,
+                acceptor + distance * along,
+                hydrogen + distance * along,
+            ]
+        )
+        own = second[list(there)]
+        turn, _ = Rotation.align_vectors(targets - targets.mean(0), own - own.mean(0))
+        placed = (second - own.mean(0)) @ turn.as_matrix().T + targets.mean(0)
+        touching = np.zeros((len(first), len(placed)), dtype=bool)
+        touching[np.ix_(here, there)] = True
+        if _has_room(pair, first, placed, touching):
+            return combine(pair, np.concatenate([first, placed]))
+    return None
+
+
+def _double_sites(molecule: Molecule, positions: Positions) -> list[tuple[int, int, int]]:
+    """Return donors, their hydrogen atoms, and an acceptor on the same side of the molecule."""
+    chem, _ = import_rdkit()
+    bonds = chem.GetDistanceMatrix(molecule.rdkit)
+    sites = []
+    for donor in _matches(molecule, DONORS):
+        for hydrogen in _bonded_to(molecule, donor):
+            if molecule.numbers[hydrogen] != 1:
+                continue
+            for acceptor in _matches(molecule, ACCEPTORS):
+                apart = float(np.linalg.norm(positions[acceptor] - positions[hydrogen]))
+                near = NEARBY[0] < apart < NEARBY[1]
+                if near and NEARBY_BONDS[0] <= bonds[donor, acceptor] <= NEARBY_BONDS[1]:
+                    sites.append((donor, hydrogen, acceptor))
+    return sites
 
 
 def stacked(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:

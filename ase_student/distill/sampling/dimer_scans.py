@@ -39,6 +39,8 @@ SAME_SPECIES = 0.2
 #: Steps downhill as rigid bodies: few leave the arrangement as drawn, more find a minimum.
 FEW_STEPS, MANY_STEPS = 4, 50
 RELAXED_SHARE = 0.7
+#: Temperatures of complexes whose molecules have relaxed together, K.
+BOUND_TEMPERATURES = (30.0, 300.0)
 #: The innermost point of a scan, as a fraction of the shortest contact of the arrangement, and how
 #: often it is one of the closer range.
 PRESSED, CLOSER, CLOSER_SHARE = (0.86, 1.0), (0.74, 0.86), 0.2
@@ -71,6 +73,11 @@ class DimerScanSettings:
         Distances of each scan, which share the molecules' geometries.
     trimers : float
         Share of scans with three molecules.
+    doubly_bonded : float
+        Share of scans of molecules joined by two hydrogen bonds, where they can be.
+    bound : float
+        Share of scans that begin at a complex relaxed as a whole, in short dynamics there: bonds of
+        the molecules then have the lengths that they have in the complex.
     max_complex_atoms : int
     seed : int
 
@@ -83,6 +90,8 @@ class DimerScanSettings:
     complexes: int = 1000
     points: int = 3
     trimers: float = 0.1
+    doubly_bonded: float = 0.0
+    bound: float = 0.0
     max_complex_atoms: int = 70
     seed: int = 0
 
@@ -91,8 +100,11 @@ class DimerScanSettings:
             if getattr(self, name) < least:
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} is {getattr(self, name)}; it must be at least {least}.")
-        if not 0 <= self.trimers <= 1:
-            raise ValueError(f"--trimers is {self.trimers:g}; it must be from 0 to 1.")
+        for name in ("trimers", "doubly_bonded", "bound"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is {share:g}; it must be from 0 to 1.")
 
 
 @dataclass
@@ -194,10 +206,11 @@ def _scans(
     n_steps = np.where(few, FEW_STEPS, MANY_STEPS).tolist()
     fragments = [one.fragments for one in arranged]
     descended = descended_rigidly(structures, fragments, forces, n_steps)
+    relaxed = _relaxed_together(arranged, descended, settings.bound, forces, rng)
     scans = []
-    for molecule, positions in zip(arranged, descended, strict=True):
-        if not np.isfinite(positions).all():
-            dropped["complex without forces"] += 1
+    for molecule, positions in zip(arranged, relaxed, strict=True):
+        if positions is None:
+            dropped["complex came apart, or without forces"] += 1
             continue
         scans.append((molecule, scan_distances(molecule, positions, settings.points, rng)))
     flat = [molecule.atoms(positions) for molecule, scan in scans for positions in scan]
@@ -210,6 +223,26 @@ def _scans(
         if good:
             kept.append((molecule, good))
     return kept
+
+
+def _relaxed_together(
+    arranged: Sequence[Molecule],
+    positions: Sequence[Positions],
+    share: float,
+    forces: BatchedForces,
+    rng: np.random.Generator,
+) -> list[Positions | None]:
+    """Return the positions of complexes, a share of them after they have relaxed as a whole.
+
+    None where positions are not finite, or where a bond of a molecule broke.
+    """
+    result = [one if np.isfinite(one).all() else None for one in positions]
+    chosen = [k for k in np.flatnonzero(rng.random(len(arranged)) < share) if result[k] is not None]
+    complexes = [replace(arranged[k], conformers=[positions[k]]) for k in chosen]
+    geometries = thermal_geometries(complexes, forces, rng, BOUND_TEMPERATURES)
+    for k, geometry_of_complex in zip(chosen, geometries, strict=True):
+        result[k] = geometry_of_complex
+    return result
 
 
 def _arrangements(
@@ -243,7 +276,7 @@ def _arrangements(
             if positions is not None
         ]
         try:
-            arranged.append(_arranged(members, rng))
+            arranged.append(_arranged(members, settings.doubly_bonded, rng))
         except UnsuitableError as reason:
             dropped[f"complex: {reason}"] += 1
     return arranged
@@ -267,10 +300,13 @@ def _drawn_species(
     raise AssertionError
 
 
-def _arranged(members: list[Molecule], rng: np.random.Generator) -> Molecule:
+def _arranged(members: list[Molecule], doubly_bonded: float, rng: np.random.Generator) -> Molecule:
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    place = {"bonded": clusters.hydrogen_bonded, "stacked": clusters.stacked}.get(kind)
-    pair = (place(members[:2], rng) if place else None) or clusters.side_by_side(members[:2], rng)
+    places = [{"bonded": clusters.hydrogen_bonded, "stacked": clusters.stacked}.get(kind)]
+    if rng.random() < doubly_bonded:
+        places.insert(0, clusters.doubly_hydrogen_bonded)
+    tried = (place(members[:2], rng) for place in places if place)
+    pair = next(filter(None, tried), None) or clusters.side_by_side(members[:2], rng)
     if len(members) == 2:
         return pair
     trimer = clusters.side_by_side([pair, members[2]], rng)

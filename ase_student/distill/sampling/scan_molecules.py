@@ -49,6 +49,23 @@ AROMATIC = (
     "Fc1cc2ccc3ccc4ccc5ccc1c1c2c3c4c51", "N#Cc1cc2ccc3ccc4ccc5ccc1c1c2c3c4c51",
     "C1c2ccc3c4c2c2c1ccc1c2c2c4c(ccc2C1)C3",
 )  # fmt: skip
+#: Molecules that two hydrogen bonds or one strong one join: acids, amides, lactams, amidines, bases.
+HYDROGEN_BONDING = (
+    "O", "N", "F", "Cl", "OO", "NO", "CO", "CCO", "OCCO", "CN", "CNC", "NN", "C#N", "C=O", "CC=O",
+    "CC(C)=O", "S", "CS",
+    "OC=O", "CC(=O)O", "CCC(=O)O", "OC(=O)C(=O)O", "OC(=O)C=CC(=O)O", "OC(=O)c1ccccc1",
+    "OC(=O)C(F)(F)F", "NCC(=O)O", "OCC(=O)O", "OC(=O)c1ccccn1", "NC=O", "CC(N)=O", "CNC=O",
+    "CNC(C)=O", "NC(N)=O", "NC(=O)C(N)=O", "NC(=O)c1ccccc1", "NC(=O)c1cccnc1", "CNC(N)=O",
+    "NC(=S)N", "CC(N)=S", "N=CN", "CC(=N)N", "NC(=N)N", "N=C(N)c1ccccc1", "CC=NO", "CC(C)=NO",
+    "NC(=O)CO", "CC(=O)NO", "O=C1CCCN1", "O=C1CCCCN1", "O=C1CCC(=O)N1", "O=C1CNC(=O)CN1",
+    "O=C1NCCN1", "O=c1cccc[nH]1", "O=c1cc[nH]cc1", "Nc1ccccn1", "Nc1ncccn1", "Nc1cccnc1",
+    "Nc1cc(N)ncn1", "Oc1ccccc1", "Oc1ccccn1", "Nc1ccccc1", "Oc1ccccc1O", "c1cn[nH]c1",
+    "c1c[nH]cn1", "c1nc[nH]n1", "c1cc[nH]c1", "c1ccc2[nH]ccc2c1", "c1cnc2[nH]ccc2c1",
+    "c1ccc2[nH]cnc2c1", "O=c1cc[nH]c(=O)[nH]1", "Cc1c[nH]c(=O)[nH]c1=O", "Cn1ccc(=O)[nH]c1=O",
+    "Nc1cc[nH]c(=O)n1", "Cn1ccc(N)nc1=O", "Nc1ncnc2[nH]cnc12", "Cn1cnc2c(N)ncnc21",
+    "Nc1nc2[nH]cnc2c(=O)[nH]1", "O=c1[nH]cnc2[nH]cnc12", "CS(=O)O", "CS(N)(=O)=O",
+    "CS(=O)(=O)O", "NS(=O)(=O)c1ccccc1", "COP(=O)(O)OC", "CP(=O)(O)O", "CS(C)=O", "CP(C)(C)=O",
+)  # fmt: skip
 #: Chains and bonds whose barriers a student should know.
 FLEXIBLE = (
     "CCCC", "CCCCC", "CCCCCC", "CC(C)CC", "CCO", "CCCO", "OCCO", "COCCOC", "CCOCC", "COCC", "CCN",
@@ -66,6 +83,7 @@ BUILT_IN: dict[str, Callable[[], Iterable[str]]] = {
     "linear": lambda: LINEAR,
     "aromatic": lambda: AROMATIC,
     "flexible": lambda: FLEXIBLE,
+    "hydrogen-bonding": lambda: HYDROGEN_BONDING,
 }
 SETS: dict[str, Callable[[], Iterable[str]]] = {**LARGE_SETS, **BUILT_IN}
 #: Temperatures at which geometries are taken, K: from nearly at rest to hot.
@@ -165,7 +183,10 @@ class Embedder:
 
 
 def thermal_geometries(
-    drawn: Sequence[Molecule], forces: BatchedForces, rng: np.random.Generator
+    drawn: Sequence[Molecule],
+    forces: BatchedForces,
+    rng: np.random.Generator,
+    between: tuple[float, float] = TEMPERATURES,
 ) -> list[Positions | None]:
     """Return a geometry of each molecule from short dynamics about a minimum of the driver.
 
@@ -176,6 +197,8 @@ def thermal_geometries(
     forces : callable
         The driver, see :func:`ase_student.potentials.registry.batched_forces`.
     rng : numpy.random.Generator
+    between : (float, float), K
+        Each temperature is drawn from here.
 
     Returns
     -------
@@ -184,7 +207,7 @@ def thermal_geometries(
     """
     starts = [one.atoms(one.conformers[int(rng.integers(len(one.conformers)))]) for one in drawn]
     minima = relaxed(starts, forces, DESCENT_STEPS)
-    temperatures = rng.uniform(*TEMPERATURES, size=len(drawn)).tolist()
+    temperatures = rng.uniform(*between, size=len(drawn)).tolist()
     if not minima:
         return []
     moved = next(trajectories(minima, forces, temperatures, DYNAMICS_STEPS, rng))

@@ -45,6 +45,30 @@ def test_hydrogen_bonds_are_short_and_nearly_straight(monkeypatch):
         assert max(angles, default=0) > 140
 
 
+@pytest.mark.parametrize("smiles", [("OC=O", "OC=O"), ("NC=O", "O=c1cccc[nH]1")])
+def test_two_hydrogen_bonds_join_an_acid_and_an_amide(smiles):
+    rng = np.random.default_rng(3)
+    pair = [embedded(one) for one in smiles]
+    made = [clusters.doubly_hydrogen_bonded(pair, rng) for _ in range(N_BUILT)]
+    built_pairs = [one for one in made if one is not None]
+    assert built_pairs
+    for cluster in built_pairs:
+        positions = cluster.conformers[0]
+        first = cluster.fragments == 0
+        short = 0
+        for hydrogen in np.flatnonzero(cluster.numbers == 1):
+            across = np.flatnonzero((first != first[hydrogen]) & np.isin(cluster.numbers, (7, 8)))
+            distances = np.linalg.norm(positions[across] - positions[hydrogen], axis=1)
+            short += int(distances.min() < 2.7)
+        assert short >= 2
+
+
+def test_two_hydrogen_bonds_need_a_donor_beside_an_acceptor():
+    rng = np.random.default_rng(0)
+    pair = [embedded("OC=O"), embedded("COC")]
+    assert clusters.doubly_hydrogen_bonded(pair, rng) is None
+
+
 def test_stacked_rings_are_parallel_and_at_the_right_distance(monkeypatch):
     for pair in built(monkeypatch, "stacked", "Oc1ccccc1", ["c1ccncc1"]):
         first = pair.fragments == 0

@@ -23,7 +23,12 @@ from ase_student.distill.sampling.dimer_scans import (
     scan_distances,
 )
 from ase_student.distill.sampling.rigid import descended_rigidly, rotation
-from ase_student.distill.sampling.scan_molecules import AROMATIC, FLEXIBLE, LINEAR
+from ase_student.distill.sampling.scan_molecules import (
+    AROMATIC,
+    FLEXIBLE,
+    HYDROGEN_BONDING,
+    LINEAR,
+)
 from ase_student.potentials.registry import batched_forces
 
 
@@ -151,7 +156,7 @@ def test_a_rotation_turns_by_the_length_of_its_vector() -> None:
     np.testing.assert_allclose(turned, [0, 1, 0], atol=1e-12)
 
 
-@pytest.mark.parametrize("smiles", [*LINEAR, *AROMATIC, *FLEXIBLE])
+@pytest.mark.parametrize("smiles", [*LINEAR, *AROMATIC, *FLEXIBLE, *HYDROGEN_BONDING])
 def test_the_built_in_molecules_can_be_used(smiles: str) -> None:
     assert species.species_of(smiles, 60).n_atoms >= 2
 
@@ -162,6 +167,8 @@ def test_the_built_in_molecules_can_be_used(smiles: str) -> None:
         (["--complexes", "0"], "--complexes is 0; it must be at least 1"),
         (["--points", "0"], "--points is 0"),
         (["--trimers", "1.5"], "--trimers is 1.5; it must be from 0 to 1"),
+        (["--bound", "-0.1"], "--bound is -0.1; it must be from 0 to 1"),
+        (["--doubly-bonded", "2"], "--doubly-bonded is 2; it must be from 0 to 1"),
         (["--max-complex-atoms", "3"], "--max-complex-atoms is 3"),
         (["--max-atoms", "1"], "--max-atoms is 1"),
         (["--set", "aromatic", "--max-atoms", "3"], "the set 'aromatic' has no suitable molecule"),
@@ -175,6 +182,27 @@ def test_what_cannot_be_is_refused(
     assert main(["dimers", *options, "-o", str(tmp_path / "x.h5")]) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_relaxed_complexes_of_two_hydrogen_bonds_are_bound_strongly() -> None:
+    acid = species.species_of("OC=O", 10)
+    forces = batched_forces("ultra-tiny", threads=1)
+    student = StudentCalculator("ultra-tiny", threads=1, guard="off")
+
+    def strongest(**shares: float) -> float:
+        settings = DimerScanSettings(complexes=30, trimers=0.0, seed=4, **shares)
+        columns = scan_complexes([[acid]], settings, forces).columns()
+        all_atoms = [columns.atoms(i) for i in range(len(columns))]
+        energies = np.array([one["energy"] for one in student.calculate_many(all_atoms)])
+        groups, fragments = columns.fragments.T
+        interactions = [
+            energies[i] - energies[(groups == groups[i]) & (fragments >= 0)].sum()
+            for i in np.flatnonzero(fragments < 0)
+        ]
+        return float(np.sort(interactions)[:5].mean())
+
+    # -0.5 eV are 12 kcal/mol.
+    assert strongest(doubly_bonded=1.0, bound=1.0) < min(-0.5, strongest() - 0.1)
 
 
 def test_settings_say_what_they_allow() -> None:
