@@ -49,7 +49,7 @@ AROMATIC = (
     "Fc1cc2ccc3ccc4ccc5ccc1c1c2c3c4c51", "N#Cc1cc2ccc3ccc4ccc5ccc1c1c2c3c4c51",
     "C1c2ccc3c4c2c2c1ccc1c2c2c4c(ccc2C1)C3",
 )  # fmt: skip
-#: Molecules that two hydrogen bonds or one strong one join: acids, amides, lactams, amidines, bases.
+#: Molecules that two hydrogen bonds or one strong one join: acids, amides, amidines, bases.
 HYDROGEN_BONDING = (
     "O", "N", "F", "Cl", "OO", "NO", "CO", "CCO", "OCCO", "CN", "CNC", "NN", "C#N", "C=O", "CC=O",
     "CC(C)=O", "S", "CS",
