@@ -182,6 +182,45 @@ def test_a_run_that_is_in_two_tables_of_stability_is_refused(
     assert not (tmp_path / "mine").exists()
 
 
+def chemistry(student_sha256: str, path: Path) -> Path:
+    own = {"words": "Good for vibrations (12 cm⁻¹).", "verdicts": [], "figures": []}
+    students = [{"weights_sha256": student_sha256, "chemistry": own}]
+    path.write_text(json.dumps({"students": students}), encoding="utf-8")
+    return path
+
+
+def test_a_card_says_what_a_student_is_good_for(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ase_student.distill.commands.bundle.export_student", lambda *_, **__: None)
+    sha256 = load_student(run / "weights.safetensors").sha256
+    folder, again = tmp_path / "mine", tmp_path / "again"
+    results = chemistry(sha256, tmp_path / "chemistry.json")
+    assert bundle(run, folder, "--chemistry", str(results)) == 0
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "## What it is good for\n\nGood for vibrations (12 cm⁻¹).\n" in text
+    report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    # Words and verdicts only: figures stay in the report of the validation.
+    assert report["chemistry"] == {"words": "Good for vibrations (12 cm⁻¹).", "verdicts": []}
+    assert bundle(folder, again) == 0
+    assert "Good for vibrations" in (again / "README.md").read_text(encoding="utf-8")
+    assert bundle(run, tmp_path / "without") == 0
+    text = (tmp_path / "without" / "README.md").read_text(encoding="utf-8")
+    assert "What it is good for" not in text
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"students": []}', None])
+def test_a_file_without_chemistry_of_these_weights_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    results = chemistry("00" * 32, tmp_path / "chemistry.json")
+    if content is not None:
+        results.write_text(content, encoding="utf-8")
+    assert bundle(run, tmp_path / "mine", "--chemistry", str(results)) == 2
+    assert "has no chemistry of these weights" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
 def test_stability_of_other_weights_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
