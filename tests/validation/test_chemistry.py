@@ -332,9 +332,13 @@ def test_references_are_written_and_read_again(
     newer = dataclasses.replace(one, version=2)
     assert set(references.known_references((newer, two))["t"].measured) == {"two"}
     # Other settings are another teacher: nothing of the old one is left beside the new.
-    references.write_references(path, "t", {"v": 2}, {"one": {"x": {"a": 2.5}}}, both)
+    with pytest.raises(ValueError, match="other settings.*measure two as well"):
+        references.write_references(path, "t", {"v": 2}, {"one": {"x": {"a": 2.5}}}, both)
+    assert json.loads(path.read_text(encoding="utf-8")) == document
+    again = {"one": {"x": {"a": 2.5}}, "two": {"y": [3]}}
+    references.write_references(path, "t", {"v": 2}, again, both)
     entry = json.loads(path.read_text(encoding="utf-8"))["potentials"]["t"]
-    assert set(entry["experiments"]) == {"one"}
+    assert entry["experiments"]["two"]["measured"] == {"y": [3]}
 
 
 def _figure(name: str, value: float | None, against: str, detail: str = "") -> dict[str, Any]:

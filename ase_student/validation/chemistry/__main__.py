@@ -52,6 +52,8 @@ def make_references(arguments: argparse.Namespace) -> str:
     chosen = tuple(
         one for one in EXPERIMENTS if arguments.only is None or one.name in arguments.only
     )
+    names = [one.name for one in chosen]
+    references.check_nothing_is_lost(arguments.output, teacher.name, settings, names)
     measured = measure(as_potential(teacher), settings, chosen, folder=arguments.state)
     for name, values in measured.items():
         if "refused" in values:

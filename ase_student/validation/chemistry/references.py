@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -69,10 +70,15 @@ def write_references(
     measured: dict[str, Measured],
     experiments: tuple[Experiment, ...],
 ) -> None:
-    """Put the results of a potential into a file of references, which may hold others."""
-    document: dict[str, Any] = {"format_version": 1, "potentials": {}}
-    if path.is_file():
-        document = json.loads(path.read_text(encoding="utf-8"))
+    """Put the results of a potential into a file of references, which may hold others.
+
+    Raises
+    ------
+    ValueError
+        If results of other experiments with other settings are kept of it.
+    """
+    check_nothing_is_lost(path, name, settings, measured)
+    document = _read(path)
     entry = document["potentials"].setdefault(name, {"experiments": {}})
     if entry.get("settings") != settings:
         entry.update(settings=settings, experiments={})
@@ -81,6 +87,35 @@ def write_references(
         entry["experiments"][key] = {"version": versions[key], "measured": values}
     with replaced_when_complete(path) as temporary:
         temporary.write_text(_compact(document), encoding="utf-8")
+
+
+def check_nothing_is_lost(
+    path: Path, name: str, settings: dict[str, Any], experiments: Collection[str]
+) -> None:
+    """Check that a file keeps no result with other settings but those to be measured again.
+
+    Raises
+    ------
+    ValueError
+        Otherwise: one file holds one potential with one set of settings.
+    """
+    entry = _read(path)["potentials"].get(name)
+    if entry is None or entry["settings"] == settings:
+        return
+    lost = sorted(set(entry["experiments"]) - set(experiments))
+    if lost:
+        raise ValueError(
+            f"{path} holds results of {name} with other settings or versions of packages: "
+            f"measure {', '.join(lost)} as well."
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a file of references, or one without any."""
+    if not path.is_file():
+        return {"format_version": 1, "potentials": {}}
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 def _compact(document: dict[str, Any]) -> str:
