@@ -11,6 +11,7 @@ from typing import Any
 from ase_student.files import replaced_when_complete
 from ase_student.potentials.base import Potential
 from ase_student.validation.chemistry import (
+    conformers,
     crystals,
     interactions,
     torsions,
@@ -28,6 +29,7 @@ EXPERIMENTS = (
         interactions.measure, interactions.compare,
     ),
     Experiment("torsions", "Torsions of drug fragments", 1, torsions.measure, torsions.compare),
+    Experiment("conformers", "Conformers", 1, conformers.measure, conformers.compare),
     Experiment("vibrations", "Small molecules", 1, vibrations.measure, vibrations.compare),
     Experiment("crystals", "Molecular crystals", 1, crystals.measure, crystals.compare),
     Experiment(
