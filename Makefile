@@ -5,12 +5,14 @@
 # make bench-peers  time other potentials in an environment of their own, .venv-peers
 # make clean   remove everything that was made
 #
-# ARGS="..." are passed on to the demo or to pytest, PYTHON=... is the Python to make .venv with.
+# ARGS="..." are passed on to the demo or to pytest, PYTHON=... is the Python to make .venv with,
+# WORKERS=... the number of processes that share the tests.
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: bench-check bench-peers clean demo lint test
 
+WORKERS ?= auto
 python := .venv/bin/python
 wanted := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 candidates := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
@@ -43,7 +45,7 @@ demo: .venv/.demo
 	$(python) -m ase_student.demo $(ARGS)
 
 test: .venv/.test
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench-check: .venv/.test
 	$(python) benchmarks check $(ARGS)
