@@ -34,7 +34,7 @@ from ase_student.extrapolation.limits import Limits
 from ase_student.extrapolation.ranges import TrainingRanges, ranges_of_files
 from ase_student.files import file_sha256
 from ase_student.jobs.store import begin_job, check_job
-from ase_student.potentials.base import student_forces
+from ase_student.potentials.base import StudentPotential
 from ase_student.student import Student
 
 #: Sources of the structures: the most doubtful, and those drawn at random.
@@ -181,9 +181,9 @@ class Exploration:
     def _walk(self, starts: list[Atoms], confined: bool, rng: np.random.Generator) -> Trajectories:
         settings = self.settings
         temperatures = rng.uniform(*settings.temperatures, len(starts))
-        forces = student_forces(self.calculators[0])
+        driver = StudentPotential(self.calculators[0])
         return run_trajectories(
-            starts, forces, temperatures.tolist(), settings.steps, settings.every, rng, confined
+            starts, driver, temperatures.tolist(), settings.steps, settings.every, rng, confined
         )
 
     def _piece(self, number: int) -> Path:

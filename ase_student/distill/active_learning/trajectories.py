@@ -15,7 +15,7 @@ from ase_student.distill.active_learning.uncertainty import Uncertainties
 from ase_student.dynamics.bonds import is_sane
 from ase_student.dynamics.trajectories import trajectories
 from ase_student.files import replaced_when_complete
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 #: Steps between looks at whether a trajectory is still sane.
 WATCHED = 5
@@ -58,7 +58,7 @@ class Trajectories:
 
 def run_trajectories(
     starts: Sequence[Atoms],
-    forces: BatchedForces,
+    driver: Potential,
     temperatures: Sequence[float],
     n_steps: int,
     every: int,
@@ -74,7 +74,7 @@ def run_trajectories(
     Parameters
     ----------
     starts : sequence of Atoms
-    forces : callable
+    driver : Potential
     temperatures : sequence of float, K
         One per structure.
     n_steps : int
@@ -88,7 +88,7 @@ def run_trajectories(
     owners: list[int] = []
     astray: list[int] = []
     latest = [deque[NDArray[np.float64]](maxlen=LAST_FRAMES) for _ in starts]
-    looks = trajectories(starts, forces, temperatures, WATCHED, rng, confined)
+    looks = trajectories(starts, driver, temperatures, WATCHED, rng, confined)
     for step in range(WATCHED, n_steps + 1, WATCHED):
         structures = next(looks)
         for index in sorted(set(range(len(starts))) - set(astray)):

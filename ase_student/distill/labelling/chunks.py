@@ -15,7 +15,7 @@ from ase_student.data.checks import ATOMIC_PROPERTIES
 from ase_student.data.structures import Labels
 from ase_student.files import replaced_when_complete
 from ase_student.jobs.store import begin_job, check_job
-from ase_student.potentials.base import Failure, Label
+from ase_student.potentials.base import Answer, Evaluation, Refusal
 
 #: Structures per piece of work. What was not finished when a run ends is at most one piece.
 CHUNK_SIZE = 200
@@ -59,10 +59,10 @@ class LabelStore:
         """Say whether the answers for structures `start` up to `stop` are there."""
         return self.path(start, stop).exists()
 
-    def write(self, start: int, stop: int, answers: Sequence[Label | Failure]) -> None:
+    def write(self, start: int, stop: int, answers: Sequence[Answer]) -> None:
         """Keep the answers for structures `start` up to `stop`."""
-        labels = {i: a for i, a in enumerate(answers, start) if isinstance(a, Label)}
-        failures = {i: a.reason for i, a in enumerate(answers, start) if isinstance(a, Failure)}
+        labels = {i: a for i, a in enumerate(answers, start) if isinstance(a, Evaluation)}
+        failures = {i: a.reason for i, a in enumerate(answers, start) if isinstance(a, Refusal)}
         none = np.full(6, np.nan)
         if not self.folder.exists():
             begin_job(self.folder, self._job)
@@ -126,7 +126,7 @@ class LabelStore:
         return labels, dict(failures)
 
 
-def _atomic_column(labels: Iterable[Label], name: str, dtype: type) -> NDArray[Any]:
+def _atomic_column(labels: Iterable[Evaluation], name: str, dtype: type) -> NDArray[Any]:
     """Return one value for each atom of all labels, NaN where a label has none."""
     column = [np.zeros(0)]
     for label in labels:

@@ -20,7 +20,7 @@ from ase_student.distill.labelling.chunks import LabelStore, ranges
 from ase_student.distill.labelling.parallel import Answers, Piece, labelled
 from ase_student.files import file_sha256
 from ase_student.jobs.executors import Workers, workers_for
-from ase_student.potentials.base import Failure, Teacher
+from ase_student.potentials.base import Refusal, Teacher
 from ase_student.potentials.calculator import symbols_of
 
 #: Largest force that is believed, eV/Å.
@@ -172,7 +172,7 @@ def _elements(elements: Collection[int]) -> str:
 def _check_first(answers: Answers, known: NDArray[np.bool_], teacher: Teacher, name: str) -> None:
     """Stop if one and the same reason costs all structures of the first piece their labels."""
     asked = [answer for answer, is_known in zip(answers, known, strict=True) if is_known]
-    reasons = {answer.reason if isinstance(answer, Failure) else None for answer in asked}
+    reasons = {answer.reason if isinstance(answer, Refusal) else None for answer in asked}
     if len(reasons) == 1 and None not in reasons:
         raise ValueError(
             f"the teacher '{teacher.name}' could label none of the first {len(answers)} structures "

@@ -17,11 +17,11 @@ from typing import Any
 from ase_student.data.structures import Structures
 from ase_student.distill.labelling.checks import ask
 from ase_student.jobs.executors import Workers
-from ase_student.potentials.base import Failure, Label, Teacher
+from ase_student.potentials.base import Answer, Teacher
 from ase_student.potentials.registry import load_teacher
 
 Piece = tuple[int, int]
-Answers = list[Label | Failure]
+Answers = list[Answer]
 
 
 def labelled(

@@ -28,7 +28,7 @@ from ase_student.distill.sampling import clusters, geometry
 from ase_student.distill.sampling.rigid import descended_rigidly
 from ase_student.distill.sampling.scan_molecules import Embedder, thermal_geometries
 from ase_student.dynamics.langevin import Positions
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential, forces_of
 
 #: Sources of the structures.
 DIMER, TRIMER, FRAGMENT = "dimer", "trimer", "fragment"
@@ -131,7 +131,7 @@ class Complexes:
 
 
 def scan_complexes(
-    sets: Sequence[Sequence[Species]], settings: DimerScanSettings, forces: BatchedForces
+    sets: Sequence[Sequence[Species]], settings: DimerScanSettings, driver: Potential
 ) -> Complexes:
     """Return scans of complexes of molecules that are drawn from sets.
 
@@ -140,9 +140,9 @@ def scan_complexes(
     sets : sequence of sequence of Species
         Each is drawn from as often as the others.
     settings : DimerScanSettings
-    forces : callable
+    driver : Potential
         Moves molecules and brings them together, see
-        :func:`ase_student.potentials.registry.batched_forces`.
+        :func:`ase_student.potentials.registry.load_potential`.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def scan_complexes(
             rng = generator(settings.seed, f"complexes {number}")
             missing = settings.complexes - before
             n = min(BATCH, -(-missing // settings.points) + SPARE)
-            for molecule, scan in _scans(n, sets, settings, forces, embed, rng, result.dropped):
+            for molecule, scan in _scans(n, sets, settings, driver, embed, rng, result.dropped):
                 scan = scan[: settings.complexes - result.n_complexes]
                 if scan:
                     result.add(molecule, scan)
@@ -182,18 +182,18 @@ def _scans(
     n: int,
     sets: Sequence[Sequence[Species]],
     settings: DimerScanSettings,
-    forces: BatchedForces,
+    driver: Potential,
     embed: Embedder,
     rng: np.random.Generator,
     dropped: Counter[str],
 ) -> list[tuple[Molecule, list[Positions]]]:
     """Return the scans of `n` arrangements, but for those that cannot be used."""
-    arranged = _arrangements(n, sets, settings, forces, embed, rng, dropped)
+    arranged = _arrangements(n, sets, settings, driver, embed, rng, dropped)
     structures = [one.atoms(one.conformers[0]) for one in arranged]
     few = rng.random(len(arranged)) >= RELAXED_SHARE
     n_steps = np.where(few, FEW_STEPS, MANY_STEPS).tolist()
     fragments = [one.fragments for one in arranged]
-    descended = descended_rigidly(structures, fragments, forces, n_steps)
+    descended = descended_rigidly(structures, fragments, driver, n_steps)
     scans = []
     for molecule, positions in zip(arranged, descended, strict=True):
         if not np.isfinite(positions).all():
@@ -202,7 +202,8 @@ def _scans(
         scans.append((molecule, scan_distances(molecule, positions, settings.points, rng)))
     flat = [molecule.atoms(positions) for molecule, scan in scans for positions in scan]
     # A comparison with NaN is false.
-    sound = iter([bool(np.abs(one).max() < LARGEST_FORCE) for one in forces(flat)] if flat else [])
+    forces = forces_of(driver, flat) if flat else []
+    sound = iter([bool(np.abs(force).max() < LARGEST_FORCE) for force in forces])
     kept = []
     for molecule, scan in scans:
         good = [positions for positions in scan if next(sound)]
@@ -216,7 +217,7 @@ def _arrangements(
     n: int,
     sets: Sequence[Sequence[Species]],
     settings: DimerScanSettings,
-    forces: BatchedForces,
+    driver: Potential,
     embed: Embedder,
     rng: np.random.Generator,
     dropped: Counter[str],
@@ -230,7 +231,7 @@ def _arrangements(
             drawn.append([embed(one) for one in species])
         except UnsuitableError as reason:
             dropped[f"molecule: {reason}"] += 1
-    geometries = iter(thermal_geometries([one for group in drawn for one in group], forces, rng))
+    geometries = iter(thermal_geometries([one for group in drawn for one in group], driver, rng))
     arranged = []
     for group in drawn:
         own = [next(geometries) for _ in group]

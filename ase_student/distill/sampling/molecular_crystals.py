@@ -18,7 +18,7 @@ from ase_student.distill.molecules.species import generator
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.rigid import rotation
 from ase_student.dynamics.trajectories import relaxed, trajectories
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 SOURCE = "molecular crystal"
 #: Largest component of the random strain, and Gaussian widths of what moves each molecule: Å along
@@ -84,7 +84,7 @@ CRYSTALS = {
 
 
 def sample_crystals(
-    names: Sequence[str], n_frames: int, seed: int, forces: BatchedForces
+    names: Sequence[str], n_frames: int, seed: int, driver: Potential
 ) -> SampledFrames:
     """Return cut-outs of molecular crystals, each strained and disturbed at random.
 
@@ -94,8 +94,8 @@ def sample_crystals(
         Keys of `CRYSTALS`.
     n_frames : int
     seed : int
-    forces : callable
-        The driver, see :func:`ase_student.potentials.registry.batched_forces`.
+    driver : Potential
+        The driver, see :func:`ase_student.potentials.registry.load_potential`.
 
     Raises
     ------
@@ -111,9 +111,9 @@ def sample_crystals(
             n = min(BATCH, n_frames - before)
             drawn = rng.integers(len(names), size=n).tolist()
             starts = [cut_out(cells[i][0], cells[i][1], rng) for i in drawn]
-            begun = relaxed(starts, forces, DESCENT_STEPS)
+            begun = relaxed(starts, driver, DESCENT_STEPS)
             temperatures = rng.uniform(*TEMPERATURES, size=n).tolist()
-            moved = next(trajectories(begun, forces, temperatures, DYNAMICS_STEPS, rng))
+            moved = next(trajectories(begun, driver, temperatures, DYNAMICS_STEPS, rng))
             for i, atoms in zip(drawn, moved, strict=True):
                 smiles = CRYSTALS[names[i]].molecule
                 n_molecules = len(atoms) // (len(cells[i][1]) // (cells[i][1].max() + 1))

@@ -23,7 +23,8 @@ from ase_student.distill.sampling.rattle import FrameGroup, sample_groups
 from ase_student.distill.sampling.settings import MMFF94, MoleculeTask, SamplingSettings
 from ase_student.jobs.processes import process_pool
 from ase_student.jobs.store import begin_job, check_job
-from ase_student.potentials import base, registry
+from ase_student.potentials import registry
+from ase_student.potentials.base import Potential
 
 #: Molecules in a piece. What was not finished when a run ends is at most one piece per process.
 MMFF_PIECE = 16
@@ -65,11 +66,11 @@ class Sampler:
                     mmff.sample_molecule(one.species, self.settings, self.partners, one.n_times)
                 )
             return frames
-        forces = _forces(self.settings.dynamics)
+        driver = _driver(self.settings.dynamics)
         with _one_thread():
-            frames = sample_groups(piece.groups, self.settings, forces)
-            frames.extend(sample_continuations(piece.continuations, self.settings, forces))
-            frames.extend(md.sample_jobs(piece.jobs, self.settings, self.partners, forces))
+            frames = sample_groups(piece.groups, self.settings, driver)
+            frames.extend(sample_continuations(piece.continuations, self.settings, driver))
+            frames.extend(md.sample_jobs(piece.jobs, self.settings, self.partners, driver))
         return frames
 
 
@@ -210,8 +211,8 @@ def _mapped(
 
 
 @lru_cache(maxsize=1)
-def _forces(name: str) -> base.BatchedForces:
-    return registry.batched_forces(name, threads=1)
+def _driver(name: str) -> Potential:
+    return registry.load_potential(name, threads=1)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ from ase_student.distill.commands.grow import summary
 from ase_student.dynamics.bonds import is_sane, newly_bound
 from ase_student.extrapolation.limits import Limits
 from ase_student.extrapolation.ranges import TrainingRanges
-from ase_student.potentials.base import Label, student_forces
+from ase_student.potentials.base import Evaluation, Refusal, StudentPotential, forces_of
 from ase_student.student import Student
 
 SETTINGS = ExplorationSettings(trajectories=5, steps=40, every=10, frames=8)
@@ -58,12 +58,12 @@ class StudentTeacher:
     def __init__(self, model: str | Path, interrupts: bool = False) -> None:
         self.settings = {"model": str(model)}
         self.interrupts = interrupts
-        self._forces = student_forces(StudentCalculator(model, guard="off", backend="torch"))
+        self._student = StudentPotential(StudentCalculator(model, guard="off", backend="torch"))
 
-    def label(self, structures: Any) -> list[Label]:
+    def evaluate(self, structures: Any) -> list[Evaluation]:
         if self.interrupts:
             raise KeyboardInterrupt
-        return [Label(0.0, forces) for forces in self._forces(structures)]
+        return [Evaluation(0.0, forces) for forces in forces_of(self._student, structures)]
 
 
 @pytest.fixture(scope="module")
@@ -430,9 +430,10 @@ def test_a_student_that_cannot_run_is_said(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = growth_of(path, tmp_path / "parts")
-    monkeypatch.setattr(exploration, "student_forces", lambda student: lambda structures: [
-        np.full((len(atoms), 3), np.nan) for atoms in structures
-    ])  # fmt: skip
+    refusal = Refusal("does not run")
+    monkeypatch.setattr(
+        StudentPotential, "evaluate", lambda self, structures: [refusal] * len(structures)
+    )
     job.run_dynamics()
     with pytest.raises(ValueError, match="all 5 trajectories went astray at once"):
         job.choose()

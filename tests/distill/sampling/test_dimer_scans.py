@@ -24,7 +24,8 @@ from ase_student.distill.sampling.dimer_scans import (
 )
 from ase_student.distill.sampling.rigid import descended_rigidly, rotation
 from ase_student.distill.sampling.scan_molecules import AROMATIC, FLEXIBLE, LINEAR
-from ase_student.potentials.registry import batched_forces
+from ase_student.potentials.base import forces_of
+from ase_student.potentials.registry import load_potential
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +90,9 @@ def test_distances_reach_from_contact_to_beyond_what_a_student_sees(
 
 
 def test_forces_are_those_of_contacts_and_no_collisions(structures: Structures) -> None:
-    forces = batched_forces("ultra-tiny", threads=1)
+    driver = load_potential("ultra-tiny", threads=1)
     all_atoms = [structures.atoms(i) for i in range(len(structures))]
-    largest = max(float(np.abs(one).max()) for one in forces(all_atoms))
+    largest = max(float(np.abs(one).max()) for one in forces_of(driver, all_atoms))
     assert largest < 1.1 * dimer_scans.LARGEST_FORCE
 
 
@@ -124,12 +125,12 @@ def test_points_of_a_scan_get_farther_apart() -> None:
 
 
 def test_rigid_bodies_go_downhill_and_keep_their_geometry() -> None:
-    forces = batched_forces("ultra-tiny", threads=1)
+    driver = load_potential("ultra-tiny", threads=1)
     one = species.embed(species.species_of("O", 3), 1, 0)
     positions = np.concatenate([one.conformers[0], one.conformers[0] + (0.3, 0, 3.2)])
     atoms = Atoms(np.tile(one.numbers, 2), positions)
     owners = np.repeat([0, 1], 3)
-    (after,) = descended_rigidly([atoms], [owners], forces, [80])
+    (after,) = descended_rigidly([atoms], [owners], driver, [80])
     for own in (slice(0, 3), slice(3, 6)):
         np.testing.assert_allclose(
             np.linalg.norm(after[own, None] - after[own], axis=-1),
@@ -142,7 +143,7 @@ def test_rigid_bodies_go_downhill_and_keep_their_geometry() -> None:
     before, below = (result["energy"] for result in student.calculate_many(ends))
     assert np.abs(after - positions).max() > 0.1
     assert below < before - 0.02
-    (rest,) = descended_rigidly([atoms], [owners], forces, [0])
+    (rest,) = descended_rigidly([atoms], [owners], driver, [0])
     np.testing.assert_array_equal(rest, positions)
 
 
