@@ -229,22 +229,29 @@ def test_another_job_is_not_mixed_in(path: Path, tmp_path: Path) -> None:
         growth_of(path, tmp_path / "parts", steps=50, seed=1)
 
 
-def springs(structures: Any) -> list[Any]:
-    """Hold CH together, drive NH and OH ever farther from where they began, and know no FH."""
-    forces = []
-    for atoms in structures:
-        stiffness = {"C": 20.0, "N": -2.0, "O": -3.0, "F": np.nan}[atoms.symbols[0]]
-        vector = atoms.positions[1] - atoms.positions[0]
-        length = np.linalg.norm(vector)
-        pull = stiffness * (length - 0.96) * vector / length
-        forces.append(np.stack([pull, -pull]))
-    return forces
+class Springs:
+    """Hold CH together, drive NH and OH ever farther from where they began, and refuse FH."""
+
+    name = "springs"
+
+    def evaluate(self, structures: Any) -> list[Evaluation | Refusal]:
+        answers: list[Evaluation | Refusal] = []
+        for atoms in structures:
+            if atoms.symbols[0] == "F":
+                answers.append(Refusal("has F"))
+                continue
+            stiffness = {"C": 20.0, "N": -2.0, "O": -3.0}[atoms.symbols[0]]
+            vector = atoms.positions[1] - atoms.positions[0]
+            length = np.linalg.norm(vector)
+            pull = stiffness * (length - 0.96) * vector / length
+            answers.append(Evaluation(0.0, np.stack([pull, -pull])))
+        return answers
 
 
 def test_a_trajectory_that_goes_astray_ends_with_its_last_sane_frames() -> None:
     pair = [(0.0, 0, 0), (0.96, 0, 0)]
     kinds = [Atoms(symbols, pair) for symbols in ("CH", "NH", "OH", "FH")]
-    walks = run_trajectories(kinds, springs, [300.0] * 4, 400, 200, np.random.default_rng(0))
+    walks = run_trajectories(kinds, Springs(), [300.0] * 4, 400, 200, np.random.default_rng(0))
     assert sorted(walks.astray.tolist()) == [1, 2, 3]
     # Nothing is left of what had no forces from the first step on.
     counts = np.bincount(walks.owners, minlength=4).tolist()

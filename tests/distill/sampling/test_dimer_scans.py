@@ -1,5 +1,6 @@
 """Scans of complexes with their molecules alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from ase_student.distill.sampling.dimer_scans import (
 )
 from ase_student.distill.sampling.rigid import descended_rigidly, rotation
 from ase_student.distill.sampling.scan_molecules import AROMATIC, FLEXIBLE, LINEAR
-from ase_student.potentials.base import forces_of
+from ase_student.potentials.base import Answer, Refusal, forces_of
 from ase_student.potentials.registry import load_potential
 
 
@@ -184,8 +185,11 @@ def test_settings_say_what_they_allow() -> None:
 
 
 def test_a_driver_without_forces_ends_the_search() -> None:
-    def unknown(structures: list[Atoms]) -> list[np.ndarray]:
-        return [np.full((len(atoms), 3), np.nan) for atoms in structures]
+    class Unknown:
+        name = "unknown"
+
+        def evaluate(self, structures: Sequence[Atoms]) -> list[Answer]:
+            return [Refusal("nothing is known") for _ in structures]
 
     with pytest.raises(ValueError, match="no complex of 15 that were drawn can be used"):
-        scan_complexes([[species.species_of("O", 3)]], DimerScanSettings(complexes=1), unknown)
+        scan_complexes([[species.species_of("O", 3)]], DimerScanSettings(complexes=1), Unknown())
