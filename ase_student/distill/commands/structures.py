@@ -298,7 +298,8 @@ def run(arguments: argparse.Namespace) -> str:
         **report,
     }
     write_dataset(arguments.output, structures, metadata=metadata)
-    shutil.rmtree(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
     counts = {"given structures": len(origins), "earlier frames": len(continuations)}
     given = "".join(f" and {count} {what}" for what, count in counts.items() if count)
     return (

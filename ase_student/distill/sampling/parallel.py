@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from ase_student.distill.sampling.continuation import Continuation, sample_conti
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.rattle import FrameGroup, sample_groups
 from ase_student.distill.sampling.settings import MMFF94, MoleculeTask, SamplingSettings
-from ase_student.jobs.processes import process_pool
-from ase_student.jobs.store import begin_job, check_job
+from ase_student.jobs.executors import completed, local_processes, this_process
+from ase_student.jobs.store import ChunkStore, numbered
 from ase_student.potentials import registry
 from ase_student.potentials.base import Potential
 
@@ -92,31 +91,6 @@ def in_pieces(
     return pieces
 
 
-class SamplingStore:
-    """Finished pieces on disk, in a folder that belongs to one job.
-
-    Parameters
-    ----------
-    folder : path
-    job : dict
-        What decides the pieces.
-
-    Raises
-    ------
-    ValueError
-        If the folder was begun by another job.
-    """
-
-    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
-        self.folder = folder
-        if not check_job(folder, job, "structures sampled"):
-            begin_job(folder, job)
-
-    def path(self, index: int) -> Path:
-        """Return where the frames of a piece are."""
-        return self.folder / f"{index:06d}.npz"
-
-
 def job_of(sampler: Sampler, pieces: Sequence[SamplingChunk]) -> dict[str, Any]:
     """Return what decides the frames of all pieces."""
     versions = provenance.metadata("", "rdkit")["versions"]
@@ -153,20 +127,22 @@ def sample(
     ChildProcessError
         If one of several processes died; what was finished is kept.
     """
-    partial = None if folder is None else SamplingStore(folder, job_of(sampler, pieces))
+    store = None
     done: dict[int, SampledFrames] = {}
-    if partial is not None:
+    if folder is not None:
+        store = ChunkStore(folder, job_of(sampler, pieces), what="structures sampled")
+        missing = set(store.missing(map(numbered, range(len(pieces)))))
         done = {
-            i: SampledFrames.read(partial.path(i))
+            i: SampledFrames.from_arrays(store.read(numbered(i)))
             for i in range(len(pieces))
-            if partial.path(i).exists()
-        }  # fmt: skip
+            if numbered(i) not in missing
+        }
     left = [i for i in range(len(pieces)) if i not in done]
     results = _mapped(sampler, [(i, pieces[i]) for i in left], processes)
     with tqdm(total=len(pieces), initial=len(done), unit="piece", disable=None) as progress:
         for i, frames in results:
-            if partial is not None:
-                frames.write(partial.path(i))
+            if store is not None:
+                store.write(numbered(i), frames.arrays())
             done[i] = frames
             progress.update()
     whole = SampledFrames()
@@ -183,14 +159,13 @@ def _begin_process(sampler: Sampler) -> None:
     _sampler = sampler
 
 
-def _sample_piece(numbered: tuple[int, SamplingChunk]) -> tuple[int, SampledFrames]:
+def _sample_piece(piece: SamplingChunk) -> SampledFrames:
     assert _sampler is not None
-    index, piece = numbered
-    return index, _sampler(piece)
+    return _sampler(piece)
 
 
 def _mapped(
-    sampler: Sampler, numbered: Sequence[tuple[int, SamplingChunk]], processes: int
+    sampler: Sampler, chunks: Sequence[tuple[int, SamplingChunk]], processes: int
 ) -> Iterator[tuple[int, SampledFrames]]:
     """Yield the frames of pieces with their indices, as they are finished.
 
@@ -199,15 +174,15 @@ def _mapped(
     ChildProcessError
         If one of several processes died.
     """
-    if processes == 1 or len(numbered) < 2:
-        for index, piece in numbered:
-            yield index, sampler(piece)
+    n = min(processes, len(chunks))
+    if n < 2:
+        with this_process() as workers:
+            yield from completed(workers, ((i, partial(sampler, piece)) for i, piece in chunks))
         return
     # Each process gets the sampler, with its many partners, once.
-    n = min(processes, len(numbered))
-    with process_pool(n, "samples", _begin_process, sampler) as pool:
-        for finished in as_completed([pool.submit(_sample_piece, one) for one in numbered]):
-            yield finished.result()
+    with local_processes(n, "samples", _begin_process, sampler) as workers:
+        calls = ((i, partial(_sample_piece, piece)) for i, piece in chunks)
+        yield from completed(workers, calls)
 
 
 @lru_cache(maxsize=1)

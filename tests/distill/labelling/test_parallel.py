@@ -225,7 +225,7 @@ class Late:
 
 
 def test_no_piece_is_lost_to_an_error_of_another(path):
-    crew = executors.Workers(Late(), lambda: 2, have_teachers=False)
+    crew = executors.Workers(Late(), lambda: 2, are_elsewhere=False)
     structures = Structures.from_atoms([molecule("H2O")])
     questions = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
     answers = parallel.labelled(crew, load_teacher("worked:Sums"), questions, 60.0)
