@@ -20,7 +20,7 @@ from ase_student.distill.molecules.species import (
 )
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.scan_molecules import Embedder
-from ase_student.dynamics.bonds import BOUND_RATIO, came_apart, newly_bound
+from ase_student.dynamics.bonds import BONDED, came_apart, newly_bound
 from ase_student.dynamics.rotations import random_rotation
 from ase_student.dynamics.trajectories import relaxed, trajectories
 from ase_student.potentials.base import Potential
@@ -293,7 +293,7 @@ def are_apart(droplet: Atoms, owners: NDArray[np.int64]) -> bool:
         The molecule that each atom belongs to.
     """
     radii = covalent_radii[droplet.numbers]
-    bound = droplet.get_all_distances() < BOUND_RATIO * (radii[:, None] + radii)
+    bound = droplet.get_all_distances() < BONDED * (radii[:, None] + radii)
     return not bool((bound & (owners[:, None] != owners)).any())
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ase_student.distill.molecules.species import generator
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.rigid import rotation
+from ase_student.dynamics.bonds import BONDED
 from ase_student.dynamics.trajectories import relaxed, trajectories
 from ase_student.potentials.base import Potential
 
@@ -135,7 +136,8 @@ def molecules_of_cell(published: PublishedCrystal) -> tuple[Atoms, NDArray[np.in
     cell = crystal(
         symbols, sites, spacegroup=published.space_group, cellpar=[*published.cell, 90, 90, 90]
     )
-    limits = 1.3 * (covalent_radii[cell.numbers][:, None] + covalent_radii[cell.numbers])
+    radii = covalent_radii[cell.numbers]
+    limits = BONDED * (radii[:, None] + radii)
     bound = cell.get_all_distances(mic=True) < limits
     n_molecules, owners = connected_components(bound, directed=False)
     order = np.argsort(owners, kind="stable")
