@@ -223,7 +223,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
 
 
 def test_another_job_is_not_mixed_in(path: Path, tmp_path: Path) -> None:
-    growth_of(path, tmp_path / "parts")
+    growth_of(path, tmp_path / "parts").run_dynamics()
     growth_of(path, tmp_path / "parts")
     with pytest.raises(ValueError, match="parts' holds dynamics run with other seed, steps"):
         growth_of(path, tmp_path / "parts", steps=50, seed=1)
