@@ -17,6 +17,7 @@ LAYERS = (
         "files",
         "archives",
         "provenance",
+        "templates",
         "cli",
         "testing",
         "plugin",

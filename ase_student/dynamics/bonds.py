@@ -12,25 +12,26 @@ from numpy.typing import NDArray
 from ase_student.dynamics.langevin import Positions
 from ase_student.neighbors import neighbor_matrix
 
-#: Distances as multiples of the sum of two covalent radii (Cordero et al., Dalton Trans. 2008,
-#: 2832). At the start, two atoms are bonded below the first: the longest bonds reach 1.15, and
-#: hydrogen bonds begin at 1.5.
-BONDED = 1.25
-#: Later a bond is broken beyond this, 2.3 Å for C-C and 1.45 Å for O-H: at 600 K no vibration of a
-#: bond comes near, because it costs some 2 eV, 40 times the thermal energy.
-BROKEN = 1.5
+# Distances of two atoms at which something is decided, from near to far, as multiples of the sum of
+# their covalent radii (Cordero et al., Dalton Trans. 2008, 2832). They differ on purpose: what
+# ends a trajectory needs more evidence than what leaves out a frame.
+
+#: Closer atoms clash, bonded or not: such a structure is wrong.
+CLASH = 0.6
 #: Two atoms that were not bonded have formed a bond where they are closer than this: the distance
 #: of the minimum, so that atoms that only share a proton have not.
 FORMED = 1.0
-#: Bonded or not, atoms are not closer than this.
-FUSED = 0.6
-#: Two atoms closer than this fraction of the sum of their covalent radii clash.
-CLASH_RATIO = 0.6
-#: Two atoms are bound below the first fraction of that sum, and no longer above the second.
-BOUND_RATIO = 1.25
-APART_RATIO = 1.8
-#: Atoms farther apart than this fraction of the sum of their covalent radii are not bound.
-UNBOUND_RATIO = 1.45
+#: Two atoms are bonded below this: the longest bonds reach 1.15, and hydrogen bonds begin at 1.5.
+BONDED = 1.25
+#: Two atoms that were farther apart than this were not bonded; between this and `BONDED` nothing
+#: is said about new bonds.
+UNBOUND = 1.45
+#: A bond is broken beyond this where a student is judged, 2.3 Å for C-C and 1.45 Å for O-H: at
+#: 600 K no vibration of a bond comes near, because it costs some 2 eV, 40 times the thermal energy.
+BROKEN = 1.5
+#: Where frames are sampled, a bond is lost only beyond this, 2.74 Å for C-C: stretched bonds belong
+#: into training data.
+APART = 1.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +79,17 @@ class Topology:
         stretches = self.stretches(atoms)
         if len(stretches) and stretches.max() > BROKEN:
             worst = int(stretches.argmax())
-            return _said(atoms, self.first[worst], self.second[worst], stretches[worst], "broke")
+            return _in_words(
+                atoms, self.first[worst], self.second[worst], stretches[worst], "broke"
+            )
         first, second, _, ratios = _close_pairs(atoms, FORMED)
-        limits = np.where(self.is_bonded[first, second], FUSED, FORMED)
+        limits = np.where(self.is_bonded[first, second], CLASH, FORMED)
         wrong = np.flatnonzero(ratios < limits)
         if not len(wrong):
             return None
         worst = int(wrong[ratios[wrong].argmin()])
-        what = "formed" if ratios[worst] >= FUSED else "collapsed"
-        return _said(atoms, first[worst], second[worst], ratios[worst], what)
+        what = "formed" if ratios[worst] >= CLASH else "collapsed"
+        return _in_words(atoms, first[worst], second[worst], ratios[worst], what)
 
 
 def _close_pairs(
@@ -107,7 +110,7 @@ def _close_pairs(
     return first, second, offsets, distances / (radii[first] + radii[second])
 
 
-def _said(atoms: Atoms, i: int, j: int, ratio: float, what: str) -> str:
+def _in_words(atoms: Atoms, i: int, j: int, ratio: float, what: str) -> str:
     i, j = min(i, j), max(i, j)
     symbols = atoms.symbols
     length = ratio * covalent_radii[atoms.numbers[[i, j]]].sum()
@@ -120,7 +123,7 @@ def clashes(
     cell: Positions | None = None,
     pbc: NDArray[np.bool_] | None = None,
 ) -> bool:
-    """Say whether any two atoms, or images, are closer than `CLASH_RATIO` allows.
+    """Return whether any two atoms, or images, are closer than `CLASH` allows.
 
     Parameters
     ----------
@@ -133,34 +136,34 @@ def clashes(
     if cell is None or pbc is None or not pbc.any():
         i, j = np.triu_indices(len(numbers), 1)
         distances = np.linalg.norm(positions[i] - positions[j], axis=1)
-        return bool((distances < CLASH_RATIO * (radii[i] + radii[j])).any())
+        return bool((distances < CLASH * (radii[i] + radii[j])).any())
     try:
-        matrix = neighbor_matrix(positions, cell, pbc, 2 * CLASH_RATIO * radii.max())
+        matrix = neighbor_matrix(positions, cell, pbc, 2 * CLASH * radii.max())
     except ValueError:
         # Two atoms on one spot.
         return True
     vectors = positions[matrix.neighbors] + matrix.offsets(cell) - positions[:, None]
-    limits = CLASH_RATIO * (radii[:, None] + radii[matrix.neighbors])
+    limits = CLASH * (radii[:, None] + radii[matrix.neighbors])
     return bool((np.linalg.norm(vectors, axis=-1) < limits).any())
 
 
 def came_apart(numbers: NDArray[np.int64], before: Positions, after: Positions) -> bool:
-    """Say whether any two atoms that were bound to each other no longer are."""
+    """Return whether any two atoms that were bound to each other no longer are."""
     i, j = np.triu_indices(len(numbers), 1)
     bond = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
-    bound = np.linalg.norm(before[i] - before[j], axis=1) < BOUND_RATIO * bond
-    apart = np.linalg.norm(after[i] - after[j], axis=1) > APART_RATIO * bond
+    bound = np.linalg.norm(before[i] - before[j], axis=1) < BONDED * bond
+    apart = np.linalg.norm(after[i] - after[j], axis=1) > APART * bond
     return bool((bound & apart).any())
 
 
 def is_cluster(molecules: str, atoms: Atoms) -> bool:
-    """Say whether a structure, by what it is made of, has parts that would fly apart."""
+    """Return whether a structure, by what it is made of, has parts that would fly apart."""
     # A crystal may have a dot in its name.
     return "." in molecules and not atoms.pbc.any()
 
 
 def is_sane(before: Atoms, after: Atoms) -> bool:
-    """Say whether a structure can still be what it was: no clash, and in molecules no bond lost."""
+    """Return whether a structure is still what it was: no clash, and in molecules no bond lost."""
     if not np.isfinite(after.positions).all():
         return False
     if clashes(after.numbers, after.positions, after.cell.array, after.pbc):
@@ -180,6 +183,6 @@ def newly_bound(before: Atoms, after: Atoms) -> int:
     radii = covalent_radii[before.numbers]
     bonds = radii[:, None] + radii
     np.fill_diagonal(bonds, 0.0)
-    was_apart = before.get_all_distances() > UNBOUND_RATIO * bonds
-    is_bound = after.get_all_distances() < BOUND_RATIO * bonds
+    was_apart = before.get_all_distances() > UNBOUND * bonds
+    is_bound = after.get_all_distances() < BONDED * bonds
     return int((was_apart & is_bound).any(axis=1).sum())

@@ -9,19 +9,17 @@ from ase import Atoms
 
 from ase_student.dynamics import langevin
 from ase_student.dynamics.langevin import Forces, Positions
-from ase_student.potentials.base import (
-    BatchedForces,
-)
+from ase_student.potentials.base import Potential, forces_of
 
 
-def relaxed(structures: Sequence[Atoms], forces: BatchedForces, n_steps: int) -> list[Atoms]:
+def relaxed(structures: Sequence[Atoms], driver: Potential, n_steps: int) -> list[Atoms]:
     """Return the structures after some careful steps downhill, see `langevin.descended`.
 
     Positions are NaN where there are no forces.
     """
     if not structures:
         return []
-    joint = _joined(structures, forces, None)
+    joint = _joined(structures, driver, None)
     with np.errstate(all="ignore"):
         positions = langevin.descended(_positions(structures), joint, n_steps)
     return _separated(structures, positions)
@@ -29,7 +27,7 @@ def relaxed(structures: Sequence[Atoms], forces: BatchedForces, n_steps: int) ->
 
 def trajectories(
     structures: Sequence[Atoms],
-    forces: BatchedForces,
+    driver: Potential,
     temperatures: Sequence[float],
     n_steps: int,
     rng: np.random.Generator,
@@ -44,7 +42,7 @@ def trajectories(
     ----------
     structures : sequence of Atoms
         Where to begin; velocities are drawn for the temperatures. They are not changed.
-    forces : callable
+    driver : Potential
     temperatures : sequence of float, K
         One per structure.
     n_steps : int
@@ -66,7 +64,7 @@ def trajectories(
         _positions(structures),
         _joined(
             structures,
-            forces,
+            driver,
             [langevin.radius_of(atoms.positions) for atoms in structures] if confined else None,
         ),
         np.repeat(np.asarray(temperatures, dtype=np.float64), sizes)[:, None],
@@ -77,7 +75,7 @@ def trajectories(
 
 
 def _joined(
-    structures: Sequence[Atoms], forces: BatchedForces, radii: Sequence[float] | None
+    structures: Sequence[Atoms], driver: Potential, radii: Sequence[float] | None
 ) -> Forces:
     """Return the forces on all structures as a function of all their positions."""
     ends = np.cumsum([len(atoms) for atoms in structures])
@@ -89,7 +87,7 @@ def _joined(
         alive = [i for i, part in enumerate(parts) if np.isfinite(part).all()]
         for i in alive:
             working[i].positions = parts[i]
-        answers = forces([working[i] for i in alive]) if alive else []
+        answers = forces_of(driver, [working[i] for i in alive]) if alive else []
         for i, answer in zip(alive, answers, strict=True):
             own = slice(ends[i] - len(parts[i]), ends[i])
             result[own] = answer

@@ -1,26 +1,34 @@
-"""Folders of finished pieces of work, which belong to one job and survive an interruption."""
+"""Folders of finished chunks of work, which belong to one job and survive an interruption."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ase_student.files import replaced_when_complete
 
 _NAME = "job.json"
 
 
-def check_job(folder: Path, job: dict[str, Any], what: str) -> bool:
-    """Say whether a folder was begun by this job; False if it has not been begun at all.
+class ChunkStore:
+    """Finished chunks of work on disk, one archive each, in a folder that belongs to one job.
+
+    A chunk is a mapping of names to arrays and has a key, which is the name of its file. The folder
+    is made for the first chunk.
 
     Parameters
     ----------
     folder : path
     job : dict
-        What decides the pieces; JSON only.
+        What decides the chunks; JSON only.
     what : str
         What the folder holds and how it came about, for the message: 'labels made'.
 
@@ -29,26 +37,62 @@ def check_job(folder: Path, job: dict[str, Any], what: str) -> bool:
     ValueError
         If the folder was begun by another job.
     """
-    known = folder / _NAME
-    if not known.exists():
-        return False
-    before = json.loads(known.read_text(encoding="utf-8"))
-    # As JSON gives it back: tuples become lists.
-    now = json.loads(json.dumps(job))
-    differs = sorted(key for key in now if before.get(key) != now[key])
-    if differs:
-        raise ValueError(
-            f"'{folder}' holds {what} with other {', '.join(differs)}: "
-            "delete it or write to another file."
-        )
-    return True
+
+    def __init__(self, folder: Path, job: Mapping[str, Any], *, what: str) -> None:
+        self.folder = folder
+        # As JSON gives it back: tuples become lists.
+        self._job: dict[str, Any] = json.loads(json.dumps(job))
+        known = folder / _NAME
+        if known.exists():
+            before = json.loads(known.read_text(encoding="utf-8"))
+            differs = sorted(key for key in self._job if before.get(key) != self._job[key])
+            if differs:
+                raise ValueError(
+                    f"'{folder}' holds {what} with other {', '.join(differs)}: "
+                    "delete it or write to another file."
+                )
+
+    def path(self, key: str) -> Path:
+        """Return the file of a chunk."""
+        return self.folder / f"{key}.npz"
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Return those of some chunks that are not finished, in their order."""
+        return [key for key in keys if not self.path(key).exists()]
+
+    def write(self, key: str, arrays: Mapping[str, Any]) -> None:
+        """Keep a finished chunk."""
+        if not (self.folder / _NAME).exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replaced_when_complete(self.folder / _NAME) as temporary:
+                temporary.write_text(json.dumps(self._job, indent=1), encoding="utf-8")
+        with (
+            replaced_when_complete(self.path(key)) as temporary,
+            temporary.open("wb") as file,
+        ):
+            np.savez_compressed(file, **arrays)
+
+    def read(self, key: str) -> dict[str, NDArray[Any]]:
+        """Return a finished chunk.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read.
+        """
+        path = self.path(key)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as chunk:
+                return {name: chunk[name] for name in chunk.files}
+        except (ValueError, EOFError, BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"'{path}' is damaged: delete it and run the same command again."
+            ) from error
 
 
-def begin_job(folder: Path, job: dict[str, Any]) -> None:
-    """Make a folder that belongs to a job."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with replaced_when_complete(folder / _NAME) as temporary:
-        temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
+def numbered(index: int) -> str:
+    """Return the key of a chunk that is known by its number."""
+    return f"{index:06d}"
 
 
 def what_to_install(error: ModuleNotFoundError) -> ImportError:

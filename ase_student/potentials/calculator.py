@@ -5,20 +5,19 @@ Those with a name here live in modules of their own, because what they need is l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from ase.data import chemical_symbols
 
-from ase_student.potentials.base import Failure, Label, is_crystal, one_line
-from ase_student.potentials.single_point import as_number, with_calculator
+from ase_student.potentials.base import Answer, CalculatorPotential, Evaluation, Refusal
 
 
-class CalculatorTeacher:
+class CalculatorTeacher(CalculatorPotential):
     """Any ASE calculator, one structure at a time.
 
     The calculator is reset for each structure. One that keeps something all the same, such as a
@@ -48,12 +47,12 @@ class CalculatorTeacher:
         settings: dict[str, Any],
         elements: Collection[int] | None = None,
     ) -> None:
+        super().__init__(make())
         self.name = name
         self.settings = settings
         self.elements = None if elements is None else frozenset(elements)
         self._make = make
-        self._calculator = make()
-        self._properties = getattr(self._calculator, "implemented_properties", ())
+        self._properties = getattr(self.calculator, "implemented_properties", ())
         lacks = [name for name in ("energy", "forces") if name not in self._properties]
         if lacks and self._properties:
             raise ValueError(
@@ -61,30 +60,18 @@ class CalculatorTeacher:
                 f"{', '.join(self._properties)}; a student learns from energy and forces."
             )
 
-    def label(self, structures: Sequence[Atoms]) -> list[Label | Failure]:
-        """Return one label, or the reason why there is none, for each structure."""
-        return [self._label_one(atoms) for atoms in structures]
+    def _answer(self, atoms: Atoms) -> Answer:
+        if (refusal := foreign(atoms, self.elements)) is not None:
+            return refusal
+        answer = super()._answer(atoms)
+        if isinstance(answer, Refusal):
+            self.calculator = self._make()
+        return answer
 
-    def _label_one(self, atoms: Atoms) -> Label | Failure:
-        if (failure := foreign(atoms, self.elements)) is not None:
-            return failure
-        # A calculator is third-party code: whatever it raises must not stop a long job.
-        try:
-            return self._evaluate(atoms)
-        except Exception as error:
-            self._calculator = self._make()
-            return Failure(one_line(error))
-
-    def _evaluate(self, atoms: Atoms) -> Label:
-        if hasattr(self._calculator, "reset"):
-            self._calculator.reset()
-        atoms = with_calculator(atoms, self._calculator)
-        energy = _energy(atoms, "free_energy" in self._properties)
-        forces = np.array(atoms.get_forces())
-        stress = None
-        if is_crystal(atoms):
-            with suppress(NotImplementedError):
-                stress = np.array(atoms.get_stress())
+    def _evaluate(self, atoms: Atoms) -> Evaluation:
+        if hasattr(self.calculator, "reset"):
+            self.calculator.reset()
+        answer = super()._evaluate(atoms)
         energies = charges = None
         if "energies" in self._properties:
             with suppress(NotImplementedError):
@@ -92,27 +79,15 @@ class CalculatorTeacher:
         if "charges" in self._properties:
             with suppress(NotImplementedError):
                 charges = np.array(atoms.get_charges())
-        return Label(energy, forces, stress, energies, charges)
+        return replace(answer, energies=energies, charges=charges)
 
 
-def _energy(atoms: Atoms, has_free_energy: bool) -> float:
-    """Return the energy whose derivatives the forces are, eV.
-
-    With smeared occupations of electronic states that is the free energy, not the energy
-    extrapolated to zero width.
-    """
-    if has_free_energy:
-        with suppress(PropertyNotImplementedError):
-            return as_number(atoms.get_potential_energy(force_consistent=True))
-    return as_number(atoms.get_potential_energy())
-
-
-def foreign(atoms: Atoms, elements: frozenset[int] | None) -> Failure | None:
-    """Return a failure if a structure has elements that a teacher does not know."""
+def foreign(atoms: Atoms, elements: frozenset[int] | None) -> Refusal | None:
+    """Return a refusal if a structure has elements that a teacher does not know."""
     if elements is None or elements.issuperset(atoms.numbers.tolist()):
         return None
     unknown = sorted(set(atoms.numbers.tolist()) - elements)
-    return Failure(f"has {symbols_of(unknown)}, which the teacher does not know")
+    return Refusal(f"has {symbols_of(unknown)}, which the teacher does not know")
 
 
 def symbols_of(elements: Collection[int]) -> str:

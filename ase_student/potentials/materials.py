@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from ase import Atoms
 
-from ase_student.potentials.base import Label, is_crystal
+from ase_student.potentials.base import Evaluation, is_crystal
 from ase_student.potentials.calculator import CalculatorTeacher
 
 
@@ -88,7 +88,7 @@ class ChgnetTeacher(CalculatorTeacher):
         # The Materials Project's trajectories have no polonium to radium.
         super().__init__("chgnet", make, settings, {*range(1, 84), *range(89, 95)})
 
-    def _evaluate(self, atoms: Atoms) -> Label:
+    def _evaluate(self, atoms: Atoms) -> Evaluation:
         if not is_crystal(atoms):
             raise ValueError("CHGNet knows only structures that are periodic along three axes")
         return super()._evaluate(atoms)

@@ -17,13 +17,7 @@ from ase import Atoms
 from ase_student.calculator import StudentCalculator
 from ase_student.checkpoint import available_students, resolve_model
 from ase_student.files import file_sha256
-from ase_student.potentials.base import (
-    BatchedForces,
-    Teacher,
-    one_line,
-    student_forces,
-    teacher_forces,
-)
+from ase_student.potentials.base import Potential, StudentPotential, Teacher, one_line
 from ase_student.potentials.calculator import CalculatorTeacher
 
 #: Where the teachers with a name are made.
@@ -62,11 +56,14 @@ def load_teacher(name: str) -> Teacher:
         raise
     except Exception as error:
         raise ValueError(f"teacher '{name}' cannot be made: {one_line(error)}") from error
-    if hasattr(made, "settings") and callable(getattr(made, "label", None)):
+    if hasattr(made, "settings") and callable(getattr(made, "evaluate", None)):
         made.name = name
         return made
     if isinstance(made, Atoms) or not hasattr(made, "get_potential_energy"):
-        raise ValueError(f"'{name}' makes neither a teacher nor an ASE calculator.")
+        raise ValueError(
+            f"'{name}' makes neither a teacher (with 'settings' and 'evaluate') nor an ASE "
+            "calculator."
+        )
     settings = {"package": package_of(made), "calculator": path, **_code(path), **options}
     return CalculatorTeacher(name, make, settings)
 
@@ -137,11 +134,11 @@ def package_of(calculator: Any) -> str:
         return root
 
 
-def batched_forces(name: str, device: str = "auto", threads: int | None = None) -> BatchedForces:
-    """Return a function that gives the forces on many structures in one call.
+def load_potential(name: str, *, device: str = "auto", threads: int | None = None) -> Potential:
+    """Return a student or a teacher by name.
 
-    Where there are no forces (an element that is not known, atoms on one spot, no convergence) a
-    structure gets NaN, whatever the others are.
+    A student runs without its guard, in the backend that is the fastest for many structures at
+    once. A teacher is made once and kept until another is asked for.
 
     Parameters
     ----------
@@ -160,8 +157,10 @@ def batched_forces(name: str, device: str = "auto", threads: int | None = None) 
         If what it needs is not installed.
     """
     if _is_student(name):
-        return student_forces(_student(name, device, threads))
-    return teacher_forces(_teacher(name))
+        return StudentPotential(
+            StudentCalculator(name, device=device, threads=threads, guard="off")
+        )
+    return _teacher(name)
 
 
 def identity(name: str) -> dict[str, Any]:
@@ -170,16 +169,11 @@ def identity(name: str) -> dict[str, Any]:
     Parameters
     ----------
     name : str
-        As for :func:`batched_forces`; raises what that raises for a teacher.
+        As for :func:`load_potential`; raises what that raises for a teacher.
     """
     if not _is_student(name):
         return _teacher(name).settings
     return {"sha256": file_sha256(resolve_model(name))}
-
-
-def _student(name: str, device: str, threads: int | None) -> StudentCalculator:
-    """Return a student in the backend that is the fastest for many structures at once."""
-    return StudentCalculator(name, device=device, threads=threads, guard="off")
 
 
 def _is_student(name: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_student.potentials.base import Failure, Label, is_crystal, one_line
+from ase_student.potentials.base import Answer, Evaluation, Refusal, is_crystal, one_line
 from ase_student.potentials.calculator import foreign
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ class So3lrTeacher:
             "total_charge": 0.0,
         }
 
-    def label(self, structures: Sequence[Atoms]) -> list[Label | Failure]:
-        """Return one label, or the reason why there is none, for each structure."""
-        results: dict[int, Label | Failure] = {
-            i: failure
+    def evaluate(self, structures: Sequence[Atoms]) -> list[Answer]:
+        """Return one answer for each structure."""
+        results: dict[int, Answer] = {
+            i: refusal
             for i, atoms in enumerate(structures)
-            if (failure := self._refused(atoms)) is not None
+            if (refusal := self._refused(atoms)) is not None
         }
         # Structures of equal size share a batch, and crystals one of their own; the order of the
         # answers is that of the questions.
@@ -121,30 +121,30 @@ class So3lrTeacher:
             (i for i in range(len(structures)) if i not in results), key=keys.__getitem__
         )
         for batch in _batches(order, structures, self.BATCH_ATOMS):
-            answers = self._label_batch([structures[i] for i in batch])
+            answers = self._evaluate_batch([structures[i] for i in batch])
             results.update(zip(batch, answers, strict=True))
         return [results[i] for i in range(len(structures))]
 
-    def _refused(self, atoms: Atoms) -> Failure | None:
-        if (failure := foreign(atoms, self.elements)) is not None:
-            return failure
+    def _refused(self, atoms: Atoms) -> Refusal | None:
+        if (refusal := foreign(atoms, self.elements)) is not None:
+            return refusal
         if self._long_range is None and atoms.pbc.any() and not is_crystal(atoms):
-            return Failure(
+            return Refusal(
                 "is periodic along one or two axes, for which so3lr has no Ewald sum; "
                 "give the teacher a long-range cutoff: so3lr:long_range=12"
             )
         return None
 
-    def _label_batch(self, structures: list[Atoms]) -> list[Label | Failure]:
-        # One bad structure must not cost its batch-mates their labels.
+    def _evaluate_batch(self, structures: list[Atoms]) -> list[Answer]:
+        # One bad structure must not cost its batch-mates their answers.
         try:
             return list(self._evaluate(structures))
         except Exception as error:
             if len(structures) == 1:
-                return [Failure(one_line(error))]
-            return [self._label_batch([atoms])[0] for atoms in structures]
+                return [Refusal(one_line(error))]
+            return [self._evaluate_batch([atoms])[0] for atoms in structures]
 
-    def _evaluate(self, structures: list[Atoms]) -> Iterator[Label]:
+    def _evaluate(self, structures: list[Atoms]) -> Iterator[Evaluation]:
         from so3krates_torch.data.atomic_data import AtomicData
         from so3krates_torch.data.utils import config_from_atoms
         from so3krates_torch.tools.torch_geometric.batch import Batch
@@ -176,9 +176,9 @@ class So3lrTeacher:
             stress = None
             if are_crystals:
                 stress = full_3x3_to_voigt_6_stress(out["stress"][i].detach().double().numpy())
-            yield Label(
+            yield Evaluation(
                 energy=float(energies[rows].sum()),
-                forces=forces[rows],
+                forces=forces[rows].astype(np.float64),
                 stress=stress,
                 energies=energies[rows],
                 charges=charges[rows].ravel(),

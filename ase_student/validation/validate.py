@@ -29,12 +29,12 @@ from ase_student.validation.accuracy.evaluation import Selection, run_pass
 from ase_student.validation.accuracy.metrics import Pass, metrics
 from ase_student.validation.accuracy.worst import worst_structures, write_worst
 from ase_student.validation.chemistry.plots import chemistry_plots
-from ase_student.validation.chemistry.report import chemistry_page, chemistry_table, columns_of
+from ase_student.validation.chemistry.report import chemistry_table, columns_of
 from ase_student.validation.chemistry.section import add_chemistry
 from ase_student.validation.extras import extra
 from ase_student.validation.models import ModelSpec, describe
 from ase_student.validation.physics.runner import molecules_of, run_checks, subject_of
-from ase_student.validation.report.page import STYLE, page
+from ase_student.validation.report.page import chemistry_page, page
 from ase_student.validation.report.plots import comparison, plots_of
 from ase_student.validation.report.table import table
 from ase_student.validation.settings import ValidationSettings
@@ -71,7 +71,7 @@ def validate(settings: ValidationSettings) -> str:
     FileNotFoundError, ImportError
         If a file or a package is missing.
     """
-    for module in ("matplotlib.figure", "chemiscope", "tqdm", "filelock"):
+    for module in ("matplotlib.figure", "chemiscope", "jinja2", "tqdm", "filelock"):
         extra(module)
     with only_writer(settings.output):
         return _validate_alone(settings)
@@ -126,7 +126,7 @@ def _validate_chemistry(
     )
     _write_chemistry_plots(settings.output, document)
     _write(settings.output / "metrics.json", _json(document))
-    _write(settings.output / "report.html", chemistry_page(document, STYLE).encode())
+    _write(settings.output / "report.html", chemistry_page(document).encode())
     return f"{chemistry_table(document)}\n\n{_written(settings)}"
 
 

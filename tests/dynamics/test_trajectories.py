@@ -17,23 +17,28 @@ from ase_student.calculator import StudentCalculator
 from ase_student.checkpoint import student_folder
 from ase_student.dynamics import trajectories
 from ase_student.potentials import registry
+from ase_student.potentials.base import Evaluation, Refusal, forces_of
 
 #: eV/Å, float32 in other batches.
 FORCE_TOLERANCE = 1e-4
 
 
-def springs(structures):
-    """Tie every atom to the origin; give nothing for hydrogen."""
-    return [
-        np.full((len(atoms), 3), np.nan) if 1 in atoms.numbers else -5.0 * atoms.positions
-        for atoms in structures
-    ]
+class Springs:
+    """Every atom is tied to the origin; hydrogen is refused."""
+
+    name = "springs"
+
+    def evaluate(self, structures):
+        return [
+            Refusal("has H") if 1 in atoms.numbers else Evaluation(0.0, -5.0 * atoms.positions)
+            for atoms in structures
+        ]
 
 
 @pytest.mark.parametrize("name", ["tiny", "ase.calculators.emt:EMT"])
 def test_forces_are_those_of_each_alone(name):
     structures = [molecule("CH3OH"), molecule("H2O"), molecule("C2H6")]
-    got = registry.batched_forces(name, threads=1)(structures)
+    got = forces_of(registry.load_potential(name, threads=1), structures)
     calculator = StudentCalculator("tiny") if name == "tiny" else EMT()
     for atoms, forces in zip(structures, got, strict=True):
         atoms.calc = calculator
@@ -48,14 +53,15 @@ def test_students_run_in_the_engine_where_that_can_be_done(monkeypatch, engine):
         (str(onnx), "auto", False, "onnx"),
     ]:
         monkeypatch.setattr(accelerators, "_torch_has_cuda", lambda has_gpu=has_gpu: has_gpu)
-        assert registry._student(name, device, 1).backend == expected
+        student = registry.load_potential(name, device=device, threads=1)
+        assert student.calculator.backend == expected
 
 
 @pytest.mark.parametrize("name", ["tiny", "ase.calculators.emt:EMT"])
 def test_one_that_cannot_be_computed_does_not_harm_the_others(name):
     unknown = Atoms("XeXe", [[0, 0, 0], [0, 0, 2.0]])
     structures = [molecule("CH3OH"), unknown, molecule("H2O"), unknown]
-    got = registry.batched_forces(name, threads=1)(structures)
+    got = forces_of(registry.load_potential(name, threads=1), structures)
     assert [np.isfinite(forces).all() for forces in got] == [True, False, True, False]
     assert [forces.shape for forces in got] == [(6, 3), (2, 3), (3, 3), (2, 3)]
 
@@ -63,7 +69,7 @@ def test_one_that_cannot_be_computed_does_not_harm_the_others(name):
 def test_a_trajectory_without_forces_ends_and_the_others_go_on():
     structures = [Atoms("C2", [[0, 0, 0], [0, 0, 1.0]]), molecule("H2"), Atoms("N")]
     rng = np.random.default_rng(0)
-    rounds = trajectories.trajectories(structures, springs, [300, 300, 300], 5, rng)
+    rounds = trajectories.trajectories(structures, Springs(), [300, 300, 300], 5, rng)
     for moved in itertools.islice(rounds, 3):
         assert [np.isfinite(atoms.positions).all() for atoms in moved] == [True, False, True]
         assert [len(atoms) for atoms in moved] == [2, 2, 1]
@@ -73,7 +79,7 @@ def test_a_trajectory_without_forces_ends_and_the_others_go_on():
 def test_each_structure_has_its_own_temperature():
     structures = [Atoms("C400", np.zeros((400, 3))), Atoms("N400", np.zeros((400, 3)))]
     rounds = trajectories.trajectories(
-        structures, springs, [200, 800], 30, np.random.default_rng(0)
+        structures, Springs(), [200, 800], 30, np.random.default_rng(0)
     )
     squares = [
         [(atoms.positions**2).mean() for atoms in moved]
@@ -86,7 +92,7 @@ def test_each_structure_has_its_own_temperature():
 def test_cells_are_kept_and_what_was_given_is_not_changed():
     salt = bulk("NaCl", "rocksalt", 5.64)
     before = salt.copy()
-    rounds = trajectories.trajectories([salt], springs, [300], 2, np.random.default_rng(0))
+    rounds = trajectories.trajectories([salt], Springs(), [300], 2, np.random.default_rng(0))
     moved = next(rounds)[0]
     np.testing.assert_array_equal(moved.cell.array, salt.cell.array)
     assert moved.pbc.all()
@@ -95,14 +101,17 @@ def test_cells_are_kept_and_what_was_given_is_not_changed():
 
 
 def test_the_wall_keeps_a_cluster_together():
-    def nothing(structures):
-        return [np.zeros((len(atoms), 3)) for atoms in structures]
+    class FreeParticles:
+        name = "free particles"
+
+        def evaluate(self, structures):
+            return [Evaluation(0.0, np.zeros((len(atoms), 3))) for atoms in structures]
 
     gas = [Atoms("Ne8", np.random.default_rng(1).normal(size=(8, 3)))] * 2
     far = {}
     for confined in (True, False):
         rng = np.random.default_rng(0)
-        rounds = trajectories.trajectories(gas, nothing, [300, 300], 3000, rng, confined)
+        rounds = trajectories.trajectories(gas, FreeParticles(), [300, 300], 3000, rng, confined)
         moved = next(rounds)
         far[confined] = max(np.linalg.norm(a.positions - a.positions.mean(0)) for a in moved)
     assert far[True] < 6 < 12 < far[False]
@@ -111,17 +120,17 @@ def test_the_wall_keeps_a_cluster_together():
 def test_relaxing_lowers_the_forces():
     rattled = molecule("CH3CH2OH")
     rattled.rattle(0.05, seed=0)
-    forces = registry.batched_forces("tiny", threads=1)
+    tiny = registry.load_potential("tiny", threads=1)
     hopeless = Atoms("Xe", [[0, 0, 0]])
-    relaxed = trajectories.relaxed([rattled, hopeless], forces, 50)
-    before, after = (np.abs(forces([atoms])[0]).max() for atoms in (rattled, relaxed[0]))
+    relaxed = trajectories.relaxed([rattled, hopeless], tiny, 50)
+    before, after = (np.abs(forces_of(tiny, [atoms])[0]).max() for atoms in (rattled, relaxed[0]))
     assert after < 0.3 * before
     assert np.isnan(relaxed[1].positions).all()
 
 
 def test_nothing_to_move_yields_nothing():
-    assert trajectories.relaxed([], springs, 3) == []
-    assert list(trajectories.trajectories([], springs, [], 3, np.random.default_rng(0))) == []
+    assert trajectories.relaxed([], Springs(), 3) == []
+    assert list(trajectories.trajectories([], Springs(), [], 3, np.random.default_rng(0))) == []
 
 
 def test_the_identity_of_a_student_is_its_weights(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
-from ase_student.potentials.base import Failure, Label
+from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.potentials.registry import load_teacher
 
 #: The package that brings a teacher.
@@ -45,8 +45,8 @@ def salt():
 
 
 def one(teacher, atoms):
-    (label,) = teacher.label([atoms])
-    assert isinstance(label, Label), label
+    (label,) = teacher.evaluate([atoms])
+    assert isinstance(label, Evaluation), label
     return label
 
 
@@ -81,7 +81,7 @@ def test_forces_and_stress_are_those_of_the_energy(teacher):
 def test_answers_do_not_depend_on_what_was_asked_before(teacher):
     atoms = salt()
     before = one(teacher, atoms)
-    teacher.label([bulk("Si"), Atoms("Lr", cell=[3, 3, 3], pbc=True), molecule("H2O")])
+    teacher.evaluate([bulk("Si"), Atoms("Lr", cell=[3, 3, 3], pbc=True), molecule("H2O")])
     after = one(teacher, atoms)
     assert after.energy == before.energy
     np.testing.assert_array_equal(after.forces, before.forces)
@@ -89,17 +89,17 @@ def test_answers_do_not_depend_on_what_was_asked_before(teacher):
 
 def test_unknown_elements_are_told(teacher):
     atoms = bulk("Po", "sc", a=3.3)
-    assert teacher.label([atoms]) == [Failure("has Po, which the teacher does not know")]
+    assert teacher.evaluate([atoms]) == [Refusal("has Po, which the teacher does not know")]
     assert teacher.elements >= {1, 6, 8, 14, 26, 29}
 
 
 def test_molecules_are_for_those_who_know_them(teacher):
-    (answer,) = teacher.label([molecule("CH3OH")])
+    (answer,) = teacher.evaluate([molecule("CH3OH")])
     if teacher.name == "chgnet":
-        assert isinstance(answer, Failure)
+        assert isinstance(answer, Refusal)
         assert "periodic along three axes" in answer.reason
     else:
-        assert isinstance(answer, Label)
+        assert isinstance(answer, Evaluation)
         assert answer.stress is None
 
 

@@ -9,7 +9,7 @@ from ase.constraints import FixAtoms, Hookean
 from ase.db import connect
 
 from ase_student.distill.labelling.checks import ask
-from ase_student.potentials.base import Failure, as_potential
+from ase_student.potentials.base import Refusal, as_potential
 from ase_student.potentials.calculator import CalculatorTeacher
 from ase_student.potentials.single_point import as_number
 
@@ -38,7 +38,7 @@ def assert_is_free(answer, atoms):
 
 def test_labels_do_not_see_constraints():
     atoms = constrained()
-    (label,) = CalculatorTeacher("emt", EMT, {}).label([atoms])
+    (label,) = CalculatorTeacher("emt", EMT, {}).evaluate([atoms])
     assert_is_free(label, atoms)
     assert len(atoms.constraints) == 2
 
@@ -94,7 +94,7 @@ def test_energies_may_be_arrays_of_one_element(shape):
 def test_energies_of_more_elements_are_failures(shape):
     teacher = CalculatorTeacher("arrays", lambda: ArrayEnergies(shape), {})
     (label,) = ask(teacher, [molecule("H2O")], 100.0)
-    assert isinstance(label, Failure)
+    assert isinstance(label, Refusal)
     assert f"energy has shape {shape}" in label.reason
     with pytest.raises(ValueError, match="a single number is needed"):
         as_number(np.zeros(shape))

@@ -15,7 +15,7 @@ from ase.data.s22 import create_s22_system
 from ase.optimize import BFGS
 
 from ase_student.potentials import calculator, registry
-from ase_student.potentials.base import Failure, Label
+from ase_student.potentials.base import Evaluation, Refusal
 
 #: float32 results of one structure alone and among others: eV, eV/Å.
 BATCH_TOLERANCE = 2e-5
@@ -44,7 +44,7 @@ def test_the_energy_is_the_one_that_forces_are_derivatives_of(gives):
             if gives:
                 self.results["free_energy"] = -1.5
 
-    (label,) = calculator.CalculatorTeacher("smeared", Smeared, {}).label([molecule("H2O")])
+    (label,) = calculator.CalculatorTeacher("smeared", Smeared, {}).evaluate([molecule("H2O")])
     assert label.energy == (-1.5 if gives else -1.0)
 
 
@@ -85,13 +85,15 @@ def test_so3lr_labels_many_as_it_labels_one():
     before = torch.get_default_dtype()
     structures = [molecule(name) for name in ("CH3COOH", "H2O", "C6H6")]
     teacher = registry.load_teacher("so3lr")
-    exact = so3lr.So3lrTeacher(dtype="float64").label(structures)
-    for atoms, one, reference in zip(structures, teacher.label(structures), exact, strict=True):
-        (alone,) = teacher.label([atoms])
-        assert isinstance(one, Label)
-        assert isinstance(alone, Label)
-        assert isinstance(reference, Label)
-        assert one.forces.dtype == np.float32
+    exact = so3lr.So3lrTeacher(dtype="float64").evaluate(structures)
+    for atoms, one, reference in zip(structures, teacher.evaluate(structures), exact, strict=True):
+        (alone,) = teacher.evaluate([atoms])
+        assert isinstance(one, Evaluation)
+        assert isinstance(alone, Evaluation)
+        assert isinstance(reference, Evaluation)
+        # Computed in float32, given in float64.
+        assert one.forces.dtype == np.float64
+        np.testing.assert_array_equal(one.forces, one.forces.astype(np.float32))
         assert one.stress is None
         assert one.energy == pytest.approx(alone.energy, abs=BATCH_TOLERANCE)
         assert one.energies is not None
@@ -108,7 +110,7 @@ def test_so3lr_labels_many_as_it_labels_one():
     # The package's own calculator, whose energies keep the constant inside.
     from so3krates_torch.calculator.so3 import SO3LRCalculator
 
-    limited = so3lr.So3lrTeacher(long_range=12, dtype="float64").label(structures)
+    limited = so3lr.So3lrTeacher(long_range=12, dtype="float64").evaluate(structures)
     atoms = structures[0]
     for long_range, label in ((None, exact[0]), (12.0, limited[0])):
         with so3lr.default_dtype(torch.float64):
@@ -116,7 +118,7 @@ def test_so3lr_labels_many_as_it_labels_one():
             # None for the calculator would keep the model's own cutoff.
             atoms.calc.models[0].r_max_lr = long_range
             atoms.calc.r_max_lr = so3lr.ALL_PAIRS
-            assert isinstance(label, Label)
+            assert isinstance(label, Evaluation)
             assert label.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
             np.testing.assert_allclose(label.forces, atoms.get_forces(), rtol=0, atol=1e-9)
             charges = atoms.calc.results["partial_charges"]
@@ -137,7 +139,7 @@ def test_so3lr_is_run_as_its_authors_ask():
     assert water.get_distance(0, 1) == pytest.approx(0.9577, abs=5e-4)
     assert water.get_angle(1, 0, 2) == pytest.approx(104.81, abs=0.05)
     dimer = create_s22_system("Water_dimer")
-    whole, first, second = teacher.label([dimer, dimer[:3], dimer[3:]])
+    whole, first, second = teacher.evaluate([dimer, dimer[:3], dimer[3:]])
     binding = (whole.energy - first.energy - second.energy) * units.mol / units.kcal
     # CCSD(T) at the limit of large bases: -5.02 kcal/mol.
     assert binding == pytest.approx(-5.56, abs=0.01)
@@ -154,7 +156,7 @@ class _Asked(Calculator):
 
     def calculate(self, atoms=None, properties=(), system_changes=()):
         super().calculate(atoms, properties, system_changes)
-        (label,) = self.teacher.label([atoms])
+        (label,) = self.teacher.evaluate([atoms])
         self.results = {"energy": label.energy, "free_energy": label.energy, "forces": label.forces}
 
 
@@ -175,17 +177,17 @@ def test_forces_and_stress_of_so3lr_in_crystals_are_derivatives():
     pytest.importorskip("so3krates_torch")
     teacher = registry.load_teacher("so3lr:dtype=float64")
     box = _water_box()
-    (label,) = teacher.label([box])
+    (label,) = teacher.evaluate([box])
     box.calc = _Asked(teacher)
     forces = calculate_numerical_forces(box, eps=1e-4, iatoms=[0, 5])
     np.testing.assert_allclose(label.forces[[0, 5]], forces, rtol=0, atol=1e-6)
     stress = calculate_numerical_stress(box, eps=1e-4)
     np.testing.assert_allclose(label.stress, stress, rtol=0, atol=1e-7)
     # Molecules beside crystals, in the order in which they are asked for.
-    mixed = teacher.label([molecule("CH4"), box, molecule("CH4")])
+    mixed = teacher.evaluate([molecule("CH4"), box, molecule("CH4")])
     assert mixed[1].energy == pytest.approx(label.energy, abs=1e-9)
     assert mixed[0].energy == mixed[2].energy
-    (twice,) = teacher.label([box.repeat((2, 1, 1))])
+    (twice,) = teacher.evaluate([box.repeat((2, 1, 1))])
     assert twice.energy == pytest.approx(2.0 * label.energy, abs=1e-6)
 
 
@@ -208,11 +210,11 @@ def test_ewald_sums_are_the_limit_of_growing_crystals():
 def test_slabs_need_a_cutoff_of_so3lr():
     pytest.importorskip("so3krates_torch")
     slab = molecule("H2O", cell=[8, 8, 8], pbc=(True, True, False))
-    (refused,) = registry.load_teacher("so3lr").label([slab])
-    assert isinstance(refused, Failure)
+    (refused,) = registry.load_teacher("so3lr").evaluate([slab])
+    assert isinstance(refused, Refusal)
     assert "so3lr:long_range=12" in refused.reason
-    (label,) = registry.load_teacher("so3lr:long_range=12").label([slab])
-    assert isinstance(label, Label)
+    (label,) = registry.load_teacher("so3lr:long_range=12").evaluate([slab])
+    assert isinstance(label, Evaluation)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -239,7 +241,7 @@ def test_options_are_part_of_what_tells_teachers_apart(monkeypatch, tmp_path):
     plain = registry.load_teacher("my_morse:Morse")
     deep = registry.load_teacher("my_morse:Morse:epsilon=2.5")
     assert deep.settings == {**plain.settings, "epsilon": 2.5}
-    (shallow,), (label,) = plain.label([molecule("N2")]), deep.label([molecule("N2")])
+    (shallow,), (label,) = plain.evaluate([molecule("N2")]), deep.evaluate([molecule("N2")])
     assert label.energy == pytest.approx(2.5 * shallow.energy)
 
 
@@ -247,9 +249,9 @@ def test_options_are_part_of_what_tells_teachers_apart(monkeypatch, tmp_path):
 def test_elements_that_so3lr_was_not_trained_on_are_refused():
     pytest.importorskip("so3krates_torch")
     teacher = registry.load_teacher("so3lr")
-    known, unknown = teacher.label([molecule("H2O"), molecule("SiH4")])
-    assert isinstance(known, Label)
-    assert unknown == Failure("has Si, which the teacher does not know")
+    known, unknown = teacher.evaluate([molecule("H2O"), molecule("SiH4")])
+    assert isinstance(known, Evaluation)
+    assert unknown == Refusal("has Si, which the teacher does not know")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -259,10 +261,10 @@ def test_xtb_gives_the_same_answer_whatever_came_before():
     water = molecule("H2O")
     stretched = water.copy()
     stretched.positions *= 1.1
-    (before,) = teacher.label([water])
-    _, _, after = teacher.label([stretched, molecule("CH4"), water])
-    _, again = teacher.label([stretched, water])
-    assert isinstance(before, Label)
+    (before,) = teacher.evaluate([water])
+    _, _, after = teacher.evaluate([stretched, molecule("CH4"), water])
+    _, again = teacher.evaluate([stretched, water])
+    assert isinstance(before, Evaluation)
     assert before.energies is not None
     assert before.energies.sum() == pytest.approx(before.energy, abs=1e-9)
     assert before.energy == after.energy == again.energy

@@ -1,3 +1,8 @@
+import os
+import signal
+import time
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -6,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.readers.opening import open_frames
 from ase_student.data.structures import Labels, Structures
+from ase_student.files import file_sha256
+from ase_student.jobs.store import ChunkStore
 from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.validation.accuracy import evaluation, sums
 from ase_student.validation.accuracy.bootstrap import N_DRAWS, draws, estimate
@@ -313,9 +320,12 @@ def test_what_is_invalid_stops_or_is_left_out(tmp_path, small_pieces):
 
 def test_pieces_survive_the_disk(path, tmp_path, small_pieces):
     piece = next(run_pass(ModelSpec("tiny"), "w", Selection(path), "d", tmp_path))
-    again = PassChunk.from_bytes(piece.to_bytes())
+    store = ChunkStore(tmp_path / "store", {"of": "this test"}, what="errors computed")
+    store.write("one", piece.arrays())
+    again = PassChunk(**store.read("one"))
     for name, value in vars(piece).items():
         assert_array_equal(getattr(again, name), value)
+        assert getattr(again, name).dtype == value.dtype
 
 
 def test_nothing_to_compare_with(path):
@@ -333,16 +343,75 @@ def test_energies_alone(tmp_path, small_pieces):
     assert_allclose(found["energy"]["raw"]["mae"]["value"], (1.68 + 0.06) / 2)
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_pass_on_a_dask_cluster(path, tmp_path, workers, monkeypatch):
-    distributed = pytest.importorskip("distributed")
+# --- workers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(path, monkeypatch):
+    """Return the arguments of a pass of 'tiny', in pieces of 200 atoms."""
     monkeypatch.setattr(evaluation, "PIECE_ATOMS", 200)
     spec = ModelSpec("tiny", backend="onnx", threads=1)
-    here = metrics(Pass.of(run_pass(spec, "w", Selection(path), "d", tmp_path / "here")), 0)
+    return spec, spec.open_quietly().info.weights_sha256, Selection(path), file_sha256(path)
+
+
+@contextmanager
+def cluster(**options):
+    distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None
+        threads_per_worker=1, dashboard_address=None, **options
     ) as cluster:
-        address = cluster.scheduler_address
-        pieces = run_pass(spec, "w", Selection(path), "d", tmp_path / "there", address)
-        there = metrics(Pass.of(pieces), 0)
+        yield cluster.scheduler_address
+
+
+def test_pass_on_a_dask_cluster(asked, tmp_path):
+    here = metrics(Pass.of(run_pass(*asked, tmp_path / "here")), 0)
+    with cluster(n_workers=2, processes=False) as address:
+        there = metrics(Pass.of(run_pass(*asked, tmp_path / "there", address)), 0)
     assert there == here
+    # Where all is done no scheduler is looked for.
+    assert metrics(Pass.of(run_pass(*asked, tmp_path / "there", "tcp://127.0.0.1:9")), 0) == here
+
+
+@pytest.mark.parametrize("differs", ["weights", "data"])
+def test_workers_with_other_files_are_refused(asked, tmp_path, differs):
+    spec, weights, selection, data = asked
+    expected = {
+        "weights": rf"student 'tiny' on .* has SHA-256 {weights[:12]}… instead of 0{{12}}…; ",
+        "data": rf"data.h5' on .* has SHA-256 {data[:12]}… instead of 0{{12}}…; workers need the ",
+    }[differs]
+    weights, data = ("0" * 64, data) if differs == "weights" else (weights, "0" * 64)
+    with (
+        cluster(n_workers=1, processes=False) as address,
+        pytest.raises(ValueError, match=expected),
+    ):
+        list(run_pass(spec, weights, selection, data, tmp_path / "there", address))
+
+
+def test_what_was_finished_survives_workers_that_die(asked, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    import dask
+
+    whole = metrics(Pass.of(run_pass(*asked, tmp_path / "whole")), 0)
+
+    # Nested, so that it is sent to the workers as it is; they have the original.
+    def deadly(asked, indices, number):
+        from ase_student.validation.accuracy import evaluation
+
+        if number == 2:
+            time.sleep(2.0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return evaluation._on_worker(asked, indices, number)
+
+    monkeypatch.setattr(evaluation, "_on_worker", deadly)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        cluster(n_workers=1, processes=True) as address,
+        pytest.raises(ChildProcessError, match="died again and again .* finished is kept"),
+    ):
+        list(run_pass(*asked, tmp_path / "part", address))
+    (folder,) = (tmp_path / "part").iterdir()
+    finished = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
+    assert "000000.npz" in finished
+    assert "000002.npz" not in finished
+    assert metrics(Pass.of(run_pass(*asked, tmp_path / "part")), 0) == whole
+    assert finished.items() <= {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}.items()

@@ -20,9 +20,9 @@ from ase_student.distill.active_learning.initial import choose_starts
 from ase_student.distill.active_learning.trajectories import (
     WATCHED,
     Trajectories,
-    read_walks,
+    arrays_of,
+    from_arrays,
     run_trajectories,
-    write_walks,
 )
 from ase_student.distill.active_learning.uncertainty import (
     Uncertainties,
@@ -33,8 +33,8 @@ from ase_student.dynamics.bonds import newly_bound
 from ase_student.extrapolation.limits import Limits
 from ase_student.extrapolation.ranges import TrainingRanges, ranges_of_files
 from ase_student.files import file_sha256
-from ase_student.jobs.store import begin_job, check_job
-from ase_student.potentials.base import student_forces
+from ase_student.jobs.store import ChunkStore, numbered
+from ase_student.potentials.base import StudentPotential
 from ase_student.student import Student
 
 #: Sources of the structures: the most doubtful, and those drawn at random.
@@ -151,8 +151,7 @@ class Exploration:
             **labels,
             **asdict(settings),
         }
-        if not check_job(folder, job, "dynamics run"):
-            begin_job(folder, job)
+        self._store = ChunkStore(folder, job, what="dynamics run")
 
     def uncertainties(self, structures: Sequence[Atoms]) -> Uncertainties:
         """Return what is held against the first student's forces on some structures."""
@@ -162,12 +161,12 @@ class Exploration:
         """Run the trajectories that are not on disk yet."""
         with tqdm(total=len(self.starts.structures), unit="trajectory", disable=None) as progress:
             for number, (members, confined) in enumerate(self.starts.pieces()):
-                path = self._piece(number)
-                if not path.exists():
+                if self._store.missing([numbered(number)]):
                     starts = [self.starts.structures[index] for index in members]
                     rng = np.random.default_rng([self.settings.seed, number])
                     walks = self._walk(starts, confined, rng)
-                    write_walks(path, walks, self._uncertainties_of(walks, starts))
+                    arrays = arrays_of(walks, self._uncertainties_of(walks, starts))
+                    self._store.write(numbered(number), arrays)
                 progress.update(len(members))
 
     def _uncertainties_of(self, walks: Trajectories, starts: list[Atoms]) -> Uncertainties:
@@ -181,13 +180,10 @@ class Exploration:
     def _walk(self, starts: list[Atoms], confined: bool, rng: np.random.Generator) -> Trajectories:
         settings = self.settings
         temperatures = rng.uniform(*settings.temperatures, len(starts))
-        forces = student_forces(self.calculators[0])
+        driver = StudentPotential(self.calculators[0])
         return run_trajectories(
-            starts, forces, temperatures.tolist(), settings.steps, settings.every, rng, confined
+            starts, driver, temperatures.tolist(), settings.steps, settings.every, rng, confined
         )
-
-    def _piece(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.npz"
 
     def choose(self) -> tuple[Structures, dict[str, Any]]:
         """Choose frames of all trajectories, and say what there was to choose from."""
@@ -197,7 +193,7 @@ class Exploration:
         n_astray = 0
         for number, (members, _) in enumerate(self.starts.pieces()):
             starts = [self.starts.structures[index] for index in members]
-            walks, doubted = read_walks(self._piece(number), starts)
+            walks, doubted = from_arrays(self._store.read(numbered(number)), starts)
             frames += walks.frames(starts)
             owners += [members[owner] for owner in walks.owners]
             found.append(doubted)

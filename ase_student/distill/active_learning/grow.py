@@ -17,7 +17,7 @@ from ase_student.data.label_settings import settings_difference
 from ase_student.distill.active_learning.exploration import RANDOM, Exploration
 from ase_student.distill.active_learning.uncertainty import rank_correlation
 from ase_student.distill.labelling import label
-from ase_student.potentials.base import Teacher, student_forces
+from ase_student.potentials.base import StudentPotential, Teacher, forces_of
 
 
 def grow(
@@ -124,7 +124,7 @@ def compared(growth: Exploration, path: Path) -> dict[str, Any]:
         structures, labels = dataset.read_structures(), dataset.read_labels()
     frames = [structures.atoms(index) for index in labels.structure_indices]
     truth = np.split(labels.forces.astype(np.float64), labels.splits[1:-1])
-    predicted = student_forces(growth.calculators[0])(frames)
+    predicted = forces_of(StudentPotential(growth.calculators[0]), frames)
     errors = [ours - theirs for ours, theirs in zip(predicted, truth, strict=True)]
     sources = np.array(structures.sources, dtype=object)[labels.structure_indices]
     is_random = sources == RANDOM

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from ase_student.distill.active_learning.uncertainty import Uncertainties
 from ase_student.dynamics.bonds import is_sane
 from ase_student.dynamics.trajectories import trajectories
-from ase_student.files import replaced_when_complete
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 #: Steps between looks at whether a trajectory is still sane.
 WATCHED = 5
@@ -58,7 +57,7 @@ class Trajectories:
 
 def run_trajectories(
     starts: Sequence[Atoms],
-    forces: BatchedForces,
+    driver: Potential,
     temperatures: Sequence[float],
     n_steps: int,
     every: int,
@@ -74,7 +73,7 @@ def run_trajectories(
     Parameters
     ----------
     starts : sequence of Atoms
-    forces : callable
+    driver : Potential
     temperatures : sequence of float, K
         One per structure.
     n_steps : int
@@ -88,7 +87,7 @@ def run_trajectories(
     owners: list[int] = []
     astray: list[int] = []
     latest = [deque[NDArray[np.float64]](maxlen=LAST_FRAMES) for _ in starts]
-    looks = trajectories(starts, forces, temperatures, WATCHED, rng, confined)
+    looks = trajectories(starts, driver, temperatures, WATCHED, rng, confined)
     for step in range(WATCHED, n_steps + 1, WATCHED):
         structures = next(looks)
         for index in sorted(set(range(len(starts))) - set(astray)):
@@ -107,24 +106,23 @@ def run_trajectories(
     return Trajectories(positions, np.array(owners, np.int64), np.array(astray, np.int64))
 
 
-def write_walks(path: Path, walks: Trajectories, doubts: Uncertainties) -> None:
-    """Write frames and the doubts about them to a NumPy archive."""
-    with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            positions=np.concatenate([np.zeros((0, 3)), *walks.positions]),
-            owners=walks.owners,
-            astray=walks.astray,
-            outside=doubts.outside,
-            values=doubts.values,
-        )
+def arrays_of(walks: Trajectories, uncertainties: Uncertainties) -> dict[str, NDArray[Any]]:
+    """Return frames and their uncertainties as arrays, as a store of chunks keeps them."""
+    return {
+        "positions": np.concatenate([np.zeros((0, 3)), *walks.positions]),
+        "owners": walks.owners,
+        "astray": walks.astray,
+        "outside": uncertainties.outside,
+        "values": uncertainties.values,
+    }
 
 
-def read_walks(path: Path, starts: Sequence[Atoms]) -> tuple[Trajectories, Uncertainties]:
-    """Read what `write_walks` wrote for trajectories from these structures."""
-    with np.load(path, allow_pickle=False) as file:
-        owners = file["owners"]
-        ends = np.cumsum([len(starts[owner]) for owner in owners])
-        positions = np.split(file["positions"], ends[:-1]) if len(owners) else []
-        walks = Trajectories(positions, owners, file["astray"])
-        return walks, Uncertainties(file["outside"], file["values"])
+def from_arrays(
+    arrays: Mapping[str, NDArray[Any]], starts: Sequence[Atoms]
+) -> tuple[Trajectories, Uncertainties]:
+    """Return what `arrays_of` returned as arrays, for trajectories from these structures."""
+    owners = arrays["owners"]
+    ends = np.cumsum([len(starts[owner]) for owner in owners])
+    positions = np.split(arrays["positions"], ends[:-1]) if len(owners) else []
+    walks = Trajectories(positions, owners, arrays["astray"])
+    return walks, Uncertainties(arrays["outside"], arrays["values"])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ase_student.calculator import StudentCalculator
 from ase_student.extrapolation.limits import Limits
 from ase_student.neighbors import neighbor_matrix
-from ase_student.potentials.base import student_forces
+from ase_student.potentials.base import StudentPotential, forces_of
 
 #: Root mean square difference of interatomic distances, Å, below which two frames teach the same.
 ALIKE = 0.05
@@ -64,7 +64,7 @@ def estimate_uncertainties(
     limits : Limits
         What the first student's training saw.
     """
-    forces = [student_forces(student)(structures) for student in students]
+    forces = [forces_of(StudentPotential(student), structures) for student in students]
     outside = [
         _n_outside(atoms, own, limits) for atoms, own in zip(structures, forces[0], strict=True)
     ]

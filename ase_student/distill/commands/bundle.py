@@ -56,10 +56,11 @@ def run(arguments: argparse.Namespace) -> str:
         if arguments.chemistry is None
         else chemistry(arguments.chemistry, student.sha256),
     }
+    # Whatever is wrong with the report shows before anything is written.
+    card_text = card(student, folder.absolute().name, report, arguments.recipe)
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    card_text = card(student, folder.absolute().name, report, arguments.recipe)
     for file, content in (("README.md", card_text), (METRICS, text)):
         with replaced_when_complete(folder / file) as temporary:
             temporary.write_text(content, encoding="utf-8")

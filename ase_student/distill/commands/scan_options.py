@@ -17,8 +17,8 @@ from ase_student.distill.recipes.options import ModelName
 from ase_student.distill.sampling import scan_molecules
 from ase_student.distill.sampling.sample import in_words
 from ase_student.distill.sampling.scan_molecules import SETS
-from ase_student.potentials.base import BatchedForces
-from ase_student.potentials.registry import batched_forces, identity
+from ase_student.potentials.base import Potential
+from ase_student.potentials.registry import identity, load_potential
 
 DEFAULT_DRIVER = "ultra-tiny"
 
@@ -67,9 +67,9 @@ def add_driver(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def driver(arguments: argparse.Namespace) -> BatchedForces:
-    """Return the forces of the driver that a command line names, on one thread."""
-    return batched_forces(arguments.dynamics, threads=1)
+def driver(arguments: argparse.Namespace) -> Potential:
+    """Return the driver that a command line names, on one thread."""
+    return load_potential(arguments.dynamics, threads=1)
 
 
 def write_sampled(

@@ -264,7 +264,7 @@ def run(arguments: argparse.Namespace) -> str:
     settings = settings_of(arguments)
     if settings.dynamics != MMFF94:
         # What is missing is better said before the work than during it.
-        registry.batched_forces(settings.dynamics)
+        registry.load_potential(settings.dynamics)
     repeat = arguments.repeat or [1, 1, 1]
     origins = all_origins(arguments.file, arguments.crystal, arguments.surface, repeat)
     if (arguments.continued or (origins and settings.md)) and settings.dynamics == MMFF94:
@@ -298,7 +298,8 @@ def run(arguments: argparse.Namespace) -> str:
         **report,
     }
     write_dataset(arguments.output, structures, metadata=metadata)
-    shutil.rmtree(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
     counts = {"given structures": len(origins), "earlier frames": len(continuations)}
     given = "".join(f" and {count} {what}" for what, count in counts.items() if count)
     return (

@@ -10,11 +10,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.data.hdf5 import ATOMIC_ENERGIES_TOLERANCE
-from ase_student.potentials.base import Failure, Label, Teacher, one_line
+from ase_student.potentials.base import Answer, Evaluation, Refusal, Teacher, one_line
 from ase_student.potentials.single_point import as_number
 
 
-def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Label | Failure]:
+def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Answer]:
     """Return the teacher's answers, each checked, whatever the teacher raises.
 
     Raises
@@ -23,9 +23,9 @@ def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list
         If there are not as many answers as structures.
     """
     try:
-        answers = teacher.label(structures)
+        answers = teacher.evaluate(structures)
     except Exception as error:
-        return [Failure(one_line(error))] * len(structures)
+        return [Refusal(one_line(error))] * len(structures)
     if len(answers) != len(structures):
         raise ValueError(
             f"teacher '{teacher.name}' gave {len(answers)} answers to {len(structures)} structures."
@@ -34,7 +34,7 @@ def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list
     return [checked(answer, atoms, max_force) for answer, atoms in pairs]
 
 
-def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | Failure:
+def checked(answer: Answer, atoms: Atoms, max_force: float) -> Answer:
     """Return the label, or a failure if it cannot be right.
 
     Energy, forces and stress are what a student learns from: one that cannot be right costs the
@@ -44,16 +44,16 @@ def checked(answer: Label | Failure, atoms: Atoms, max_force: float) -> Label | 
 
     Parameters
     ----------
-    answer : Label or Failure
+    answer : Evaluation or Refusal
     atoms : ase.Atoms
         The structure it is for.
     max_force : float, eV/Å
     """
-    if isinstance(answer, Failure):
+    if isinstance(answer, Refusal):
         return answer
     reason = _wrong(answer, len(atoms), max_force)
     if reason is not None:
-        return Failure(reason)
+        return Refusal(reason)
     # Some calculators give arrays of one element.
     energy, energies = as_number(answer.energy), answer.energies
     if energies is not None and not _add_up(energies, energy, len(atoms)):
@@ -74,7 +74,7 @@ def _of_atoms(values: NDArray[np.floating] | None, n_atoms: int) -> NDArray[np.f
     return values
 
 
-def _wrong(label: Label, n_atoms: int, max_force: float) -> str | None:
+def _wrong(label: Evaluation, n_atoms: int, max_force: float) -> str | None:
     """Say why a label cannot be right, if it cannot."""
     if np.size(label.energy) != 1:
         return f"energy of shape {np.shape(label.energy)}"

@@ -23,7 +23,7 @@ from ase_student.data.structures import Labels, Structures
 from ase_student.distill.labelling.checks import checked
 from ase_student.distill.labelling.label import MAX_FORCE, by_reason, statistics
 from ase_student.files import file_sha256
-from ase_student.potentials.base import Failure, Label
+from ase_student.potentials.base import Evaluation, Refusal
 
 #: Energies of rMD17, unless another unit is given.
 NPZ_ENERGY = "kcal/mol"
@@ -195,9 +195,9 @@ def _usable(
         return "without energy"
     if converted.forces is None:
         return "without forces"
-    label = Label(converted.energy, converted.forces, converted.stress)
+    label = Evaluation(converted.energy, converted.forces, converted.stress)
     answer = checked(label, converted.atoms, settings.max_force)
-    return next(iter(by_reason([answer.reason]))) if isinstance(answer, Failure) else converted
+    return next(iter(by_reason([answer.reason]))) if isinstance(answer, Refusal) else converted
 
 
 def _labels(frames: Sequence[Frame], structures: Structures) -> Labels:

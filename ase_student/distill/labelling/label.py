@@ -16,11 +16,17 @@ from tqdm import tqdm
 from ase_student import provenance
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Labels, Structures
-from ase_student.distill.labelling.chunks import LabelStore, ranges
+from ase_student.distill.labelling.chunks import (
+    columns_of,
+    key_of,
+    label_store,
+    ranges,
+    read_answers,
+)
 from ase_student.distill.labelling.parallel import Answers, Piece, labelled
 from ase_student.files import file_sha256
 from ase_student.jobs.executors import Workers, workers_for
-from ase_student.potentials.base import Failure, Teacher
+from ase_student.potentials.base import Refusal, Teacher
 from ase_student.potentials.calculator import symbols_of
 
 #: Largest force that is believed, eV/Å.
@@ -86,9 +92,10 @@ def label_structures(
             "teacher": {"name": teacher.name, **teacher.settings},
             "max_force": max_force,
         }
-        partial = LabelStore(output.with_name(f"{output.name}.partial"), job)
+        partial = label_store(output.with_name(f"{output.name}.partial"), job)
         pieces = list(ranges(n))
-        missing = [piece for piece in pieces if not partial.has(*piece)]
+        unfinished = set(partial.missing(key_of(*piece) for piece in pieces))
+        missing = [piece for piece in pieces if key_of(*piece) in unfinished]
         n_missing = sum(stop - start for start, stop in missing)
         with (
             workers_for(processes if missing else 1, scheduler if missing else None) as workers,
@@ -97,9 +104,9 @@ def label_structures(
             for piece, answers in _answers(workers, teacher, dataset, missing, max_force):
                 if piece[0] == 0:
                     _check_first(answers, known[slice(*piece)], teacher, path.name)
-                partial.write(*piece, answers)
+                partial.write(key_of(*piece), columns_of(piece[0], answers))
                 progress.update(len(answers))
-        labels, failures = partial.read(pieces)
+        labels, failures = read_answers(partial, pieces)
         structures = dataset.read_structures(0, n)
         crystals = np.flatnonzero(structures.are_crystals[labels.structure_indices])
         report = {
@@ -172,7 +179,7 @@ def _elements(elements: Collection[int]) -> str:
 def _check_first(answers: Answers, known: NDArray[np.bool_], teacher: Teacher, name: str) -> None:
     """Stop if one and the same reason costs all structures of the first piece their labels."""
     asked = [answer for answer, is_known in zip(answers, known, strict=True) if is_known]
-    reasons = {answer.reason if isinstance(answer, Failure) else None for answer in asked}
+    reasons = {answer.reason if isinstance(answer, Refusal) else None for answer in asked}
     if len(reasons) == 1 and None not in reasons:
         raise ValueError(
             f"the teacher '{teacher.name}' could label none of the first {len(answers)} structures "

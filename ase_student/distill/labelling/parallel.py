@@ -1,8 +1,4 @@
-"""Who labels the pieces: this process, several on this machine, or a Dask cluster.
-
-All three are an `Executor` of the standard library, so that one loop serves them. What the pieces
-are does not depend on who labels them, and so the labels do not either.
-"""
+"""Who labels the pieces: this process, several on this machine, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -10,18 +6,16 @@ import functools
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
 from typing import Any
 
 from ase_student.data.structures import Structures
 from ase_student.distill.labelling.checks import ask
-from ase_student.jobs.executors import Workers
-from ase_student.potentials.base import Failure, Label, Teacher
+from ase_student.jobs.executors import Workers, completed
+from ase_student.potentials.base import Answer, Teacher
 from ase_student.potentials.registry import load_teacher
 
 Piece = tuple[int, int]
-Answers = list[Label | Failure]
+Answers = list[Answer]
 
 
 def labelled(
@@ -41,30 +35,13 @@ def labelled(
     ImportError
         If a worker does not have what the teacher needs.
     """
-    if workers.have_teachers:
+    if workers.are_elsewhere:
         label: Callable[..., Answers] = label_with_own_teacher
         how: tuple[Any, ...] = (teacher.name, teacher.settings, max_force)
     else:
         label, how = label_with_teacher, (teacher, max_force)
-    waiting = iter(pieces)
-    running: dict[Future[Answers], Piece] = {}
-    while True:
-        for piece, structures in islice(waiting, max(0, workers.n_pieces() - len(running))):
-            running[workers.executor.submit(label, structures, *how)] = piece
-        if not running:
-            return
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        error: BaseException | None = None
-        for future in done:
-            piece = running.pop(future)
-            try:
-                answers = future.result()
-            except BaseException as raised:
-                error = raised
-            else:
-                yield piece, answers
-        if error is not None:
-            raise error
+    calls = ((piece, functools.partial(label, structures, *how)) for piece, structures in pieces)
+    return completed(workers, calls)
 
 
 def label_with_teacher(structures: Structures, teacher: Teacher, max_force: float) -> Answers:

@@ -21,7 +21,7 @@ from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.settings import SamplingSettings
 from ase_student.dynamics import trajectories
 from ase_student.dynamics.bonds import is_cluster, is_sane
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read_continuations(
 
 
 def sample_continuations(
-    starts: Sequence[Continuation], settings: SamplingSettings, forces: BatchedForces
+    starts: Sequence[Continuation], settings: SamplingSettings, driver: Potential
 ) -> SampledFrames:
     """Return where some frames get to.
 
@@ -90,8 +90,8 @@ def sample_continuations(
     starts : sequence of Continuation
         Are moved together.
     settings : Settings
-    forces : callable
-        What moves them, see `dynamics.batched_forces`.
+    driver : Potential
+        What moves them, see `potentials.registry.load_potential`.
     """
     frames = SampledFrames()
     for confined in (False, True):
@@ -102,7 +102,7 @@ def sample_continuations(
         draw = settings.cluster_temperature if confined else settings.molecule_temperature
         rounds = trajectories.trajectories(
             [start.atoms for start in chosen],
-            forces,
+            driver,
             [draw(rng) for _ in chosen],
             settings.cluster_steps if confined else settings.molecule_steps,
             rng,

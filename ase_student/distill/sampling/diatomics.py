@@ -12,7 +12,7 @@ from ase.data import atomic_numbers, covalent_radii
 from ase_student.data.sources import DIATOMIC
 from ase_student.distill.molecules import species
 from ase_student.distill.sampling.frames import SampledFrames
-from ase_student.dynamics.bonds import CLASH_RATIO
+from ase_student.dynamics.bonds import CLASH
 
 #: Elements of the bundled students.
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
@@ -50,7 +50,7 @@ def diatomics(symbols: Sequence[str], n_distances: int, seed: int = 0) -> Sample
     for pair in combinations_with_replacement(sorted(set(symbols)), 2):
         name = "-".join(pair)
         rng = species.generator(seed, name)
-        shortest = CLASH_RATIO * sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
+        shortest = CLASH * sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
         steps = (np.arange(n_distances) + rng.uniform(size=n_distances)) / max(n_distances, 1)
         for i, distance in enumerate(shortest + (LONGEST - shortest) * steps):
             frames.add(Atoms(pair, [[0, 0, 0], [distance, 0, 0]]), f"{name}#{i}", DIATOMIC)

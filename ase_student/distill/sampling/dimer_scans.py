@@ -28,7 +28,7 @@ from ase_student.distill.sampling import clusters, geometry
 from ase_student.distill.sampling.rigid import descended_rigidly
 from ase_student.distill.sampling.scan_molecules import Embedder, thermal_geometries
 from ase_student.dynamics.langevin import Positions
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential, forces_of
 
 #: Sources of the structures.
 DIMER, TRIMER, FRAGMENT = "dimer", "trimer", "fragment"
@@ -143,7 +143,7 @@ class Complexes:
 
 
 def scan_complexes(
-    sets: Sequence[Sequence[Species]], settings: DimerScanSettings, forces: BatchedForces
+    sets: Sequence[Sequence[Species]], settings: DimerScanSettings, driver: Potential
 ) -> Complexes:
     """Return scans of complexes of molecules that are drawn from sets.
 
@@ -152,9 +152,9 @@ def scan_complexes(
     sets : sequence of sequence of Species
         Each is drawn from as often as the others.
     settings : DimerScanSettings
-    forces : callable
+    driver : Potential
         Moves molecules and brings them together, see
-        :func:`ase_student.potentials.registry.batched_forces`.
+        :func:`ase_student.potentials.registry.load_potential`.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def scan_complexes(
             rng = generator(settings.seed, f"complexes {number}")
             missing = settings.complexes - before
             n = min(BATCH, -(-missing // settings.points) + SPARE)
-            for molecule, scan in _scans(n, sets, settings, forces, embed, rng, result.dropped):
+            for molecule, scan in _scans(n, sets, settings, driver, embed, rng, result.dropped):
                 scan = scan[: settings.complexes - result.n_complexes]
                 if scan:
                     result.add(molecule, scan)
@@ -194,19 +194,19 @@ def _scans(
     n: int,
     sets: Sequence[Sequence[Species]],
     settings: DimerScanSettings,
-    forces: BatchedForces,
+    driver: Potential,
     embed: Embedder,
     rng: np.random.Generator,
     dropped: Counter[str],
 ) -> list[tuple[Molecule, list[Positions]]]:
     """Return the scans of `n` arrangements, but for those that cannot be used."""
-    arranged = _arrangements(n, sets, settings, forces, embed, rng, dropped)
+    arranged = _arrangements(n, sets, settings, driver, embed, rng, dropped)
     structures = [one.atoms(one.conformers[0]) for one in arranged]
     few = rng.random(len(arranged)) >= RELAXED_SHARE
     n_steps = np.where(few, FEW_STEPS, MANY_STEPS).tolist()
     fragments = [one.fragments for one in arranged]
-    descended = descended_rigidly(structures, fragments, forces, n_steps)
-    relaxed = _relaxed_together(arranged, descended, settings.bound, forces, rng)
+    descended = descended_rigidly(structures, fragments, driver, n_steps)
+    relaxed = _relaxed_together(arranged, descended, settings.bound, driver, rng)
     scans = []
     for molecule, positions in zip(arranged, relaxed, strict=True):
         if positions is None:
@@ -215,7 +215,8 @@ def _scans(
         scans.append((molecule, scan_distances(molecule, positions, settings.points, rng)))
     flat = [molecule.atoms(positions) for molecule, scan in scans for positions in scan]
     # A comparison with NaN is false.
-    sound = iter([bool(np.abs(one).max() < LARGEST_FORCE) for one in forces(flat)] if flat else [])
+    forces = forces_of(driver, flat) if flat else []
+    sound = iter([bool(np.abs(force).max() < LARGEST_FORCE) for force in forces])
     kept = []
     for molecule, scan in scans:
         good = [positions for positions in scan if next(sound)]
@@ -229,7 +230,7 @@ def _relaxed_together(
     arranged: Sequence[Molecule],
     positions: Sequence[Positions],
     share: float,
-    forces: BatchedForces,
+    driver: Potential,
     rng: np.random.Generator,
 ) -> list[Positions | None]:
     """Return the positions of complexes, a share of them after they have relaxed as a whole.
@@ -239,7 +240,7 @@ def _relaxed_together(
     result = [one if np.isfinite(one).all() else None for one in positions]
     chosen = [k for k in np.flatnonzero(rng.random(len(arranged)) < share) if result[k] is not None]
     complexes = [replace(arranged[k], conformers=[positions[k]]) for k in chosen]
-    geometries = thermal_geometries(complexes, forces, rng, BOUND_TEMPERATURES)
+    geometries = thermal_geometries(complexes, driver, rng, BOUND_TEMPERATURES)
     for k, geometry_of_complex in zip(chosen, geometries, strict=True):
         result[k] = geometry_of_complex
     return result
@@ -249,7 +250,7 @@ def _arrangements(
     n: int,
     sets: Sequence[Sequence[Species]],
     settings: DimerScanSettings,
-    forces: BatchedForces,
+    driver: Potential,
     embed: Embedder,
     rng: np.random.Generator,
     dropped: Counter[str],
@@ -263,7 +264,7 @@ def _arrangements(
             drawn.append([embed(one) for one in species])
         except UnsuitableError as reason:
             dropped[f"molecule: {reason}"] += 1
-    geometries = iter(thermal_geometries([one for group in drawn for one in group], forces, rng))
+    geometries = iter(thermal_geometries([one for group in drawn for one in group], driver, rng))
     arranged = []
     for group in drawn:
         own = [next(geometries) for _ in group]

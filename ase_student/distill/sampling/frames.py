@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ase_student.data.structures import Structures
 from ase_student.distill.molecules.species import UnsuitableError
 from ase_student.dynamics import bonds
-from ase_student.files import replaced_when_complete
 
 #: Two structures are the same if no distance between atoms differs by more, Å.
 SAME = 1e-3
@@ -72,34 +71,36 @@ class SampledFrames:
             dropped,
         )
 
-    def write(self, path: Path) -> None:
-        """Write the frames to a NumPy archive."""
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the frames as arrays, as a store of chunks keeps them."""
         columns = Structures.from_atoms(self.structures)
-        with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                numbers=columns.numbers,
-                splits=columns.splits,
-                positions=columns.positions,
-                cells=columns.cells,
-                pbc=columns.pbc,
-                sources=np.array(self.sources, dtype=str),
-                molecules=np.array(self.molecules, dtype=str),
-                dropped=json.dumps(self.dropped),
-            )
+        return {
+            "numbers": columns.numbers,
+            "splits": columns.splits,
+            "positions": columns.positions,
+            "cells": columns.cells,
+            "pbc": columns.pbc,
+            "sources": np.array(self.sources, dtype=str),
+            "molecules": np.array(self.molecules, dtype=str),
+            "dropped": np.array(json.dumps(self.dropped)),
+        }
 
     @classmethod
-    def read(cls, path: Path) -> SampledFrames:
-        """Return the frames that `write` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            names = ("numbers", "splits", "positions", "cells", "pbc")
-            columns = Structures(*(file[name] for name in names))
-            return cls(
-                [columns.atoms(i) for i in range(len(columns))],
-                file["sources"].tolist(),
-                file["molecules"].tolist(),
-                Counter(json.loads(str(file["dropped"]))),
-            )
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SampledFrames:
+        """Return the frames that `arrays` returned as arrays."""
+        columns = Structures(
+            numbers=arrays["numbers"],
+            splits=arrays["splits"],
+            positions=arrays["positions"],
+            cells=arrays["cells"],
+            pbc=arrays["pbc"],
+        )
+        return cls(
+            [columns.atoms(i) for i in range(len(columns))],
+            arrays["sources"].tolist(),
+            arrays["molecules"].tolist(),
+            Counter(json.loads(str(arrays["dropped"]))),
+        )
 
 
 def duplicates(structures: Sequence[Atoms]) -> set[int]:

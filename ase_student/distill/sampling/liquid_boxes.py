@@ -20,10 +20,10 @@ from ase_student.distill.molecules.species import (
 )
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.scan_molecules import Embedder
-from ase_student.dynamics.bonds import BOUND_RATIO, came_apart, newly_bound
+from ase_student.dynamics.bonds import BONDED, came_apart, newly_bound
 from ase_student.dynamics.rotations import random_rotation
 from ase_student.dynamics.trajectories import relaxed, trajectories
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 SOURCE = "liquid"
 #: Density of liquids at room temperature or, for gases, at their boiling point, g/cm³, rounded
@@ -127,7 +127,7 @@ def sample_liquids(
     liquids: Sequence[Species],
     solutes: Sequence[Species],
     settings: LiquidSettings,
-    forces: BatchedForces,
+    driver: Potential,
 ) -> SampledFrames:
     """Return droplets cut out of periodic boxes of liquids, mixtures and solutions.
 
@@ -138,9 +138,9 @@ def sample_liquids(
     solutes : sequence of Species
         May be none: there are no solutions then.
     settings : LiquidSettings
-    forces : callable
+    driver : Potential
         Moves the atoms of periodic structures, see
-        :func:`ase_student.potentials.registry.batched_forces`.
+        :func:`ase_student.potentials.registry.load_potential`.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def sample_liquids(
             rng = generator(settings.seed, f"liquids {number}")
             n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))
             boxes = [drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
-            _add_droplets(frames, [box for box in boxes if box], settings, forces, rng)
+            _add_droplets(frames, [box for box in boxes if box], settings, driver, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
             progress.update(len(frames.structures) - before)
@@ -226,19 +226,19 @@ def _add_droplets(
     frames: SampledFrames,
     boxes: list[Box],
     settings: LiquidSettings,
-    forces: BatchedForces,
+    driver: Potential,
     rng: np.random.Generator,
 ) -> None:
     """Draw boxes together, move them and add droplets of each."""
     temperatures = rng.uniform(*TEMPERATURES, size=len(boxes)).tolist()
-    current = relaxed([box.atoms for box in boxes], forces, 3 * STAGE_DESCENT)
+    current = relaxed([box.atoms for box in boxes], driver, 3 * STAGE_DESCENT)
     for _ in range(STAGES):
         for box, atoms in zip(boxes, current, strict=True):
             contract(atoms, box.owners, EXPANSION ** (-1 / STAGES))
-        current = relaxed(current, forces, STAGE_DESCENT)
-        moved = trajectories(current, forces, temperatures, STAGE_DYNAMICS, rng)
+        current = relaxed(current, driver, STAGE_DESCENT)
+        moved = trajectories(current, driver, temperatures, STAGE_DYNAMICS, rng)
         current = next(moved, [])
-    rounds = trajectories(current, forces, temperatures, BETWEEN, rng)
+    rounds = trajectories(current, driver, temperatures, BETWEEN, rng)
     for _ in range(EQUILIBRATION // BETWEEN):
         next(rounds, [])
     for _ in range(-(-settings.per_box // PER_SNAPSHOT)):
@@ -293,7 +293,7 @@ def are_apart(droplet: Atoms, owners: NDArray[np.int64]) -> bool:
         The molecule that each atom belongs to.
     """
     radii = covalent_radii[droplet.numbers]
-    bound = droplet.get_all_distances() < BOUND_RATIO * (radii[:, None] + radii)
+    bound = droplet.get_all_distances() < BONDED * (radii[:, None] + radii)
     return not bool((bound & (owners[:, None] != owners)).any())
 
 

@@ -23,7 +23,7 @@ from ase_student.distill.sampling.settings import (
 )
 from ase_student.dynamics import bonds, trajectories
 from ase_student.dynamics.langevin import Positions
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def sample_jobs(
     jobs: Sequence[MoleculeTask],
     settings: SamplingSettings,
     partners: Sequence[Species],
-    forces: BatchedForces,
+    driver: Potential,
 ) -> SampledFrames:
     """Return frames of some molecules and of clusters with each of them.
 
@@ -63,8 +63,8 @@ def sample_jobs(
     settings : Settings
     partners : sequence of Species
         What they may meet in a cluster.
-    forces : callable
-        What moves them, see `dynamics.batched_forces`.
+    driver : Potential
+        What moves them, see `potentials.registry.load_potential`.
     """
     frames = SampledFrames()
     alone: list[Start] = []
@@ -80,8 +80,8 @@ def sample_jobs(
                     together.append(_cluster_start(molecule, settings, partners, rng))
     keys = "\n".join(job.species.key for job in jobs)
     rng = species.generator(settings.seed, f"dynamics of {keys}")
-    _move(frames, alone, forces, settings.molecule_steps, rng, confined=False)
-    _move(frames, together, forces, settings.cluster_steps, rng, confined=True)
+    _move(frames, alone, driver, settings.molecule_steps, rng, confined=False)
+    _move(frames, together, driver, settings.cluster_steps, rng, confined=True)
     return frames
 
 
@@ -120,21 +120,21 @@ def _cluster_start(
 def _move(
     frames: SampledFrames,
     starts: list[Start],
-    forces: BatchedForces,
+    driver: Potential,
     n_steps: int,
     rng: np.random.Generator,
     confined: bool,
 ) -> None:
     """Let all trajectories run and add their frames."""
     begun = [start.molecule.atoms(start.positions) for start in starts]
-    begun = trajectories.relaxed(begun, forces, DESCENT_STEPS)
+    begun = trajectories.relaxed(begun, driver, DESCENT_STEPS)
     for start, atoms in zip(starts, begun, strict=True):
         for _ in range(start.n_displaced):
             sigma = rng.uniform(*STRONG_DISPLACEMENTS)
             _add(frames, start, geometry.displaced(atoms.positions, sigma, rng), "displaced")
     n_rounds = max((len(start.sources) for start in starts), default=0)
     temperatures = [start.temperature for start in starts]
-    rounds = trajectories.trajectories(begun, forces, temperatures, n_steps, rng, confined)
+    rounds = trajectories.trajectories(begun, driver, temperatures, n_steps, rng, confined)
     for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
         for start, atoms in zip(starts, moved, strict=True):
             if k < len(start.sources):

@@ -17,8 +17,9 @@ from tqdm import tqdm
 from ase_student.distill.molecules.species import generator
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.rigid import rotation
+from ase_student.dynamics.bonds import BONDED
 from ase_student.dynamics.trajectories import relaxed, trajectories
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 SOURCE = "molecular crystal"
 #: Largest component of the random strain, and Gaussian widths of what moves each molecule: Å along
@@ -84,7 +85,7 @@ CRYSTALS = {
 
 
 def sample_crystals(
-    names: Sequence[str], n_frames: int, seed: int, forces: BatchedForces
+    names: Sequence[str], n_frames: int, seed: int, driver: Potential
 ) -> SampledFrames:
     """Return cut-outs of molecular crystals, each strained and disturbed at random.
 
@@ -94,8 +95,8 @@ def sample_crystals(
         Keys of `CRYSTALS`.
     n_frames : int
     seed : int
-    forces : callable
-        The driver, see :func:`ase_student.potentials.registry.batched_forces`.
+    driver : Potential
+        The driver, see :func:`ase_student.potentials.registry.load_potential`.
 
     Raises
     ------
@@ -111,9 +112,9 @@ def sample_crystals(
             n = min(BATCH, n_frames - before)
             drawn = rng.integers(len(names), size=n).tolist()
             starts = [cut_out(cells[i][0], cells[i][1], rng) for i in drawn]
-            begun = relaxed(starts, forces, DESCENT_STEPS)
+            begun = relaxed(starts, driver, DESCENT_STEPS)
             temperatures = rng.uniform(*TEMPERATURES, size=n).tolist()
-            moved = next(trajectories(begun, forces, temperatures, DYNAMICS_STEPS, rng))
+            moved = next(trajectories(begun, driver, temperatures, DYNAMICS_STEPS, rng))
             for i, atoms in zip(drawn, moved, strict=True):
                 smiles = CRYSTALS[names[i]].molecule
                 n_molecules = len(atoms) // (len(cells[i][1]) // (cells[i][1].max() + 1))
@@ -135,7 +136,8 @@ def molecules_of_cell(published: PublishedCrystal) -> tuple[Atoms, NDArray[np.in
     cell = crystal(
         symbols, sites, spacegroup=published.space_group, cellpar=[*published.cell, 90, 90, 90]
     )
-    limits = 1.3 * (covalent_radii[cell.numbers][:, None] + covalent_radii[cell.numbers])
+    radii = covalent_radii[cell.numbers]
+    limits = BONDED * (radii[:, None] + radii)
     bound = cell.get_all_distances(mic=True) < limits
     n_molecules, owners = connected_components(bound, directed=False)
     order = np.argsort(owners, kind="stable")

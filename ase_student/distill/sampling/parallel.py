@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from ase_student.distill.sampling.continuation import Continuation, sample_conti
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.rattle import FrameGroup, sample_groups
 from ase_student.distill.sampling.settings import MMFF94, MoleculeTask, SamplingSettings
-from ase_student.jobs.processes import process_pool
-from ase_student.jobs.store import begin_job, check_job
-from ase_student.potentials import base, registry
+from ase_student.jobs.executors import completed, local_processes, this_process
+from ase_student.jobs.store import ChunkStore, numbered
+from ase_student.potentials import registry
+from ase_student.potentials.base import Potential
 
 #: Molecules in a piece. What was not finished when a run ends is at most one piece per process.
 MMFF_PIECE = 16
@@ -65,11 +65,11 @@ class Sampler:
                     mmff.sample_molecule(one.species, self.settings, self.partners, one.n_times)
                 )
             return frames
-        forces = _forces(self.settings.dynamics)
+        driver = _driver(self.settings.dynamics)
         with _one_thread():
-            frames = sample_groups(piece.groups, self.settings, forces)
-            frames.extend(sample_continuations(piece.continuations, self.settings, forces))
-            frames.extend(md.sample_jobs(piece.jobs, self.settings, self.partners, forces))
+            frames = sample_groups(piece.groups, self.settings, driver)
+            frames.extend(sample_continuations(piece.continuations, self.settings, driver))
+            frames.extend(md.sample_jobs(piece.jobs, self.settings, self.partners, driver))
         return frames
 
 
@@ -89,31 +89,6 @@ def in_pieces(
     for i in range(0, len(continuations), DRIVEN_PIECE):
         pieces.append(SamplingChunk(continuations=tuple(continuations[i : i + DRIVEN_PIECE])))
     return pieces
-
-
-class SamplingStore:
-    """Finished pieces on disk, in a folder that belongs to one job.
-
-    Parameters
-    ----------
-    folder : path
-    job : dict
-        What decides the pieces.
-
-    Raises
-    ------
-    ValueError
-        If the folder was begun by another job.
-    """
-
-    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
-        self.folder = folder
-        if not check_job(folder, job, "structures sampled"):
-            begin_job(folder, job)
-
-    def path(self, index: int) -> Path:
-        """Return where the frames of a piece are."""
-        return self.folder / f"{index:06d}.npz"
 
 
 def job_of(sampler: Sampler, pieces: Sequence[SamplingChunk]) -> dict[str, Any]:
@@ -152,20 +127,22 @@ def sample(
     ChildProcessError
         If one of several processes died; what was finished is kept.
     """
-    partial = None if folder is None else SamplingStore(folder, job_of(sampler, pieces))
+    store = None
     done: dict[int, SampledFrames] = {}
-    if partial is not None:
+    if folder is not None:
+        store = ChunkStore(folder, job_of(sampler, pieces), what="structures sampled")
+        missing = set(store.missing(map(numbered, range(len(pieces)))))
         done = {
-            i: SampledFrames.read(partial.path(i))
+            i: SampledFrames.from_arrays(store.read(numbered(i)))
             for i in range(len(pieces))
-            if partial.path(i).exists()
-        }  # fmt: skip
+            if numbered(i) not in missing
+        }
     left = [i for i in range(len(pieces)) if i not in done]
     results = _mapped(sampler, [(i, pieces[i]) for i in left], processes)
     with tqdm(total=len(pieces), initial=len(done), unit="piece", disable=None) as progress:
         for i, frames in results:
-            if partial is not None:
-                frames.write(partial.path(i))
+            if store is not None:
+                store.write(numbered(i), frames.arrays())
             done[i] = frames
             progress.update()
     whole = SampledFrames()
@@ -182,14 +159,13 @@ def _begin_process(sampler: Sampler) -> None:
     _sampler = sampler
 
 
-def _sample_piece(numbered: tuple[int, SamplingChunk]) -> tuple[int, SampledFrames]:
+def _sample_piece(piece: SamplingChunk) -> SampledFrames:
     assert _sampler is not None
-    index, piece = numbered
-    return index, _sampler(piece)
+    return _sampler(piece)
 
 
 def _mapped(
-    sampler: Sampler, numbered: Sequence[tuple[int, SamplingChunk]], processes: int
+    sampler: Sampler, chunks: Sequence[tuple[int, SamplingChunk]], processes: int
 ) -> Iterator[tuple[int, SampledFrames]]:
     """Yield the frames of pieces with their indices, as they are finished.
 
@@ -198,20 +174,20 @@ def _mapped(
     ChildProcessError
         If one of several processes died.
     """
-    if processes == 1 or len(numbered) < 2:
-        for index, piece in numbered:
-            yield index, sampler(piece)
+    n = min(processes, len(chunks))
+    if n < 2:
+        with this_process() as workers:
+            yield from completed(workers, ((i, partial(sampler, piece)) for i, piece in chunks))
         return
     # Each process gets the sampler, with its many partners, once.
-    n = min(processes, len(numbered))
-    with process_pool(n, "samples", _begin_process, sampler) as pool:
-        for finished in as_completed([pool.submit(_sample_piece, one) for one in numbered]):
-            yield finished.result()
+    with local_processes(n, "samples", _begin_process, sampler) as workers:
+        calls = ((i, partial(_sample_piece, piece)) for i, piece in chunks)
+        yield from completed(workers, calls)
 
 
 @lru_cache(maxsize=1)
-def _forces(name: str) -> base.BatchedForces:
-    return registry.batched_forces(name, threads=1)
+def _driver(name: str) -> Potential:
+    return registry.load_potential(name, threads=1)
 
 
 @contextmanager

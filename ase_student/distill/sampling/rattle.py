@@ -17,7 +17,7 @@ from ase_student.distill.sampling.builders import InputStructure
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.settings import DESCENT_STEPS, SamplingSettings, n_trajectories
 from ase_student.dynamics import trajectories
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def groups_of(origins: Sequence[InputStructure], settings: SamplingSettings) -> 
 
 
 def sample_groups(
-    groups: Sequence[FrameGroup], settings: SamplingSettings, forces: BatchedForces | None
+    groups: Sequence[FrameGroup], settings: SamplingSettings, driver: Potential | None
 ) -> SampledFrames:
     """Return the frames of some groups.
 
@@ -72,8 +72,9 @@ def sample_groups(
     groups : sequence of Group
         Trajectories are moved together.
     settings : Settings
-    forces : callable or None
-        What moves them, see `dynamics.batched_forces`; None if there are no trajectories.
+    driver : Potential or None
+        What moves them, see :func:`ase_student.potentials.registry.load_potential`; None if there
+        are no trajectories.
     """
     frames = SampledFrames()
     moving = []
@@ -86,12 +87,12 @@ def sample_groups(
             atoms = strained(group.origin.atoms, settings.strain, rng)
             atoms.positions = geometry.displaced(atoms.positions, group.displacement, rng)
             frames.add(atoms, group.name, FOREIGN if settings.foreign else "displaced")
-    if moving and forces is not None:
-        begun = trajectories.relaxed([atoms for _, atoms, _ in moving], forces, DESCENT_STEPS)
+    if moving and driver is not None:
+        begun = trajectories.relaxed([atoms for _, atoms, _ in moving], driver, DESCENT_STEPS)
         temperatures = [temperature for *_, temperature in moving]
         rng = _generator(settings, *(group for group, *_ in moving))
         steps = settings.molecule_steps
-        rounds = trajectories.trajectories(begun, forces, temperatures, steps, rng)
+        rounds = trajectories.trajectories(begun, driver, temperatures, steps, rng)
         n_rounds = max(group.n_frames for group, *_ in moving)
         for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
             for (group, *_), atoms in zip(moving, moved, strict=True):

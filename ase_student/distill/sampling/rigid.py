@@ -9,7 +9,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.dynamics.langevin import Positions
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential, forces_of
 
 #: Å per eV/Å, less than two over the stiffest contact's force constant, and the longest step of any
 #: atom, Å.
@@ -20,7 +20,7 @@ LONGEST_STEP = 0.1
 def descended_rigidly(
     structures: Sequence[Atoms],
     fragments: Sequence[NDArray[np.int64]],
-    forces: BatchedForces,
+    driver: Potential,
     n_steps: Sequence[int],
 ) -> list[Positions]:
     """Return positions after steps downhill that keep the geometry of every molecule.
@@ -34,8 +34,8 @@ def descended_rigidly(
         Not periodic. They are not changed.
     fragments : sequence of (n_atoms,) int64
         The molecule that each atom belongs to, ascending from 0.
-    forces : callable
-        See :func:`ase_student.potentials.registry.batched_forces`.
+    driver : Potential
+        See :func:`ase_student.potentials.registry.load_potential`.
     n_steps : sequence of int
         For each structure.
     """
@@ -45,7 +45,7 @@ def descended_rigidly(
         if not moving:
             break
         current = [Atoms(structures[i].numbers, positions[i]) for i in moving]
-        for i, force in zip(moving, forces(current), strict=True):
+        for i, force in zip(moving, forces_of(driver, current), strict=True):
             for k in range(int(fragments[i].max()) + 1):
                 own = fragments[i] == k
                 positions[i][own] = _moved(positions[i][own], force[own])

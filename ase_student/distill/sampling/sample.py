@@ -64,7 +64,7 @@ def make_structures(
         frames.extend(given)
     frames = frames.without_duplicates()
     if not frames.structures:
-        if folder is not None:
+        if folder is not None and folder.exists():
             shutil.rmtree(folder)
         left_out = Counter(skipped or {}) + frames.dropped
         raise ValueError(f"no structure could be sampled; left out: {in_words(left_out)}.")

@@ -21,7 +21,7 @@ from ase_student.distill.molecules.species import (
 from ase_student.dynamics.bonds import came_apart
 from ase_student.dynamics.langevin import Positions
 from ase_student.dynamics.trajectories import relaxed, trajectories
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 #: Small linear molecules and gases, which no other list has.
 LINEAR = (
@@ -184,7 +184,7 @@ class Embedder:
 
 def thermal_geometries(
     drawn: Sequence[Molecule],
-    forces: BatchedForces,
+    driver: Potential,
     rng: np.random.Generator,
     between: tuple[float, float] = TEMPERATURES,
 ) -> list[Positions | None]:
@@ -194,8 +194,8 @@ def thermal_geometries(
     ----------
     drawn : sequence of Molecule
         One conformer of each is taken at random.
-    forces : callable
-        The driver, see :func:`ase_student.potentials.registry.batched_forces`.
+    driver : Potential
+        The driver, see :func:`ase_student.potentials.registry.load_potential`.
     rng : numpy.random.Generator
     between : (float, float), K
         Each temperature is drawn from here.
@@ -206,11 +206,11 @@ def thermal_geometries(
         None where a molecule came apart or its forces are not known.
     """
     starts = [one.atoms(one.conformers[int(rng.integers(len(one.conformers)))]) for one in drawn]
-    minima = relaxed(starts, forces, DESCENT_STEPS)
+    minima = relaxed(starts, driver, DESCENT_STEPS)
     temperatures = rng.uniform(*between, size=len(drawn)).tolist()
     if not minima:
         return []
-    moved = next(trajectories(minima, forces, temperatures, DYNAMICS_STEPS, rng))
+    moved = next(trajectories(minima, driver, temperatures, DYNAMICS_STEPS, rng))
     return [
         after.positions
         if np.isfinite(after.positions).all()

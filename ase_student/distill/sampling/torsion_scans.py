@@ -23,7 +23,7 @@ from ase_student.distill.sampling.scan_molecules import Embedder
 from ase_student.dynamics.bonds import is_sane, newly_bound
 from ase_student.dynamics.langevin import Positions
 from ase_student.dynamics.trajectories import relaxed, trajectories
-from ase_student.potentials.base import BatchedForces
+from ase_student.potentials.base import Potential
 
 SOURCE = "torsion"
 #: Single bonds outside of rings between atoms that are bound to others, hydrogen atoms included;
@@ -71,7 +71,7 @@ class TorsionScanSettings:
 
 
 def scan_torsions(
-    sets: Sequence[Sequence[Species]], settings: TorsionScanSettings, forces: BatchedForces
+    sets: Sequence[Sequence[Species]], settings: TorsionScanSettings, driver: Potential
 ) -> SampledFrames:
     """Return scans of torsions of molecules that are drawn from sets.
 
@@ -81,9 +81,9 @@ def scan_torsions(
         Each is drawn from as often as the others. Molecules without a bond that can be turned are
         passed over.
     settings : TorsionScanSettings
-    forces : callable
+    driver : Potential
         Moves the atoms after MMFF94 has relaxed them, see
-        :func:`ase_student.potentials.registry.batched_forces`.
+        :func:`ase_student.potentials.registry.load_potential`.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def scan_torsions(
         for number in count():
             before = len(frames.structures)
             rng = generator(settings.seed, f"torsions {number}")
-            _add_scans(frames, sets, settings, forces, embed, rng)
+            _add_scans(frames, sets, settings, driver, embed, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
             progress.update(len(frames.structures) - before)
@@ -116,7 +116,7 @@ def _add_scans(
     frames: SampledFrames,
     sets: Sequence[Sequence[Species]],
     settings: TorsionScanSettings,
-    forces: BatchedForces,
+    driver: Potential,
     embed: Embedder,
     rng: np.random.Generator,
 ) -> None:
@@ -136,9 +136,9 @@ def _add_scans(
         names += [species.key] * len(scan)
     if not starts:
         return
-    begun = relaxed(starts, forces, DESCENT_STEPS)
+    begun = relaxed(starts, driver, DESCENT_STEPS)
     temperatures = rng.uniform(*TEMPERATURES, size=len(begun)).tolist()
-    moved = next(trajectories(begun, forces, temperatures, DYNAMICS_STEPS, rng))
+    moved = next(trajectories(begun, driver, temperatures, DYNAMICS_STEPS, rng))
     for name, start, after in zip(names, starts, moved, strict=True):
         if np.isfinite(after.positions).all() and (
             not is_sane(start, after) or newly_bound(start, after)

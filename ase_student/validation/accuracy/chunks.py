@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,17 +75,9 @@ class PassChunk:
     reasons: NDArray[np.str_]
     seconds: Floats
 
-    def to_bytes(self) -> bytes:
-        """Return the piece as the content of an ``.npz`` file."""
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **{one.name: getattr(self, one.name) for one in fields(self)})
-        return stream.getvalue()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Self:
-        """Return the piece of an ``.npz`` file."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return cls(**{one.name: file[one.name] for one in fields(cls)})
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the piece as arrays, as a store of chunks keeps them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 def reduce(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import socket
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +20,18 @@ from ase_student.backends.metadata import symbols
 from ase_student.data.readers.base import Frame, LeftOut, StructureReader
 from ase_student.data.readers.label_keys import LabelKeys
 from ase_student.data.readers.opening import open_frames
-from ase_student.files import replaced_when_complete
-from ase_student.potentials.base import Evaluation, Potential, Refusal, as_potential
+from ase_student.files import file_sha256
+from ase_student.jobs.executors import Workers, completed, workers_for
+from ase_student.jobs.store import ChunkStore, numbered
+from ase_student.potentials.base import (
+    Evaluation,
+    Potential,
+    Refusal,
+    StudentPotential,
+    as_potential,
+)
 from ase_student.validation.accuracy.chunks import PassChunk, reduce
-from ase_student.validation.extras import extra, progress_bar
+from ase_student.validation.extras import progress_bar
 from ase_student.validation.models import ModelSpec
 
 #: Atoms and structures in a piece, about: what is lost at most when a pass is interrupted.
@@ -101,87 +111,133 @@ def run_pass(
     Raises
     ------
     ValueError
-        If something is wrong with a structure, unless that is to be skipped.
+        If something is wrong with a structure, unless that is to be skipped; or if workers have
+        another student or file of that name.
+    ImportError, ConnectionError, ChildProcessError
+        If something is wrong with the workers. What was finished is kept.
     """
     job = {"format": FORMAT, "spec": asdict(spec), "weights": weights, "data": data_sha256}
     job["selection"] = {**asdict(selection), "path": str(selection.path.absolute())}
     text = json.dumps(job, sort_keys=True)
+    # Each student has a folder of its own.
     folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    store = ChunkStore(folder, job, what="errors computed")
     frames = open_frames(selection.path, selection.keys)
     try:
-        plans = plan(frames, selection)
+        plans = {numbered(i): indices for i, indices in enumerate(plan(frames, selection))}
     finally:
         frames.close()
-    paths = [folder / f"{number:06d}.npz" for number in range(len(plans))]
-    todo = [number for number, path in enumerate(paths) if not path.exists()]
-    total = sum(len(indices) for indices in plans)
-    done = total - sum(len(plans[number]) for number in todo)
-    work = _here if scheduler is None else functools.partial(_on_cluster, scheduler)
-    with progress_bar(total, "structure", done, spec.name) as bar:
-        for number, content in work(spec, selection, plans, todo):
-            with replaced_when_complete(paths[number]) as temporary:
-                temporary.write_bytes(content)
-            bar.update(len(plans[number]))
-    for path in paths:
-        yield PassChunk.from_bytes(path.read_bytes())
+    missing = store.missing(plans)
+    total = sum(len(indices) for indices in plans.values())
+    done = total - sum(len(plans[key]) for key in missing)
+    # Other processes may work in another folder.
+    selection = replace(selection, path=selection.path.absolute())
+    asked = _Asked(spec, weights, selection, data_sha256)
+    pieces = [(key, plans[key], int(key)) for key in missing]
+    with (
+        # Nobody is started, or looked for, where all is done.
+        workers_for(1, scheduler if missing else None) as workers,
+        progress_bar(total, "structure", done, spec.name) as bar,
+    ):
+        work = _elsewhere if workers.are_elsewhere else _here
+        for key, chunk in work(workers, asked, pieces):
+            store.write(key, chunk.arrays())
+            bar.update(len(plans[key]))
+    for key in plans:
+        yield PassChunk(**store.read(key))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a pass is over, with the hashes that the files of another machine must have."""
+
+    spec: ModelSpec
+    weights: str
+    selection: Selection
+    data_sha256: str
+
+
+Piece = tuple[str, NDArray[np.int64], int]
 
 
 def _here(
-    spec: ModelSpec, selection: Selection, plans: list[NDArray[np.int64]], todo: list[int]
-) -> Iterator[tuple[int, bytes]]:
-    if not todo:
+    workers: Workers, asked: _Asked, pieces: Sequence[Piece]
+) -> Iterator[tuple[str, PassChunk]]:
+    """Yield pieces that this process computes, with one student and one open file."""
+    if not pieces:
         return
-    potential, frames = (
-        as_potential(spec.open_quietly()),
-        open_frames(selection.path, selection.keys),
-    )
-    try:
-        for number in todo:
-            yield number, compute_piece(potential, frames, selection, plans[number], number)
-    finally:
-        frames.close()
-
-
-def _on_cluster(
-    scheduler: str,
-    spec: ModelSpec,
-    selection: Selection,
-    plans: list[NDArray[np.int64]],
-    todo: list[int],
-) -> Iterator[tuple[int, bytes]]:
-    """Yield pieces as the workers of a Dask cluster finish them."""
-    if not todo:
-        return
-    distributed = extra("distributed")
-    with distributed.Client(scheduler) as client:
-        futures = client.map(
-            _on_worker,
-            todo,
-            [plans[number] for number in todo],
-            spec=spec,
-            selection=selection,
-            pure=False,
-        )
-        finished: Iterable[Any] = distributed.as_completed(futures, with_results=True)
-        for _, result in finished:
-            yield result
-
-
-def _on_worker(
-    number: int, indices: NDArray[np.int64], spec: ModelSpec, selection: Selection
-) -> tuple[int, bytes]:
+    selection = asked.selection
+    potential = as_potential(asked.spec.open_quietly())
     frames = open_frames(selection.path, selection.keys)
     try:
-        return number, compute_piece(_potential(spec), frames, selection, indices, number)
+        yield from completed(
+            workers,
+            (
+                (key, partial(compute_piece, potential, frames, selection, indices, number))
+                for key, indices, number in pieces
+            ),
+        )
     finally:
         frames.close()
+
+
+def _elsewhere(
+    workers: Workers, asked: _Asked, pieces: Sequence[Piece]
+) -> Iterator[tuple[str, PassChunk]]:
+    """Yield pieces that other processes compute, each with a student and a file of its own."""
+    calls = ((key, partial(_on_worker, asked, indices, number)) for key, indices, number in pieces)
+    return completed(workers, calls)
+
+
+def _on_worker(asked: _Asked, indices: NDArray[np.int64], number: int) -> PassChunk:
+    """Compute one piece on a worker that may be another machine.
+
+    Raises
+    ------
+    ValueError
+        If student or file are not those that were asked for.
+    """
+    selection = asked.selection
+    stat = selection.path.stat()
+    _check_same(
+        f"'{selection.path}'",
+        _hash_of_file(selection.path, stat.st_mtime_ns, stat.st_size),
+        asked.data_sha256,
+    )
+    # Students are no more made for several threads than ASE's calculators are.
+    with _lock:
+        potential = _potential(asked.spec)
+        _check_same(
+            f"student '{asked.spec.model}'", potential.calculator.info.weights_sha256, asked.weights
+        )
+        frames = open_frames(selection.path, selection.keys)
+        try:
+            return compute_piece(potential, frames, selection, indices, number)
+        finally:
+            frames.close()
+
+
+def _check_same(what: str, sha256: str, expected: str) -> None:
+    if sha256 != expected:
+        raise ValueError(
+            f"{what} on {socket.gethostname()} has SHA-256 {sha256[:12]}… instead of "
+            f"{expected[:12]}…; workers need the same files as here."
+        )
+
+
+_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=4)
+def _hash_of_file(path: Path, modified: int, size: int) -> str:
+    """Return the SHA-256 of a file, read once as long as it does not change."""
+    return file_sha256(path)
 
 
 @functools.lru_cache(maxsize=1)
-def _potential(spec: ModelSpec) -> Potential:
+def _potential(spec: ModelSpec) -> StudentPotential:
     """Return the student of a worker, which is opened once for many pieces."""
-    return as_potential(spec.open_quietly())
+    return StudentPotential(spec.open_quietly())
 
 
 def compute_piece(
@@ -190,8 +246,8 @@ def compute_piece(
     selection: Selection,
     indices: NDArray[np.int64],
     number: int,
-) -> bytes:
-    """Return one piece as the content of its file.
+) -> PassChunk:
+    """Return what is kept of one piece.
 
     Raises
     ------
@@ -219,7 +275,7 @@ def compute_piece(
     invalid = [one for one in left_out if one.invalid]
     if invalid and not selection.skip_invalid:
         raise ValueError(f"{invalid[0].reason} To go on without such structures, --skip-invalid.")
-    return reduce(used, said, left_out, seconds, selection.seed, number).to_bytes()
+    return reduce(used, said, left_out, seconds, selection.seed, number)
 
 
 def _known(one: Frame | LeftOut, file: str, elements: tuple[int, ...]) -> Frame | LeftOut:

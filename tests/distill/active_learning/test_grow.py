@@ -41,7 +41,7 @@ from ase_student.distill.commands.grow import summary
 from ase_student.dynamics.bonds import is_sane, newly_bound
 from ase_student.extrapolation.limits import Limits
 from ase_student.extrapolation.ranges import TrainingRanges
-from ase_student.potentials.base import Label, student_forces
+from ase_student.potentials.base import Evaluation, Refusal, StudentPotential, forces_of
 from ase_student.student import Student
 
 SETTINGS = ExplorationSettings(trajectories=5, steps=40, every=10, frames=8)
@@ -58,12 +58,12 @@ class StudentTeacher:
     def __init__(self, model: str | Path, interrupts: bool = False) -> None:
         self.settings = {"model": str(model)}
         self.interrupts = interrupts
-        self._forces = student_forces(StudentCalculator(model, guard="off", backend="torch"))
+        self._student = StudentPotential(StudentCalculator(model, guard="off", backend="torch"))
 
-    def label(self, structures: Any) -> list[Label]:
+    def evaluate(self, structures: Any) -> list[Evaluation]:
         if self.interrupts:
             raise KeyboardInterrupt
-        return [Label(0.0, forces) for forces in self._forces(structures)]
+        return [Evaluation(0.0, forces) for forces in forces_of(self._student, structures)]
 
 
 @pytest.fixture(scope="module")
@@ -223,28 +223,35 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
 
 
 def test_another_job_is_not_mixed_in(path: Path, tmp_path: Path) -> None:
-    growth_of(path, tmp_path / "parts")
+    growth_of(path, tmp_path / "parts").run_dynamics()
     growth_of(path, tmp_path / "parts")
     with pytest.raises(ValueError, match="parts' holds dynamics run with other seed, steps"):
         growth_of(path, tmp_path / "parts", steps=50, seed=1)
 
 
-def springs(structures: Any) -> list[Any]:
-    """Hold CH together, drive NH and OH ever farther from where they began, and know no FH."""
-    forces = []
-    for atoms in structures:
-        stiffness = {"C": 20.0, "N": -2.0, "O": -3.0, "F": np.nan}[atoms.symbols[0]]
-        vector = atoms.positions[1] - atoms.positions[0]
-        length = np.linalg.norm(vector)
-        pull = stiffness * (length - 0.96) * vector / length
-        forces.append(np.stack([pull, -pull]))
-    return forces
+class Springs:
+    """Hold CH together, drive NH and OH ever farther from where they began, and refuse FH."""
+
+    name = "springs"
+
+    def evaluate(self, structures: Any) -> list[Evaluation | Refusal]:
+        answers: list[Evaluation | Refusal] = []
+        for atoms in structures:
+            if atoms.symbols[0] == "F":
+                answers.append(Refusal("has F"))
+                continue
+            stiffness = {"C": 20.0, "N": -2.0, "O": -3.0}[atoms.symbols[0]]
+            vector = atoms.positions[1] - atoms.positions[0]
+            length = np.linalg.norm(vector)
+            pull = stiffness * (length - 0.96) * vector / length
+            answers.append(Evaluation(0.0, np.stack([pull, -pull])))
+        return answers
 
 
 def test_a_trajectory_that_goes_astray_ends_with_its_last_sane_frames() -> None:
     pair = [(0.0, 0, 0), (0.96, 0, 0)]
     kinds = [Atoms(symbols, pair) for symbols in ("CH", "NH", "OH", "FH")]
-    walks = run_trajectories(kinds, springs, [300.0] * 4, 400, 200, np.random.default_rng(0))
+    walks = run_trajectories(kinds, Springs(), [300.0] * 4, 400, 200, np.random.default_rng(0))
     assert sorted(walks.astray.tolist()) == [1, 2, 3]
     # Nothing is left of what had no forces from the first step on.
     counts = np.bincount(walks.owners, minlength=4).tolist()
@@ -430,9 +437,10 @@ def test_a_student_that_cannot_run_is_said(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = growth_of(path, tmp_path / "parts")
-    monkeypatch.setattr(exploration, "student_forces", lambda student: lambda structures: [
-        np.full((len(atoms), 3), np.nan) for atoms in structures
-    ])  # fmt: skip
+    refusal = Refusal("does not run")
+    monkeypatch.setattr(
+        StudentPotential, "evaluate", lambda self, structures: [refusal] * len(structures)
+    )
     job.run_dynamics()
     with pytest.raises(ValueError, match="all 5 trajectories went astray at once"):
         job.choose()

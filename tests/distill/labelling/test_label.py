@@ -19,7 +19,7 @@ from ase_student.distill.commands import label as commands_label
 from ase_student.distill.labelling import checks as answers
 from ase_student.distill.labelling import chunks, label
 from ase_student.potentials import calculator
-from ase_student.potentials.base import Failure, Label
+from ase_student.potentials.base import Evaluation, Refusal
 
 pytest.importorskip("h5py")
 
@@ -51,11 +51,11 @@ class CountingTeacher:
         self.asked = 0
         self.stop_after = stop_after
 
-    def label(self, structures):
+    def evaluate(self, structures):
         if self.stop_after is not None and self.asked >= self.stop_after:
             raise KeyboardInterrupt
         self.asked += len(structures)
-        return [Label(float(atoms.positions.sum()), -atoms.positions) for atoms in structures]
+        return [Evaluation(float(atoms.positions.sum()), -atoms.positions) for atoms in structures]
 
 
 class BrokenCalculator(Calculator):
@@ -192,8 +192,8 @@ def test_failures_are_recorded_and_never_labels(path, tmp_path):
 
 
 def test_forces_of_the_wrong_shape_are_a_failure():
-    answer = answers.checked(Label(0.0, np.zeros((2, 3))), waters(1)[0], 60.0)
-    assert answer == Failure("forces of shape (2, 3) for 3 atoms")
+    answer = answers.checked(Evaluation(0.0, np.zeros((2, 3))), waters(1)[0], 60.0)
+    assert answer == Refusal("forces of shape (2, 3) for 3 atoms")
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,10 @@ def test_forces_of_the_wrong_shape_are_a_failure():
     ],
 )
 def test_atomic_energies_are_kept_if_they_are_parts_of_the_energy(energies, kept):
-    given = Label(-6.0, np.zeros((3, 3)), None, None if energies is None else np.array(energies))
+    energies = None if energies is None else np.array(energies)
+    given = Evaluation(-6.0, np.zeros((3, 3)), energies=energies)
     answer = answers.checked(given, waters(1)[0], 60.0)
-    assert isinstance(answer, Label)
+    assert isinstance(answer, Evaluation)
     assert answer.energy == -6.0
     assert answer.energies is (given.energies if kept else None)
 
@@ -218,9 +219,9 @@ def test_atomic_energies_are_kept_if_they_are_parts_of_the_energy(energies, kept
 class SomeEnergies(CountingTeacher):
     """Gives atomic energies for every other structure."""
 
-    def label(self, structures):
+    def evaluate(self, structures):
         answers = []
-        for i, answer in enumerate(super().label(structures)):
+        for i, answer in enumerate(super().evaluate(structures)):
             energies = -answer.forces.sum(axis=1) if i % 2 else None
             answers.append(dataclasses.replace(answer, energies=energies))
         return answers
@@ -272,11 +273,11 @@ class Failing(CountingTeacher):
 
     failing: dict[int, str] = {}  # noqa: RUF012
 
-    def label(self, structures):
+    def evaluate(self, structures):
         first = self.asked
-        answers = super().label(structures)
+        answers = super().evaluate(structures)
         return [
-            Failure(self.failing[i]) if i in self.failing else answer
+            Refusal(self.failing[i]) if i in self.failing else answer
             for i, answer in enumerate(answers, first)
         ]
 
@@ -316,7 +317,7 @@ def test_elements_that_all_of_the_first_piece_have_do_not_stop(path, tmp_path, m
 @pytest.mark.parametrize("n_answers", [6, 8])
 def test_another_number_of_answers_is_an_error(path, tmp_path, n_answers):
     teacher = CountingTeacher()
-    teacher.label = lambda structures: [Failure("no")] * n_answers
+    teacher.evaluate = lambda structures: [Refusal("no")] * n_answers
     with pytest.raises(ValueError, match=f"gave {n_answers} answers to 7 structures"):
         label.label_structures(path, teacher, tmp_path / "out.h5")
 
@@ -388,7 +389,7 @@ def test_the_command_labels_with_any_calculator(path, tmp_path, capsys):
         (["--teacher", "so3lrr"], "no teacher named 'so3lrr'; available: 'so3lr', 'gfn2-xtb', "),
         (["--teacher", "no.such:Thing"], "teacher 'no.such:Thing': No module named 'no'."),
         (["--teacher", "ase:Thing"], "teacher 'ase:Thing': module 'ase' has no 'Thing'."),
-        (["--teacher", "ase:Atoms"], "'ase:Atoms' makes neither a teacher nor an ASE calculator."),
+        (["--teacher", "ase:Atoms"], "'ase:Atoms' makes neither a teacher (with 'settings'"),
         (["--teacher", "ase.calculators.lj:"], "has no ''."),
         (
             ["--teacher", "ase.calculators.mixing:SumCalculator"],
@@ -423,9 +424,9 @@ def test_missing_structures_are_named(tmp_path, monkeypatch, capsys):
 
 def test_charges_and_hirshfeld_ratios_are_kept_where_they_are_numbers(path, tmp_path):
     class ChargedTeacher(CountingTeacher):
-        def label(self, structures):
+        def evaluate(self, structures):
             labels = []
-            for i, plain in enumerate(super().label(structures)):
+            for i, plain in enumerate(super().evaluate(structures)):
                 charges = np.array([-0.6, 0.3, 0.3]) if i % 2 else np.zeros(2)
                 ratios = np.array([0.9, np.inf if i == 3 else 0.6, 0.6])
                 labels.append(dataclasses.replace(plain, charges=charges, hirshfeld_ratios=ratios))
@@ -450,5 +451,5 @@ def test_charges_of_a_calculator_are_kept():
             charges = np.array([-0.6, 0.3, 0.3])
             self.results = {"energy": -1.0, "forces": np.zeros((3, 3)), "charges": charges}
 
-    (result,) = calculator.CalculatorTeacher("charges", Charges, {}).label([molecule("H2O")])
+    (result,) = calculator.CalculatorTeacher("charges", Charges, {}).evaluate([molecule("H2O")])
     np.testing.assert_array_equal(result.charges, [-0.6, 0.3, 0.3])

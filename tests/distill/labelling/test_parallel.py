@@ -26,7 +26,7 @@ from ase_student.potentials.registry import load_teacher
 TEACHERS = '''
 import os, signal, time
 from pathlib import Path
-from ase_student.potentials.calculator import Failure, Label
+from ase_student.potentials.calculator import Evaluation, Refusal
 
 class Sums:
     """Gives the sum of positions, and fails for every fifth structure."""
@@ -36,15 +36,15 @@ class Sums:
     def __init__(self):
         self.settings = {"version": os.environ.get("SUMS_VERSION", "1"), "threads": 1}
 
-    def label(self, structures):
+    def evaluate(self, structures):
         Path(os.environ["SUMS_SEEN"], str(os.getpid())).write_text(os.environ["OMP_NUM_THREADS"])
         return [self.one(atoms) for atoms in structures]
 
     def one(self, atoms):
         number = round(atoms.positions[0, 0])
         if number % 5 == 3:
-            return Failure(f"structure {number} is odd")
-        return Label(atoms.positions.sum(), atoms.positions, None, atoms.positions.sum(axis=1))
+            return Refusal(f"structure {number} is odd")
+        return Evaluation(atoms.positions.sum(), atoms.positions, None, atoms.positions.sum(axis=1))
 
 class Deadly(Sums):
     def one(self, atoms):
@@ -225,7 +225,7 @@ class Late:
 
 
 def test_no_piece_is_lost_to_an_error_of_another(path):
-    crew = executors.Workers(Late(), lambda: 2, have_teachers=False)
+    crew = executors.Workers(Late(), lambda: 2, are_elsewhere=False)
     structures = Structures.from_atoms([molecule("H2O")])
     questions = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
     answers = parallel.labelled(crew, load_teacher("worked:Sums"), questions, 60.0)

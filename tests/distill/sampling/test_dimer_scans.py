@@ -1,5 +1,6 @@
 """Scans of complexes with their molecules alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ from ase_student.distill.sampling.scan_molecules import (
     HYDROGEN_BONDING,
     LINEAR,
 )
-from ase_student.potentials.registry import batched_forces
+from ase_student.potentials.base import Answer, Refusal, forces_of
+from ase_student.potentials.registry import load_potential
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +96,9 @@ def test_distances_reach_from_contact_to_beyond_what_a_student_sees(
 
 
 def test_forces_are_those_of_contacts_and_no_collisions(structures: Structures) -> None:
-    forces = batched_forces("ultra-tiny", threads=1)
+    driver = load_potential("ultra-tiny", threads=1)
     all_atoms = [structures.atoms(i) for i in range(len(structures))]
-    largest = max(float(np.abs(one).max()) for one in forces(all_atoms))
+    largest = max(float(np.abs(one).max()) for one in forces_of(driver, all_atoms))
     assert largest < 1.1 * dimer_scans.LARGEST_FORCE
 
 
@@ -129,12 +131,12 @@ def test_points_of_a_scan_get_farther_apart() -> None:
 
 
 def test_rigid_bodies_go_downhill_and_keep_their_geometry() -> None:
-    forces = batched_forces("ultra-tiny", threads=1)
+    driver = load_potential("ultra-tiny", threads=1)
     one = species.embed(species.species_of("O", 3), 1, 0)
     positions = np.concatenate([one.conformers[0], one.conformers[0] + (0.3, 0, 3.2)])
     atoms = Atoms(np.tile(one.numbers, 2), positions)
     owners = np.repeat([0, 1], 3)
-    (after,) = descended_rigidly([atoms], [owners], forces, [80])
+    (after,) = descended_rigidly([atoms], [owners], driver, [80])
     for own in (slice(0, 3), slice(3, 6)):
         np.testing.assert_allclose(
             np.linalg.norm(after[own, None] - after[own], axis=-1),
@@ -147,7 +149,7 @@ def test_rigid_bodies_go_downhill_and_keep_their_geometry() -> None:
     before, below = (result["energy"] for result in student.calculate_many(ends))
     assert np.abs(after - positions).max() > 0.1
     assert below < before - 0.02
-    (rest,) = descended_rigidly([atoms], [owners], forces, [0])
+    (rest,) = descended_rigidly([atoms], [owners], driver, [0])
     np.testing.assert_array_equal(rest, positions)
 
 
@@ -186,12 +188,12 @@ def test_what_cannot_be_is_refused(
 
 def test_relaxed_complexes_of_two_hydrogen_bonds_are_bound_strongly() -> None:
     acid = species.species_of("OC=O", 10)
-    forces = batched_forces("ultra-tiny", threads=1)
+    driver = load_potential("ultra-tiny", threads=1)
     student = StudentCalculator("ultra-tiny", threads=1, guard="off")
 
     def strongest(**shares: float) -> float:
         settings = DimerScanSettings(complexes=30, trimers=0.0, seed=4, **shares)
-        columns = scan_complexes([[acid]], settings, forces).columns()
+        columns = scan_complexes([[acid]], settings, driver).columns()
         all_atoms = [columns.atoms(i) for i in range(len(columns))]
         energies = np.array([one["energy"] for one in student.calculate_many(all_atoms)])
         groups, fragments = columns.fragments.T
@@ -211,8 +213,11 @@ def test_settings_say_what_they_allow() -> None:
 
 
 def test_a_driver_without_forces_ends_the_search() -> None:
-    def unknown(structures: list[Atoms]) -> list[np.ndarray]:
-        return [np.full((len(atoms), 3), np.nan) for atoms in structures]
+    class Unknown:
+        name = "unknown"
+
+        def evaluate(self, structures: Sequence[Atoms]) -> list[Answer]:
+            return [Refusal("nothing is known") for _ in structures]
 
     with pytest.raises(ValueError, match="no complex of 15 that were drawn can be used"):
-        scan_complexes([[species.species_of("O", 3)]], DimerScanSettings(complexes=1), unknown)
+        scan_complexes([[species.species_of("O", 3)]], DimerScanSettings(complexes=1), Unknown())

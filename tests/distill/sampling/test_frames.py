@@ -12,6 +12,7 @@ pytest.importorskip("rdkit")
 
 from ase_student.distill.sampling import frames
 from ase_student.dynamics import rotations
+from ase_student.jobs.store import ChunkStore
 
 
 def turned(atoms, seed=0):
@@ -87,6 +88,7 @@ def test_frames_are_read_back_as_they_were(tmp_path, filled):
         found.add(ETHANOL, "CCO", "md")
         found.add(SALT, "NaCl#0", "displaced")
         found.dropped["clash (md)"] = 3
-    found.write(tmp_path / "one.npz")
-    again = frames.SampledFrames.read(tmp_path / "one.npz")
+    store = ChunkStore(tmp_path, {"of": "this test"}, what="structures sampled")
+    store.write("one", found.arrays())
+    again = frames.SampledFrames.from_arrays(store.read("one"))
     assert again == found
