@@ -1,6 +1,6 @@
 # make demo    molecular dynamics of aspirin; needs only Python 3.11 or newer and make
 # make test    all tests
-# make lint    ruff and mypy
+# make lint    ruff, mypy, and what reads workflows, issue forms and CITATION.cff
 # make bench-check  compare a handful of timings with the baseline, ARGS=--update to write it
 # make bench-peers  time other potentials in an environment of their own, .venv-peers
 # make clean   remove everything that was made
@@ -59,6 +59,11 @@ lint: .venv/.lint
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
+	.venv/bin/zizmor --quiet --offline --config .github/zizmor.yml .github
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	.venv/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 .venv/.made:
 ifneq ($(sound),yes)
