@@ -132,6 +132,16 @@ def test_students_of_the_issue_form_are_the_bundled_ones() -> None:
     assert set(options["attributes"]["options"][:-1]) == set(available_students())
 
 
+def test_the_conda_environment_takes_the_known_versions(declared) -> None:
+    environment = yaml.safe_load(text_of("environment.yml"))
+    (pip,) = [one["pip"] for one in environment["dependencies"] if isinstance(one, dict)]
+    assert pip[0] == "--constraint constraints.txt"
+    extras = re.fullmatch(r"--editable \.\[([\w,]+)\]", pip[1])
+    assert set(extras[1].split(",")) <= set(declared["options.extras_require"])
+    python = next(one for one in environment["dependencies"] if str(one).startswith("python="))
+    assert python.removeprefix("python=") in declared["metadata"]["classifiers"]
+
+
 def test_logo_is_a_picture() -> None:
     root = ElementTree.fromstring(text_of("docs/logo.svg"))
     assert root.tag.endswith("}svg")

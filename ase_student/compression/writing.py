@@ -188,11 +188,11 @@ def compressed(comparison: Comparison, scheme: str, folder: Path) -> Compressed:
     if scheme in ROUNDINGS:
         student = rounded(student, scheme)
         references = reference_results(student, reference_structures(student.elements))
-        model = _unsealed(to_onnx(student, comparison.name))
+        model = unsealed(to_onnx(student, comparison.name))
         hold_short(model, student, scheme)
     else:
         calibration = _calibration(comparison) if scheme == "int8-static" else []
-        plain = _unsealed(comparison.plain)
+        plain = unsealed(comparison.plain)
         model = quantized(plain, scheme, student.cutoff, calibration)
     # Measured first with tolerances that let anything pass, and written again with what was found.
     about: dict[str, Any] = {
@@ -341,7 +341,8 @@ def _calibration(comparison: Comparison) -> Sequence[Atoms]:
     return [*frames.values(), *reference_structures(elements)]
 
 
-def _unsealed(content: bytes) -> onnx.ModelProto:
+def unsealed(content: bytes) -> onnx.ModelProto:
+    """Return the model in a file, without the hash of the file."""
     model = onnx.load_from_string(content)
     kept = [entry for entry in model.metadata_props if entry.key != SEAL_KEY.decode()]
     del model.metadata_props[:]
