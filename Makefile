@@ -1,6 +1,7 @@
 # make demo    molecular dynamics of aspirin; needs only Python 3.11 or newer and make
 # make test    all tests
-# make lint    ruff and mypy
+# make lint    ruff, mypy, and what reads workflows, issue forms and CITATION.cff
+# make wheels  build what a release uploads, install and test it in fresh environments
 # make bench-check  compare a handful of timings with the baseline, ARGS=--update to write it
 # make bench-peers  time other potentials in an environment of their own, .venv-peers
 # make clean   remove everything that was made
@@ -10,7 +11,7 @@
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: bench-check bench-peers clean demo lint test
+.PHONY: bench-check bench-peers clean demo lint test wheels
 
 WORKERS ?= auto
 python := .venv/bin/python
@@ -61,6 +62,27 @@ lint: .venv/.lint
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
+	.venv/bin/zizmor --quiet --offline --config .github/zizmor.yml .github
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	.venv/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+# As cibuildwheel tests them: from a folder without the sources, with the engine.
+wheels: .venv/.made
+	rm -rf dist build .venv-wheels
+	$(python) -m pip install --disable-pip-version-check --quiet build
+	ASE_STUDENT_ENGINE=1 $(python) -m build --outdir dist .
+	for file in dist/*.whl dist/*.tar.gz; do \
+		rm -rf .venv-wheels && $(python) -m venv .venv-wheels && \
+		ASE_STUDENT_ENGINE=1 .venv-wheels/bin/python -m pip install --disable-pip-version-check \
+			--quiet --constraint constraints.txt "$$file" pytest hypothesis && \
+		(cd .venv-wheels && bin/ase-student doctor && bin/python -m pytest -q \
+			-p no:cacheprovider --import-mode=importlib ../tests/test_engine.py \
+			../tests/test_plugin.py) || exit 1; \
+	done
+	rm -rf .venv-wheels
+	@ls -l dist
 
 .venv/.made:
 ifneq ($(sound),yes)
@@ -83,6 +105,6 @@ endif
 	$(call install,test$(comma)dev)
 
 clean:
-	rm -rf .venv .venv-peers build dist *.egg-info demo-output .coverage htmlcov
+	rm -rf .venv .venv-peers .venv-wheels build dist *.egg-info demo-output .coverage htmlcov
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find ase_student tests -name __pycache__ -exec rm -rf {} +

@@ -5,8 +5,10 @@ is compiled once for every instruction set and precision. Where there is no comp
 it, the package is installed without the engine, and runs students in ONNX Runtime.
 """
 
+import configparser
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -78,6 +80,26 @@ class BuildEngine(build_ext):
         )
 
 
+def described():
+    """Return the README with absolute links, to files as they are in this version.
+
+    Package indexes show it without the files beside it.
+    """
+    config = configparser.ConfigParser()
+    config.read("setup.cfg", encoding="utf-8")
+    url, version = (config["metadata"][key] for key in ("url", "version"))
+
+    def absolute(match):
+        target = match[1]
+        if "://" in target or target.startswith("#"):
+            return match[0]
+        kind = "raw" if target.endswith((".png", ".svg")) else "blob"
+        return f"]({url}/{kind}/v{version}/{target})"
+
+    text = Path("README.md").read_text(encoding="utf-8")
+    return re.sub(r"\]\(([^)\s]+)\)", absolute, text)
+
+
 engine = Extension(
     "ase_student.engine._library",
     sources=sorted(str(path) for path in SOURCES.glob("*.cpp")),
@@ -91,9 +113,10 @@ engine = Extension(
 # ASE_STUDENT_ENGINE=0 leaves the engine out, for a wheel that any platform can take; with 1, there
 # is no wheel without it.
 if os.environ.get("ASE_STUDENT_ENGINE") == "0":
-    setup()
+    setup(long_description=described())
 else:
     setup(
+        long_description=described(),
         ext_modules=[engine],
         cmdclass={"build_ext": BuildEngine},
         options={"bdist_wheel": {"py_limited_api": "cp311"}},

@@ -14,7 +14,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
-from ase_student.backends.metadata import symbols
+from ase_student.backends.metadata import symbols, warn_of_compression
 from ase_student.backends.native import NativeBackend, NativeList
 from ase_student.checkpoint import available_students
 from ase_student.extrapolation.electrons import ElectronCheck
@@ -154,6 +154,7 @@ class StudentCalculator(Calculator):
         self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
         self._backend: Backend = open_backend(model, backend, device, dtype, threads, trust)
         self.neighbor_list: NeighborList | NativeList
+        warn_of_compression(self.info)
         self._guard: Guard | None = open_guard(guard, self.info, skin)
         self._steps: WholeSteps | None = None
         if isinstance(self._backend, NativeBackend):

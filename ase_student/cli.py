@@ -24,6 +24,7 @@ COMMANDS = {
     "validate": ("ase_student.validation.__main__", "measure errors and physics of students"),
     "stability": ("ase_student.validation.stability.__main__", "test whether dynamics is stable"),
     "distill": ("ase_student.distill.__main__", "make a student from a teacher"),
+    "release": ("ase_student.release.__main__", "publish a trained student, with all its checks"),
     "doctor": ("ase_student.doctor", "report what is installed and whether it works"),
 }
 BENCHMARK = ("benchmark", "time students; only in a checkout of the repository")

@@ -26,6 +26,35 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def between_marks(text: str, begin: str, end: str, new: str, file: str) -> str:
+    r"""Return a page with what stands between two marks replaced.
+
+    Parameters
+    ----------
+    text : str
+        Of the page.
+    begin, end : str
+        Lines.
+    new : str
+    file : str
+        What messages call the page.
+
+    Raises
+    ------
+    ValueError
+        If the page does not have the marks once and in order.
+
+    Examples
+    --------
+    >>> between_marks("a\n<\nold\n>\nz", "<", ">", "new", "page.md")
+    'a\n<\nnew\n>\nz'
+    """
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"'{file}' must hold the lines '{begin}' and '{end}' once each.")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{new}\n{end}{rest.partition(end)[2]}"
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:

@@ -1,6 +1,7 @@
 """The metadata that every exported file carries, and what is read back from it."""
 
 import json
+import warnings
 from typing import Any
 
 from ase.data import atomic_numbers, chemical_symbols
@@ -85,6 +86,19 @@ def decode(text: str | None, file: str) -> PotentialInfo:
             f"'{file}' has format version {version}; this release reads version {FORMAT_VERSION}."
         )
     return info
+
+
+def warn_of_compression(info: PotentialInfo) -> None:
+    """Warn of a compressed file that crosses documented limits, which it holds itself."""
+    about = info.metadata.get("compression")
+    crossed = about.get("crossed") if isinstance(about, dict) else None
+    if crossed:
+        listed = "; ".join(str(one) for one in crossed)
+        warnings.warn(
+            f"'{info.name}' was compressed ({about.get('scheme')}) beyond what is documented as "
+            f"harmless: {listed}. Compare with the student itself before you trust dynamics.",
+            stacklevel=3,
+        )
 
 
 def symbols(numbers: tuple[int, ...]) -> str:

@@ -21,13 +21,14 @@ LARGEST_TENSOR = 64 * 2**20
 # Students have some thousands; without a limit a hostile file could keep the walk busy for hours.
 MOST_FIELDS = 1_000_000
 DOMAINS = (b"", b"ai.onnx")
-#: Operators that torch's exporters write for students, in this and earlier versions. None of them
-#: has a graph of its own, so that nothing can run for ever.
+#: Operators that torch's exporters write for students, in this and earlier versions, and those of
+#: INT8 files. None of them has a graph of its own, so that nothing can run for ever.
 OPERATORS = frozenset(
-    b"Abs Add Cast CastLike Clip Concat Constant Cos Div Equal Exp Expand Flatten Gather GatherND "
-    b"Gemm Greater GreaterOrEqual Identity Less LessOrEqual MatMul Max Min Mul Neg Not Pow "
-    b"Reciprocal ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze "
-    b"Sub Sum Transpose Unsqueeze Where".split()
+    b"Abs Add Cast CastLike Clip Concat Constant Cos DequantizeLinear Div DynamicQuantizeLinear "
+    b"Equal Exp Expand Flatten Gather GatherND Gemm Greater GreaterOrEqual Identity Less "
+    b"LessOrEqual MatMul MatMulInteger Max Min Mul Neg Not Pow QuantizeLinear Reciprocal "
+    b"ReduceSum Relu Reshape Shape Sigmoid Sin Slice Softplus Split Sqrt Squeeze Sub Sum "
+    b"Transpose Unsqueeze Where".split()
 )
 SEAL_KEY = b"ase_student_sha256"
 

@@ -18,6 +18,8 @@ TOLERANCES = {
     "float32": {"energy_per_atom": 1e-5, "forces": 1e-4, "virial_per_atom": 1e-4},
     "float64": {"energy_per_atom": 1e-9, "forces": 1e-9, "virial_per_atom": 1e-9},
 }
+# That no file may exceed with tolerances of its own, in the same units.
+LARGEST_TOLERANCE = 100.0
 
 
 class VerificationError(ValueError):
@@ -38,6 +40,8 @@ class Report:
     energy_per_atom : float, eV
     forces : float, eV/Å
     virial_per_atom : float, eV
+    tolerances : dict of str to float
+        What is allowed.
     """
 
     file: str
@@ -47,14 +51,16 @@ class Report:
     energy_per_atom: float
     forces: float
     virial_per_atom: float
+    tolerances: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the differences and what was compared."""
-        return {key: value for key, value in asdict(self).items() if key not in ("file", "dtype")}
+        left_out = ("file", "dtype", "tolerances")
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
     def raise_if_wrong(self) -> None:
         """Raise VerificationError if a difference is above its tolerance or not a number."""
-        for name, tolerance in TOLERANCES[self.dtype].items():
+        for name, tolerance in self.tolerances.items():
             value = getattr(self, name)
             if not value <= tolerance:
                 raise VerificationError(
@@ -131,7 +137,29 @@ def report_of(
         energy_per_atom=float(energy),
         forces=float(forces),
         virial_per_atom=float(virial),
+        tolerances=tolerances_of(backend, file),
     )
+
+
+def tolerances_of(backend: Backend, file: str) -> dict[str, float]:
+    """Return the differences that are allowed from a file's references.
+
+    A compressed file, of which the calculator warns, says how far off it was when it was made.
+
+    Raises
+    ------
+    ValueError
+        If it says something else.
+    """
+    usual = TOLERANCES[backend.info.dtype]
+    try:
+        own = backend.info.metadata.get("compression", {}).get("tolerances", usual)
+        found = {name: float(own[name]) for name in usual}
+        if not all(0.0 < value < LARGEST_TOLERANCE for value in found.values()):
+            raise ValueError(f"tolerances of {own}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{file}' has tolerances that no student has: {error!r}.") from error
+    return found
 
 
 def check_opened(backend: Backend, file: str) -> None:

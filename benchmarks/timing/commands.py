@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "compare a handful of cases with the baseline",
     "plot": "draw latency and throughput over batch size and over atoms",
     "keep": "condense results to what is worth committing",
+    "history": "add a student to the history of releases, or draw speed and error over versions",
     "readme": "put committed results into the README, and draw errors against costs",
 }
 

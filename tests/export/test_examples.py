@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase.io import write
 
+from ase_student import StudentCalculator
 from ase_student.backends.self_check import TOLERANCES
 from ase_student.checkpoint import student_folder
 from ase_student.neighbors import neighbor_matrix
@@ -53,6 +54,45 @@ def test_numpy_example_notices_a_wrong_result(monkeypatch):
     example = runpy.run_path(str(EXAMPLES / "numpy_onnxruntime.py"))
     monkeypatch.setitem(example["main"].__globals__, "LARGEST_DIFFERENCE", 0.0)
     assert example["main"](str(BUNDLED)) == 1
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("name", ["aspirin", "triclinic"])
+def test_engine_example_is_right_and_needs_numpy_only(name, tmp_path):
+    atoms = structure(name)
+    weights = student_folder("ultra-tiny") / "weights.safetensors"
+    np.savez(tmp_path / "structure.npz", atoms.numbers, atoms.positions, atoms.cell.array)
+    heavy = ("ase", "scipy", "onnxruntime", "safetensors", "vesin", "torch")
+    code = (
+        "import runpy, sys\n"
+        f"sys.modules.update(dict.fromkeys({heavy}))\n"
+        "import numpy as np\n"
+        f"example = runpy.run_path({str(EXAMPLES / 'numpy_engine.py')!r})\n"
+        f"numbers, positions, cell = np.load({str(tmp_path / 'structure.npz')!r}).values()\n"
+        f"cell = cell if {bool(atoms.pbc.all())} else None\n"
+        f"energy, forces = example['evaluate']({str(weights)!r}, numbers, positions, cell)\n"
+        f"np.savez({str(tmp_path / 'found.npz')!r}, energy, forces)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    energy, forces = np.load(tmp_path / "found.npz").values()
+    atoms.calc = StudentCalculator("ultra-tiny", backend="native", guard="off")
+    assert abs(energy - atoms.get_potential_energy()) <= 1e-6
+    np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-6)
+
+
+@pytest.mark.usefixtures("engine")
+def test_engine_example_reads_xyz_files(tmp_path, capsys):
+    atoms = structure("aspirin")
+    write(tmp_path / "aspirin.xyz", atoms)
+    example = runpy.run_path(str(EXAMPLES / "numpy_engine.py"))
+    example["main"](student_folder("ultra-tiny") / "weights.safetensors", tmp_path / "aspirin.xyz")
+    lines = capsys.readouterr().out.splitlines()
+    atoms.calc = StudentCalculator("ultra-tiny", guard="off")
+    assert float(lines[0].split()[1]) == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+    assert len(lines) == 1 + len(atoms)
 
 
 @pytest.mark.parametrize("name", NAMES)

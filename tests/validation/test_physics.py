@@ -192,7 +192,7 @@ def test_slopes_know_how_uncertain_they_are():
         # A new value every 10 fs, as the check assumes.
         noise = np.repeat(rng.normal(size=100), 20)
         found.append(np.polyfit(times, noise, 1)[0])
-        said.append(dynamics._uncertainty(times, noise))
+        said.append(dynamics.slope_uncertainty(times, noise))
     assert_allclose(np.mean(said), np.std(found), rtol=0.3)
 
 

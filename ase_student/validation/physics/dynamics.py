@@ -52,7 +52,7 @@ def check_energy_conservation(subject: Subject, picoseconds: float) -> list[Chec
         coarse, fine = energies[index], energies[n + index]
         per_atom = 1000.0 * coarse / len(starts[index])
         drifts[name] = float(np.polyfit(times, per_atom, 1)[0])
-        uncertainties[name] = _uncertainty(times, per_atom)
+        uncertainties[name] = slope_uncertainty(times, per_atom)
         # Both over the same time from the same start.
         ratios[name] = float(coarse[: n_steps // 2].std() / fine.std())
     worst = max(drifts, key=lambda name: abs(drifts[name]) - 2.0 * uncertainties[name])
@@ -108,7 +108,7 @@ def total_energies(
     return list(energies)
 
 
-def _uncertainty(times: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+def slope_uncertainty(times: NDArray[np.float64], values: NDArray[np.float64]) -> float:
     """Return the standard error of the slope of values that fluctuate."""
     rate = np.polyfit(times, values, 1)[0]
     left = values - values.mean() - rate * (times - times.mean())

@@ -124,38 +124,39 @@ def table(results: Sequence[Stability]) -> str:
     return "\n".join([*lines, f"{n_stable} of {len(results)} runs stable"])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = cli.Parser(
         prog="python -m ase_student.validation.stability",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("data", type=Path, nargs="?", help="HDF5 data set or file that ASE reads")
-    asked = parser.add_mutually_exclusive_group()
+    found.add_argument("data", type=Path, nargs="?", help="HDF5 data set or file that ASE reads")
+    asked = found.add_mutually_exclusive_group()
     asked.add_argument("--model", default="tiny", help="name or file of a student (default: tiny)")
     asked.add_argument("--teacher", help="instead of a student: so3lr, … or package.module:Class")
-    parser.add_argument("--backend", default="auto", help="of StudentCalculator")
-    parser.add_argument("--device", default="auto", help="of StudentCalculator")
-    parser.add_argument("--threads", type=int, help="CPU threads of the backend")
-    parser.add_argument("--number", type=int, default=20, help="molecules; 0 is all (default: 20)")
-    parser.add_argument("--smallest", type=int, default=20, help="atoms (default: 20)")
-    parser.add_argument("--largest", type=int, default=60, help="atoms (default: 60)")
-    parser.add_argument(
+    found.add_argument("--backend", default="auto", help="of StudentCalculator")
+    found.add_argument("--device", default="auto", help="of StudentCalculator")
+    found.add_argument("--threads", type=int, help="CPU threads of the backend")
+    found.add_argument("--number", type=int, default=20, help="molecules; 0 is all (default: 20)")
+    found.add_argument("--smallest", type=int, default=20, help="atoms (default: 20)")
+    found.add_argument("--largest", type=int, default=60, help="atoms (default: 60)")
+    found.add_argument(
         "--part", choices=("test", "validation", "train", "all"), default="test",
         help="part of the split by molecule to draw from (default: test)",
     )  # fmt: skip
-    parser.add_argument(
+    found.add_argument(
         "--temperatures", type=float, nargs="+", default=[300.0, 600.0], metavar="K",
         help="(default: 300 600)",
     )  # fmt: skip
-    parser.add_argument("--picoseconds", type=float, default=50.0, help="(default: 50)")
-    parser.add_argument("--timestep", type=float, default=1.0, help="fs, up to 1 (default: 1)")
-    parser.add_argument("--water", type=float, default=0.0, metavar="PS",
+    found.add_argument("--picoseconds", type=float, default=50.0, help="(default: 50)")
+    found.add_argument("--timestep", type=float, default=1.0, help="fs, up to 1 (default: 1)")
+    found.add_argument("--water", type=float, default=0.0, metavar="PS",
         help="also run 64 periodic waters at 300 K for so many ps (default: none)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
-    return parser
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
+    return found
 
 
 def runs_of(arguments: argparse.Namespace) -> list[Run]:
@@ -231,7 +232,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 1 if a run was not stable, 2 if what was given is wrong."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     return cli.run(lambda: 0 if run_table(arguments) else 1)
 
 

@@ -1,0 +1,120 @@
+"""INT8 arithmetic by ONNX Runtime: matrix products of integers.
+
+Products with the weights of scalar features are quantized, in the forward and in the backward pass.
+The radial functions, everything that vectors go through, and the readout stay in float32: of the
+readout's output meV count, and vectors set the direction of forces.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from ase import Atoms
+
+from ase_student.backends.self_check import neighbors_of
+
+_QUANTIZED = re.compile(
+    r"network\.(first\.scalars|interactions\.\d+\.(senders\.(first|second)|scalars)"
+    r"|updates\.\d+\.gates\.(first|second))\.weight(_Transposed)?$"
+)
+
+
+def quantized(
+    model: onnx.ModelProto, kind: str, cutoff: float, calibration: Sequence[Atoms]
+) -> onnx.ModelProto:
+    """Return a model whose scalar matrix products are of integers.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Of a student in float32.
+    kind : str
+        'int8-dynamic' or 'int8-static'.
+    cutoff : float, Å
+    calibration : sequence of Atoms
+        Read by static quantization only.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to quantize in the model.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    wrapped = ONNXModel(model)
+    wrapped.replace_gemm_with_matmul()
+    model = wrapped.model
+    nodes = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul" and any(map(_QUANTIZED.match, node.input))
+    ]
+    if not nodes:
+        raise ValueError("the network has no matrix products that can be quantized to INT8.")
+    common: dict[str, Any] = {
+        "op_types_to_quantize": ["MatMul"],
+        "nodes_to_quantize": nodes,
+        "weight_type": quantization.QuantType.QInt8,
+        # Without the instructions VNNI, sums of full-range products overflow 16 bits.
+        "reduce_range": True,
+    }
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
+        onnx.save(model, source)
+        if kind == "int8-dynamic":
+            quantization.quantize_dynamic(source, target, **common)
+        else:
+            quantization.quantize_static(
+                source,
+                target,
+                _reader(calibration, cutoff),
+                quant_format=quantization.QuantFormat.QDQ,
+                activation_type=quantization.QuantType.QUInt8,
+                **common,
+            )
+        result = onnx.load(target)
+    del result.graph.value_info[:]
+    return result
+
+
+def _reader(structures: Sequence[Atoms], cutoff: float) -> Any:
+    """Return what calibration takes its inputs from."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._remaining = iter(structures)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            atoms = next(self._remaining, None)
+            if atoms is None:
+                return None
+            neighbors, offsets = neighbors_of(atoms, cutoff)
+            return {
+                "numbers": atoms.numbers.astype(np.int64),
+                "positions": atoms.positions,
+                "neighbors": neighbors,
+                "offsets": offsets,
+            }
+
+    return Reader()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep advice of the quantizer about steps that it has no need of from the user."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)

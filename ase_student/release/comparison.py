@@ -1,0 +1,78 @@
+"""Whether a new student may take the place of an earlier one of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: A figure may be so many times worse before the new student counts as worse: what two trainings
+#: of the same recipe with other seeds differ by.
+FORCE_SLACK = 1.01
+ENERGY_SLACK = 1.05
+
+
+def figures_of(described: Mapping[str, Any]) -> dict[str, float]:
+    """Return the errors of a student in a validation.
+
+    Parameters
+    ----------
+    described : mapping
+        Its entry in ``students`` of ``metrics.json``.
+
+    Returns
+    -------
+    dict
+        ``force_rmse`` in eV/Å, ``energy_mae`` in meV/atom, where the data have such labels, and
+        ``microseconds_per_atom``.
+    """
+    accuracy = described["accuracy"]
+    found = {"microseconds_per_atom": float(described["speed"]["microseconds_per_atom"])}
+    if accuracy["forces"] is not None:
+        found["force_rmse"] = float(accuracy["forces"]["rmse"]["value"])
+    if accuracy["energy"] is not None:
+        found["energy_mae"] = 1000.0 * float(accuracy["energy"]["raw"]["mae_per_atom"]["value"])
+    return found
+
+
+def failed_checks(described: Mapping[str, Any]) -> list[str]:
+    """Return the names of the checks of physics that a student failed."""
+    return [str(check["name"]) for check in described["physics"] if check["passed"] is False]
+
+
+def worse(
+    new: Mapping[str, Mapping[str, float]],
+    old: Mapping[str, Mapping[str, float]],
+    stable: tuple[int, int],
+    stable_before: tuple[int, int] | None,
+) -> list[str]:
+    """Return a sentence for everything in which the new student is worse.
+
+    Parameters
+    ----------
+    new, old : mapping of str to mapping
+        Figures of each by the name of the data, as of :func:`figures_of`, from the same validation.
+    stable : tuple of int
+        Stable runs of the new student, and all of them.
+    stable_before : tuple of int, optional
+        Of the old one, if that is known.
+    """
+    sentences = []
+    for data, figures in new.items():
+        before = old[data]
+        for name, slack, unit in (
+            ("force_rmse", FORCE_SLACK, "eV/Å"),
+            ("energy_mae", ENERGY_SLACK, "meV/atom"),
+        ):
+            # NaN is worse than anything.
+            if name in before and not figures.get(name, float("nan")) <= slack * before[name]:
+                words = "forces" if name == "force_rmse" else "energies"
+                sentences.append(
+                    f"{words} of {data} are wrong by {figures.get(name, float('nan')):.4g} {unit}, "
+                    f"before by {before[name]:.4g}"
+                )
+    if stable_before is not None and stable[0] * stable_before[1] < stable_before[0] * stable[1]:
+        sentences.append(
+            f"{stable[0]} of {stable[1]} runs are stable, before {stable_before[0]} of "
+            f"{stable_before[1]}"
+        )
+    return sentences

@@ -1,0 +1,141 @@
+"""What a release is asked to do."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from ase_student import cli
+from ase_student.checkpoint import student_folder
+
+PROGRAM = "ase-student release"
+#: Of the repository, or the folder that the package is installed in.
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "validation" / "reference"
+
+
+@dataclass(frozen=True)
+class ReleaseSettings:
+    """What a release is asked to do.
+
+    Attributes
+    ----------
+    weights : path
+        ``weights.safetensors`` of a finished training.
+    name : str
+        Of the student.
+    folder : path
+        Where everything is made, and found again after an interruption.
+    students : path
+        Folder that holds a folder for each published student.
+    data : tuple of path
+        Labelled structures that training did not see.
+    molecules : path
+        What the molecules of the stability test are taken from.
+    picoseconds : float
+        Of each stability run.
+    number : int
+        Molecules of the stability test.
+    physics_picoseconds : float
+        Of each dynamics in the checks of physics; 0 leaves physics out.
+    threads : int
+    recipe : str or None
+    chemistry : bool
+    force : bool
+    benchmark : bool
+        Whether to measure speed and add a line to the history, in a checkout.
+    """
+
+    weights: Path
+    name: str
+    folder: Path
+    students: Path
+    data: tuple[Path, ...]
+    molecules: Path
+    picoseconds: float
+    number: int
+    physics_picoseconds: float
+    threads: int
+    recipe: str | None
+    chemistry: bool
+    force: bool
+    benchmark: bool
+
+    @property
+    def target(self) -> Path:
+        """Folder of the published student."""
+        return self.students / self.name
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    found = cli.Parser(
+        prog=PROGRAM,
+        description="Export, verify, validate, test and describe a trained student, compare it "
+        "with the one of that name that is there, and put it in its place.",
+        epilog="A command that was interrupted goes on when it is given again.",
+    )
+    add = found.add_argument
+    add("run", type=Path, help="folder of a finished training, or its weights.safetensors")
+    add("--name", help="of the student (default: the folder's)")
+    add("-o", "--output", type=Path, help="folder to work in (default: RUN/release)")
+    add("--students", type=Path, help="folder of published students (default: the package's)")
+    add(
+        "--data", type=Path, nargs="+",
+        help="labelled structures that training did not see (default: validation/reference)",
+    )  # fmt: skip
+    add("--molecules", type=Path, help="data set for stability (default: the first of --data)")
+    add("--picoseconds", type=float, default=50.0, help="of each stability run (default: 50)")
+    add("--number", type=int, default=20, help="molecules of the stability test (default: 20)")
+    add(
+        "--physics", type=float, default=2.0, metavar="PS",
+        help="dynamics in the checks of physics; 0 leaves physics out (default: 2)",
+    )  # fmt: skip
+    add("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    add("--recipe", help="what the model card says of how it is made, e.g. recipes/tiny.toml")
+    add("--chemistry", action="store_true", help="also run the experiments of chemistry")
+    add("--no-benchmark", dest="benchmark", action="store_false", help="no line in the history")
+    add("--force", action="store_true", help="replace the student although it is better")
+    return found
+
+
+def settings_of(arguments: argparse.Namespace) -> ReleaseSettings:
+    """Return the settings of a command line.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no weights, or no data.
+    ValueError
+        If a name cannot be the name of a student.
+    """
+    run: Path = arguments.run
+    weights = run / "weights.safetensors" if run.is_dir() else run
+    if not weights.is_file():
+        raise FileNotFoundError(f"'{run}' has no weights.safetensors: has its training ended?")
+    name = arguments.name or weights.absolute().parent.name
+    if Path(name).name != name or name in (".", ".."):
+        raise ValueError(f"'{name}' cannot be the name of a student: it must name a folder.")
+    data = tuple(arguments.data or sorted(REFERENCE.glob("*.h5")))
+    if not data:
+        raise FileNotFoundError("no data to validate on: give --data FILE ….")
+    for path in data:
+        if not path.is_file():
+            raise FileNotFoundError(f"no data '{path}'.")
+    return ReleaseSettings(
+        weights=weights,
+        name=name,
+        folder=arguments.output or weights.parent / "release",
+        students=arguments.students or student_folder("tiny").parent,
+        data=data,
+        molecules=arguments.molecules or data[0],
+        picoseconds=arguments.picoseconds,
+        number=arguments.number,
+        physics_picoseconds=arguments.physics,
+        threads=arguments.threads,
+        recipe=arguments.recipe,
+        chemistry=arguments.chemistry,
+        force=arguments.force,
+        benchmark=arguments.benchmark,
+    )

@@ -1,0 +1,173 @@
+"""The files around the code agree with it and with each other."""
+
+import configparser
+import re
+import subprocess
+import sys
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+#: Pages that hold the repository's address.
+ADDRESSED = ("README.md", "CITATION.cff", ".github/ISSUE_TEMPLATE/config.yml")
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def declared() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config
+
+
+@pytest.fixture(scope="module")
+def ci() -> dict:
+    return yaml.safe_load(text_of(".github/workflows/ci.yml"))
+
+
+def run_lines(workflow: dict) -> list[str]:
+    """Return every command of a workflow, one line each."""
+    steps = [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
+    return [line for step in steps for line in step.get("run", "").splitlines()]
+
+
+def test_citation_has_the_version_license_and_address(declared) -> None:
+    citation = yaml.safe_load(text_of("CITATION.cff"))
+    metadata = declared["metadata"]
+    assert str(citation["version"]) == metadata["version"]
+    assert citation["license"] == metadata["license"]
+    assert citation["repository-code"] == metadata["url"]
+    assert metadata["license"] in text_of("LICENSE").splitlines()[0]
+
+
+@pytest.mark.parametrize("name", ADDRESSED)
+def test_one_address_everywhere(declared, name) -> None:
+    address = declared["metadata"]["url"]
+    found = re.findall(r"https://github\.com/[\w-]+/[\w-]+", text_of(name))
+    assert found
+    assert set(found) == {address}
+
+
+def test_project_urls_belong_to_the_repository(declared) -> None:
+    address = declared["metadata"]["url"]
+    lines = declared["metadata"]["project_urls"].strip().splitlines()
+    assert all(line.partition(" = ")[2].startswith(address) for line in lines)
+
+
+def test_python_versions_are_those_that_are_tested(declared, ci) -> None:
+    tested = ci["jobs"]["test"]["strategy"]["matrix"]["python"]
+    oldest = declared["options"]["python_requires"].removeprefix(">=")
+    classified = re.findall(r"Python :: (3\.\d+)", declared["metadata"]["classifiers"])
+    assert tested[0] == oldest
+    assert set(classified) <= set(tested)
+    assert f"Python-{oldest}_or_newer" in text_of("README.md")
+    assert (
+        f"py{oldest.replace('.', '')}"
+        == tomllib.loads(text_of("pyproject.toml"))["tool"]["ruff"]["target-version"]
+    )
+
+
+def test_three_systems_and_both_ends_of_dependencies_are_tested(ci) -> None:
+    systems = {name.partition("-")[0] for name in ci["jobs"]["test"]["strategy"]["matrix"]["os"]}
+    assert systems == {"ubuntu", "macos", "windows"}
+    ends = {
+        row["resolution"] for row in ci["jobs"]["dependencies"]["strategy"]["matrix"]["include"]
+    }
+    assert ends == {"lowest-direct", "highest"}
+
+
+def test_wheels_are_built_for_four_platforms() -> None:
+    wheels = yaml.safe_load(text_of(".github/workflows/wheels.yml"))
+    built = wheels["jobs"]["wheel"]["strategy"]["matrix"]["os"]
+    assert [name for name in built if name.endswith("-arm")]
+    assert {name.partition("-")[0] for name in built} == {"ubuntu", "macos", "windows"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_call_what_there_is(declared, path) -> None:
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    targets = set(re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE))
+    extras = set(declared["options.extras_require"])
+    for line in run_lines(workflow):
+        assert set(re.findall(r"^make ([\w-]+)", line)) <= targets
+        for names in re.findall(r'"\.\[([\w,]+)\]"', line):
+            assert set(names.split(",")) <= extras
+        for file in re.findall(r"(?:tests/\S+\.py|[\w-]+\.txt)", line):
+            assert (ROOT / file).is_file(), file
+    for job in workflow["jobs"].values():
+        if "uses" in job:
+            assert (ROOT / job["uses"]).is_file()
+        else:
+            assert job["timeout-minutes"] <= 90
+
+
+def test_nobody_can_publish_but_the_release_workflow() -> None:
+    """Trusted publishing: one job may ask for an identity, in an environment that is approved."""
+    for path in WORKFLOWS:
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert workflow["permissions"] == {"contents": "read"}
+        assert "secrets." not in path.read_text(encoding="utf-8")
+        for name, job in workflow["jobs"].items():
+            if "permissions" in job:
+                assert (path.name, name) == ("release.yml", "publish")
+                assert job["permissions"] == {"id-token": "write"}
+                assert job["environment"] == "release"
+                assert job["needs"] == "wheels"
+
+
+def test_students_of_the_issue_form_are_the_bundled_ones() -> None:
+    from ase_student.checkpoint import available_students
+
+    form = yaml.safe_load(text_of(".github/ISSUE_TEMPLATE/physics.yml"))
+    options = next(item for item in form["body"] if item.get("id") == "student")
+    assert set(options["attributes"]["options"][:-1]) == set(available_students())
+
+
+def test_the_conda_environment_takes_the_known_versions(declared) -> None:
+    environment = yaml.safe_load(text_of("environment.yml"))
+    (pip,) = [one["pip"] for one in environment["dependencies"] if isinstance(one, dict)]
+    assert pip[0] == "--constraint constraints.txt"
+    extras = re.fullmatch(r"--editable \.\[([\w,]+)\]", pip[1])
+    assert set(extras[1].split(",")) <= set(declared["options.extras_require"])
+    python = next(one for one in environment["dependencies"] if str(one).startswith("python="))
+    assert python.removeprefix("python=") in declared["metadata"]["classifiers"]
+
+
+def test_logo_is_a_picture() -> None:
+    root = ElementTree.fromstring(text_of("docs/logo.svg"))
+    assert root.tag.endswith("}svg")
+    assert root.get("viewBox")
+
+
+def test_description_of_the_package_has_absolute_links_only(declared, tmp_path) -> None:
+    pytest.importorskip("setuptools")
+    code = (
+        "import sys; from setuptools.build_meta import prepare_metadata_for_build_wheel; "
+        "prepare_metadata_for_build_wheel(sys.argv[1])"
+    )
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        (tmp_path / name).write_text(text_of(name), encoding="utf-8")
+    (tmp_path / "ase_student").mkdir()
+    (tmp_path / "ase_student" / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (found,) = tmp_path.glob("*.dist-info/METADATA")
+    description = found.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)", description)
+    assert len(targets) > 10
+    assert [one for one in targets if "://" not in one and not one.startswith("#")] == []
+    version = declared["metadata"]["version"]
+    assert f"/raw/v{version}/docs/cost.png" in description
+    assert f"/blob/v{version}/docs/performance.md" in description

@@ -1,0 +1,60 @@
+"""The model of training over GPUs, and what the scripts write into pages."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from ase_student import load_student
+from ase_student.files import between_marks
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    return runpy.run_path(str(ROOT / "benchmarks" / "scaling.py"))
+
+
+def test_more_gpus_and_shorter_steps_leave_less(scaling) -> None:
+    efficiency = scaling["efficiency"]
+    by_gpus = [efficiency(0.02, 300_000, gpus) for gpus in (1, 2, 4, 8)]
+    assert by_gpus[0] == 1.0
+    assert by_gpus == sorted(by_gpus, reverse=True)
+    assert efficiency(0.1, 300_000, 8) > efficiency(0.001, 300_000, 8)
+    # Two GPUs: two messages of half the gradient each.
+    seconds = 0.02 + 2 * 20e-6 + 300_000 / 100e9
+    assert efficiency(0.02, 300_000, 2) == pytest.approx(0.02 / seconds)
+
+
+def test_gradients_are_as_large_as_the_page_says(scaling) -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    sizes = [scaling["gradient_bytes"](name) for name in ("ultra-tiny", "original")]
+    assert sizes[0] == 4 * load_student("ultra-tiny").n_parameters
+    assert f"{sizes[0] / 1e3:.0f} kB to\n{sizes[1] / 1e6:.1f} MB" in page
+
+
+@pytest.mark.parametrize(
+    ("script", "page"),
+    [
+        ("benchmarks/scaling.py", "scaling.md"),
+        ("benchmarks/smallest_install.py", "edge.md"),
+        ("validation/compression.py", "compression.md"),
+    ],
+)
+def test_pages_have_the_place_that_their_script_writes_to(script, page) -> None:
+    pytest.importorskip("onnx")
+    module = runpy.run_path(str(ROOT / script))
+    path = module["PAGE"]
+    assert path.name == page
+    text = path.read_text(encoding="utf-8")
+    new = between_marks(text, module["BEGIN"], module["END"], "TABLE", page)
+    assert "TABLE" in new
+    assert between_marks(new, module["BEGIN"], module["END"], "TABLE", page) == new
+    with pytest.raises(ValueError, match=r"must hold the lines .* once each"):
+        between_marks(new + module["END"], module["BEGIN"], module["END"], "TABLE", page)
+
+
+def test_a_student_that_cannot_be_trained_is_said(scaling, tmp_path) -> None:
+    with pytest.raises(ValueError, match="distill train failed: error: no data set"):
+        scaling["training_seconds"](tmp_path / "no.h5", "tiny", 1, 16, tmp_path)
