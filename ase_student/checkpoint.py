@@ -37,6 +37,15 @@ def available_students() -> tuple[str, ...]:
     )
 
 
+def check_model(model: object) -> None:
+    """Raise TypeError if a model is neither a name nor a path."""
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(
+            "the model must be the name of a student, such as 'tiny', or a path; "
+            f"given {'None' if model is None else f'an object of type {type(model).__name__!r}'}."
+        )
+
+
 def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safetensors") -> Path:
     """Return the path of a bundled student's file, or the given path if there is such a file.
 
@@ -48,7 +57,10 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
         If ``model`` is neither a bundled student nor looks like a path.
     FileNotFoundError
         If ``model`` looks like a path and there is no such file.
+    TypeError
+        If ``model`` is neither a name nor a path.
     """
+    check_model(model)
     available = available_students()
     if isinstance(model, str) and model in available:
         bundled = student_folder(model)

@@ -13,6 +13,7 @@ LAYERS = (
     (
         "student",
         "neighbors",
+        "snapshots",
         "empty_space",
         "files",
         "archives",
