@@ -1,4 +1,5 @@
-# make demo    molecular dynamics of aspirin; needs only Python 3.11 or newer and make
+# make demo    aspirin for 1 ps at constant energy and 1 ps with a thermostat; needs only Python 3.11
+#              or newer and make
 # make test    all tests
 # make lint    ruff and mypy
 # make bench-check  compare a handful of timings with the baseline, ARGS=--update to write it

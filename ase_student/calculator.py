@@ -124,8 +124,8 @@ class StudentCalculator(Calculator):
     a stress is shared is a convention: each atom takes half of what the pairs it is in contribute.
 
     Atoms that the student was not trained on raise ``InputError``, as do positions that are not
-    finite, two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
-    :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
+    finite, two atoms on one spot and periodic axes without a cell vector. The guard's warnings are
+    of :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
     :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
     sees charges, spins and radicals only where the structure says so, by initial charges and
     moments, ``info['charge']``, ``info['spin']`` or an odd number of electrons.

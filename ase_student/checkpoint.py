@@ -15,8 +15,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ase_student.callers import stacklevel
 from ase_student.cli import suggestion
-from ase_student.files import replaced_when_complete
+from ase_student.files import reason_of, replaced_when_complete
 from ase_student.student import FORMAT_VERSION, Architecture, Student
 
 STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
@@ -69,7 +70,7 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
             warnings.warn(
                 f"'{model}' is the bundled student; for the one in the folder '{model}' here, "
                 f"write '{local.as_posix()}'.",
-                stacklevel=3,
+                stacklevel=stacklevel(),
             )
         return bundled / filename
     path = Path(model)
@@ -151,7 +152,7 @@ def load_student(model: str | os.PathLike[str]) -> Student:
         raise ImportError(
             f'{path}: reading this checkpoint needs torch: pip install "ase-student[torch]"'
         ) from error
-    return load_legacy_student(path, stacklevel=3)
+    return load_legacy_student(path)
 
 
 def _read_safetensors(path: Path) -> Student:
@@ -175,7 +176,7 @@ def _read_safetensors(path: Path) -> Student:
         student = _read_document(document, tensors)
         unknown = sorted(document.keys() - student.header().keys() - {"metadata"})
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: incomplete student metadata ({error!r}).") from error
+        raise ValueError(f"{path}: incomplete student metadata ({reason_of(error)}).") from error
     except (RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: has metadata that no student has ({error}).") from error
     except ValueError as error:
@@ -186,7 +187,7 @@ def _read_safetensors(path: Path) -> Student:
         warnings.warn(
             f"'{path}' was written without a hash, so that damage to it cannot be noticed; "
             "write it again with save_student(load_student(path), path).",
-            stacklevel=3,
+            stacklevel=stacklevel(),
         )
     return student
 

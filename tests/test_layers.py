@@ -14,6 +14,7 @@ LAYERS = (
         "student",
         "neighbors",
         "snapshots",
+        "callers",
         "empty_space",
         "files",
         "archives",

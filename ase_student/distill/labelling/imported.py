@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,14 @@ class Imported:
 
     frames: list[Frame] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    reasons: list[str] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many structures were left out, by reason."""
+        return by_reason(self.reasons)
 
 
 def import_structures(
@@ -129,7 +134,7 @@ def import_structures(
         "teacher": settings.teacher,
         "max_force": settings.max_force,
         "imported": result.files,
-        "dropped": dict(result.dropped),
+        "dropped": result.dropped,
         "sources": dict(Counter(result.sources)),
         "statistics": statistics(structures, labels),
     }
@@ -157,7 +162,7 @@ def _read(path: Path, settings: ImportSettings, result: Imported) -> None:
             (frame,) = reader.read([index])
             usable = _usable(frame, units, keys, settings)
             if isinstance(usable, str):
-                result.dropped.update([usable])
+                result.reasons.append(usable)
                 continue
             result.frames.append(usable)
             stated = None if usable.source == UNKNOWN_SOURCE else usable.source
@@ -196,7 +201,7 @@ def _usable(
         return "without forces"
     label = Label(converted.energy, converted.forces, converted.stress)
     answer = checked(label, converted.atoms, settings.max_force)
-    return next(iter(by_reason([answer.reason]))) if isinstance(answer, Failure) else converted
+    return answer.reason if isinstance(answer, Failure) else converted
 
 
 def _labels(frames: Sequence[Frame], structures: Structures) -> Labels:
@@ -222,5 +227,5 @@ def _states_units(reader: StructureReader) -> bool:
     return isinstance(reader, (DatabaseFrames, GroupedHdf5Frames)) and reader.states_units
 
 
-def _counted(counts: Counter[str]) -> str:
+def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items())

@@ -39,7 +39,7 @@ def _document() -> dict[str, Any]:
     file = files(__package__) / "data" / FILE
     if not file.is_file():
         return {"potentials": {}}
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8-sig"))
     return document
 
 
@@ -72,7 +72,7 @@ def write_references(
     """Put the results of a potential into a file of references, which may hold others."""
     document: dict[str, Any] = {"format_version": 1, "potentials": {}}
     if path.is_file():
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     entry = document["potentials"].setdefault(name, {"experiments": {}})
     if entry.get("settings") != settings:
         entry.update(settings=settings, experiments={})

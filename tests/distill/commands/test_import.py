@@ -128,7 +128,7 @@ def test_what_cannot_be_trained_on_is_left_out(tmp_path, capsys):
         assert dataset.n_labels == 1
     said = capsys.readouterr().out
     assert "1 without forces" in said
-    assert "above the limit" in said
+    assert "1 force on atom 2 is 1.221e+07 eV/Å, above the limit of 60" in said
 
 
 def write_grouped(path, layout, n=2):
