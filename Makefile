@@ -1,4 +1,5 @@
-# make demo    molecular dynamics of aspirin; needs only Python 3.11 or newer and make
+# make demo    aspirin for 1 ps at constant energy and 1 ps with a thermostat; needs only Python 3.11
+#              or newer and make
 # make test    all tests
 # make lint    ruff, mypy, and what reads workflows, issue forms and CITATION.cff
 # make wheels  build what a release uploads, install and test it in fresh environments

@@ -4,23 +4,31 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, InputError, all_changes
+from ase.calculators.calculator import (
+    Calculator,
+    InputError,
+    PropertyNotImplementedError,
+    PropertyNotPresent,
+    all_changes,
+)
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
 from ase_student.backends.metadata import symbols, warn_of_compression
 from ase_student.backends.native import NativeBackend, NativeList
-from ase_student.checkpoint import available_students
+from ase_student.checkpoint import available_students, check_model
 from ase_student.extrapolation.electrons import ElectronCheck
 from ase_student.extrapolation.guard import GUARDS, Guard, open_guard
 from ase_student.neighbors import NeighborList, concatenate, neighbor_matrix
 from ase_student.plugin import register
+from ase_student.snapshots import Snapshot, snapshot, structures_of
 from ase_student.whole_steps import NOT_FINITE, WholeSteps, ase_results
 
 # Pairs in one call of calculate_many: its arrays stay near the caches of a core.
@@ -39,7 +47,10 @@ def _after_fork_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
-_Structure = tuple[NDArray[Any], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
+_WITHOUT_VOLUME = (
+    "{name} needs three cell vectors that span a volume, and this structure has {cell}: set "
+    "atoms.cell, and atoms.pbc where it repeats; a molecule in empty space has no {name}."
+)
 
 
 class StudentCalculator(Calculator):
@@ -102,13 +113,19 @@ class StudentCalculator(Calculator):
         If there is no such file.
     ImportError
         If the backend is not installed.
+    TypeError
+        If the model is neither a name nor a path, the skin no number, or `trust` neither True nor
+        False.
 
     Notes
     -----
-    Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. Atoms
-    that the student was not trained on raise ``InputError``, as do positions that are not finite,
-    two atoms on one spot and periodic axes without a cell vector. The guard's warnings are of
-    :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
+    Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. The
+    shares of atoms in it, which add up to it, are computed when ``get_stresses`` asks for them. How
+    a stress is shared is a convention: each atom takes half of what the pairs it is in contribute.
+
+    Atoms that the student was not trained on raise ``InputError``, as do positions that are not
+    finite, two atoms on one spot and periodic axes without a cell vector. The guard's warnings are
+    of :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
     :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
     sees charges, spins and radicals only where the structure says so, by initial charges and
     moments, ``info['charge']``, ``info['spin']`` or an odd number of electrons.
@@ -127,7 +144,9 @@ class StudentCalculator(Calculator):
     (3, 3)
     """
 
-    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]  # noqa: RUF012
+    implemented_properties = [  # noqa: RUF012
+        "energy", "free_energy", "energies", "forces", "stress", "stresses",
+    ]  # fmt: skip
     # A student sees neither charges nor moments; a structure that has some is warned of.
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
@@ -146,9 +165,7 @@ class StudentCalculator(Calculator):
         self._lock = threading.RLock()
         _calculators.add(self)
         super().__init__()
-        if guard not in GUARDS:
-            choices = ", ".join(f"'{choice}'" for choice in GUARDS)
-            raise ValueError(f"unknown guard '{guard}'; available: {choices}.")
+        _check_arguments(model, skin, guard, trust)
         # A copy in another process may have another working folder.
         path = model if model in available_students() else Path(model).absolute()
         self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
@@ -169,7 +186,7 @@ class StudentCalculator(Calculator):
         self.allowed_atomic_numbers = list(self.info.elements)
         self._known = np.zeros(len(chemical_symbols), dtype=bool)
         self._known[self.allowed_atomic_numbers] = True
-        self._state: _Structure | None = None
+        self._state: Snapshot | None = None
         self._numbers = np.zeros(0, dtype=np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -207,7 +224,7 @@ class StudentCalculator(Calculator):
 
     @atoms.setter
     def atoms(self, atoms: Atoms | None) -> None:
-        self._state = None if atoms is None else _snapshot(atoms)
+        self._state = None if atoms is None else snapshot(atoms)
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
@@ -215,12 +232,43 @@ class StudentCalculator(Calculator):
         """Return one property of a structure; see ``ase.calculators.calculator.Calculator``."""
         # ASE compares the structure, computes and reads the results in three steps.
         with self._lock:
-            return super().get_property(name, atoms, allow_calculation)
+            try:
+                return super().get_property(name, atoms, allow_calculation)
+            except PropertyNotImplementedError:
+                raise PropertyNotImplementedError(self._why_missing(name)) from None
 
     def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Any:
         """Compute a structure and return its properties; see ASE's ``BaseCalculator``."""
         with self._lock:
-            return super().calculate_properties(atoms, properties)
+            try:
+                return super().calculate_properties(atoms, properties)
+            except PropertyNotPresent as error:
+                raise PropertyNotPresent(self._why_missing(str(error))) from None
+
+    def _why_missing(self, name: str) -> str:
+        """Return why there is no such property of the structure of the last calculation."""
+        if name not in self.implemented_properties:
+            known = ", ".join(self.implemented_properties)
+            return f"student '{self.info.name}' has no {name}; it has {known}."
+        has_vectors = self._state is not None and self._state[2].any()
+        cell = "cell vectors that span none" if has_vectors else "no cell"
+        return _WITHOUT_VOLUME.format(name=name, cell=cell)
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Return what tells this potential from others; ASE keeps it in trajectories, databases.
+
+        Returns
+        -------
+        dict
+            ``student``, its name; ``weights_sha256``, the hash of its weights; ``backend`` and
+            ``dtype``.
+        """
+        return {
+            "student": self.info.name,
+            "weights_sha256": self.info.weights_sha256,
+            "backend": self.backend,
+            "dtype": self.info.dtype,
+        }
 
     def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
         """Return whether a property of a structure is not among the last results."""
@@ -261,11 +309,13 @@ class StudentCalculator(Calculator):
         """
         with self._lock:
             self._calculate(atoms)
+            if "stresses" in properties and "stress" in self.results:
+                self.results["stresses"] = self._stresses()
 
     def _calculate(self, atoms: Atoms | None) -> None:
         self.results = {}
         if atoms is not None:
-            self._state = _snapshot(atoms)
+            self._state = snapshot(atoms)
             if self._electrons is not None:
                 self._electrons.check(atoms)
         if self._state is None:
@@ -295,6 +345,16 @@ class StudentCalculator(Calculator):
         if self._guard is not None:
             self._guard.check_forces(numbers, results["forces"])
         self.results = results
+
+    def _stresses(self) -> NDArray[np.float64]:
+        """Return the share of each atom in the stress, (n_atoms, 6), eV/Å³, in Voigt order."""
+        assert self._state is not None
+        numbers, positions, cell, pbc = self._state
+        matrix = neighbor_matrix(positions, cell, pbc, self.info.cutoff)
+        pairs = matrix.neighbors, matrix.offsets(cell)
+        virials = self._backend.evaluate(self._checked_numbers(numbers), positions, *pairs)[2]
+        full = 0.5 * (virials + virials.transpose(0, 2, 1)).astype(np.float64)
+        return full[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / abs(np.linalg.det(cell))
 
     def set(self, **changes: Any) -> dict[str, Any]:
         """Refuse what ASE would note and nothing would follow.
@@ -331,15 +391,14 @@ class StudentCalculator(Calculator):
         InputError
             If one of the structures cannot be computed; the message says which.
         TypeError
-            If a single structure is given.
+            If anything else than structures is given, or a single one.
         OutsideTrainingError
             If one of them lies outside of what training saw, and the guard is to raise; likewise.
         """
-        if isinstance(structures, Atoms):
-            raise TypeError("calculate_many takes a list of structures; given a single one.")
+        listed = structures_of(structures)
         # The backend and the guard are shared with other threads; the neighbor list is not used.
         with self._lock:
-            return self._calculate_many(list(structures))
+            return self._calculate_many(listed)
 
     def _calculate_many(self, structures: list[Atoms]) -> list[dict[str, Any]]:
         if self._steps is not None:
@@ -444,13 +503,16 @@ class StudentCalculator(Calculator):
         )
 
 
-def _snapshot(atoms: Atoms) -> _Structure:
-    return (
-        atoms.numbers.copy(),
-        atoms.positions.copy(),
-        atoms.cell.array.copy(),
-        atoms.pbc.copy(),
-    )
+def _check_arguments(model: object, skin: object, guard: object, trust: object) -> None:
+    check_model(model)
+    # Any text would count as true, 'no' as well.
+    if not isinstance(trust, bool):
+        raise TypeError(f"trust must be True or False; given {trust!r}.")
+    if not isinstance(skin, Real):
+        raise TypeError(f"the skin must be a number, in Å; given {skin!r}.")
+    if guard not in GUARDS:
+        choices = ", ".join(f"'{choice}'" for choice in GUARDS)
+        raise ValueError(f"unknown guard '{guard}'; available: {choices}.")
 
 
 def _results(

@@ -15,8 +15,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ase_student.callers import stacklevel
 from ase_student.cli import suggestion
-from ase_student.files import replaced_when_complete
+from ase_student.files import reason_of, replaced_when_complete
 from ase_student.student import FORMAT_VERSION, Architecture, Student
 
 STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
@@ -37,6 +38,15 @@ def available_students() -> tuple[str, ...]:
     )
 
 
+def check_model(model: object) -> None:
+    """Raise TypeError if a model is neither a name nor a path."""
+    if not isinstance(model, (str, os.PathLike)):
+        raise TypeError(
+            "the model must be the name of a student, such as 'tiny', or a path; "
+            f"given {'None' if model is None else f'an object of type {type(model).__name__!r}'}."
+        )
+
+
 def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safetensors") -> Path:
     """Return the path of a bundled student's file, or the given path if there is such a file.
 
@@ -48,7 +58,10 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
         If ``model`` is neither a bundled student nor looks like a path.
     FileNotFoundError
         If ``model`` looks like a path and there is no such file.
+    TypeError
+        If ``model`` is neither a name nor a path.
     """
+    check_model(model)
     available = available_students()
     if isinstance(model, str) and model in available:
         bundled = student_folder(model)
@@ -57,7 +70,7 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
             warnings.warn(
                 f"'{model}' is the bundled student; for the one in the folder '{model}' here, "
                 f"write '{local.as_posix()}'.",
-                stacklevel=3,
+                stacklevel=stacklevel(),
             )
         return bundled / filename
     path = Path(model)
@@ -139,7 +152,7 @@ def load_student(model: str | os.PathLike[str]) -> Student:
         raise ImportError(
             f'{path}: reading this checkpoint needs torch: pip install "ase-student[torch]"'
         ) from error
-    return load_legacy_student(path, stacklevel=3)
+    return load_legacy_student(path)
 
 
 def _read_safetensors(path: Path) -> Student:
@@ -163,7 +176,7 @@ def _read_safetensors(path: Path) -> Student:
         student = _read_document(document, tensors)
         unknown = sorted(document.keys() - student.header().keys() - {"metadata"})
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: incomplete student metadata ({error!r}).") from error
+        raise ValueError(f"{path}: incomplete student metadata ({reason_of(error)}).") from error
     except (RecursionError, OverflowError) as error:
         raise ValueError(f"{path}: has metadata that no student has ({error}).") from error
     except ValueError as error:
@@ -174,7 +187,7 @@ def _read_safetensors(path: Path) -> Student:
         warnings.warn(
             f"'{path}' was written without a hash, so that damage to it cannot be noticed; "
             "write it again with save_student(load_student(path), path).",
-            stacklevel=3,
+            stacklevel=stacklevel(),
         )
     return student
 

@@ -7,15 +7,16 @@ is asked for.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import runpy
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
-
-from ase.calculators.calculator import InputError
+from typing import Any, NoReturn, TextIO
 
 #: Module and description of each subcommand.
 COMMANDS = {
@@ -30,6 +31,28 @@ COMMANDS = {
 BENCHMARK = ("benchmark", "time students; only in a checkout of the repository")
 #: Exit codes, as the shell has them: 128 + 2, the number of SIGINT, after Ctrl-C.
 MISTAKE, INTERRUPTED = 2, 130
+#: Characters that a terminal obeys instead of showing them: control characters but tab and newline,
+#: and those that turn the direction of text.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters escaped, as in a string of Python.
+
+    Examples
+    --------
+    >>> printable("a\x1b[31mred")
+    'a\\x1b[31mred'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a text that may hold names from files: nothing in it can command the terminal.
+
+    Everything that this package prints is printed here.
+    """
+    print(printable(text), file=file, flush=True)
 
 
 def run(
@@ -53,13 +76,46 @@ def run(
         errors are faults of this package and keep their traceback.
     """
     try:
-        return command() or 0
-    except (ValueError, OSError, ImportError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
+        with _warnings_as_lines():
+            return command() or 0
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        say(interrupted, sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if not isinstance(error, _mistakes()):
+            raise
+        say(f"error: {error}", sys.stderr)
+        return MISTAKE
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    """Return the errors that a user makes; ASE's, once a command has imported ASE."""
+    module = sys.modules.get("ase.calculators.calculator")
+    mistakes = (ValueError, OSError, ImportError)
+    return mistakes if module is None else (*mistakes, module.InputError)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show warnings of this package as one line each, without the place in the code."""
+
+    def line_of(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if issubclass(category, UserWarning):
+            return f"warning: {printable(str(message))}\n"
+        return before(message, category, filename, lineno, line)
+
+    before = warnings.formatwarning
+    warnings.formatwarning = line_of
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,7 +147,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where options are listed, in one line, and exit with 2."""
-        self.exit(MISTAKE, f"error: {sentence(message)} '{self.prog} --help' lists the options.\n")
+        text = f"error: {sentence(message)} '{self.prog} --help' lists the options.\n"
+        self.exit(MISTAKE, printable(text))
 
 
 def sentence(message: str) -> str:
@@ -115,19 +172,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; return its exit code, 2 if there is none of that name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
+        say(_help())
         return 0 if arguments else MISTAKE
     name, rest = arguments[0], arguments[1:]
     if name == BENCHMARK[0]:
         return run(lambda: _benchmark(rest))
     if name not in COMMANDS:
         names = [*COMMANDS, BENCHMARK[0]]
-        print(
+        say(
             f"error: no command '{name}'; available: {', '.join(names)}.{suggestion(name, names)}",
-            file=sys.stderr,
+            sys.stderr,
         )
         return MISTAKE
-    return int(import_module(COMMANDS[name][0]).main(rest))
+    # Importing takes a second, in which Ctrl-C may come.
+    return run(lambda: int(import_module(COMMANDS[name][0]).main(rest)), interrupted="interrupted.")
 
 
 def _help() -> str:

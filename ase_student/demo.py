@@ -247,10 +247,9 @@ def run_demo(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(arguments.seed)
     calculator = StudentCalculator(arguments.model, backend=arguments.backend)
     output: Path = arguments.output
-    output.mkdir(parents=True, exist_ok=True)
     atoms = structure("aspirin")
     atoms.calc = calculator
-    print(
+    cli.say(
         f"aspirin, {len(atoms)} atoms, {temperature:g} K, time step {TIME_STEP_FS} fs; "
         f"student '{calculator.info.name}' on {calculator.device} with {calculator.backend}"
     )
@@ -262,9 +261,9 @@ def run_demo(arguments: argparse.Namespace) -> None:
         dynamics, n_degrees = _dynamics(name, atoms, temperature, rng)
         path = output / f"aspirin-{name.lower()}.traj"
         runs.append(run_dynamics(name, dynamics, n_degrees, n_steps, path))
-        print(summary(runs[-1]))
+        cli.say(summary(runs[-1]))
     plot(runs, minimum, temperature, output / "aspirin.png")
-    print(f"wrote {output / 'aspirin.png'}, aspirin-nve.traj and aspirin-langevin.traj beside it")
+    cli.say(f"wrote {output / 'aspirin.png'}, aspirin-nve.traj and aspirin-langevin.traj beside it")
 
 
 def summary(run: DemoRun) -> str:
@@ -296,7 +295,7 @@ def _relax(atoms: Atoms) -> float:
     optimizer = FIRE(atoms, logfile=None)
     optimizer.run(fmax=LARGEST_FORCE, steps=500)
     largest = np.linalg.norm(atoms.get_forces(), axis=1).max()
-    print(f"relaxed in {optimizer.nsteps} steps of FIRE, largest force {largest:.2f} eV/Å")
+    cli.say(f"relaxed in {optimizer.nsteps} steps of FIRE, largest force {largest:.2f} eV/Å")
     return float(atoms.get_potential_energy())
 
 

@@ -52,24 +52,24 @@ def report(device: str = "auto", threads: int | None = None) -> int:
     int
         0 if every bundled student opens and reproduces its reference, else 1.
     """
-    print("versions")
+    cli.say("versions")
     for package, version in with_python(PACKAGES).items():
-        print(f"  {package:12s} {version}")
-    print("machine")
+        cli.say(f"  {package:12s} {version}")
+    cli.say("machine")
     for line in _machine():
-        print(f"  {line}")
-    print("backends, with student 'tiny'")
+        cli.say(f"  {line}")
+    cli.say("backends, with student 'tiny'")
     for backend in BACKENDS:
-        print(f"  {backend:12s} {_try('tiny', backend, device, threads)[1]}")
-    print("students, in the backend that 'auto' takes")
+        cli.say(f"  {backend:12s} {_try('tiny', backend, device, threads)[1]}")
+    cli.say("students, in the backend that 'auto' takes")
     all_work = True
     for name in available_students():
         works, text = _try(name, "auto", device, threads)
         all_work = all_work and works
-        print(f"  {name:12s} {text}")
+        cli.say(f"  {name:12s} {text}")
     if all_work:
-        print("speed")
-        print(f"  {_speed(device, threads)}")
+        cli.say("speed")
+        cli.say(f"  {_speed(device, threads)}")
     return 0 if all_work else 1
 
 

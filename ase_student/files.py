@@ -1,29 +1,63 @@
 """Writing files so that nobody ever sees half of one, and telling files apart."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def folder_for_output(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make a folder and its parents; after the block remove those that are new and still empty."""
+    folder = Path(folder).absolute()
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        # From the innermost out; a folder that holds something stays, and those around it.
+        with suppress(OSError):
+            for one in new:
+                one.rmdir()
+
+
+def reason_of(error: Exception) -> str:
+    """Return in words why the content of a file is not what was expected.
+
+    Examples
+    --------
+    >>> reason_of(KeyError("results"))
+    "it has no 'results'"
+    """
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON: {error}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not a text in UTF-8"
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager
 def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and rename it into place if the block succeeds.
 
-    After an error the temporary file is removed and an older file at ``path`` is as it was.
+    After an error the temporary file is removed, with folders that were made for it, and an older
+    file at ``path`` is as it was.
     The temporary name keeps the suffix, because some writers look at it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.partial{path.suffix}")
-    try:
-        yield temporary
-        # Some writers make files that only their owner can read.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with folder_for_output(path.parent):
+        try:
+            yield temporary
+            # Some writers make files that only their owner can read.
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def between_marks(text: str, begin: str, end: str, new: str, file: str) -> str:

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from ase_student.archives import check_archive
+from ase_student.callers import stacklevel
 from ase_student.student import Student
 
 CUTOFF = 5.0
@@ -94,14 +95,14 @@ class LegacyArchitecture:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def load_legacy_student(path: str | Path, stacklevel: int = 2) -> Student:
+def load_legacy_student(path: str | Path) -> Student:
     """Load a first-generation checkpoint as a student, with a warning of what it is.
 
     Its energies hold the elements' already, so the reference energies are 0. Errors are those of
-    `read_checkpoint`; `stacklevel` counts as in `warnings.warn`, from this function.
+    `read_checkpoint`.
     """
     architecture, tensors = read_checkpoint(path)
-    warn_first_generation(Path(path).name, stacklevel)
+    warn_first_generation(Path(path).name)
     references = dict.fromkeys(architecture.elements, 0.0)
     return Student(architecture, tensors, references, {"checkpoint": Path(path).name})
 
@@ -256,7 +257,7 @@ def check_tensors(architecture: LegacyArchitecture, tensors: Mapping[str, np.nda
         raise ValueError("tensor 'rbf.widths' holds values <= 0 Å; expected positive widths.")
 
 
-def warn_first_generation(name: str, stacklevel: int = 2) -> None:
+def warn_first_generation(name: str) -> None:
     """Warn what a first-generation network is.
 
     The figures are measured on the real weights in float64: eight small molecules rotated, and
@@ -266,8 +267,6 @@ def warn_first_generation(name: str, stacklevel: int = 2) -> None:
     ----------
     name : str
         What the user calls the student.
-    stacklevel : int
-        As in `warnings.warn`, counted from the function that calls this one.
     """
     warnings.warn(
         f"'{name}' is a first-generation student and its energies are not physical: rotating a "
@@ -277,7 +276,7 @@ def warn_first_generation(name: str, stacklevel: int = 2) -> None:
         "not conserve energy; elements other than H, C, N, O, F, P, S and Cl were not trained at "
         "all; use it only to reproduce old results.",
         UserWarning,
-        stacklevel=stacklevel + 1,
+        stacklevel=stacklevel(),
     )
 
 

@@ -9,17 +9,19 @@ from ase.calculators.calculator import (
     Calculator,
     InputError,
     PropertyNotImplementedError,
+    PropertyNotPresent,
     all_properties,
 )
 from ase.calculators.fd import calculate_numerical_stress
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.db import connect
 from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS, FIRE
 
-from ase_student import StudentCalculator
+from ase_student import StudentCalculator, load_student
 from ase_student.testing import STRUCTURES, TOLERANCES, small_structures, structure
 
 NOT_CRYSTALS = ("atom", "far_pair", "wire", "aspirin", "slab_zero_vector")
@@ -70,7 +72,7 @@ def with_calculator(name, calc):
 
 def test_properties_are_declared(calc):
     declared = StudentCalculator.implemented_properties
-    assert declared == ["energy", "free_energy", "energies", "forces", "stress"]
+    assert declared == ["energy", "free_energy", "energies", "forces", "stress", "stresses"]
     assert declared is not Calculator.implemented_properties
     assert set(declared) <= set(all_properties)
     assert isinstance(calc, Calculator)
@@ -104,8 +106,12 @@ def test_results(calc, name):
 @pytest.mark.parametrize("name", NOT_CRYSTALS)
 def test_stress_needs_three_cell_vectors(calc, name):
     atoms = with_calculator(name, calc)
-    with pytest.raises(PropertyNotImplementedError):
-        atoms.get_stress()
+    cell = "cell vectors that span none" if atoms.cell.any() else "no cell"
+    for ask in (atoms.get_stress, atoms.get_stresses, FrechetCellFilter(atoms).get_forces):
+        with pytest.raises(PropertyNotImplementedError, match=f"three cell vectors .* {cell}: set"):
+            ask()
+    with pytest.raises(PropertyNotPresent, match=f"three cell vectors .* {cell}: set"):
+        calc.calculate_properties(atoms, ["energy", "stress"])
     assert np.isfinite(atoms.get_potential_energy())
 
 
@@ -119,8 +125,71 @@ def test_a_cell_in_a_plane_has_no_stress(calc):
 
 
 def test_properties_it_does_not_have_are_refused(calc):
-    with pytest.raises(PropertyNotImplementedError):
+    with pytest.raises(PropertyNotImplementedError, match=r"'tiny' has no dipole; it has energy"):
         with_calculator("aspirin", calc).get_dipole_moment()
+
+
+@pytest.mark.parametrize("backend", ["native", "onnx", "torch"])
+@pytest.mark.parametrize("name", ["triclinic", "slab", "crystal"])
+def test_shares_of_atoms_add_up_to_the_stress(calculators, name, backend):
+    atoms = with_calculator(name, calculators(backend))
+    stress = atoms.get_stress()
+    stresses = atoms.get_stresses()
+    assert stresses.shape == (len(atoms), 6)
+    np.testing.assert_allclose(stresses.sum(axis=0), stress, rtol=0, atol=1e-7)
+    # Not the mean for every atom.
+    assert len(atoms) == 1 or np.ptp(stresses, axis=0).max() > 1e-5
+    atoms.positions += 0.01 * np.random.default_rng(0).standard_normal(atoms.positions.shape)
+    assert "stresses" in atoms.calc.results
+    atoms.get_forces()
+    assert "stresses" not in atoms.calc.results
+
+
+# --- what ASE writes ---------------------------------------------------------------------------
+
+
+def test_trajectories_and_databases_name_the_student_and_its_weights(calc, tmp_path):
+    expected = {
+        "student": "tiny", "backend": calc.backend, "dtype": "float32",
+        "weights_sha256": load_student("tiny").sha256,
+    }  # fmt: skip
+    assert calc.todict() == expected
+    atoms = with_calculator("triclinic", calc)
+    atoms.get_stresses()
+    write(tmp_path / "a.traj", atoms)
+    back = read(tmp_path / "a.traj")
+    assert back.calc.name == "studentcalculator"
+    assert back.calc.parameters == expected
+    np.testing.assert_array_equal(back.get_stresses(), atoms.get_stresses())
+    with connect(tmp_path / "a.db") as database:
+        database.write(atoms)
+    row = connect(tmp_path / "a.db").get(1)
+    assert row.calculator == "studentcalculator"
+    assert row.calculator_parameters == expected
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [None, 3, b"tiny", ["tiny"], Atoms("H")])
+def test_a_model_that_is_neither_name_nor_path_is_refused(model):
+    for opened in (StudentCalculator, load_student):
+        with pytest.raises(TypeError, match="model must be the name .* 'tiny', or a path; given"):
+            opened(model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"skin": "a"}, "skin must be a number, in Å; given 'a'"),
+        ({"skin": None}, "skin must be a number, in Å; given None"),
+        ({"trust": "no"}, "trust must be True or False; given 'no'"),
+        ({"device": None}, "device must be 'auto', .*; given None"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused(arguments, reason):
+    with pytest.raises(TypeError, match=reason):
+        StudentCalculator("tiny", **arguments)
 
 
 @pytest.mark.parametrize("name", ["triclinic", "slab"])

@@ -1,5 +1,9 @@
 """The command ase-student and what commands do with errors."""
 
+import ast
+import warnings
+from pathlib import Path
+
 import pytest
 
 from ase_student import cli, doctor
@@ -31,6 +35,50 @@ def test_an_interrupt_says_how_to_go_on(capsys):
 @pytest.mark.parametrize(("code", "expected"), [(None, 0), (0, 0), (1, 1)])
 def test_exit_codes_are_handed_on(code, expected):
     assert cli.run(lambda: code) == expected
+
+
+def test_text_of_files_cannot_command_the_terminal(capsys):
+    assert cli.run(raising(ValueError("a\x1b[31m\x07\r\u202eb, Å\tc…\n"))) == 2
+    assert capsys.readouterr().err == "error: a\\x1b[31m\\x07\\r\\u202eb, Å\tc…\n\n"
+    cli.say("x\x9b2J")
+    assert capsys.readouterr().out == "x\\x9b2J\n"
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["demo", "--\x1b[31m"])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_everything_is_printed_in_one_place():
+    package = Path(cli.__file__).parent
+    printing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print"
+    }
+    assert printing == {"cli.py"}
+
+
+def test_warnings_of_commands_are_lines():
+    before = warnings.formatwarning
+    shown = []
+
+    def command():
+        for message in (UserWarning("careful\x1b[0m."), DeprecationWarning("old.")):
+            shown.append(warnings.formatwarning(message, type(message), "code.py", 3))
+
+    assert cli.run(command) == 0
+    assert shown[0] == "warning: careful\\x1b[0m.\n"
+    assert shown[1].startswith("code.py:3: DeprecationWarning: old.")
+    assert warnings.formatwarning is before
+
+
+def test_an_interrupt_while_a_command_is_imported(capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", interrupted)
+    assert cli.main(["export", "tiny", "-o", "x"]) == 130
+    assert capsys.readouterr().err == "interrupted.\n"
 
 
 def test_an_unknown_command_is_named_with_what_it_resembles(capsys):

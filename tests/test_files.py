@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from ase_student.files import replaced_when_complete
+from ase_student.files import folder_for_output, reason_of, replaced_when_complete
 
 
 def test_file_appears_when_it_is_complete(tmp_path):
@@ -37,6 +39,36 @@ def test_old_file_stays_after_an_error(tmp_path, error):
         write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_that_were_made_for_nothing_go_again(tmp_path):
+    old = tmp_path / "old"
+    old.mkdir()
+    for folder in (old / "a" / "b", old):
+        with folder_for_output(folder):
+            assert folder.is_dir()
+        with pytest.raises(ValueError, match="stop"), folder_for_output(folder):
+            raise ValueError("stop")
+        assert list(old.iterdir()) == []
+    with pytest.raises(ValueError, match="stop"), replaced_when_complete(old / "c" / "d.txt"):
+        raise ValueError("stop")
+    assert list(old.iterdir()) == []
+    with folder_for_output(old / "a" / "b"):
+        (old / "a" / "kept.txt").touch()
+    assert [path.name for path in (old / "a").iterdir()] == ["kept.txt"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError("results"), "it has no 'results'"),
+        (json.JSONDecodeError("Expecting value", "x", 0), "it is not JSON: Expecting value"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), "it is not a text in UTF-8"),
+        (TypeError("odd"), "TypeError: odd"),
+    ],
+)
+def test_reasons_are_words(error, reason):
+    assert reason_of(error).startswith(reason)
 
 
 def test_nothing_is_left_where_nothing_was_written(tmp_path):

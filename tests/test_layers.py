@@ -13,6 +13,8 @@ LAYERS = (
     (
         "student",
         "neighbors",
+        "snapshots",
+        "callers",
         "empty_space",
         "files",
         "archives",

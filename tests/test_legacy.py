@@ -542,7 +542,7 @@ def test_synthetic_networks_have_the_documented_defects(small):
 
 def test_warning_says_what_the_network_is_and_where_it_was_asked_for():
     with pytest.warns(UserWarning, match="'best_model.pt' is a first-generation") as caught:
-        legacy.warn_first_generation("best_model.pt", stacklevel=1)
+        legacy.warn_first_generation("best_model.pt")
     assert caught[0].filename == __file__
     text = str(caught[0].message)
     for figure in ("0.13 eV", "0.47 eV", "5 Å", "0.025, 0.20 and 0.45 eV"):

@@ -67,6 +67,52 @@ def test_distillation_commands_have_the_options_they_show(
             assert option in text
 
 
+#: What the commands of the blocks `bash` are, other than ``python -m``.
+OTHER_COMMANDS = ("pip", "printf")
+#: Modules whose arguments are parsed here; commands of the export run in another test.
+PARSED, RUN = ("ase_student.validation", "ase_student.distill"), ("ase_student.export",)
+
+
+def test_every_command_is_known_and_its_files_are_there() -> None:
+    """A command reads files of the repository or what a command above it has written."""
+    pytest.importorskip("h5py")
+    written: set[str] = set()
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        if words[:2] == ["python", "-m"]:
+            assert words[2] in (*PARSED, *RUN), line
+            if words[2] in PARSED:
+                read, made = files_of(words[2], words[3:])
+                for path in read:
+                    # A training writes its weights into its folder.
+                    is_made = bool(written & {path, str(Path(path).parent)})
+                    assert is_made or (README.parent / path).exists(), (line, path)
+                written |= made
+        else:
+            assert words[0] in OTHER_COMMANDS, line
+            written |= {words[-1]} if ">" in words else set()
+    assert {"molecules.smi", "labelled.h5", "run2"} <= written
+
+
+def files_of(module: str, arguments: list[str]) -> tuple[set[str], set[str]]:
+    """Return what a command reads and writes, by its parser, which refuses unknown options."""
+    if module.endswith("validation"):
+        from ase_student.validation.settings import parser as parser_of_validation
+
+        given = vars(parser_of_validation().parse_args(arguments))
+    else:
+        from ase_student.cli import Parser
+        from ase_student.distill.steps import step_module
+
+        parser = Parser()
+        step_module(arguments[0]).add_arguments(parser)
+        given = vars(parser.parse_args(arguments[1:]))
+    made = {str(given.pop(name)) for name in ("output", "folder") if name in given}
+    lists = [value if isinstance(value, list) else [value] for value in given.values()]
+    return {str(one) for values in lists for one in values if isinstance(one, Path)}, made
+
+
 @pytest.mark.parametrize(
     "name",
     ["README.md", "CONTRIBUTING.md", "recipes/README.md"]

@@ -7,6 +7,7 @@ from typing import Any
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_student.backends.interface import PotentialInfo
+from ase_student.files import reason_of
 from ase_student.student import FORMAT_VERSION, LARGEST_CUTOFF, Student
 
 METADATA_KEY = "ase_student"
@@ -79,7 +80,7 @@ def decode(text: str | None, file: str) -> PotentialInfo:
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"'{file}' has metadata that are not an exported student's: {error!r}."
+            f"'{file}' has metadata that are not an exported student's: {reason_of(error)}."
         ) from error
     if version != FORMAT_VERSION:
         raise ValueError(

@@ -32,6 +32,8 @@ def open_backend(
     """
     _check_choice("backend", backend, ("auto", *BACKENDS))
     _check_choice("dtype", dtype, DTYPES)
+    if not isinstance(device, str):
+        raise TypeError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N'; given {device!r}.")
     if threads is not None and not (isinstance(threads, Integral) and threads >= 1):
         raise ValueError(f"threads must be a whole number of at least 1; given {threads!r}.")
     exported = _exported_file(model)

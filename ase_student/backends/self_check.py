@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ase_student.backends.interface import Backend, Results
 from ase_student.backends.metadata import symbols
+from ase_student.files import reason_of
 from ase_student.neighbors import neighbor_matrix
 
 # Largest differences allowed from the float64 reference: eV per atom, eV/Å, and eV per atom.
@@ -97,7 +98,7 @@ def read_references(backend: Backend, file: str) -> list[ReferenceResults]:
         ]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"'{file}' carries reference structures that cannot be read: {error!r}."
+            f"'{file}' carries reference structures that cannot be read: {reason_of(error)}."
         ) from error
     checked = {number for reference in references for number in reference.atoms.numbers.tolist()}
     if references and not checked >= elements:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_student.data.fragment_checks import check_fragments
+from ase_student.data.readers.kinds import advice, foreign_advice
 
 #: Rows of a large column that are read at once.
 BLOCK_ROWS = 1_000_000
@@ -78,7 +79,7 @@ def open_hdf5(path: Path, name: str) -> Any:
         # Somebody else is writing it, or it is not ours to read.
         raise type(error)(f"{name}: cannot be opened: {error}.") from None
     except OSError:
-        raise ValueError(f"{name}: not an HDF5 file, or cut short.") from None
+        raise ValueError(f"{name}: not an HDF5 file, or cut short.{advice(path)}") from None
     try:
         _check_storage(file, name)
     except BaseException:
@@ -93,7 +94,7 @@ def _check_storage(file: Any, name: str) -> None:
     for group in ("structures", "labels", "failures", "metadata"):
         try:
             link = file.get(group, getlink=True)
-            _check_link(link, name, group)
+            check_link(link, name, group)
             members = list(file[group].items()) if isinstance(file.get(group), h5py.Group) else []
             links = {key: file[group].get(key, getlink=True) for key, _ in members}
         # h5py answers bytes that are damaged with errors of many kinds.
@@ -103,19 +104,22 @@ def _check_storage(file: Any, name: str) -> None:
             ) from None
         for key, data in members:
             path = f"{group}/{key}"
-            _check_link(links[key], name, path)
-            if not isinstance(data, h5py.Dataset) or data.shape is None:
-                continue
-            if data.external or data.is_virtual:
-                raise ValueError(f"{name}: {path} has its data in other files; put them into one.")
-            stored = data.id.get_storage_size()
-            if data.nbytes > MOST_EXPANSION * stored + SMALLEST_CHECKED:
-                raise ValueError(
-                    f"{name}: {path} claims {data.nbytes:,} bytes, but {stored:,} are stored."
-                )
+            check_link(links[key], name, path)
+            if isinstance(data, h5py.Dataset) and data.shape is not None:
+                check_data(data, name, path)
 
 
-def _check_link(link: Any, name: str, path: str) -> None:
+def check_data(data: Any, name: str, path: str) -> None:
+    """Refuse a dataset whose data are in other files, or that claims more than is stored of it."""
+    if data.external or data.is_virtual:
+        raise ValueError(f"{name}: {path} has its data in other files; put them into one.")
+    stored = data.id.get_storage_size()
+    if data.nbytes > MOST_EXPANSION * stored + SMALLEST_CHECKED:
+        raise ValueError(f"{name}: {path} claims {data.nbytes:,} bytes, but {stored:,} are stored.")
+
+
+def check_link(link: Any, name: str, path: str) -> None:
+    """Refuse a link that leads elsewhere, perhaps to another file."""
     h5py = import_h5py()
     if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
         raise ValueError(f"{name}: {path} is a link, also to other files; put the data into one.")
@@ -145,7 +149,7 @@ def _check_columns(
 ) -> None:
     h5py = import_h5py()
     if not isinstance(file.get(group), h5py.Group):
-        raise ValueError(f"{name}: has no group '{group}'.")
+        raise ValueError(f"{name}: has no group '{group}'.{foreign_advice(file)}")
     for column, (shape, kinds, optional) in columns.items():
         data = file[group].get(column)
         if data is None and optional:

@@ -21,7 +21,7 @@ def _run(argv: Sequence[str]) -> None:
     for name, text in STEPS.items():
         module = step_module(name)
         module.add_arguments(steps.add_parser(name, help=text, description=module.__doc__))
-    print(run_step(parser.parse_args(argv), argv))
+    cli.say(run_step(parser.parse_args(argv), argv))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ results in float64.
 import importlib.util
 import json
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ase_student.backends.self_check import Report, VerificationError
 from ase_student.checkpoint import load_student, student_name
 from ase_student.export.references import reference_results, reference_structures
 from ase_student.export.verification import verify_file
-from ase_student.files import replaced_when_complete
+from ase_student.files import folder_for_output, replaced_when_complete
 from ase_student.provenance import with_python
 from ase_student.student import Student
 
@@ -78,44 +78,46 @@ def export_student(
     _check_installed(formats)
     student = load_student(model)
     name = student_name(model)
-    folder = _prepared_folder(folder)
-    paths = {format_name: folder / f"{name}{FORMATS[format_name]}" for format_name in formats}
+    paths = {one: Path(folder) / f"{name}{FORMATS[one]}" for one in formats}
     for path in paths.values():
         if path.exists() and Path(model).exists() and path.samefile(model):
             raise ValueError(f"'{path}' would replace the checkpoint; give another folder with -o.")
-    structures = reference_structures(student.elements)
-    metadata = {"references": reference_results(student, structures)}
-    summary: dict[str, Any] = {
-        "name": name,
-        "weights_sha256": student.sha256,
-        "n_parameters": student.n_parameters,
-        "dtype": dtype,
-        "versions": _versions(),
-        "files": {},
-    }
-    with ExitStack() as stack:
-        for format_name, path in paths.items():
-            temporary = stack.enter_context(replaced_when_complete(path))
-            entry = _write(student, name, format_name, temporary, dtype, metadata)
-            report = verify_file(temporary, called=str(path))
-            report.raise_if_wrong()
-            entry.update(bytes=temporary.stat().st_size, **report.as_dict())
-            summary["files"][path.name] = entry
-        temporary = stack.enter_context(replaced_when_complete(folder / "export.json"))
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return summary
+    with _output_folder(folder):
+        structures = reference_structures(student.elements)
+        metadata = {"references": reference_results(student, structures)}
+        summary: dict[str, Any] = {
+            "name": name,
+            "weights_sha256": student.sha256,
+            "n_parameters": student.n_parameters,
+            "dtype": dtype,
+            "versions": _versions(),
+            "files": {},
+        }
+        with ExitStack() as stack:
+            for format_name, path in paths.items():
+                temporary = stack.enter_context(replaced_when_complete(path))
+                entry = _write(student, name, format_name, temporary, dtype, metadata)
+                report = verify_file(temporary, called=str(path))
+                report.raise_if_wrong()
+                entry.update(bytes=temporary.stat().st_size, **report.as_dict())
+                summary["files"][path.name] = entry
+            temporary = stack.enter_context(replaced_when_complete(Path(folder, "export.json")))
+            temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        return summary
 
 
-def _prepared_folder(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder if there is none, before anything slow is done for it."""
+@contextmanager
+def _output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make a folder before anything slow is done for it; remove it again if it stays empty."""
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"cannot make folder '{folder}': {error.strerror}.") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write into folder '{folder}': give another with -o.")
-    return folder
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder_for_output(folder))
+        except OSError as error:
+            raise OSError(f"cannot make folder '{folder}': {error.strerror}.") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"cannot write into folder '{folder}': give another with -o.")
+        yield
 
 
 def _check_installed(formats: Sequence[str]) -> None:

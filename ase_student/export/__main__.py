@@ -24,7 +24,7 @@ def _run(arguments: list[str]) -> int:
             return _verify(arguments[1:])
         return _export(arguments)
     except VerificationError as error:
-        print(f"wrong: {error}", file=sys.stderr)
+        cli.say(f"wrong: {error}", sys.stderr)
         return 1
 
 
@@ -60,7 +60,7 @@ def _export(argv: list[str]) -> int:
             raise ValueError(f"--{name} belongs to --quantize: give that too.")
     summary = export_student(given.model, given.output, given.formats, given.dtype)
     for name, entry in summary["files"].items():
-        print(
+        cli.say(
             f"{given.output / name}: {entry['bytes'] / 1e3:.0f} kB, "
             f"{_described(entry['energy_per_atom'], entry['forces'])}"
         )
@@ -97,7 +97,7 @@ def _verify(argv: list[str]) -> int:
     path: Path = given.file
     report = verify_file(path, trust=given.trust)
     report.raise_if_wrong()
-    print(
+    cli.say(
         f"{path}: right on {report.n_structures} structures, "
         f"{_described(report.energy_per_atom, report.forces)}"
     )

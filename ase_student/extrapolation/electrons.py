@@ -7,8 +7,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from ase_student.callers import stacklevel
 from ase_student.extrapolation.environments import COVALENT
-from ase_student.extrapolation.guard import OutsideTrainingError, OutsideTrainingWarning, stacklevel
+from ase_student.extrapolation.guard import OutsideTrainingError, OutsideTrainingWarning
 
 __all__ = ["ElectronCheck", "ignored_electrons"]
 

@@ -8,16 +8,15 @@ distance that is also usual inside of a molecule (two waters at 2.0 Å between o
 at 2.2 Å) do not show, nor do reactions whose parts were all seen.
 """
 
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import FrameType
 
 import numpy as np
 from ase.calculators.calculator import CalculationFailed
 
 from ase_student.backends import PotentialInfo
+from ase_student.callers import stacklevel
 from ase_student.extrapolation.limits import Limits, Outside
 from ase_student.extrapolation.ranges import (
     Floats,
@@ -33,7 +32,6 @@ __all__ = [
     "OutsideTrainingError",
     "OutsideTrainingWarning",
     "open_guard",
-    "stacklevel",
 ]
 
 GUARDS = ("auto", "warn", "raise", "off")
@@ -328,16 +326,3 @@ def open_guard(choice: str, info: PotentialInfo, skin: float) -> Guard | None:
 def _rows(indices: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, slice]]:
     """Yield what each structure is called and the rows of its atoms."""
     yield from zip(indices, map(slice, [0, *ends[:-1]], ends), strict=True)
-
-
-def stacklevel() -> int:
-    """Return the level of the first caller that is neither of this package nor of ASE."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 1
-    while frame is not None and _is_inner(frame.f_globals.get("__name__", "")):
-        frame, level = frame.f_back, level + 1
-    return level
-
-
-def _is_inner(module: str) -> bool:
-    return module.partition(".")[0] in ("ase", "ase_student")

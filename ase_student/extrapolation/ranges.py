@@ -10,6 +10,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from ase_student.extrapolation.environments import Environments, environment_keys
+from ase_student.files import reason_of
 
 __all__ = ["TrainingRanges", "pair_kinds", "pair_squares", "ranges_of_files"]
 
@@ -179,7 +180,9 @@ class TrainingRanges:
                 seen.distances[other, one] = seen.distances[one, other]
             seen.environments = Environments.from_dict(document.get("environments", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the record of what training saw is damaged: {error!r}.") from error
+            raise ValueError(
+                f"the record of what training saw is damaged: {reason_of(error)}."
+            ) from error
         return seen
 
 

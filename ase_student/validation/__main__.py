@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser()
     arguments = options.parse_args(argv)
     command = f"{options.prog} {shlex.join(argv)}"
-    return cli.run(lambda: print(validate(settings_of(arguments, command))))
+    return cli.run(lambda: cli.say(validate(settings_of(arguments, command))))
 
 
 if __name__ == "__main__":

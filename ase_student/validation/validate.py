@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import InputError
 
+from ase_student import cli
 from ase_student.calculator import StudentCalculator
 from ase_student.data.readers.base import StructureReader
 from ase_student.data.readers.opening import open_frames
@@ -87,7 +88,7 @@ def _validate_alone(settings: ValidationSettings) -> str:
     frames = open_frames(settings.data, settings.keys)
     keys = getattr(frames, "keys", None)
     if keys is not None:
-        print(keys.sentence(settings.data.name), file=sys.stderr)
+        cli.say(keys.sentence(settings.data.name), sys.stderr)
     partial = settings.output / ".partial"
     partial.mkdir(parents=True, exist_ok=True)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ase_student.files import replaced_when_complete
+from ase_student.files import reason_of, replaced_when_complete
 from timing.machine import hardware, versions
 
 REMEDY = "write it with python benchmarks check --update"
@@ -73,12 +73,12 @@ def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
     if not path.is_file():
         raise FileNotFoundError(f"no baseline '{path}'; {REMEDY}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         cases = content["cases"]
         ratios = {str(name): float(entry["ratio"]) for name, entry in cases.items()}
         flags = tuple(content.get("hardware", {}).get("cpu_flags", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' is not a baseline ({error!r}); {REMEDY}.") from error
+        raise ValueError(f"'{path}' is not a baseline ({reason_of(error)}); {REMEDY}.") from error
     wrong = [name for name, ratio in ratios.items() if not 0.0 < ratio < float("inf")]
     if wrong:
         raise ValueError(f"'{path}': the ratio of '{wrong[0]}' must be positive; {REMEDY}.")

@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     try:
-        print(_module(arguments.command).run(arguments))
+        cli.say(_module(arguments.command).run(arguments))
     except SlowerError as error:
-        print(f"slower:\n{error}", file=sys.stderr)
+        cli.say(f"slower:\n{error}", sys.stderr)
         return 1
     return 0
 

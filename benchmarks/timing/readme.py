@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase_student.files import replaced_when_complete
+from ase_student.files import reason_of, replaced_when_complete
 from timing.plot import COLORS, MARKERS, new_figure, save
 from timing.results import Results, Row, read_results
 
@@ -226,12 +226,12 @@ def force_errors(folder: Path, held_out: str) -> dict[str, float]:
     known: set[str] = set()
     for path in sorted(folder.glob("*/metrics.json")):
         try:
-            sets = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+            sets = json.loads(path.read_text(encoding="utf-8-sig"))["metrics"]
             known |= sets.keys()
             if held_out in sets:
                 found[path.parent.name] = float(sets[held_out]["all"]["force_rmse"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"'{path}' is not a model card ({error!r}).") from error
+            raise ValueError(f"'{path}' is not a model card ({reason_of(error)}).") from error
     if not found:
         listed = ", ".join(f"'{name}'" for name in sorted(known)) or "none"
         raise ValueError(f"no student in '{folder}' has errors on '{held_out}'; known: {listed}.")

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ase_student.files import reason_of
+
 #: What a row is of, in ``info["kind"]``.
 KINDS = ("batch", "network", "size", "md", "cold start", "export", "roofline", "peer")
 ENERGY, ALL = "energy", "energy, forces, virials"
@@ -93,13 +95,15 @@ def read_results(path: Path) -> Results:
     if not path.is_file():
         raise FileNotFoundError(f"no results '{path}'; pytest benchmarks --benchmark-json {path}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         rows = _raw_rows(content) if "benchmarks" in content else _kept_rows(content)
         first = next(iter(rows), Row("", 1.0, 1.0, 1, {})).info
         hardware = dict(content.get("hardware") or first.get("hardware") or {})
         versions = dict(content.get("versions") or first.get("versions") or {})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' holds no results of pytest benchmarks ({error!r}).") from error
+        raise ValueError(
+            f"'{path}' holds no results of pytest benchmarks: {reason_of(error)}."
+        ) from error
     if not rows:
         raise ValueError(f"'{path}' holds no results: every benchmark was skipped or failed.")
     if wrong := [row.name for row in rows if not 0.0 < row.seconds < float("inf")]:

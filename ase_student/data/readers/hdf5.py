@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ase_student.data.checks import KINDS, LABEL_COLUMNS, STRUCTURE_COLUMNS, import_h5py, open_hdf5
 from ase_student.data.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
+from ase_student.data.readers.kinds import foreign_advice
 
 #: Rows that may be read in vain to read two structures at once.
 GAP_ROWS = 2000
@@ -206,7 +207,7 @@ class Hdf5Frames:
         """Refuse a file in which a column is missing, or of the wrong shape or type."""
         h5py, name = import_h5py(), self.path.name
         if not isinstance(self._file.get(group), h5py.Group):
-            raise LayoutError(f"{name}: has no group '{group}'.")
+            raise LayoutError(f"{name}: has no group '{group}'.{foreign_advice(self._file)}")
         for column, (shape, kinds, optional) in columns.items():
             data = self._file[group].get(column)
             if data is None and optional:

@@ -25,6 +25,11 @@ WORDS = {
     "forces": ("forces", "force"),
     "stress": ("stress", "virial", "virials"),
 }
+LOOKED_FOR = "names with 'energy' and 'forces' in them, such as 'energy' or 'REF_forces'"
+#: Names of what is no label: the structures themselves.
+STRUCTURE_NAMES = {"Properties", "Lattice", "pbc", "species", "pos", "numbers", "positions"}
+#: Names of a file that a message lists.
+MOST_NAMED = 10
 _WORD = re.compile(
     r"^(?P<before>.*?)(?P<word>free_energy|energy|forces?|stress|virials?)(?P<after>.*)$",
     re.IGNORECASE,
@@ -47,12 +52,15 @@ class LabelKeys:
         None if there are none. A stress may be a virial, which its name says.
     unused : tuple of str
         Names that look like labels and are not read.
+    others : tuple of str
+        If nothing is read, the names that there are apart from those of the structures.
     """
 
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
     unused: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def is_virial(self) -> bool:
@@ -68,11 +76,16 @@ class LabelKeys:
             )
             if key is not None
         )  # fmt: skip
-        said = f"{file}: read {read}" if read else f"{file}: holds no labels"
+        said = f"{file}: read {read}" if read else f"{file}: holds no labels; {self._looked_for()}"
         if self.unused:
             names = ", ".join(f"'{key}'" for key in self.unused)
             said += f"; not read, though they look like labels: {names}"
         return f"{said}."
+
+    def _looked_for(self) -> str:
+        there = ", ".join(f"'{name}'" for name in self.others[:MOST_NAMED]) or "none"
+        more = f" and {len(self.others) - MOST_NAMED} more" * (len(self.others) > MOST_NAMED)
+        return f"looked for {LOOKED_FOR}; names in the file: {there}{more}"
 
 
 def choose_keys(
@@ -120,7 +133,9 @@ def choose_keys(
     if given is not None and any(getattr(given, label) for label in WORDS):
         # What was asked for is not joined by labels of another family.
         names = {label: getattr(asked, label) for label in WORDS}
-    return LabelKeys(**names, unused=tuple(sorted(looks_like - set(names.values()))))
+    unused = tuple(sorted(looks_like - set(names.values())))
+    others = () if any(names.values()) else tuple(sorted(counts.keys() - STRUCTURE_NAMES))
+    return LabelKeys(**names, unused=unused, others=others)
 
 
 def _rank(label: str, key: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from ase_student.checkpoint import load_student, save_student
 from ase_student.distill.model_card import card
 from ase_student.export import export_student
-from ase_student.files import replaced_when_complete
+from ase_student.files import reason_of, replaced_when_complete
 
 METRICS = "metrics.json"
 
@@ -71,7 +71,7 @@ def _known(path: Path, sha256: str) -> dict[str, Any]:
     """Return what an earlier call wrote of the same weights; nothing if there is none."""
     if not path.is_file():
         return {}
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     return report if report.get("weights_sha256") == sha256 else {}
 
 
@@ -79,7 +79,7 @@ def learning_curve(path: Path) -> list[dict[str, float]]:
     """Return steps and errors on the validation part from the history of a run."""
     if not path.is_file():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
     keys = ("force_rmse", "force_r2", "energy_mae")
     return [
         {"step": row["step"], **{key: row["validation"]["all"][key] for key in keys}}
@@ -116,10 +116,10 @@ def stability(path: Path, sha256: str) -> dict[str, Any]:
         If it is not one, or not of these weights.
     """
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         measured = report["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is not a table of stability: {error!r}.") from error
+        raise ValueError(f"{path}: is not a table of stability: {reason_of(error)}.") from error
     if measured != sha256:
         raise ValueError(f"{path}: is of other weights ({measured}) than these ({sha256}).")
     return report
@@ -134,7 +134,7 @@ def chemistry(path: Path, sha256: str) -> dict[str, Any]:
         If the file is no validation of these weights with ``--chemistry``.
     """
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
         own = [one for one in report["students"] if one["weights_sha256"] == sha256]
         return {key: own[0]["chemistry"][key] for key in ("words", "verdicts")}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

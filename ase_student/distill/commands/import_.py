@@ -1,8 +1,9 @@
 """Bring labelled structures of other programs into one data set.
 
-Reads extended XYZ, ASE databases (.db, .json), ASE trajectories (.traj), and .npz in the layout of
-rMD17 (coords, energies, forces, nuclear_charges). What the command line does not say is in eV and
-Å, but the energies of .npz are in kcal/mol, as those of rMD17.
+Reads extended XYZ, ASE databases (.db, .json), ASE trajectories (.traj), .npz in the layout of
+rMD17 (coords, energies, forces, nuclear_charges) and the HDF5 files of SPICE, ANI-1x and QM7-X,
+whose units are known. What the command line does not say is in eV and Å, but the energies of .npz
+are in kcal/mol, as those of rMD17.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ase_student import provenance
 from ase_student.data.hdf5 import write_dataset
 from ase_student.data.readers.ase_db import DatabaseFrames
 from ase_student.data.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, StructureReader
+from ase_student.data.readers.grouped_hdf5 import GroupedHdf5Frames
 from ase_student.data.readers.label_keys import LabelKeys
 from ase_student.data.readers.npz import NpzFrames
 from ase_student.data.readers.opening import open_frames
@@ -69,10 +70,10 @@ class ImportSettings:
             If units are given for a database that states its own.
         """
         given = (self.energy, self.length, self.forces, self.stress)
-        if isinstance(reader, DatabaseFrames) and reader.states_units and any(given):
+        if _states_units(reader) and any(given):
             raise ValueError(
-                f"{reader.path.name}: the metadata of the database give its units; leave out the "
-                "options for units."
+                f"{reader.path.name}: its units are known, from the metadata or the layout of the "
+                "file; leave out the options for units."
             )
         default = NPZ_ENERGY if isinstance(reader, NpzFrames) else "eV"
         return LabelUnits(self.energy or default, self.length or "Ang", self.forces, self.stress)
@@ -84,9 +85,14 @@ class Imported:
 
     frames: list[Frame] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    reasons: list[str] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many structures were left out, by reason."""
+        return by_reason(self.reasons)
 
 
 def import_structures(
@@ -97,7 +103,8 @@ def import_structures(
     Parameters
     ----------
     paths : sequence of path
-        Extended XYZ, ASE databases and trajectories, npz in the layout of rMD17.
+        Extended XYZ, ASE databases and trajectories, npz in the layout of rMD17, HDF5 in that of
+        SPICE, ANI-1x or QM7-X.
     output : path
         Written under a temporary name and renamed when it is complete.
     settings : ImportSettings
@@ -127,7 +134,7 @@ def import_structures(
         "teacher": settings.teacher,
         "max_force": settings.max_force,
         "imported": result.files,
-        "dropped": dict(result.dropped),
+        "dropped": result.dropped,
         "sources": dict(Counter(result.sources)),
         "statistics": statistics(structures, labels),
     }
@@ -138,11 +145,8 @@ def import_structures(
 def _open(path: Path, keys: LabelKeys | None) -> StructureReader:
     if path.suffix.lower() == ".npz" and path.is_file():
         return NpzFrames(path, keys)
-    if path.suffix.lower() in (".h5", ".hdf5"):
-        raise ValueError(
-            f"'{path.name}' is HDF5, of which there are many layouts; read it with h5py and write "
-            "extended XYZ by ase.io.write, which this command reads."
-        )
+    if path.suffix.lower() in (".h5", ".hdf5") and path.is_file():
+        return GroupedHdf5Frames(path, keys)
     return open_frames(path, keys)
 
 
@@ -158,17 +162,17 @@ def _read(path: Path, settings: ImportSettings, result: Imported) -> None:
             (frame,) = reader.read([index])
             usable = _usable(frame, units, keys, settings)
             if isinstance(usable, str):
-                result.dropped.update([usable])
+                result.reasons.append(usable)
                 continue
             result.frames.append(usable)
             stated = None if usable.source == UNKNOWN_SOURCE else usable.source
             result.sources.append(stated or settings.source or path.stem)
     finally:
         reader.close()
-    stated_units = isinstance(reader, DatabaseFrames) and reader.states_units
+    stated_units = _states_units(reader)
     result.sentences.append(
         f"{keys.sentence(path.name)[:-1]}; energies in "
-        + ("the units of its metadata." if stated_units else f"{units.energy}, forces in "
+        + ("the units that it states." if stated_units else f"{units.energy}, forces in "
            f"{units.forces_or_default}.")
     )  # fmt: skip
     result.files.append(
@@ -197,7 +201,7 @@ def _usable(
         return "without forces"
     label = Evaluation(converted.energy, converted.forces, converted.stress)
     answer = checked(label, converted.atoms, settings.max_force)
-    return next(iter(by_reason([answer.reason]))) if isinstance(answer, Refusal) else converted
+    return answer.reason if isinstance(answer, Refusal) else converted
 
 
 def _labels(frames: Sequence[Frame], structures: Structures) -> Labels:
@@ -218,5 +222,10 @@ def _labels(frames: Sequence[Frame], structures: Structures) -> Labels:
     )
 
 
-def _counted(counts: Counter[str]) -> str:
+def _states_units(reader: StructureReader) -> bool:
+    """Return whether a reader converts labels to ASE's units by itself."""
+    return isinstance(reader, (DatabaseFrames, GroupedHdf5Frames)) and reader.states_units
+
+
+def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {reason}" for reason, n in counts.items())

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,8 @@ from ase_student.potentials.calculator import symbols_of
 
 #: Largest force that is believed, eV/Å.
 MAX_FORCE = 60.0
+#: A number in the words of a reason; digits within names, as in H2O, are none.
+_NUMBER = re.compile(r"(?<![\w.])([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)(?!\w)")
 
 
 def label_structures(
@@ -187,14 +188,29 @@ def _check_first(answers: Answers, known: NDArray[np.bool_], teacher: Teacher, n
         )
 
 
-def by_reason(reasons: Collection[str]) -> dict[str, int]:
-    """Count failures by their reason, whatever numbers it tells, most frequent first.
+def by_reason(reasons: Iterable[str]) -> dict[str, int]:
+    """Count failures by their reason, most frequent first.
+
+    Reasons that differ in their numbers only are one, which gives the smallest and the largest.
 
     >>> by_reason(["force on atom 3 is 71.2", "energy is nan", "force on atom 0 is 1e+03"])
-    {'force on atom … is …': 2, 'energy is nan': 1}
+    {'force on atom 0 to 3 is 71.2 to 1e+03': 2, 'energy is nan': 1}
     """
-    number = r"(?<![\w.])[-+]?\d+(\.\d*)?(e[-+]?\d+)?(?!\w)"
-    return dict(Counter(re.sub(number, "…", reason) for reason in reasons).most_common())
+    kinds: dict[tuple[str, ...], list[list[str]]] = {}
+    for reason in reasons:
+        # What is captured stands at odd places: text, number, text ...
+        parts = _NUMBER.split(reason)
+        kinds.setdefault(tuple(parts[::2]), []).append(parts[1::2])
+    counts = {}
+    for texts, numbers in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        ranges = [_range(given) for given in zip(*numbers, strict=True)]
+        counts["".join(map("".join, zip(texts, [*ranges, ""], strict=True)))] = len(numbers)
+    return counts
+
+
+def _range(numbers: Sequence[str]) -> str:
+    smallest, largest = min(numbers, key=float), max(numbers, key=float)
+    return smallest if float(smallest) == float(largest) else f"{smallest} to {largest}"
 
 
 def statistics(structures: Structures, labels: Labels) -> dict[str, dict[str, float]]:

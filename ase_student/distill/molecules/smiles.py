@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from ase_student.cli import say
 from ase_student.distill.molecules.biomolecules import biomolecules
 from ase_student.distill.molecules.species import import_rdkit
 
@@ -113,7 +114,7 @@ def read_smiles(path: Path) -> list[str]:
     if not path.exists():
         raise FileNotFoundError(f"no file of SMILES at '{path}'.")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"'{path}' is no text file of SMILES.") from None
     found = {
@@ -126,9 +127,9 @@ def read_smiles(path: Path) -> list[str]:
     chem, _ = import_rdkit()
     unreadable = [number for number, text in found.items() if chem.MolFromSmiles(text) is None]
     for number in unreadable[:UNREADABLE_TOLD]:
-        print(f"{path}, line {number}: RDKit cannot read '{found[number]}'.", file=sys.stderr)
+        say(f"{path}, line {number}: RDKit cannot read '{found[number]}'.", sys.stderr)
     if len(unreadable) > UNREADABLE_TOLD:
-        print(f"{path}: nor {len(unreadable) - UNREADABLE_TOLD} other lines.", file=sys.stderr)
+        say(f"{path}: nor {len(unreadable) - UNREADABLE_TOLD} other lines.", sys.stderr)
     return list(found.values())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ase_student.checkpoint import available_students
-from ase_student.cli import suggestion
+from ase_student.cli import say, suggestion
 from ase_student.distill.recipes.options import Command, StrictParser, command_from, parser_of
 from ase_student.distill.recipes.records import (
     ChangedError,
@@ -92,7 +92,7 @@ def _read_table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no recipe at '{path}'.")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: is not TOML: {error}.") from error
     for key, value in table.items():
@@ -206,12 +206,12 @@ def run_steps(steps: Sequence[RecipeStep], found: Sequence[State]) -> None:
     for number, (step, state) in enumerate(zip(steps, found, strict=True), 1):
         line = f"[{number}/{len(steps)}] {step.name}: {step.command.output}"
         if state == "finished":
-            print(f"{line} was made before", flush=True)
+            say(f"{line} was made before")
             continue
-        print(f"{line} is {'gone on with' if state == 'begun' else 'begun'}", flush=True)
+        say(f"{line} is {'gone on with' if state == 'begun' else 'begun'}")
         started = time.monotonic()
         summary = _run_step(step)
-        print(f"{summary} [{time.monotonic() - started:.0f} s]", flush=True)
+        say(f"{summary} [{time.monotonic() - started:.0f} s]")
 
 
 def _run_step(step: RecipeStep) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_student.data.readers.label_keys import LOOKED_FOR
 from ase_student.validation.accuracy import sums
 from ase_student.validation.accuracy.bootstrap import N_DRAWS, draws, estimate
 from ase_student.validation.accuracy.chunks import N_WORST_ATOMS, PassChunk
@@ -95,13 +97,30 @@ class Pass:
         return int(sum(piece.sizes.sum() for piece in self.rows))
 
 
+def _why_nothing_is_left(found: Pass) -> str:
+    """Return why no structure of a pass can be compared, by kind with the first of each."""
+    first: dict[bool, str] = {}
+    counts: Counter[bool] = Counter()
+    for _, reason, invalid in found.left_out:
+        counts[invalid] += 1
+        first.setdefault(invalid, reason)
+    said = "no structure is left to compare with"
+    if counts[False]:
+        said += (
+            f": {counts[False]} have no labels (looked for {LOOKED_FOR}; --energy-key and "
+            f"--forces-key give others), the first: {first[False]}"
+        )
+    if counts[True]:
+        said += (
+            f"{';' if counts[False] else ':'} {counts[True]} are invalid, the first: {first[True]}"
+        )
+    return said if said.endswith(".") else f"{said}."
+
+
 def metrics(found: Pass, seed: int) -> dict[str, Any]:
     """Return every error of a pass, by the names of ``metrics.json``."""
     if not any(len(piece.indices) for piece in found.rows):
-        raise ValueError(
-            "no structure is left to compare with: none has labels that were read, and elements "
-            "that every student knows; --energy-key and --forces-key name other labels."
-        )
+        raise ValueError(_why_nothing_is_left(found))
     forces = found.weighted(lambda piece: piece.forces, seed)
     result: dict[str, Any] = {
         "n_structures": int(sum(len(piece.indices) for piece in found.rows)),

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "readme": put_into_readme,
         "structures": make_structures,
     }
-    return cli.run(lambda: print(commands[arguments.command](arguments)))
+    return cli.run(lambda: cli.say(commands[arguments.command](arguments)))
 
 
 if __name__ == "__main__":

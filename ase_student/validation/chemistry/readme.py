@@ -87,7 +87,7 @@ def write_readme(results: Path, readme: Path) -> str:
     ValueError
         If the README has no place for it, or the results hold no chemistry.
     """
-    document = json.loads(results.read_text(encoding="utf-8"))
+    document = json.loads(results.read_text(encoding="utf-8-sig"))
     text = readme.read_text(encoding="utf-8")
     before, mark, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

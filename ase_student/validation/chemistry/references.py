@@ -40,7 +40,7 @@ def _document() -> dict[str, Any]:
     file = files(__package__) / "data" / FILE
     if not file.is_file():
         return {"potentials": {}}
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8-sig"))
     return document
 
 
@@ -114,7 +114,7 @@ def _read(path: Path) -> dict[str, Any]:
     """Return a file of references, or one without any."""
     if not path.is_file():
         return {"format_version": 1, "potentials": {}}
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     return document
 
 

@@ -215,7 +215,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
         }
     state = arguments.output.with_suffix(".state.npz")
     results = check_stability(potential, runs, arguments.timestep, arguments.seed, state)
-    print(table(results))
+    cli.say(table(results))
     document = {
         **described,
         "timestep_fs": arguments.timestep,

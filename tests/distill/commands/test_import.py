@@ -1,5 +1,7 @@
 """Labelled structures of other programs."""
 
+import shlex
+
 import numpy as np
 import pytest
 from ase import units
@@ -11,8 +13,11 @@ from ase.io import write
 
 pytest.importorskip("h5py")
 
+import h5py
+
 from ase_student.data.hdf5 import Dataset
 from ase_student.distill.__main__ import main
+from ase_student.validation.__main__ import main as validate
 
 FORCES = np.arange(9.0).reshape(3, 3)
 KCAL = units.kcal / units.mol
@@ -123,13 +128,156 @@ def test_what_cannot_be_trained_on_is_left_out(tmp_path, capsys):
         assert dataset.n_labels == 1
     said = capsys.readouterr().out
     assert "1 without forces" in said
-    assert "above the limit" in said
+    assert "1 force on atom 2 is 1.221e+07 eV/Å, above the limit of 60" in said
+
+
+def write_grouped(path, layout, n=2):
+    """Write n waters as one of the known layouts has them, and an OH in a second group."""
+    atomic = units.Hartree / units.Bohr
+    with h5py.File(path, "w") as file:
+        for place, atoms in (("mol", molecule("H2O")), ("other", molecule("OH"))):
+            positions = np.array([atoms.positions + i for i in range(n)])
+            energies = -10.0 - np.arange(n)
+            forces = np.array([0.1 * (i + np.arange(3.0 * len(atoms))) for i in range(n)])
+            forces = forces.reshape(positions.shape)
+            if layout == "SPICE":
+                group = file.create_group(place)
+                group["atomic_numbers"] = atoms.numbers.astype(np.int16)
+                group["conformations"] = positions / units.Bohr
+                group["dft_total_energy"] = energies / units.Hartree
+                group["dft_total_gradient"] = (-forces / atomic).astype(np.float32)
+                group["smiles"] = ["O"]
+            elif layout == "ANI-1x":
+                group = file.create_group(place)
+                group["atomic_numbers"] = atoms.numbers.astype(np.uint8)
+                group["coordinates"] = positions.astype(np.float32)
+                group["wb97x_dz.energy"] = energies / units.Hartree
+                group["wb97x_dz.forces"] = forces / units.Hartree
+                group["ccsd(t)_cbs.energy"] = np.full(n, np.nan)
+            else:
+                for i in range(n):
+                    group = file.create_group(f"{place}/Geom-m1-i1-c{i}-opt")
+                    group["atNUM"] = atoms.numbers
+                    group["atXYZ"] = positions[i]
+                    group["ePBE0+MBD"] = energies[i : i + 1]
+                    group["totFOR"] = forces[i]
+    return path
+
+
+LAYOUTS = ("SPICE", "ANI-1x", "QM7-X")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_groups_of_molecules_in_their_units(tmp_path, layout):
+    path = write_grouped(tmp_path / "foreign.hdf5", layout)
+    with imported(tmp_path, path) as dataset:
+        assert len(dataset) == dataset.n_labels == 4
+        for index, name in enumerate(("H2O", "H2O", "OH", "OH")):
+            row, atoms = index % 2, molecule(name)
+            np.testing.assert_array_equal(dataset.atoms(index).numbers, atoms.numbers)
+            expected = atoms.positions + row
+            np.testing.assert_allclose(dataset.atoms(index).positions, expected, atol=1e-6)
+            labels = dataset.labels(index)
+            assert labels["energy"] == pytest.approx(-10.0 - row, rel=1e-12)
+            expected = 0.1 * (row + np.arange(3.0 * len(atoms))).reshape(-1, 3)
+            np.testing.assert_allclose(labels["forces"], expected, atol=1e-6)
+
+
+def test_labels_that_were_not_computed_are_left_out(tmp_path, capsys):
+    path = write_grouped(tmp_path / "ani.h5", "ANI-1x")
+    with h5py.File(path, "r+") as file:
+        file["mol/wb97x_dz.energy"][1] = np.nan
+        file["mol/wb97x_dz.forces"][1] = np.nan
+    with imported(tmp_path, path) as dataset:
+        assert dataset.n_labels == 3
+    assert "1 without energy and forces" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("command", ["label", "train", "validate"])
+def test_commands_name_a_foreign_file_and_what_converts_it(tmp_path, capsys, layout, command):
+    path = write_grouped(tmp_path / "foreign file.hdf5", layout)
+    output = str(tmp_path / "out")
+    if command == "validate":
+        pytest.importorskip("chemiscope")
+        assert validate([str(path), "-o", output]) == 2
+    else:
+        teacher = ["--teacher", "gfn2-xtb"] if command == "label" else []
+        if command == "label":
+            pytest.importorskip("tblite")
+        assert main([command, str(path), *teacher, "-o", output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"has no group 'structures'. It seems to be a file of {layout}; convert it: " in line
+    # The command runs as it is printed.
+    words = shlex.split(line.partition("convert it: ")[2])
+    assert words[:2] == ["ase-student", "distill"]
+    assert main(words[2:]) == 0
+    with Dataset(words[-1]) as dataset:
+        assert dataset.n_labels == 4
+
+
+def test_foreign_groups_that_do_not_fit(tmp_path, capsys):
+    def changed(key, data, layout="SPICE"):
+        path = write_grouped(tmp_path / "foreign.h5", layout)
+        with h5py.File(path, "r+") as file:
+            del file[key]
+            if data is not None:
+                file[key] = data
+        return failed(tmp_path, capsys, path)
+
+    assert "/mol has no dataset 'dft_total_energy'" in changed("mol/dft_total_energy", None)
+    said = changed("mol/dft_total_gradient", np.zeros((2, 4, 3)))
+    assert "has shape (2, 4, 3); it must be (2, 3, 3)" in said
+    said = changed("mol/dft_total_energy", h5py.ExternalLink("other.h5", "/x"))
+    assert "/mol/dft_total_energy is a link, also to other files" in said
+    said = changed("mol/dft_total_energy", np.array([1.0, np.inf]))
+    assert "structure 1: dft_total_energy is not finite" in said
+    path = write_grouped(tmp_path / "foreign.h5", "SPICE")
+    assert "leave out the options for units" in failed(
+        tmp_path, capsys, path, "--energy-unit", "eV"
+    )
+    with h5py.File(tmp_path / "odd.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    said = failed(tmp_path, capsys, tmp_path / "odd.h5")
+    assert "in a layout that is not known (known are SPICE, ANI-1x, QM7-X)" in said
+    write(tmp_path / "a.xyz", labelled(), format="extxyz")
+    with imported(tmp_path, tmp_path / "a.xyz") as dataset:
+        path = dataset.path.rename(tmp_path / "own.h5")
+    assert "is a data set already" in failed(tmp_path, capsys, path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [("xyz", "an XYZ file"), ("traj", "an ASE trajectory"), ("db", "an ASE database"),
+     ("json", "an ASE database"), ("npz", "a NumPy archive")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["label", "train"])
+def test_files_of_other_kinds_are_named(tmp_path, capsys, suffix, kind, command):
+    path = tmp_path / f"waters.{suffix}"
+    if suffix == "npz":
+        write_npz(path)
+    elif suffix in ("db", "json"):
+        with connect(path) as database:
+            database.write(labelled())
+    else:
+        write(path, labelled(), format="extxyz" if suffix == "xyz" else suffix)
+    teacher = ["--teacher", "ase.calculators.emt:EMT"] if command == "label" else []
+    assert main([command, str(path), *teacher, "-o", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"It seems to be {kind}: " in line
+    assert main(shlex.split(line.partition("converted by: ")[2])[2:]) == 0
 
 
 def test_errors(tmp_path, capsys):
     bare = tmp_path / "bare.xyz"
     write(bare, molecule("H2O"), format="extxyz")
     assert "bare.xyz: holds no labels" in failed(tmp_path, capsys, bare)
+    named = molecule("H2O")
+    named.info["dipole"] = 1.5
+    write(bare, named, format="extxyz")
+    said = failed(tmp_path, capsys, bare)
+    assert "looked for names with 'energy' and 'forces'" in said
+    assert "names in the file: 'dipole';" in said
     path = write_npz(tmp_path / "a.npz", forces=None)
     assert "has no array 'forces'" in failed(tmp_path, capsys, path)
     path = write_npz(tmp_path / "b.npz", energies=np.array([np.nan, 1.0]))
