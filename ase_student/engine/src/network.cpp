@@ -22,8 +22,8 @@ namespace ASE_NAMESPACE {
 
 // Add both directions of every pair: dE/dr = (a − u·t) u + t, with a the derivative by the distance
 // and t that by the direction over the distance. The two directions give opposite bits.
-void Workspace::forces(const ListView& list, State& state, int64_t group, int64_t first, int n,
-                       int& outside) {
+void Workspace::forces(const ListView& list, State& state, int64_t group, int64_t first,
+                       int n) {
     const int64_t first_ghost = list.n_atoms - list.n_ghosts, start = list.rows[group];
     for (int a = 0; a < n; a++) {
         const int64_t i = first + a, row = list.rows[i];
@@ -63,7 +63,7 @@ void Workspace::forces(const ListView& list, State& state, int64_t group, int64_
         for (int c = 0; c < 9; c++) list.virials[9 * i + c] = virial[c];
         const double squared = force[0] * force[0] + force[1] * force[1] + force[2] * force[2];
         if (list.largest_force_squared && squared > list.largest_force_squared[list.species[i]])
-            outside |= ase::LARGE_FORCE;
+            list.outside[i] |= ase::LARGE_FORCE;
     }
 }
 
@@ -90,16 +90,15 @@ static bool prepare(void* workspace, const ListView* list, int n_states, int n_t
     return ((Workspace*)workspace)->prepare(*list, n_states, n_threads, atoms, places);
 }
 
-static int run(void* pointer, const ListView* list, int state_index, int thread, int phase,
-               int64_t group, int64_t first, int n) {
+static void run(void* pointer, const ListView* list, int state_index, int thread, int phase,
+                int64_t group, int64_t first, int n) {
     Workspace& workspace = *(Workspace*)pointer;
     State& state = workspace.states[state_index];
     Scratch& scratch = workspace.scratches[thread];
     const Network& net = workspace.net;
     const int64_t at = first - group;
-    int outside = 0;
     if (phase == 0) {
-        workspace.first_forward(*list, state, scratch, group, first, n, outside);
+        workspace.first_forward(*list, state, scratch, group, first, n);
         Real *s = state.scalars.p + at * net.Fp, *v = state.vectors.p + at * 3 * net.Fp;
         workspace.update_forward(0, state, scratch, at, n, s, v);
         if (net.L > 1) {
@@ -115,9 +114,8 @@ static int run(void* pointer, const ListView* list, int state_index, int thread,
         workspace.interaction_backward(2 * net.L - 2 - phase, *list, state, scratch, group, first,
                                        n);
     } else {
-        workspace.forces(*list, state, group, first, n, outside);
+        workspace.forces(*list, state, group, first, n);
     }
-    return outside;
 }
 
 static ase::ExchangeView exchange(void* pointer, int phase) {
