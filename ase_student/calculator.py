@@ -52,11 +52,10 @@ class StudentCalculator(Calculator):
         training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
         TorchScript file.
     backend : str
-        'native', 'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is
-        installed for the device: on a CPU 'native', the C++ engine. Where the package was installed
-        without it, 'auto' takes 'onnx' for bundled students, else 'torchscript', as for
-        first-generation students. 'compiled' compiles its inner loops for this processor; it needs
-        torch and a C++ compiler.
+        'native', 'onnx', 'torchscript' or 'torch'; 'auto' takes the fastest that is installed for
+        the device: on a CPU 'native', the C++ engine. Where the package was installed without it,
+        'auto' takes 'onnx' for bundled students, else 'torchscript', as for first-generation
+        students.
         With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
         students and ``.onnx`` files need no torch.
     device : str
