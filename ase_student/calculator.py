@@ -63,11 +63,10 @@ class StudentCalculator(Calculator):
         training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
         TorchScript file.
     backend : str
-        'native', 'onnx', 'torchscript', 'torch' or 'compiled'; 'auto' takes the fastest that is
-        installed for the device: on a CPU 'native', the C++ engine. Where the package was installed
-        without it, 'auto' takes 'onnx' for bundled students, else 'torchscript', as for
-        first-generation students. 'compiled' compiles its inner loops for this processor; it needs
-        torch and a C++ compiler.
+        'native', 'onnx', 'torchscript' or 'torch'; 'auto' takes the fastest that is installed for
+        the device: on a CPU 'native', the C++ engine. Where the package was installed without it,
+        'auto' takes 'onnx' for bundled students, else 'torchscript', as for first-generation
+        students.
         With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
         students and ``.onnx`` files need no torch.
     device : str
@@ -402,12 +401,14 @@ class StudentCalculator(Calculator):
 
     def _calculate_many(self, structures: list[Atoms]) -> list[dict[str, Any]]:
         if self._steps is not None:
-            for index, atoms in enumerate(structures):
-                try:
-                    self._check_elements(atoms.numbers)
-                except InputError as error:
-                    raise InputError(f"structure {index}: {error}") from error
-                if self._electrons is not None:
+            if not self._all_known(structures):
+                for index, atoms in enumerate(structures):
+                    try:
+                        self._check_elements(atoms.numbers)
+                    except InputError as error:
+                        raise InputError(f"structure {index}: {error}") from error
+            if self._electrons is not None:
+                for index, atoms in enumerate(structures):
                     self._electrons.check(atoms, f"structure {index}: ")
             return self._steps.results_of_many(structures)
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
@@ -480,10 +481,20 @@ class StudentCalculator(Calculator):
             self._numbers = checked = numbers.astype(np.int64)
         return checked
 
+    def _all_known(self, structures: Sequence[Atoms]) -> bool:
+        """Return whether all structures have atoms, all of elements that the student knows."""
+        if not structures or not all(len(atoms) for atoms in structures):
+            return False
+        numbers = np.concatenate([atoms.numbers for atoms in structures])
+        return bool(self._is_known(numbers).all())
+
+    def _is_known(self, numbers: NDArray[np.integer]) -> NDArray[np.bool_]:
+        return (numbers >= 0) & self._known[np.clip(numbers, 0, len(self._known) - 1)]
+
     def _check_elements(self, numbers: NDArray[np.integer]) -> None:
         if len(numbers) == 0:
             raise InputError("the structure has no atoms.")
-        known = (numbers >= 0) & self._known[np.clip(numbers, 0, len(self._known) - 1)]
+        known = self._is_known(numbers)
         if known.all():
             return
         unknown: dict[str, list[str]] = {}

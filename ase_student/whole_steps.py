@@ -12,6 +12,7 @@ from ase_student.backends.native import ATOMS_PER_CALL, NativeBackend, NativeLis
 from ase_student.engine.library import NOT_FINITE as NOT_FINITE_STATUS
 from ase_student.engine.library import EngineError
 from ase_student.extrapolation.guard import Guard
+from ase_student.extrapolation.usual import usual_of
 from ase_student.neighbors import neighbor_matrix
 
 __all__ = ["FLAT", "NOT_FINITE", "WholeSteps", "ase_results"]
@@ -24,7 +25,7 @@ NOT_FINITE = "energy or forces are not finite: atoms are on one spot or far too 
 #: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
 FLAT = 1e-9
 # Bits of what lies outside of what training saw (ase_student.h), and the guard's kinds.
-TOO_CLOSE, NEIGHBOR_COUNT, LARGE_FORCE = 1, 2, 4
+TOO_CLOSE, NEIGHBOR_COUNT, LARGE_FORCE, BONDS, CONTACT = 1, 2, 4, 8, 16
 
 
 class WholeSteps:
@@ -45,7 +46,8 @@ class WholeSteps:
         if guard is not None:
             limits, seen = guard.limits, guard.limits.seen
             distances = limits.distances.reshape(seen.shortest.shape)
-            backend.set_limits(distances, limits.counts, seen.forces[:, 1])
+            usual = usual_of(limits, backend.info.elements)
+            backend.set_limits(distances, limits.counts, seen.forces[:, 1], usual)
 
     def results(
         self, numbers: Integers, positions: Floats, cell: Floats, pbc: Booleans
@@ -65,8 +67,7 @@ class WholeSteps:
             self._explain(error, numbers, positions, cell, pbc)
         if self._guard is not None:
             arrays = (numbers, positions, cell, pbc)
-            # No atom moves by more than half of the skin until the list is built again.
-            self._say(step.outside, *arrays, step.forces, with_unusual=step.is_rebuilt)
+            self._say(step.outside, *arrays, step.forces)
         energy = float(step.energies.sum())
         return ase_results(energy, step.energies, step.forces, step.virials[0], cell)
 
@@ -102,10 +103,11 @@ class WholeSteps:
             self._find_culprit(error, structures, first)
         ends = np.cumsum([len(part) for part in numbers]).tolist()
         energies, forces = np.split(step.energies, ends[:-1]), np.split(step.forces, ends[:-1])
-        if self._guard is not None and (step.outside or self._guard.looks_for_unusual):
-            for index in range(len(structures)):
+        if self._guard is not None:
+            for index in np.flatnonzero(step.structures_outside).tolist():
                 arrays = (numbers[index], positions[index], cells[index], pbc[index])
-                self._say(step.outside, *arrays, forces[index], first + index, with_unusual=True)
+                bits = int(step.structures_outside[index])
+                self._say(bits, *arrays, forces[index], first + index)
         return [
             ase_results(float(part.sum()), part, forces[index], step.virials[index], cells[index])
             for index, part in enumerate(energies)
@@ -120,12 +122,10 @@ class WholeSteps:
         pbc: Booleans,
         forces: Floats | None,
         structure: int | None = None,
-        *,
-        with_unusual: bool = False,
     ) -> None:
         """Let the guard look at a structure that may lie outside, in the order of other backends.
 
-        Of unusual bonds and contacts the engine knows nothing: `with_unusual` has them looked for.
+        Of bonds and contacts the engine tells that there may be rare ones, when it builds a list.
         """
         guard = self._guard
         assert guard is not None
@@ -136,7 +136,7 @@ class WholeSteps:
         ]
         indices = [0 if structure is None else structure]
         ends = [len(numbers)]
-        with_unusual = with_unusual and guard.looks_for_unusual
+        with_unusual = bool(outside & (BONDS | CONTACT)) and guard.looks_for_unusual
         if with_unusual or guard.looks_at(*kinds):
             matrix = neighbor_matrix(positions, cell, pbc, self._list.cutoff)
             pairs = matrix.neighbors, matrix.offsets(cell)

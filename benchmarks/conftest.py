@@ -47,17 +47,6 @@ def student(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def skip_without_compiler(device: str) -> None:
-    from ase_student.networks.kernels.build import find_compiler
-
-    if device != "cpu":
-        pytest.skip("compiled sums are for the CPU")
-    try:
-        find_compiler()
-    except ImportError as error:
-        pytest.skip(str(error))
-
-
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest, device: str) -> str:
     """Return every backend; one that cannot run here is skipped."""
@@ -67,8 +56,6 @@ def backend(request: pytest.FixtureRequest, device: str) -> str:
             pytest.skip(reason)
     elif request.param != "onnx":
         pytest.importorskip("torch")
-        if request.param == "compiled":
-            skip_without_compiler(device)
     elif device != "cpu":
         import onnxruntime
 

@@ -60,8 +60,6 @@ def calculators(request):
             request.getfixturevalue("engine")
         elif backend != "onnx":
             pytest.importorskip("torch")
-        if backend == "compiled":
-            request.getfixturevalue("compiler")
         return StudentCalculator(
             "tiny", backend=backend, device="cpu", dtype=dtype, skin=0.0, guard="off"
         )

@@ -26,7 +26,7 @@ case $(uname -m) in
     *) names=baseline ;;
 esac
 objects=
-for file in engine interface json neighbors pool spline student; do
+for file in engine interface json neighbors pool spline student unusual; do
     $compiler $common -c "$source/$file.cpp" -o "$folder/$file.o"
     objects="$objects $folder/$file.o"
 done

@@ -30,7 +30,6 @@ KINDS = [
     ("torchscript", "float64"),
     ("torch", "float32"),
     ("torch", "float64"),
-    ("compiled", "float32"),
 ]
 REFERENCE = ("torch", "float64")
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")

@@ -34,8 +34,6 @@ def make(request):
     """Return a function that makes a calculator of each backend."""
     if request.param != "onnx":
         pytest.importorskip("torch")
-    if request.param == "compiled":
-        request.getfixturevalue("compiler")
     return lambda: Slow("tiny", request.param, "cpu", threads=1, guard="off")
 
 

@@ -1,5 +1,7 @@
 """What the guard says of steps that are taken as a whole, whatever takes them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -9,18 +11,19 @@ from ase_student.engine.library import Step
 from ase_student.extrapolation.guard import Guard, OutsideTrainingError, OutsideTrainingWarning
 from ase_student.extrapolation.limits import Limits, Outside
 from ase_student.extrapolation.ranges import TrainingRanges
-from ase_student.whole_steps import WholeSteps
+from ase_student.whole_steps import BONDS, WholeSteps
 
 CUTOFF, SKIN = 5.0, 0.5
 
 
 class Steps:
-    """Takes every step with the same results, and finds nothing outside."""
+    """Takes every step with the same results, and finds rare bonds where it builds a list."""
 
     def __init__(self, is_rebuilt):
         self.is_rebuilt = is_rebuilt
+        self.info = SimpleNamespace(elements=(1, 7, 8))
 
-    def set_limits(self, distances, counts, forces):
+    def set_limits(self, distances, counts, forces, usual):
         self.counts = counts
 
     def _step(self, n_atoms, n_structures):
@@ -28,8 +31,9 @@ class Steps:
             energies=np.zeros(n_atoms),
             forces=np.zeros((n_atoms, 3)),
             virials=np.zeros((n_structures, 3, 3)),
-            outside=0,
+            outside=BONDS * self.is_rebuilt,
             is_rebuilt=self.is_rebuilt,
+            structures_outside=np.full(n_structures, BONDS * self.is_rebuilt),
         )
 
     def step(self, numbers, positions, cell, pbc, neighbor_list):

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BACKENDS = ("native", "onnx", "torchscript", "torch", "compiled")
+BACKENDS = ("native", "onnx", "torchscript", "torch")
 DTYPES = ("float32", "float64")
 Results = tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating]]
 

@@ -28,6 +28,7 @@ from ase_student.engine.library import (
     EngineError,
     Handle,
     Step,
+    Usual,
     default_threads,
     load_library,
     why_missing,
@@ -147,6 +148,7 @@ class NativeBackend:
         # While the engine computes, Python's other threads run.
         self._lock = threading.Lock()
         self._limits: tuple[Floats, NDArray[np.int32], Floats] | None = None
+        self._usual: Usual | None = None
         _backends.add(self)
 
     def renew_after_fork(self) -> None:
@@ -160,7 +162,13 @@ class NativeBackend:
         self._steps, self._others = self._steps.share(), self._others.share()
         self._apply_limits()
 
-    def set_limits(self, distances: Floats, counts: NDArray[np.integer], forces: Floats) -> None:
+    def set_limits(
+        self,
+        distances: Floats,
+        counts: NDArray[np.integer],
+        forces: Floats,
+        usual: Usual | None = None,
+    ) -> None:
         """Compare with what training saw from now on: steps then tell in bits what lies outside.
 
         Parameters
@@ -171,16 +179,21 @@ class NativeBackend:
             Fewest and most neighbors within the cutoff.
         forces : (119,) float64, eV/Å
             The largest.
+        usual : Usual, optional
+            Bonds and contacts, by the student's elements in ascending order.
         """
         numbers = np.array(self.info.elements)
         ranges = np.clip(counts[numbers], -(2**31), 2**31 - 1).astype(np.int32)
         self._limits = distances[np.ix_(numbers, numbers)], ranges, forces[numbers]
+        self._usual = usual
         self._apply_limits()
 
     def _apply_limits(self) -> None:
         if self._limits is not None:
             for handle in (self._steps, self._others):
                 handle.set_limits(*self._limits)
+                if self._usual is not None:
+                    handle.set_usual(self._usual)
 
     def step(
         self,

@@ -30,6 +30,11 @@ def open_backend(
 
     Parameters and errors are those of :class:`ase_student.StudentCalculator`.
     """
+    if backend == "compiled":
+        raise ValueError(
+            "backend 'compiled' is gone: pass backend='native', the C++ engine, which computes the "
+            "same and is faster."
+        )
     _check_choice("backend", backend, ("auto", *BACKENDS))
     _check_choice("dtype", dtype, DTYPES)
     if not isinstance(device, str):
@@ -151,9 +156,6 @@ def _open_student(
     if backend == "torchscript":
         torchscript = _import_torch_backend("torchscript", name)
         return torchscript.TorchScriptBackend.from_student(student, name, device, dtype, threads)
-    if backend == "compiled":
-        compiled = _import_torch_backend("compiled", name)
-        return compiled.CompiledBackend(student, name, device, dtype, threads)
     eager = _import_torch_backend("eager", name)
     return eager.TorchBackend(student, name, device, dtype, threads)
 

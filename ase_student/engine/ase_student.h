@@ -12,7 +12,7 @@
  *     ase_student* student;
  *     if (ase_student_open_file("weights.safetensors", NULL, &student)) ...
  *     ase_student_structures water = {1, &n_atoms, numbers, positions, cell, pbc, 0.5};
- *     ase_student_results results = {energies, forces, virial, NULL, 0, 0};
+ *     ase_student_results results = {energies, forces, virial, NULL, 0, 0, NULL};
  *     if (ase_student_compute(student, &water, &results)) ...
  *     ase_student_close(student);
  *
@@ -88,10 +88,40 @@ ASE_STUDENT_API ase_student_status ase_student_set_limits(
     const int32_t* counts,   /* (n_elements, 2) fewest and most neighbors within the cutoff */
     const double* forces);   /* (n_elements) eV/Å, the largest */
 
+/* Bonds and distances that were common in training, by elements in the same order. What is
+ * rare is looked for when a neighbor list is built, and told in the results of that call.
+ *
+ * Two atoms are bonded below `bonded` times the sum of their covalent radii. A bond's order is
+ * exp((sum - distance) / decay), and counts below `reach` times the sum. What an atom is bonded to
+ * is a whole number, its environment: `atom_keys` of its element and `bond_keys` of the element at
+ * the other end of each bond, added up. The sum of an atom's bond orders must lie in the range of
+ * its environment, or, where that is not listed, in that of its element and number of bonds. Up to
+ * 1e-6 Å beside a limit counts as outside: rounding must not hide anything. */
+typedef struct {
+    const double* radius_sums;   /* (n_elements, n_elements) Å; 0 between elements without bonds */
+    double bonded, reach, decay; /* the last in Å */
+    int32_t most_bonds;          /* an atom with more lies outside */
+    const int64_t* atom_keys;    /* (n_elements) */
+    const int64_t* bond_keys;    /* (n_elements) */
+    int64_t n_environments;      /* 0: bonds are not compared, and all above may be NULL */
+    const int64_t* environments; /* (n_environments), ascending */
+    const double* orders;        /* (n_environments, 2) lowest and highest sum */
+    const double* other_orders;  /* (n_elements, most_bonds + 1, 2) likewise, of all others */
+    int32_t n_bins;              /* of distances, from 0 on; 0: distances are not compared */
+    double bin_width;            /* Å */
+    const uint8_t* gaps;         /* (n_elements, n_elements, n_bins), 1 where distances are rare */
+} ase_student_usual;
+
+/* NULL: nothing is compared. */
+ASE_STUDENT_API ase_student_status ase_student_set_usual(ase_student* student,
+                                                         const ase_student_usual* usual);
+
 enum {
     ASE_STUDENT_TOO_CLOSE = 1,
     ASE_STUDENT_NEIGHBOR_COUNT = 2,
-    ASE_STUDENT_LARGE_FORCE = 4
+    ASE_STUDENT_LARGE_FORCE = 4,
+    ASE_STUDENT_BONDS = 8,
+    ASE_STUDENT_CONTACT = 16
 };
 
 /* Structures that don't see each other. */
@@ -110,8 +140,9 @@ typedef struct {
     double* forces;       /* (total atoms, 3) */
     double* virials;      /* (n_structures, 3, 3): over the volume, the stress; may be NULL */
     double* atom_virials; /* (total atoms, 3, 3); may be NULL */
-    int32_t outside;      /* out: bits of what lies outside of the limits */
+    int32_t outside;      /* out: bits of what lies outside of what training saw */
     int32_t rebuilt;      /* out: 1 if the neighbor list was built, 0 if it was reused */
+    int32_t* structures_outside; /* (n_structures) the same bits of each; may be NULL */
 } ase_student_results;
 
 /* The whole step: neighbor list, network, sums. With a skin, the list is kept while no pair that it

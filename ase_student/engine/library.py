@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EngineError", "Handle", "Step", "default_threads", "load_library", "why_missing"]
+__all__ = [
+    "EngineError",
+    "Handle",
+    "Step",
+    "Usual",
+    "default_threads",
+    "load_library",
+    "why_missing",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -67,7 +75,58 @@ class _Results(ctypes.Structure):
         ("atom_virials", ctypes.c_void_p),
         ("outside", ctypes.c_int32),
         ("rebuilt", ctypes.c_int32),
+        ("structures_outside", ctypes.c_void_p),
     )
+
+
+class _Usual(ctypes.Structure):
+    _fields_ = (
+        ("radius_sums", ctypes.c_void_p),
+        ("bonded", ctypes.c_double),
+        ("reach", ctypes.c_double),
+        ("decay", ctypes.c_double),
+        ("most_bonds", ctypes.c_int32),
+        ("atom_keys", ctypes.c_void_p),
+        ("bond_keys", ctypes.c_void_p),
+        ("n_environments", ctypes.c_int64),
+        ("environments", ctypes.c_void_p),
+        ("orders", ctypes.c_void_p),
+        ("other_orders", ctypes.c_void_p),
+        ("n_bins", ctypes.c_int32),
+        ("bin_width", ctypes.c_double),
+        ("gaps", ctypes.c_void_p),
+    )
+
+
+class Usual(NamedTuple):
+    """Bonds and distances that were common in training, as ``ase_student_usual`` has them.
+
+    Attributes
+    ----------
+    radius_sums : (n_elements, n_elements) float64, Å
+    bonded, reach : float
+    decay : float, Å
+    atom_keys, bond_keys : (n_elements,) int64
+    environments : (n_environments,) int64
+        Empty: bonds are not compared.
+    orders : (n_environments, 2) float64
+    other_orders : (n_elements, most_bonds + 1, 2) float64
+    bin_width : float, Å
+    gaps : (n_elements, n_elements, n_bins) bool
+        Without bins, distances are not compared.
+    """
+
+    radius_sums: Floats
+    bonded: float
+    reach: float
+    decay: float
+    atom_keys: Integers
+    bond_keys: Integers
+    environments: Integers
+    orders: Floats
+    other_orders: Floats
+    bin_width: float
+    gaps: NDArray[np.bool_]
 
 
 class Step(NamedTuple):
@@ -82,6 +141,8 @@ class Step(NamedTuple):
         Bits of what lies outside of the limits; see ``ase_student.h``.
     is_rebuilt : bool
         Whether the neighbor list was built, and not reused.
+    structures_outside : (n_structures,) int32
+        Bits of each structure.
     """
 
     energies: Floats
@@ -89,6 +150,7 @@ class Step(NamedTuple):
     virials: Floats
     outside: int
     is_rebuilt: bool
+    structures_outside: NDArray[np.int32]
 
 
 def _library_file() -> Path | None:
@@ -164,6 +226,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "isa": (text, [pointer]),
         "table_error": (ctypes.c_double, [pointer]),
         "set_limits": (status, [pointer] * 4),
+        "set_usual": (status, [pointer] * 2),
         "compute": (status, [pointer] * 3),
         "set_list": (status, [pointer, ctypes.c_int64, ctypes.c_int64, *[pointer] * 4]),
         "set_cell": (status, [pointer] * 2),
@@ -266,6 +329,25 @@ class Handle:
             )
         )
 
+    def set_usual(self, usual: Usual) -> None:
+        """Set which bonds and contacts are looked for when a list is built."""
+        arrays = {
+            name: np.ascontiguousarray(value)
+            for name, value in usual._asdict().items()
+            if isinstance(value, np.ndarray)
+        }
+        record = _Usual(
+            bonded=usual.bonded,
+            reach=usual.reach,
+            decay=usual.decay,
+            most_bonds=usual.other_orders.shape[1] - 1,
+            n_environments=len(usual.environments),
+            n_bins=usual.gaps.shape[2],
+            bin_width=usual.bin_width,
+            **{name: array.ctypes.data for name, array in arrays.items()},
+        )
+        self._check(self._library.ase_student_set_usual(self._address, ctypes.byref(record)))
+
     def compute(
         self,
         numbers: Integers,
@@ -302,6 +384,8 @@ class Handle:
         energies = np.empty(len(numbers))
         forces = np.empty((len(numbers), 3))
         virials = np.empty((len(n_atoms), 3, 3))
+        # One structure has the bits of all.
+        outside = np.empty(len(n_atoms), dtype=np.int32) if len(n_atoms) > 1 else None
         structures, results = self._structures, self._results
         structures.n_structures = len(n_atoms)
         structures.n_atoms = n_atoms.ctypes.data
@@ -313,10 +397,13 @@ class Handle:
         results.energies = energies.ctypes.data
         results.forces = forces.ctypes.data
         results.virials = virials.ctypes.data
+        results.structures_outside = None if outside is None else outside.ctypes.data
         status = self._compute(self._address, *self._pointers)
         if status:
             self._check(status)
-        return Step(energies, forces, virials, results.outside, bool(results.rebuilt))
+        if outside is None:
+            outside = np.array([results.outside], dtype=np.int32)
+        return Step(energies, forces, virials, results.outside, bool(results.rebuilt), outside)
 
     def set_list(
         self,

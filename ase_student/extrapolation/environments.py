@@ -14,8 +14,10 @@ __all__ = [
     "MOST_BONDS",
     "Environments",
     "bond_orders",
+    "element_keys",
     "elements_and_bonds",
     "environment_keys",
+    "radius_sums",
 ]
 
 Floats = NDArray[np.float64]
@@ -81,6 +83,42 @@ def environment_keys(
     keys[np.bincount(bonded, minlength=len(numbers)) > MOST_BONDS] = TOO_MANY
     keys[_PLACE[numbers] < 0] = NOT_COVALENT
     return keys, orders
+
+
+def radius_sums(numbers: Integers) -> Floats:
+    """Return sums of covalent radii of pairs of elements, 0 where one has no bonds to count.
+
+    Parameters
+    ----------
+    numbers : (n,) int
+
+    Returns
+    -------
+    (n, n) float64, Å
+    """
+    radii = _RADII[numbers]
+    sums: Floats = np.nan_to_num(radii[:, None] + radii)
+    return sums
+
+
+def element_keys(
+    numbers: Integers,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return of what the keys of environments are added up.
+
+    Parameters
+    ----------
+    numbers : (n,) int
+
+    Returns
+    -------
+    places : (n,) int64
+        In `COVALENT`; -1 for elements that have no bonds to count.
+    atom_keys, bond_keys : (n,) int64
+        What an atom of the element adds itself, and each of its bonds to the atom at the other end.
+    """
+    places = _PLACE[numbers]
+    return places, places * _OWN, _WEIGHTS[numbers]
 
 
 def bond_orders(lengths: Floats, sums: Floats) -> Floats:

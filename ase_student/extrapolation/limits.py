@@ -90,6 +90,10 @@ class Limits:
     counts : (119, 2) int64
         Fewest and most neighbors. For students of covalent elements, the most are at least those of
         an ordinary liquid or crystal of molecules, which training on clusters need not have seen.
+    environments : EnvironmentTable
+        Usual sums of bond orders; without keys if training was too short to tell.
+    gaps : (119, 119, n_bins) bool, or None
+        Distances that are rare between closer and farther ones; None without a record of them.
     """
 
     def __init__(self, seen: TrainingRanges) -> None:
@@ -98,8 +102,8 @@ class Limits:
         self.distances = np.where(np.isfinite(seen.shortest), shortest, seen.cutoff).reshape(-1)
         self.squares = self.distances**2
         self.counts = _ordinary_counts(seen)
-        self._environments = _environment_table(seen)
-        self._is_gap = _gaps(seen)
+        self.environments = _environment_table(seen)
+        self.gaps = _gaps(seen)
         self._weakest = float(seen.forces[seen.counts[:, 1] >= 0, 1].min(initial=np.inf))
 
     def find(
@@ -145,7 +149,7 @@ class Limits:
     @property
     def unusual_kinds(self) -> set[str]:
         """The kinds of :meth:`find_unusual` that training has counted enough for."""
-        kinds = {"bonds": len(self._environments.keys) > 0, "contact": self._is_gap is not None}
+        kinds = {"bonds": len(self.environments.keys) > 0, "contact": self.gaps is not None}
         return {kind for kind, is_there in kinds.items() if is_there}
 
     def find_unusual(
@@ -163,14 +167,14 @@ class Limits:
         squares : (n_atoms, n_neighbors) float, Å²
         """
         found = []
-        if len(self._environments.keys):
+        if len(self.environments.keys):
             found += self._find_bonds(numbers, neighbors, squares)
-        if self._is_gap is not None:
+        if self.gaps is not None:
             found += self._find_contacts(numbers, neighbors, squares)
         return found
 
     def _find_bonds(self, numbers: Integers, neighbors: Integers, squares: Floats) -> list[Outside]:
-        table = self._environments
+        table = self.environments
         keys, orders = environment_keys(numbers, neighbors, squares)
         lowest, highest, is_common = table.limits(keys)
         outside = (orders < lowest) | (orders > highest)
@@ -193,12 +197,12 @@ class Limits:
     def _find_contacts(
         self, numbers: Integers, neighbors: Integers, squares: Floats
     ) -> list[Outside]:
-        assert self._is_gap is not None
+        assert self.gaps is not None
         rows, columns = np.nonzero(squares < LONGEST_COUNTED**2)
         lengths = np.sqrt(squares[rows, columns])
         others = neighbors[rows, columns]
         bins = (lengths / BIN_WIDTH).astype(np.int64).clip(max=N_BINS - 1)
-        is_in_gap = self._is_gap[numbers[rows], numbers[others], bins]
+        is_in_gap = self.gaps[numbers[rows], numbers[others], bins]
         if not is_in_gap.any():
             return []
         first, second = rows[is_in_gap], others[is_in_gap]
@@ -290,7 +294,7 @@ class Limits:
         return f"within {self.seen.cutoff:g} Å"
 
 
-class _EnvironmentTable(NamedTuple):
+class EnvironmentTable(NamedTuple):
     """Limits of the sums of bond orders.
 
     Attributes
@@ -329,7 +333,7 @@ class _EnvironmentTable(NamedTuple):
         return lowest, highest, is_common
 
 
-def _environment_table(seen: TrainingRanges) -> _EnvironmentTable:
+def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
     """Return what is usual; a table without keys if training was too short to tell."""
     rows = []
     # Number of atoms, sum and sum of squares of their orders, by element and number of bonds.
@@ -349,7 +353,7 @@ def _environment_table(seen: TrainingRanges) -> _EnvironmentTable:
     common = sorted(row for row in rows if row[3] >= FEWEST_ATOMS and is_usual[row[1], row[2]])
     columns = np.array([row[4:] for row in common]).reshape(-1, 2).T
     own_reaches = DEVIATIONS * columns[1] + ORDERS_TOLERANCE
-    return _EnvironmentTable(
+    return EnvironmentTable(
         np.array([row[0] for row in common], dtype=np.int64),
         columns[0] - own_reaches,
         columns[0] + own_reaches,

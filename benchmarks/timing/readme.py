@@ -16,7 +16,7 @@ from timing.results import Results, Row, read_results
 BEGIN = "<!-- benchmarks: begin; written by python benchmarks readme -->"
 END = "<!-- benchmarks: end -->"
 STUDENTS = Path("ase_student/students")
-BACKEND = "onnx"
+BACKEND = "native"
 #: Times closer than this factor are drawn on one spot.
 SAME_PLACE = 1.1
 
@@ -66,11 +66,11 @@ LINES = (
     Line("a step of 64 waters", "md", {"system": "64 waters"}, _milliseconds),
     Line("a step of 512 waters", "md", {"system": "512 waters"}, _milliseconds),
     Line(
-        "a step of 512 waters, backend `compiled`",
+        "a step of 512 waters, backend `onnx`",
         "md",
         {"system": "512 waters"},
         _milliseconds,
-        "compiled",
+        "onnx",
     ),
     Line(
         "an atom in 1,000 of molecules apart",
@@ -86,11 +86,11 @@ LINES = (
         _call,
     ),
     Line(
-        "the same, backend `compiled`",
+        "the same, backend `onnx`",
         "batch",
         {"structures": 64},
         _call,
-        "compiled",
+        "onnx",
     ),
     Line("import, load and first energy in a new process", "cold start", {}, _started),
 )
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def table(results: Results, peers: Results | None = None) -> str:
-    """Return a Markdown table of students in ONNX Runtime on the CPU, and what it was measured on.
+    """Return a Markdown table of what students cost on the CPU, and what it was measured on.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def table(results: Results, peers: Results | None = None) -> str:
     ]
     students = sorted({str(row.info["student"]) for _, rows in measured for row in rows})
     if not students:
-        raise ValueError(f"results '{results.name}' have no student in ONNX Runtime on a CPU.")
+        raise ValueError(f"results '{results.name}' have no student on a CPU.")
     floor = {row.info["system"]: row for row in results.of("md", backend="none")}
     head = [*(f"`{name}`" for name in students), "zeros"]
     lines = [_caption(results), "", f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
@@ -189,11 +189,12 @@ def _caption(results: Results) -> str:
     threads = sorted({int(row.info["threads"]) for row in results.rows if "threads" in row.info})
     versions = ", ".join(
         f"{name} {results.versions[name]}"
-        for name in ("python", "onnxruntime", "ase")
+        for name in ("python", "numpy", "onnxruntime", "ase")
         if name in results.versions
     )
+    count = f"{' or '.join(map(str, threads))} thread{'s' * (threads != [1])}"
     return (
-        f"ONNX Runtime with {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}, "
+        f"The C++ engine (`native`) with {count}, "
         f"{results.hardware.get('cpu', 'unknown processor')}, {versions}; medians; "
         "'zeros' is a calculator that returns zeros. "
         f"All: {_link(results)}."

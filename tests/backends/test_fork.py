@@ -52,15 +52,11 @@ print("done")
 
 
 @pytest.fixture
-def backends(request):
+def backends():
     try:
         import torch  # noqa: F401
     except ImportError:
         return ["onnx"]
-    try:
-        request.getfixturevalue("compiler")
-    except pytest.skip.Exception:
-        return [backend for backend in BACKENDS if backend != "compiled"]
     return list(BACKENDS)
 
 

@@ -148,7 +148,6 @@ def test_same_input_gives_the_same_bits(calculators):
         ("onnx", "float32"),
         ("torchscript", "float32"),
         ("torch", "float64"),
-        ("compiled", "float32"),
     ):
         calc = calculators(*kind)
         calc.calculate(structure("triclinic"))
@@ -184,6 +183,11 @@ def test_auto_takes_the_fastest(
     monkeypatch.setattr(accelerators, "_torch_has_cuda", lambda: has_driver)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_torch else None)
     assert opening._fastest(device, dtype, bundled) == expected
+
+
+def test_a_backend_that_is_gone_names_its_successor():
+    with pytest.raises(ValueError, match="'compiled' is gone: pass backend='native'"):
+        StudentCalculator("tiny", "compiled")
 
 
 @pytest.fixture
@@ -406,7 +410,6 @@ def test_what_needs_an_extra_says_which(tmp_path):
     cases = [
         {"backend": "torch"},
         {"backend": "torchscript"},
-        {"backend": "compiled"},
         {"dtype": "float64"},
         {"model": str(WEIGHTS)},
         {"model": str(WEIGHTS), "backend": "onnx"},

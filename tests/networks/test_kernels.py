@@ -1,4 +1,4 @@
-"""Compiled networks: the same network on pairs, to run, and to train by displaced structures."""
+"""Compiled networks: the same network on pairs, to train by displaced structures."""
 
 import copy
 import dataclasses
@@ -13,9 +13,6 @@ from ase import Atoms
 pytest.importorskip("h5py")
 torch = pytest.importorskip("torch")
 
-from ase_student import StudentCalculator  # noqa: E402
-from ase_student.backends.compiled import CompiledBackend  # noqa: E402
-from ase_student.checkpoint import available_students  # noqa: E402
 from ase_student.distill.training.batches import Sample, collate  # noqa: E402
 from ase_student.distill.training.finite_difference import backward_by_displacement  # noqa: E402
 from ase_student.distill.training.loss import loss, predict  # noqa: E402
@@ -254,35 +251,6 @@ def test_gradients_are_added_to_those_there(compiled: CompiledNetwork) -> None:
         backward_by_displacement(compiled, batch, TrainingSettings(), 0.3)
     for name, twice in gradients(compiled.network).items():
         torch.testing.assert_close(twice, 2.0 * once[name])
-
-
-@pytest.mark.parametrize("name", available_students())
-def test_the_backend_computes_the_student_at_every_size(name: str) -> None:
-    precise = StudentCalculator(name, "torch", dtype="float64", guard="off")
-    compiled = StudentCalculator(name, "compiled", guard="off")
-    assert (compiled.backend, compiled.device) == ("compiled", "cpu")
-    assert compiled.info.weights_sha256 == precise.info.weights_sha256
-    structures = [structure(one) for one in STRUCTURES]
-    expected, found = precise.calculate_many(structures), compiled.calculate_many(structures)
-    for atoms, right, one in zip(structures, expected, found, strict=True):
-        per_atom = abs(one["energy"] - right["energy"]) / len(atoms)
-        assert per_atom < TOLERANCES.backend_energy_per_atom
-        assert force_difference(one["forces"], right["forces"]) < TOLERANCES.backend_forces
-        assert ("stress" in one) == ("stress" in right)
-        if "stress" in right:
-            np.testing.assert_allclose(one["stress"], right["stress"], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("given", [{"dtype": "float64"}, {"device": "cuda"}], ids=str)
-def test_the_backend_says_what_it_cannot(given: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="^backend 'compiled' computes in float32 on the CPU"):
-        StudentCalculator("tiny", "compiled", **given)
-
-
-def test_the_backend_refuses_the_first_generation() -> None:
-    student = SimpleNamespace(architecture=SimpleNamespace(family="first-generation"))
-    with pytest.raises(ValueError, match="'old' is of the first generation"):
-        CompiledBackend(student, "old")  # type: ignore[arg-type]
 
 
 def test_weights_that_would_be_misread_are_refused() -> None:

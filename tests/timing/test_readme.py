@@ -8,7 +8,7 @@ from timing.readme import BEGIN, END, draw_costs, force_errors, replaced, table
 from timing.results import read_results
 
 
-def row(kind, seconds, student="tiny", backend="onnx", **info):
+def row(kind, seconds, student="tiny", backend="native", **info):
     return {
         "name": f"{kind}-{student}", "median_seconds": seconds, "min_seconds": seconds,
         "rounds": 3, "kind": kind, "student": student, "backend": backend, "device": "cpu",
@@ -28,7 +28,7 @@ ROWS = [
     md(0.5, student="zeros", backend="none"),
     md(33.0, student="SO3LR", backend="so3krates-torch", peer="peer"),
     md(90.0, system="512 waters"),
-    md(30.0, system="512 waters", backend="compiled"),
+    md(30.0, system="512 waters", backend="onnx"),
     row("size", 0.07, phase="condensed", atoms=1000, microseconds_per_atom=70.2),
     row("cold start", 0.5, import_seconds=0.2, load_seconds=0.1, first_call_seconds=0.05),
 ]
@@ -58,7 +58,7 @@ def test_table(results):
     assert lines[2] == "| | `tiny` | `ultra-tiny` | zeros |"
     assert lines[4] == "| a step of aspirin (21 atoms) in ASE | 1.2 ms | 0.8 ms | 0.5 ms |"
     assert lines[5] == "| a step of 512 waters | 90 ms |  |  |"
-    assert lines[6] == "| a step of 512 waters, backend `compiled` | 30 ms |  |  |"
+    assert lines[6] == "| a step of 512 waters, backend `onnx` | 30 ms |  |  |"
     assert lines[7] == "| an atom in 1,000 of a liquid | 70 µs |  |  |"
     assert lines[8] == "| import, load and first energy in a new process | 0.35 s |  |  |"
     assert lines[10].endswith("`ultra-tiny` 0.8 ms, `tiny` 1.2 ms, SO3LR 33 ms.")
@@ -83,9 +83,9 @@ def test_costs(results, students):
         if line.get_marker() != "None"
     }
     assert points == {
-        "tiny, onnx": (1.234, 0.1),
+        "tiny, native": (1.234, 0.1),
         "tiny, torch": (2.0, 0.1),
-        "ultra-tiny, onnx": (0.8, 0.2),
+        "ultra-tiny, native": (0.8, 0.2),
     }
     assert {text.get_text() for text in axes.texts} == {"SO3LR", "zeros"}
 

@@ -140,6 +140,11 @@ void Engine::set_limits(const double* distances, const int32_t* counts, const do
     has_list_ = false;
 }
 
+void Engine::set_usual(const ase_student_usual* usual) {
+    usual_ = usual ? Usual(*usual, network_->student.elements.size()) : Usual();
+    has_list_ = false;
+}
+
 // Elements that are there, and those of all atoms. The list is void if they have changed.
 void Engine::take_numbers(const int64_t* numbers, int64_t n) {
     if ((int64_t)numbers_.size() == n && has_list_ &&
@@ -211,9 +216,11 @@ void Engine::take_memory() {
     energies_.resize(n);
     forces_.resize(3 * n);
     virials_.resize(9 * n);
+    outside_.resize(n);
     view_.energies = energies_.data();
     view_.forces = forces_.data();
     view_.virials = virials_.data();
+    view_.outside = outside_.data();
 
     const Student& student = network_->student;
     const double operations = (double)n * student.operations_per_atom() +
@@ -244,22 +251,19 @@ void Engine::run_all() {
     const NetworkFunctions& f = *network_->functions;
     const auto& groups = list_.groups();
     const int last = n_phases();
-    std::atomic<int> outside{0};
     if (by_groups_) {
         Items items(n_threads_);
         items.reset((int64_t)groups.size() - 1);
         auto work = [&](int thread) {
             if (thread >= n_threads_) return;
-            int seen = 0;
             for (int64_t g; (g = items.take(thread)) >= 0;) {
                 const int64_t start = groups[g], end = groups[g + 1];
                 const int64_t step = chunk_size(end - start, 1);
                 for (int phase = 0; phase < last; phase++)
                     for (int64_t i = start; i < end; i += step)
-                        seen |= f.run(workspace_, &view_, thread, thread, phase, start, i,
-                                      (int)std::min(step, end - i));
+                        f.run(workspace_, &view_, thread, thread, phase, start, i,
+                              (int)std::min(step, end - i));
             }
-            outside.fetch_or(seen);
         };
         if (n_threads_ == 1) work(0);
         else pool_.run(work);
@@ -271,20 +275,59 @@ void Engine::run_all() {
             items.back()->reset((n + step - 1) / step);
         }
         auto work = [&](int thread) {
-            int seen = 0;
             for (int phase = 0; phase < last; phase++) {
                 if (thread < n_threads_)
                     for (int64_t c; (c = items[phase]->take(thread)) >= 0;)
-                        seen |= f.run(workspace_, &view_, 0, thread, phase, 0, c * step,
-                                      (int)std::min(step, n - c * step));
+                        f.run(workspace_, &view_, 0, thread, phase, 0, c * step,
+                              (int)std::min(step, n - c * step));
                 if (n_threads_ > 1) pool_.barrier();
             }
-            outside.fetch_or(seen);
         };
         if (n_threads_ == 1) work(0);
         else pool_.run(work);
     }
-    outside_ = outside.load();
+}
+
+// Look at all pairs of a new list, once: until the next one, atoms move by less than the skin.
+void Engine::find_unusual() {
+    unusual_.clear();
+    if (!usual_.is_known()) return;
+    constexpr int64_t N_TOGETHER = 1024;
+    const int64_t n = view_.n_atoms;
+    unusual_.resize((size_t)n);
+    const UsualPairs pairs(usual_, present_, network_->student.cutoff);
+    Items items(n_threads_);
+    items.reset((n + N_TOGETHER - 1) / N_TOGETHER);
+    auto work = [&](int thread) {
+        if (thread >= n_threads_) return;
+        for (int64_t c; (c = items.take(thread)) >= 0;)
+            for (int64_t i = c * N_TOGETHER; i < std::min(n, (c + 1) * N_TOGETHER); i++)
+                unusual_[(size_t)i] = pairs.look_at(view_, i);
+    };
+    if (n_threads_ == 1) work(0);
+    else pool_.run(work);
+}
+
+// What lies outside: of all structures together, and of each if the caller wants it.
+void Engine::report_outside(const ase_student_structures& structures,
+                            ase_student_results& results) const {
+    const auto& order = list_.order();
+    const bool with_unusual = results.rebuilt && !unusual_.empty();
+    std::vector<uint8_t> of_atoms(results.structures_outside ? order.size() : 0);
+    int all = 0;
+    for (size_t p = 0; p < order.size(); p++) {
+        const int bits = outside_[p] | (with_unusual ? unusual_[p] : 0);
+        all |= bits;
+        if (!of_atoms.empty()) of_atoms[(size_t)order[p]] = (uint8_t)bits;
+    }
+    results.outside = all;
+    if (of_atoms.empty()) return;
+    const uint8_t* bits = of_atoms.data();
+    for (int64_t s = 0; s < structures.n_structures; s++) {
+        int32_t together = 0;
+        for (int64_t i = 0; i < structures.n_atoms[s]; i++) together |= *bits++;
+        results.structures_outside[s] = together;
+    }
 }
 
 void Engine::compute(const ase_student_structures& input, ase_student_results& results) {
@@ -310,11 +353,12 @@ void Engine::compute(const ase_student_structures& input, ase_student_results& r
         list_.build(structures, species_, radii_, (int)present_.size(), cutoff, input.skin,
                     atoms_per_group());
         take_memory();
+        find_unusual();
         has_list_ = true;
         results.rebuilt = 1;
     }
     run_all();
-    results.outside = outside_;
+    report_outside(input, results);
 
     // In the order of the atoms, whatever the order of the list: sums have the same bits.
     const auto& order = list_.order();
@@ -345,9 +389,12 @@ void Engine::compute(const ase_student_structures& input, ase_student_results& r
             for (int c = 0; c < 9; c++) results.virials[9 * s + c] += virials_[9 * p + c];
         }
     }
-    if (!std::isfinite(total))
+    if (!std::isfinite(total)) {
+        // What is unusual in a list is told with its first results, and these are none.
+        has_list_ = false;
         throw Error(ASE_STUDENT_NOT_FINITE,
                     "energy or forces are not finite: atoms are on one spot or far too close");
+    }
 }
 
 void Engine::set_list(int64_t n_atoms, int64_t n_ghosts, const int64_t* numbers,
@@ -388,7 +435,6 @@ void Engine::begin(const double* positions) {
     std::fill(forces_.begin(), forces_.end(), 0.0);
     std::fill(virials_.begin(), virials_.end(), 0.0);
     std::fill(energies_.begin(), energies_.end(), 0.0);
-    outside_ = 0;
     next_phase_ = 0;
 }
 
@@ -410,17 +456,14 @@ void Engine::run_phase(int phase) {
     const int64_t step = chunk_size(n, n_threads);
     Items items(n_threads);
     items.reset((n + step - 1) / step);
-    std::atomic<int> outside{0};
     auto work = [&](int thread) {
         if (thread >= n_threads) return;
         for (int64_t c; (c = items.take(thread)) >= 0;)
-            outside.fetch_or(network_->functions->run(workspace_, &view_, 0, thread, phase, 0,
-                                                      c * step,
-                                                      (int)std::min(step, n - c * step)));
+            network_->functions->run(workspace_, &view_, 0, thread, phase, 0, c * step,
+                                     (int)std::min(step, n - c * step));
     };
     if (is_alone) work(0);
     else pool_.run(work);
-    outside_ |= outside.load();
     next_phase_++;
 }
 

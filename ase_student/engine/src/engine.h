@@ -9,6 +9,7 @@
 #include "neighbors.h"
 #include "pool.h"
 #include "student.h"
+#include "unusual.h"
 
 namespace ase {
 
@@ -42,6 +43,7 @@ public:
     int threads() const { return pool_.size(); }
 
     void set_limits(const double* distances, const int32_t* counts, const double* forces);
+    void set_usual(const ase_student_usual* usual);
     void compute(const ase_student_structures& structures, ase_student_results& results);
     void set_list(int64_t n_atoms, int64_t n_ghosts, const int64_t* numbers, const int64_t* rows,
                   const int64_t* neighbors, const double* shifts);
@@ -56,6 +58,9 @@ private:
     void take_numbers(const int64_t* numbers, int64_t n);
     void take_memory();
     void run_all();
+    void find_unusual();
+    void report_outside(const ase_student_structures& structures,
+                        ase_student_results& results) const;
     void run_range(int state, int thread, int phase, int64_t group, int64_t end);
     int64_t chunk_size(int64_t n, int n_threads) const;
     int64_t atoms_per_group() const;
@@ -72,7 +77,9 @@ private:
     std::vector<int> present_, species_;
     std::vector<double> radii_;
     std::vector<double> energies_, forces_, virials_;
-    int outside_ = 0;
+    std::vector<uint8_t> outside_;  // by place, bits of Outside
+    std::vector<uint8_t> unusual_;  // likewise, of the list when it was built; empty if none is
+    Usual usual_;
     bool is_limited_ = false;
     std::vector<double> limit_distances_, limit_forces_;
     std::vector<int32_t> limit_counts_;

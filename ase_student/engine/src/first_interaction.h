@@ -52,7 +52,7 @@ void Workspace::row_moments(const ListView& list, State& state, int64_t group, i
 }
 
 void Workspace::first_forward(const ListView& list, State& state, Scratch& scratch, int64_t group,
-                              int64_t first, int n, int& outside) {
+                              int64_t first, int n) {
     const int Fp = net.Fp, Tp = net.Tp, width = moments_width;
     const int64_t at = first - group;
     Real* s = state.scalars.p + at * Fp;
@@ -61,7 +61,7 @@ void Workspace::first_forward(const ListView& list, State& state, Scratch& scrat
     Real* firsts = zeroth + (int64_t)CHUNK * width;
     Real* seconds = firsts + (int64_t)CHUNK * 3 * width;
     for (int a = 0; a < n; a++) {
-        row_geometry(list, state, scratch, group, first + a, outside);
+        row_geometry(list, state, scratch, group, first + a);
         Real *m0 = zeroth + (int64_t)a * width, *m1 = firsts + (int64_t)a * 3 * width;
         if (net.T)
             row_moments<true>(list, state, group, first + a, m0, m1,

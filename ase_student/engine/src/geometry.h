@@ -53,7 +53,7 @@ AI void spline_weights(V t, V* value, V* slope) {
 
 // Pairs of one row within the cutoff: their records, the repulsion, and what the guard sees.
 void Workspace::row_geometry(const ListView& list, State& state, Scratch& scratch, int64_t group,
-                             int64_t i, int& outside) {
+                             int64_t i) {
     const double cutoff_squared = net.cutoff * net.cutoff;
     const int64_t row = list.rows[i];
     const int* segments = list.segments + i * (n_present + 1);
@@ -61,7 +61,7 @@ void Workspace::row_geometry(const ListView& list, State& state, Scratch& scratc
     int* near_segments = state.segments + (int64_t)local * (n_present + 1);
     const D4 own = load4d(list.positions + 4 * i) * D4{1, 1, 1, -1};
     Real* near = scratch.near;
-    int n = 0;
+    int n = 0, outside = 0;
     near_segments[0] = 0;
     for (int e = 0; e < n_present; e++) {
         const double limit =
@@ -88,6 +88,7 @@ void Workspace::row_geometry(const ListView& list, State& state, Scratch& scratc
         const int* range = list.neighbor_counts + 2 * list.species[i];
         if (n < range[0] || n > range[1]) outside |= ase::NEIGHBOR_COUNT;
     }
+    list.outside[i] = (uint8_t)outside;
     // The last vector is filled up with copies of a pair that costs nothing.
     for (int k = n; k < rounded_up(n, VL); k++) {
         Real* filler = near + 4 * k;

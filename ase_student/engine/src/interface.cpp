@@ -148,6 +148,10 @@ ase_student_status ase_student_set_limits(ase_student* student, const double* di
     });
 }
 
+ase_student_status ase_student_set_usual(ase_student* student, const ase_student_usual* usual) {
+    return guarded(student->error, [&] { student->engine->set_usual(usual); });
+}
+
 ase_student_status ase_student_compute(ase_student* student,
                                        const ase_student_structures* structures,
                                        ase_student_results* results) {

@@ -22,48 +22,61 @@ namespace ASE_NAMESPACE {
 
 // Add both directions of every pair: dE/dr = (a − u·t) u + t, with a the derivative by the distance
 // and t that by the direction over the distance. The two directions give opposite bits.
-void Workspace::forces(const ListView& list, State& state, int64_t group, int64_t first, int n,
-                       int& outside) {
+void Workspace::forces(const ListView& list, State& state, int64_t group, int64_t first, int n) {
     const int64_t first_ghost = list.n_atoms - list.n_ghosts, start = list.rows[group];
+    const Real* gradients = state.gradients.p;
+    // The other direction of a pair stands in the neighbor's row, which may be in no cache.
+    auto reverse_gradient = [&](int64_t row, const Real* pair) {
+        const int64_t place = as_integer(pair + PLACE) >> BIN_BITS;
+        const int64_t j = group + as_integer(pair + NEIGHBOR);
+        return gradients + 4 * (list.rows[j] - start + list.reverse[row + place]);
+    };
     for (int a = 0; a < n; a++) {
         const int64_t i = first + a, row = list.rows[i];
         const Real* records = state.pairs.p + (row - start) * RECORD;
-        const Real* own = state.gradients.p + (row - start) * 4;
-        D4 force{};
-        double virial[9] = {};
-        for (int k = 0; k < state.counts[i - group]; k++) {
+        const Real* own = gradients + (row - start) * 4;
+        const int n_pairs = state.counts[i - group];
+        // The next atom's are asked for while this one is computed.
+        const int64_t next = a + 1 < n ? i + 1 : i, next_row = list.rows[next];
+        const Real* next_records = state.pairs.p + (next_row - start) * RECORD;
+        const int n_next = a + 1 < n ? state.counts[next - group] : 0;
+        D4 force{}, columns[3] = {};
+        for (int k = 0; k < n_pairs; k++) {
+            if (k < n_next)
+                __builtin_prefetch(reverse_gradient(next_row, next_records + (int64_t)k * RECORD));
             const Real* pair = records + (int64_t)k * RECORD;
             const int64_t place = as_integer(pair + PLACE) >> BIN_BITS;
             const int64_t j = group + as_integer(pair + NEIGHBOR);
             const Real* p = own + 4 * place;
             Real radial = p[0], t[3] = {p[1], p[2], p[3]};
             if (j < first_ghost) {
-                const int64_t back = list.rows[j] - start + list.reverse[row + place];
-                const Real* q = state.gradients.p + 4 * back;
+                const Real* q = reverse_gradient(row, pair);
                 radial += q[0], t[0] -= q[1], t[1] -= q[2], t[2] -= q[3];
             }
             const Real x = pair[DIRECTION], y = pair[DIRECTION + 1], z = pair[DIRECTION + 2];
             const Real inverse = pair[DIRECTION + 3];
             const Real tx = t[0] * inverse, ty = t[1] * inverse, tz = t[2] * inverse;
             const Real along = radial - (x * tx + y * ty + z * tz);
-            const double f[3] = {(double)(x * along + tx), (double)(y * along + ty),
-                                 (double)(z * along + tz)};
-            force += D4{f[0], f[1], f[2], 0};
-            // The ghost's owner adds the other direction, and gives back this one's reaction.
-            for (int c = 0; c < 3 && j >= first_ghost; c++) list.forces[3 * j + c] -= f[c];
+            const D4 f{(double)(x * along + tx), (double)(y * along + ty),
+                       (double)(z * along + tz), 0};
             const double half = 0.5 / (double)inverse;
             const double r[3] = {x * half, y * half, z * half};
-            for (int c = 0; c < 3; c++)
-                for (int e = 0; e < 3; e++) {
-                    virial[3 * c + e] += f[c] * r[e];
-                    if (j >= first_ghost) list.virials[9 * j + 3 * c + e] += f[c] * r[e];
-                }
+            force += f;
+            for (int e = 0; e < 3; e++) columns[e] += f * r[e];
+            if (j < first_ghost) continue;
+            // The ghost's owner adds the other direction, and gives back this one's reaction.
+            for (int c = 0; c < 3; c++) {
+                list.forces[3 * j + c] -= f[c];
+                for (int e = 0; e < 3; e++) list.virials[9 * j + 3 * c + e] += f[c] * r[e];
+            }
         }
-        for (int c = 0; c < 3; c++) list.forces[3 * i + c] = force[c];
-        for (int c = 0; c < 9; c++) list.virials[9 * i + c] = virial[c];
+        for (int c = 0; c < 3; c++) {
+            list.forces[3 * i + c] = force[c];
+            for (int e = 0; e < 3; e++) list.virials[9 * i + 3 * c + e] = columns[e][c];
+        }
         const double squared = force[0] * force[0] + force[1] * force[1] + force[2] * force[2];
         if (list.largest_force_squared && squared > list.largest_force_squared[list.species[i]])
-            outside |= ase::LARGE_FORCE;
+            list.outside[i] |= ase::LARGE_FORCE;
     }
 }
 
@@ -90,16 +103,15 @@ static bool prepare(void* workspace, const ListView* list, int n_states, int n_t
     return ((Workspace*)workspace)->prepare(*list, n_states, n_threads, atoms, places);
 }
 
-static int run(void* pointer, const ListView* list, int state_index, int thread, int phase,
-               int64_t group, int64_t first, int n) {
+static void run(void* pointer, const ListView* list, int state_index, int thread, int phase,
+                int64_t group, int64_t first, int n) {
     Workspace& workspace = *(Workspace*)pointer;
     State& state = workspace.states[state_index];
     Scratch& scratch = workspace.scratches[thread];
     const Network& net = workspace.net;
     const int64_t at = first - group;
-    int outside = 0;
     if (phase == 0) {
-        workspace.first_forward(*list, state, scratch, group, first, n, outside);
+        workspace.first_forward(*list, state, scratch, group, first, n);
         Real *s = state.scalars.p + at * net.Fp, *v = state.vectors.p + at * 3 * net.Fp;
         workspace.update_forward(0, state, scratch, at, n, s, v);
         if (net.L > 1) {
@@ -115,9 +127,8 @@ static int run(void* pointer, const ListView* list, int state_index, int thread,
         workspace.interaction_backward(2 * net.L - 2 - phase, *list, state, scratch, group, first,
                                        n);
     } else {
-        workspace.forces(*list, state, group, first, n, outside);
+        workspace.forces(*list, state, group, first, n);
     }
-    return outside;
 }
 
 static ase::ExchangeView exchange(void* pointer, int phase) {

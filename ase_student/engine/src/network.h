@@ -46,7 +46,7 @@ struct SplineView {
 };
 
 // Bits of what lies outside of what training saw.
-enum Outside { TOO_CLOSE = 1, NEIGHBOR_COUNT = 2, LARGE_FORCE = 4 };
+enum Outside { TOO_CLOSE = 1, NEIGHBOR_COUNT = 2, LARGE_FORCE = 4, BONDS = 8, CONTACT = 16 };
 
 // A neighbor list, in the order in which atoms are computed: groups one after the other that don't
 // see each other, the rows of a group sorted by the element of the neighbor.
@@ -71,6 +71,7 @@ struct ListView {
     double* energies;  // (n_atoms)
     double* forces;    // (n_atoms, 3)
     double* virials;   // (n_atoms, 9)
+    uint8_t* outside;  // (n_atoms), bits of `Outside`
 };
 
 // Rows of numbers that phases exchange, for callers that compute parts of one structure.
@@ -94,8 +95,7 @@ struct NetworkFunctions {
     bool (*prepare)(void* workspace, const ListView*, int n_states, int n_threads, int64_t atoms,
                     int64_t places);
     // Phase 0 to 2 * blocks - 1 of `n` atoms from `first` on, of the group that starts at `group`.
-    // Returns bits of `Outside`.
-    int (*run)(void* workspace, const ListView*, int state, int thread, int phase, int64_t group,
+    void (*run)(void* workspace, const ListView*, int state, int thread, int phase, int64_t group,
                int64_t first, int n);
     // What the phase before must have written for ghosts, null where there is nothing.
     ExchangeView (*exchange)(void* workspace, int phase);

@@ -126,15 +126,14 @@ struct Workspace {
                  int64_t places);
     bool fold(const ListView& list);
 
-    void row_geometry(const ListView&, State&, Scratch&, int64_t group, int64_t i, int& outside);
+    void row_geometry(const ListView&, State&, Scratch&, int64_t group, int64_t i);
     template <bool TENSORS>
     void row_moments(const ListView&, State&, int64_t group, int64_t i, Real* zeroth, Real* first,
                      Real* second);
     template <bool TENSORS>
     void moment_gradients(const ListView&, State&, int64_t group, int64_t first, int n,
                           const Real* by_moments);
-    void first_forward(const ListView&, State&, Scratch&, int64_t group, int64_t first, int n,
-                       int& outside);
+    void first_forward(const ListView&, State&, Scratch&, int64_t group, int64_t first, int n);
     void first_backward(const ListView&, State&, Scratch&, int64_t group, int64_t first, int n);
     void update_forward(int u, State&, Scratch&, int64_t at, int n, Real* s, Real* v);
     void update_backward(int u, State&, Scratch&, int64_t at, int n, Real* s, Real* v);
@@ -149,7 +148,7 @@ struct Workspace {
                              int64_t first, int n);
     void interaction_backward(int l, const ListView&, State&, Scratch&, int64_t group,
                               int64_t first, int n);
-    void forces(const ListView&, State&, int64_t group, int64_t first, int n, int& outside);
+    void forces(const ListView&, State&, int64_t group, int64_t first, int n);
 };
 
 bool Workspace::prepare(const ListView& list, int wanted_states, int wanted_scratches,

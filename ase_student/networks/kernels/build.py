@@ -50,7 +50,7 @@ def compile_network(shape: Architecture) -> ctypes.CDLL:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ImportError(
-                "the network could not be compiled here; take another backend, or train with "
+                "the network could not be compiled here; train with "
                 f"gradient = 'autograd': {' '.join(command)} failed:\n{done.stderr.strip()}"
             )
         return _with_signatures(ctypes.CDLL(str(library)))

@@ -1,0 +1,59 @@
+// Bonds and contacts that were rare in training (ase_student_set_usual).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../ase_student.h"
+#include "network.h"
+
+namespace ase {
+
+// What was common in training, by the elements of a student; checked.
+struct Usual {
+    Usual() = default;
+    // Throws Error(ASE_STUDENT_INVALID).
+    Usual(const ase_student_usual& from, size_t n_elements);
+
+    bool is_known() const { return !environments.empty() || n_bins > 0; }
+
+    size_t n_elements = 0;
+    double bonded = 0, reach = 0, decay = 1, bin_width = 1;
+    int most_bonds = 0, n_bins = 0;
+    std::vector<double> radius_sums, orders, other_orders;
+    std::vector<int64_t> atom_keys, bond_keys, environments;
+    std::vector<uint8_t> gaps;
+};
+
+// The same for the elements of one list, ready to look at its atoms.
+class UsualPairs {
+public:
+    UsualPairs(const Usual& usual, const std::vector<int>& present, double cutoff);
+
+    // Bits of `Outside` of one atom and its pairs. Different threads may look at the same time.
+    uint8_t look_at(const ListView& list, int64_t i) const;
+
+private:
+    struct Kind {
+        double radius_sum, farthest_squared;  // beyond which a pair is of no interest
+        int64_t bond_key;
+        const uint8_t* gaps;
+    };
+    struct Bonds {
+        int64_t key;
+        int count = 0;
+        double orders = 0;
+        bool is_certain = true;
+    };
+
+    bool is_in_gap(const Kind& kind, double distance) const;
+    void add(Bonds& bonds, const Kind& kind, double distance) const;
+    bool is_rare(const Bonds& bonds, int element) const;
+
+    const Usual& usual_;
+    const std::vector<int>& present_;
+    double cutoff_;
+    std::vector<Kind> kinds_;  // (n_present, n_present)
+};
+
+}  // namespace ase
