@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from ase.calculators.calculator import InputError
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ase_student.backends.interface import Results
+from ase_student.backends.memory import check_memory
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, decode
 from ase_student.backends.onnx_safety import check_onnx
 
@@ -104,16 +106,25 @@ class OnnxBackend:
         neighbors: NDArray[np.int64],
         offsets: NDArray[np.float64],
     ) -> Results:
-        """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
-        energies, forces, virials = self._session.run(
-            OUTPUTS,
-            {
-                "numbers": numbers,
-                "positions": positions,
-                "neighbors": neighbors,
-                "offsets": offsets,
-            },
-        )
+        """Return energies, forces and virials; see :class:`ase_student.backends.Backend`.
+
+        Raises
+        ------
+        InputError
+            If the structure needs more memory than there is.
+        """
+        if self.device == "cpu":
+            check_memory(self.info.metadata, *neighbors.shape)
+        arrays = dict(zip(INPUTS, (numbers, positions, neighbors, offsets), strict=True))
+        try:
+            energies, forces, virials = self._session.run(OUTPUTS, arrays)
+        except errors.RuntimeException as error:
+            # The text is of C++ and many lines; what fails here is the memory.
+            raise InputError(
+                f"ONNX Runtime cannot compute {len(numbers):,} atoms, most likely for want of "
+                f"memory ({' '.join(str(error).split())[:120]}); use backend='native' or a smaller "
+                "structure."
+            ) from error
         return energies, forces, virials
 
 

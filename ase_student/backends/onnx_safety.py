@@ -7,6 +7,11 @@ lets a file pass that is whole and self-contained, has only the operators that t
 none of which branches or loops, and tensors of sensible size; whether the graph computes anything
 is the runtime's to say.
 
+What it does not bound is what operators make of tensors that are allowed: the sum of a column and
+a row has as many elements as their product, and no shapes are inferred here. A file that somebody
+made for it can so ask for all of the memory; it cannot run code, read or write. Open files of
+strangers where running out of memory costs nothing.
+
 ONNX has no checksum, so exported files end with one of their own, the seal.
 """
 

@@ -284,3 +284,15 @@ def test_random_changes_of_the_bundled_student():
             changed[rng.randrange(len(changed))] = rng.randrange(256)
         accepts(bytes(changed))
         accepts(bytes(changed[: rng.randrange(len(changed))]))
+
+
+def test_products_by_broadcasting_are_not_bounded():
+    """What the docstring says that the check does not do: change both together."""
+    column, row = (
+        onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
+        for name, shape in (("column", (2**14, 1)), ("row", (1, 2**14)))
+    )
+    nodes = [helper.make_node("Add", ["column", "row"], ["sum"])]
+    check_onnx(model(nodes, initializers=[column, row]).SerializeToString(), "model.onnx")
+    assert onnx_safety.LARGEST_TENSOR < 2**28
+    assert "does not bound" in onnx_safety.__doc__

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.io import read
 
 from ase_student import StudentCalculator
+from ase_student.jobs.store import only_writer
 from ase_student.testing import structure
 from ase_student.validation import settings, validate
 from ase_student.validation.__main__ import main
@@ -212,6 +213,15 @@ def test_mistakes_get_a_sentence(data, tmp_path, monkeypatch, capsys, arguments,
     assert error.startswith("error: ")
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_two_validations_never_write_one_folder(data, tmp_path, capsys):
+    output = tmp_path / "out"
+    with only_writer(output):
+        assert main([str(data), "-o", str(output)]) == 2
+    assert f"another process is writing '{output}'" in capsys.readouterr().err
+    # It is told of before any work, and leaves nothing.
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_package_is_said_before_the_work(data, tmp_path, monkeypatch, capsys):

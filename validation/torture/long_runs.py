@@ -1,0 +1,130 @@
+"""Long runs: energy drift and memory over 100 ps, and 10,000 structures in one call."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+
+from ase_student import StudentCalculator
+from ase_student.checkpoint import STUDENT_NAMES
+from ase_student.demo import give_velocities, slope
+from ase_student.testing import structure
+from torture.trials import Block, Figures, Trial
+
+TEMPERATURE, TIME_STEP_FS = 300.0, 0.5
+STEPS_IN_A_BLOCK, STEPS_PER_RECORD = 10_000, 100
+#: Of a shorter run than 10 ps a slope says nothing.
+FEWEST_RECORDS = 200
+#: The short form runs so many.
+SHORT_STEPS = 1_000
+#: eV/atom of the total energy from its first value, and of a structure alone and among others.
+LARGEST_DEVIATION, TOLERANCE = 5e-3, 1e-5
+N_MANY, N_COMPARED = 10_000, 100
+
+
+def resident_mb() -> float:
+    """Return the memory of this process in MB; NaN where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    line = next(row for row in status.read_text("ascii").splitlines() if row.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def constant_energy(student: str, n_steps: int, block: Block) -> Figures:
+    """Run aspirin at constant energy, going on where the block before stopped."""
+    atoms = structure("aspirin")
+    atoms.calc = StudentCalculator(student, device="cpu", threads=1)
+    state = block.state
+    if "positions" in state:
+        atoms.positions[:] = state["positions"]
+        atoms.set_momenta(state["momenta"])
+    else:
+        FIRE(atoms, logfile=None).run(fmax=0.05, steps=500)
+        # Half of the kinetic energy of a relaxed molecule soon is potential energy.
+        give_velocities(atoms, 2.0 * TEMPERATURE, block.rng)
+        state.update(energies=[], kinetic=[])
+    dynamics = VelocityVerlet(atoms, TIME_STEP_FS * units.fs)
+    dynamics.run(STEPS_PER_RECORD)  # what is allocated once
+    before = resident_mb()
+    _record(state, atoms)
+    for _ in range(n_steps // STEPS_PER_RECORD - 1):
+        dynamics.run(STEPS_PER_RECORD)
+        _record(state, atoms)
+    state.update(positions=atoms.positions.tolist(), momenta=atoms.get_momenta().tolist())
+    energies = np.array(state["energies"]) / len(atoms)
+    worst = float(np.abs(energies - energies[0]).max())
+    return {
+        "steps": n_steps,
+        "largest_memory_growth_mb": resident_mb() - before,
+        "largest_deviation_mev_per_atom": 1000.0 * worst,
+        "lost": int(not worst < LARGEST_DEVIATION),
+    }
+
+
+def _record(state: dict, atoms: Atoms) -> None:
+    state["energies"].append(atoms.get_total_energy())
+    state["kinetic"].append(atoms.get_kinetic_energy())
+
+
+def final_figures(state: dict) -> Figures:
+    """Return what only the whole run of a student shows: drift and mean temperature."""
+    if len(state.get("energies", [])) < FEWEST_RECORDS:
+        return {}
+    n_atoms = len(structure("aspirin"))
+    times = np.arange(len(state["energies"])) * STEPS_PER_RECORD * TIME_STEP_FS / 1000.0
+    kelvin = 2.0 * np.mean(state["kinetic"]) / ((3 * n_atoms - 6) * units.kB)
+    return {
+        "drift_mev_per_atom_ps": 1000.0 * slope(times, np.array(state["energies"])) / n_atoms,
+        "temperature_k": float(kelvin),
+    }
+
+
+def many(n: int, block: Block) -> Figures:
+    """Compute many structures of all sizes in one call, and some of them alone."""
+    calculator = StudentCalculator("tiny", device="cpu", threads=1, guard="off")
+    names = ("aspirin", "water_dimer", "triclinic", "eight_elements", "slab", "atom")
+    structures = []
+    for index in range(n):
+        atoms = structure(names[index % len(names)])
+        atoms.positions += 0.02 * block.rng.standard_normal(atoms.positions.shape)
+        structures.append(atoms)
+    calculator.calculate_many(structures[: n // 10])
+    before = resident_mb()
+    results = calculator.calculate_many(structures)
+    held_mb = sum(value.nbytes for one in results for value in one.values()
+                  if isinstance(value, np.ndarray)) / 1e6  # fmt: skip
+    growth = resident_mb() - before - held_mb
+    errors = []
+    for index in block.rng.choice(n, N_COMPARED, replace=False).tolist():
+        calculator.calculate(structures[index])
+        alone, result = calculator.results, results[index]
+        errors.append(abs(alone["energy"] - result["energy"]))
+        errors.append(np.abs(alone["forces"] - result["forces"]).max())
+    return {
+        "structures": n,
+        "compared": N_COMPARED,
+        "wrong": sum(error > TOLERANCE for error in errors),
+        "largest_error": float(max(errors)),
+        "largest_memory_growth_mb": growth,
+    }
+
+
+def trials(short: bool) -> list[Trial]:
+    """Return the long runs, or like ones of seconds."""
+    steps = SHORT_STEPS if short else STEPS_IN_A_BLOCK
+    students = ("tiny",) if short else STUDENT_NAMES
+    return [
+        Trial("many", "structures in one `calculate_many`",
+              functools.partial(many, 600 if short else N_MANY), 1, 1, ("wrong",)),
+        *(
+            Trial(f"nve {name}", f"steps of aspirin at constant energy, `{name}`, 0.5 fs",
+                  functools.partial(constant_energy, name, steps), 20, 1, ("lost",))
+            for name in students
+        ),
+    ]  # fmt: skip
