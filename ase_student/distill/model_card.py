@@ -57,7 +57,7 @@ _SPLIT_BY = {
 }
 
 
-def card(student: Student, name: str, report: dict[str, Any], recipe: str | None = None) -> str:
+def card(student: Student, name: str, report: dict[str, Any], *, recipe: str | None = None) -> str:
     """Return a student's model card in Markdown."""
     header = student.header()
     shape = header["architecture"]

@@ -37,7 +37,7 @@ def _export(argv: list[str]) -> int:
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     given = parser.parse_args(argv)
-    summary = export_student(given.model, given.output, given.formats, given.dtype)
+    summary = export_student(given.model, given.output, given.formats, dtype=given.dtype)
     for name, entry in summary["files"].items():
         print(
             f"{given.output / name}: {entry['bytes'] / 1e3:.0f} kB, "

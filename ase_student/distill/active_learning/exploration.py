@@ -130,6 +130,7 @@ class Exploration:
         models: Sequence[str | Path],
         paths: Sequence[Path],
         settings: ExplorationSettings,
+        *,
         folder: Path,
         labels: dict[str, Any],
         device: str = "auto",
@@ -139,7 +140,7 @@ class Exploration:
         students = [load_student(model) for model in models]
         self.weights = [student.sha256 for student in students]
         self.metadata = [student.metadata for student in students]
-        self.starts = choose_starts(paths, students, settings.trajectories, settings.seed)
+        self.starts = choose_starts(paths, students, settings.trajectories, seed=settings.seed)
         self.calculators = [
             StudentCalculator(model, device=device, threads=threads, guard="off")
             for model in models
@@ -182,7 +183,13 @@ class Exploration:
         temperatures = rng.uniform(*settings.temperatures, len(starts))
         driver = StudentPotential(self.calculators[0])
         return run_trajectories(
-            starts, driver, temperatures.tolist(), settings.steps, settings.every, rng, confined
+            starts,
+            driver,
+            temperatures.tolist(),
+            n_steps=settings.steps,
+            every=settings.every,
+            rng=rng,
+            confined=confined,
         )
 
     def choose(self) -> tuple[Structures, dict[str, Any]]:
@@ -206,8 +213,8 @@ class Exploration:
         every = Uncertainties.joined(found)
         n_random = self.settings.n_random
         doubtful, random = select(
-            frames, owners, every, self.settings.frames - n_random, n_random,
-            np.random.default_rng(self.settings.seed),
+            frames, owners, every, n_doubtful=self.settings.frames - n_random, n_random=n_random,
+            rng=np.random.default_rng(self.settings.seed),
         )  # fmt: skip
         chosen = doubtful + random
         molecules = [self.starts.molecules[owners[index]] for index in chosen]
@@ -229,4 +236,4 @@ def _seen(student: Student, paths: Sequence[Path]) -> TrainingRanges:
     if "seen" in student.metadata:
         return TrainingRanges.from_dict(student.metadata["seen"])
     split, seed = split_settings(student.metadata) or ("molecule", None)
-    return ranges_of_files(paths, student.cutoff, seed, split)
+    return ranges_of_files(paths, student.cutoff, seed, split=split)

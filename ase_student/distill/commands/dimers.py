@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> str:
         arguments,
         complexes.columns(),
         {**asdict(settings), "max_atoms": arguments.max_atoms},
-        [*arguments.sets, *(path.name for path in arguments.smiles)],
-        complexes.dropped,
-        skipped,
+        made_of=[*arguments.sets, *(path.name for path in arguments.smiles)],
+        dropped=complexes.dropped,
+        skipped=skipped,
     )
     return f"{arguments.output}: {complexes.n_groups} groups of {counts}."

@@ -64,19 +64,22 @@ def run(arguments: argparse.Namespace) -> str:
         [str(run) for run in arguments.runs],
         arguments.start_structures,
         settings,
-        output.with_name(f"{output.name}.partial"),
-        {"teacher": {"name": teacher.name, **teacher.settings}, "max_force": arguments.max_force},
-        arguments.device,
-        arguments.threads,
+        folder=output.with_name(f"{output.name}.partial"),
+        labels={
+            "teacher": {"name": teacher.name, **teacher.settings},
+            "max_force": arguments.max_force,
+        },
+        device=arguments.device,
+        threads=arguments.threads,
     )
     metadata = grow(
         growth,
         teacher,
         output,
-        arguments.max_force,
-        arguments.command,
-        arguments.processes,
-        arguments.scheduler,
+        max_force=arguments.max_force,
+        command=arguments.command,
+        processes=arguments.processes,
+        scheduler=arguments.scheduler,
     )
     return f"{output}: {label.summary(metadata, teacher.name)}\n{summary(metadata['grow'])}"
 

@@ -68,13 +68,13 @@ def run(arguments: argparse.Namespace) -> str:
         raise ValueError(f"no liquid that was asked for belongs to the {arguments.part} part.")
     sets, skipped = read_sets(arguments)
     solutes = [one for listed in sets for one in listed]
-    frames = sample_liquids(liquids, solutes, settings, driver(arguments))
+    frames = sample_liquids(liquids, solutes, settings, driver=driver(arguments))
     counts = write_sampled(
         arguments,
         Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
         {**asdict(settings), "max_atoms": arguments.max_atoms},
-        [*(one.key for one in liquids), *arguments.sets],
-        frames.dropped,
-        skipped,
+        made_of=[*(one.key for one in liquids), *arguments.sets],
+        dropped=frames.dropped,
+        skipped=skipped,
     )
     return f"{arguments.output}: {len(liquids)} liquids, {counts}."

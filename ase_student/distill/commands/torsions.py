@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> str:
         arguments,
         Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
         {**asdict(settings), "max_atoms": arguments.max_atoms},
-        [*arguments.sets, *(path.name for path in arguments.smiles)],
-        frames.dropped,
-        skipped,
+        made_of=[*arguments.sets, *(path.name for path in arguments.smiles)],
+        dropped=frames.dropped,
+        skipped=skipped,
     )
     return f"{arguments.output}: {len(set(frames.molecules))} molecules, {counts}."

@@ -127,7 +127,9 @@ class Complexes:
 
     def columns(self) -> Structures:
         """Return all structures, with the column that says what belongs together."""
-        return Structures.from_atoms(self.structures, self.sources, self.molecules, self.fragments)
+        return Structures.from_atoms(
+            self.structures, self.sources, self.molecules, fragments=self.fragments
+        )
 
 
 def scan_complexes(
@@ -193,13 +195,13 @@ def _scans(
     few = rng.random(len(arranged)) >= RELAXED_SHARE
     n_steps = np.where(few, FEW_STEPS, MANY_STEPS).tolist()
     fragments = [one.fragments for one in arranged]
-    descended = descended_rigidly(structures, fragments, driver, n_steps)
+    descended = descended_rigidly(structures, fragments, driver, n_steps=n_steps)
     scans = []
     for molecule, positions in zip(arranged, descended, strict=True):
         if not np.isfinite(positions).all():
             dropped["complex without forces"] += 1
             continue
-        scans.append((molecule, scan_distances(molecule, positions, settings.points, rng)))
+        scans.append((molecule, scan_distances(molecule, positions, settings.points, rng=rng)))
     flat = [molecule.atoms(positions) for molecule, scan in scans for positions in scan]
     # A comparison with NaN is false.
     forces = forces_of(driver, flat) if flat else []
@@ -283,7 +285,7 @@ def _padded(pair: Molecule, trimer: Molecule) -> NDArray[np.int64]:
 
 
 def scan_distances(
-    molecule: Molecule, positions: Positions, points: int, rng: np.random.Generator
+    molecule: Molecule, positions: Positions, points: int, *, rng: np.random.Generator
 ) -> list[Positions]:
     """Return positions with one molecule pressed against the others or pulled away from them.
 
@@ -309,10 +311,14 @@ def scan_distances(
     direction /= np.linalg.norm(direction)
     bounds = CLOSER if rng.random() < CLOSER_SHARE else PRESSED
     contact = max(float(ratios.min()) * rng.uniform(*bounds), CLOSEST)
-    scan = [geometry.shift_to_contact(molecule.numbers, positions, moving, direction, contact)]
+    scan = [
+        geometry.shift_to_contact(
+            molecule.numbers, positions, moving, direction=direction, contact=contact
+        )
+    ]
     start = min(float(distances.min()), FARTHEST)
     for k in range(points - 1):
         fraction = ((k + rng.random()) / (points - 1)) ** CROWDING
         limit = start + (FARTHEST - start) * fraction
-        scan.append(geometry.shift_to_limits(positions, moving, direction, limit))
+        scan.append(geometry.shift_to_limits(positions, moving, direction, limits=limit))
     return scan

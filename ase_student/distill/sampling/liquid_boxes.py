@@ -127,6 +127,7 @@ def sample_liquids(
     liquids: Sequence[Species],
     solutes: Sequence[Species],
     settings: LiquidSettings,
+    *,
     driver: Potential,
 ) -> SampledFrames:
     """Return droplets cut out of periodic boxes of liquids, mixtures and solutions.
@@ -155,7 +156,7 @@ def sample_liquids(
             before = len(frames.structures)
             rng = generator(settings.seed, f"liquids {number}")
             n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))
-            boxes = [drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
+            boxes = [drawn_box(liquids, solutes, embed, rng=rng) for _ in range(n_boxes)]
             _add_droplets(frames, [box for box in boxes if box], settings, driver, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
@@ -173,6 +174,7 @@ def drawn_box(
     liquids: Sequence[Species],
     solutes: Sequence[Species],
     embed: Embedder,
+    *,
     rng: np.random.Generator,
 ) -> Box | None:
     """Return an expanded box of a liquid, a mixture or a solution that is drawn."""
@@ -236,9 +238,9 @@ def _add_droplets(
         for box, atoms in zip(boxes, current, strict=True):
             contract(atoms, box.owners, EXPANSION ** (-1 / STAGES))
         current = relaxed(current, driver, STAGE_DESCENT)
-        moved = trajectories(current, driver, temperatures, STAGE_DYNAMICS, rng)
+        moved = trajectories(current, driver, temperatures, n_steps=STAGE_DYNAMICS, rng=rng)
         current = next(moved, [])
-    rounds = trajectories(current, driver, temperatures, BETWEEN, rng)
+    rounds = trajectories(current, driver, temperatures, n_steps=BETWEEN, rng=rng)
     for _ in range(EQUILIBRATION // BETWEEN):
         next(rounds, [])
     for _ in range(-(-settings.per_box // PER_SNAPSHOT)):
@@ -249,7 +251,7 @@ def _add_droplets(
                 frames.dropped["box with bonds broken or formed"] += 1
             else:
                 for _ in range(PER_SNAPSHOT):
-                    name, droplet, owners = cut_out(box, atoms, settings.atoms, rng)
+                    name, droplet, owners = cut_out(box, atoms, settings.atoms, rng=rng)
                     if are_apart(droplet, owners):
                         frames.add(droplet, name, SOURCE)
                     else:
@@ -298,7 +300,7 @@ def are_apart(droplet: Atoms, owners: NDArray[np.int64]) -> bool:
 
 
 def cut_out(
-    box: Box, atoms: Atoms, bounds: tuple[int, int], rng: np.random.Generator
+    box: Box, atoms: Atoms, bounds: tuple[int, int], *, rng: np.random.Generator
 ) -> tuple[str, Atoms, NDArray[np.int64]]:
     """Return the molecules that are closest to a random one of a box, and their names.
 

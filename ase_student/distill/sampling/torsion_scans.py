@@ -138,7 +138,7 @@ def _add_scans(
         return
     begun = relaxed(starts, driver, DESCENT_STEPS)
     temperatures = rng.uniform(*TEMPERATURES, size=len(begun)).tolist()
-    moved = next(trajectories(begun, driver, temperatures, DYNAMICS_STEPS, rng))
+    moved = next(trajectories(begun, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
     for name, start, after in zip(names, starts, moved, strict=True):
         if np.isfinite(after.positions).all() and (
             not is_sane(start, after) or newly_bound(start, after)

@@ -72,6 +72,7 @@ class TrainingData:
         datasets: Sequence[Path],
         settings: TrainingSettings,
         cutoff: float,
+        *,
         tests: Sequence[Path] = (),
         calibration: Path | None = None,
     ):
@@ -190,7 +191,7 @@ class TrainingData:
 
     def _split(self, structures: Structures, path: Path) -> Sequence[str]:
         """Return the part that each of a file's structures belongs to."""
-        return parts_of(structures, self._settings.split, self._settings.split_seed, path)
+        return parts_of(structures, self._settings.split, self._settings.split_seed, path=path)
 
     def _read_calibration(self, path: Path) -> list[Sample]:
         """Return the samples of a file's validation part."""
