@@ -29,6 +29,7 @@ from ase_student.distill.active_learning.uncertainty import (
     estimate_uncertainties,
     select,
 )
+from ase_student.distill.settings import StepSettings, option
 from ase_student.dynamics.bonds import newly_bound
 from ase_student.extrapolation.limits import Limits
 from ase_student.extrapolation.ranges import TrainingRanges, ranges_of_files
@@ -42,7 +43,7 @@ DOUBTFUL, RANDOM = "grown", "grown-random"
 
 
 @dataclass(frozen=True)
-class ExplorationSettings:
+class ExplorationSettings(StepSettings):
     """What dynamics to run and what to take of it.
 
     Attributes
@@ -68,18 +69,20 @@ class ExplorationSettings:
         If a value cannot be meant.
     """
 
-    trajectories: int = 200
-    temperatures: tuple[float, float] = (300.0, 1000.0)
-    steps: int = 1000
-    every: int = 50
-    frames: int = 400
-    random_share: float = 0.5
-    seed: int = 0
+    trajectories: int = option(200, "how many", least=1)
+    temperatures: tuple[float, float] = option(
+        (300.0, 1000.0), "each trajectory has its own between these", metavar="K"
+    )
+    steps: int = option(1000, "of 2 fs in each trajectory", least=1)
+    every: int = option(50, "steps between frames", least=1)
+    frames: int = option(400, "how many to label", least=1)
+    random_share: float = option(
+        0.5, "part of them that is drawn at random, the others being the worst"
+    )
+    seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self) -> None:
-        for name in ("trajectories", "steps", "every", "frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         if self.every % WATCHED or self.every > self.steps:
             raise ValueError(
                 f"--every is {self.every}; it must be a multiple of {WATCHED} and not above "

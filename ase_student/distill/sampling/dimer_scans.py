@@ -27,6 +27,7 @@ from ase_student.distill.molecules.species import (
 from ase_student.distill.sampling import clusters, geometry
 from ase_student.distill.sampling.rigid import descended_rigidly
 from ase_student.distill.sampling.scan_molecules import Embedder, thermal_geometries
+from ase_student.distill.settings import StepSettings, option
 from ase_student.dynamics.langevin import Positions
 from ase_student.potentials.base import Potential, forces_of
 
@@ -60,7 +61,7 @@ BATCH, SPARE = 48, 2
 
 
 @dataclass(frozen=True)
-class DimerScanSettings:
+class DimerScanSettings(StepSettings):
     """What scans to make.
 
     Attributes
@@ -80,17 +81,21 @@ class DimerScanSettings:
         If a value is not allowed.
     """
 
-    complexes: int = 1000
-    points: int = 3
-    trimers: float = 0.1
-    max_complex_atoms: int = 70
-    seed: int = 0
+    complexes: int = option(
+        1000, "how many complexes; their molecules come with them", metavar="N", least=1
+    )
+    points: int = option(
+        3,
+        "distances of each pair, which share the geometries of the molecules",
+        metavar="N",
+        least=1,
+    )
+    trimers: float = option(0.1, "share of complexes of three molecules", metavar="S")
+    max_complex_atoms: int = option(70, "atoms of the largest complex", metavar="N", least=4)
+    seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self) -> None:
-        for name, least in (("complexes", 1), ("points", 1), ("max_complex_atoms", 4)):
-            if getattr(self, name) < least:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is {getattr(self, name)}; it must be at least {least}.")
+        super().__post_init__()
         if not 0 <= self.trimers <= 1:
             raise ValueError(f"--trimers is {self.trimers:g}; it must be from 0 to 1.")
 

@@ -20,6 +20,7 @@ from ase_student.distill.molecules.species import (
 )
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.scan_molecules import Embedder
+from ase_student.distill.settings import StepSettings, option
 from ase_student.dynamics.bonds import BONDED, came_apart, newly_bound
 from ase_student.dynamics.rotations import random_rotation
 from ase_student.dynamics.trajectories import relaxed, trajectories
@@ -64,7 +65,7 @@ VOLUME_PER_ATOM = 19.0
 
 
 @dataclass(frozen=True)
-class LiquidSettings:
+class LiquidSettings(StepSettings):
     """What droplets to make.
 
     Attributes
@@ -83,16 +84,17 @@ class LiquidSettings:
         If a value is not allowed.
     """
 
-    frames: int = 1000
-    per_box: int = 40
-    atoms: tuple[int, int] = (60, 140)
-    seed: int = 0
+    frames: int = option(1000, "how many droplets", metavar="N", least=1)
+    per_box: int = option(
+        40, "droplets of each periodic box, two every 30 fs", metavar="N", least=1
+    )
+    atoms: tuple[int, int] = option(
+        (60, 140), f"fewest and most atoms of a droplet, at most {BOX_ATOMS[0]}", metavar="N"
+    )
+    seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self) -> None:
-        for name in ("frames", "per_box"):
-            if getattr(self, name) < 1:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         low, high = self.atoms
         if not 1 <= low <= high <= BOX_ATOMS[0]:
             raise ValueError(
