@@ -87,6 +87,15 @@ def decode(text: str | None, file: str) -> PotentialInfo:
     return info
 
 
+def info_of(student: Student, name: str, dtype: str) -> PotentialInfo:
+    """Return what an exported file of a student would say of itself.
+
+    Backends that make a student's program in memory say the same as those that read a file: the
+    metadata go through the text of a file, so that tuples are lists and numbers are JSON's.
+    """
+    return decode(encode(describe(student, name, dtype)), name)
+
+
 def symbols(numbers: tuple[int, ...]) -> str:
     """Return 'H, C, N' for atomic numbers."""
     return ", ".join(chemical_symbols[number] for number in numbers)

@@ -17,10 +17,11 @@ from ase_student.data.splits import PARTS
 from ase_student.distill.molecules.biomolecules import random_peptides, smiles_of_sequence
 from ase_student.distill.molecules.coverage import Coverage
 from ase_student.distill.molecules.smiles import LARGE_SETS, SHORT_LISTS, read_smiles
+from ase_student.distill.molecules.species import ELEMENTS
 from ase_student.distill.recipes.options import ModelName
 from ase_student.distill.sampling.builders import all_origins
 from ase_student.distill.sampling.continuation import read_continuations
-from ase_student.distill.sampling.diatomics import ELEMENTS, diatomics
+from ase_student.distill.sampling.diatomics import diatomics
 from ase_student.distill.sampling.rattle import groups_of
 from ase_student.distill.sampling.sample import in_words, make_structures
 from ase_student.distill.sampling.selection import choose_jobs

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
+#: Elements of the bundled students, by their symbols.
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 EV_PER_KCAL_MOL = units.kcal / units.mol
 
