@@ -154,6 +154,7 @@ class StudentCalculator(Calculator):
         model: str | os.PathLike[str] = "tiny",
         backend: str = "auto",
         device: str = "auto",
+        *,
         dtype: str = "float32",
         skin: float = 0.5,
         threads: int | None = None,

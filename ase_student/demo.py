@@ -140,7 +140,7 @@ def give_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
 
 
 def run_dynamics(
-    name: str, dynamics: MolecularDynamics, n_degrees: int, n_steps: int, path: Path
+    name: str, dynamics: MolecularDynamics, n_degrees: int, *, n_steps: int, path: Path
 ) -> DemoRun:
     """Run dynamics with a progress bar; write the trajectory and return what was recorded.
 
@@ -183,7 +183,7 @@ def run_dynamics(
     )
 
 
-def plot(runs: Sequence[DemoRun], reference: float, temperature: float, path: Path) -> None:
+def plot(runs: Sequence[DemoRun], reference: float, temperature: float, *, path: Path) -> None:
     """Plot energies and temperatures of runs over time.
 
     Parameters
@@ -260,9 +260,9 @@ def run_demo(arguments: argparse.Namespace) -> None:
     for name in ("NVE", "Langevin"):
         dynamics, n_degrees = _dynamics(name, atoms, temperature, rng)
         path = output / f"aspirin-{name.lower()}.traj"
-        runs.append(run_dynamics(name, dynamics, n_degrees, n_steps, path))
+        runs.append(run_dynamics(name, dynamics, n_degrees, n_steps=n_steps, path=path))
         cli.say(summary(runs[-1]))
-    plot(runs, minimum, temperature, output / "aspirin.png")
+    plot(runs, minimum, temperature, path=output / "aspirin.png")
     cli.say(f"wrote {output / 'aspirin.png'}, aspirin-nve.traj and aspirin-langevin.traj beside it")
 
 

@@ -69,7 +69,9 @@ def make(path: Path, share: float, seed: int = 0) -> None:
         forces=forces.astype(np.float32),
     )
     kinds = ["molecule" if len(atoms) < 60 else "fragment" for atoms in structures]
-    write_dataset(path, Structures.from_atoms(structures, kinds), labels, {"teacher": "tiny"})
+    write_dataset(
+        path, Structures.from_atoms(structures, kinds), labels, metadata={"teacher": "tiny"}
+    )
     print(f"{path}: {len(structures)} structures, {len(forces)} atoms")
 
 

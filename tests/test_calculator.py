@@ -425,7 +425,7 @@ def test_langevin_reuses_neighbor_lists(calc):
 def test_skin_changes_nothing_along_a_rough_walk(calculators, name):
     pytest.importorskip("torch")
     plain = calculators("torch", "float64")
-    skinned = StudentCalculator("tiny", "torch", "cpu", "float64", skin=0.6, guard="off")
+    skinned = StudentCalculator("tiny", "torch", "cpu", dtype="float64", skin=0.6, guard="off")
     atoms = structure(name)
     rng = np.random.default_rng(0)
     for step in range(30):

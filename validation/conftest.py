@@ -55,7 +55,9 @@ def found(spec: ModelSpec, structures: Path, tmp_path_factory: pytest.TempPathFa
     selection = Selection(structures, elements=info.elements)
     folder = tmp_path_factory.mktemp("pieces")
     sha256 = file_sha256(structures)
-    return Pass.of(run_pass(spec, info.weights_sha256, selection, sha256, folder))
+    return Pass.of(
+        run_pass(spec, info.weights_sha256, selection, data_sha256=sha256, folder=folder)
+    )
 
 
 @pytest.fixture(scope="session")

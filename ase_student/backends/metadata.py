@@ -102,6 +102,15 @@ def warn_of_compression(info: PotentialInfo) -> None:
         )
 
 
+def info_of(student: Student, name: str, dtype: str) -> PotentialInfo:
+    """Return what an exported file of a student would say of itself.
+
+    Backends that make a student's program in memory say the same as those that read a file: the
+    metadata go through the text of a file, so that tuples are lists and numbers are JSON's.
+    """
+    return decode(encode(describe(student, name, dtype)), name)
+
+
 def symbols(numbers: tuple[int, ...]) -> str:
     """Return 'H, C, N' for atomic numbers."""
     return ", ".join(chemical_symbols[number] for number in numbers)

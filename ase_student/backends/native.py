@@ -16,7 +16,7 @@ from safetensors.numpy import save
 
 from ase_student.backends.accelerators import torch_takes_gpu
 from ase_student.backends.interface import Results
-from ase_student.backends.metadata import decode, describe, encode
+from ase_student.backends.metadata import info_of
 from ase_student.checkpoint import (
     available_students,
     load_student,
@@ -136,7 +136,7 @@ class NativeBackend:
                 f"backend 'native' runs students of the family '{Architecture.family}'; "
                 f"'{name}' is of the first generation."
             )
-        self.info = decode(encode(describe(student, name, dtype)), name)
+        self.info = info_of(student, name, dtype)
         try:
             self._steps = Handle(
                 _content(student), dtype == "float32", threads or default_threads(), isa

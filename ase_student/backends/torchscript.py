@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ase_student.archives import check_archive
 from ase_student.backends.devices import run_module, set_threads, torch_device
 from ase_student.backends.interface import Results
-from ase_student.backends.metadata import METADATA_KEY, decode, describe, encode
+from ase_student.backends.metadata import METADATA_KEY, decode, describe, encode, info_of
 from ase_student.backends.program_check import check_program, seal_program
 from ase_student.backends.tracing import example_inputs
 from ase_student.networks import build_potential
@@ -104,7 +104,7 @@ class TorchScriptBackend:
         """Make the program in memory."""
         set_threads(threads)
         target = torch_device(device)
-        info = decode(encode(describe(student, name, dtype)), name)
+        info = info_of(student, name, dtype)
         return cls(_trace(student, dtype, target), info, target)
 
     def evaluate(

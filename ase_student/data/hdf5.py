@@ -28,6 +28,7 @@ def write_dataset(
     path: str | os.PathLike[str],
     structures: Structures,
     labels: Labels | None = None,
+    *,
     metadata: Mapping[str, Any] | None = None,
     failures: Mapping[int, str] | None = None,
 ) -> None:

@@ -49,7 +49,7 @@ def split_of(molecules: str, seed: int = 0) -> str:
 
 
 def parts_of(
-    structures: Structures, split: str = "molecule", seed: int = 0, path: Path | None = None
+    structures: Structures, split: str = "molecule", seed: int = 0, *, path: Path | None = None
 ) -> list[str]:
     """Return the part of the data that each structure belongs to.
 

@@ -50,6 +50,7 @@ class Structures:
         structures: Sequence[Atoms],
         sources: Sequence[str] | None = None,
         molecules: Sequence[str] | None = None,
+        *,
         fragments: Sequence[tuple[int, int]] | None = None,
     ) -> Structures:
         """Return the columns of a list of ``ase.Atoms``."""

@@ -5,28 +5,10 @@ from textwrap import fill
 from typing import Any
 
 from ase_student.data.splits import PARTS
+from ase_student.potentials.registry import citation
 from ase_student.student import Student
 from ase_student.templates import render
 
-#: Licence and citation of the teachers that this package knows by name.
-TEACHERS = {
-    "so3lr": (
-        "SO3LR (MIT licence, Kabylda et al., JACS 2025, "
-        "[doi:10.1021/jacs.5c09558](https://doi.org/10.1021/jacs.5c09558))"
-    ),
-    "gfn2-xtb": (
-        "GFN2-xTB (Bannwarth, Ehlert and Grimme, JCTC 2019, "
-        "[doi:10.1021/acs.jctc.8b01176](https://doi.org/10.1021/acs.jctc.8b01176))"
-    ),
-    "sevennet": (
-        "SevenNet-0 (MIT licence, Park et al., JCTC 2024, "
-        "[doi:10.1021/acs.jctc.4c00190](https://doi.org/10.1021/acs.jctc.4c00190))"
-    ),
-    "chgnet": (
-        "CHGNet (modified BSD licence, Deng et al., Nat. Mach. Intell. 2023, "
-        "[doi:10.1038/s42256-023-00716-3](https://doi.org/10.1038/s42256-023-00716-3))"
-    ),
-}
 SOURCES = {
     "md": "molecules from dynamics",
     "displaced": "conformers with random displacements",
@@ -57,7 +39,7 @@ _SPLIT_BY = {
 }
 
 
-def card(student: Student, name: str, report: dict[str, Any], recipe: str | None = None) -> str:
+def card(student: Student, name: str, report: dict[str, Any], *, recipe: str | None = None) -> str:
     """Return a student's model card in Markdown."""
     header = student.header()
     shape = header["architecture"]
@@ -73,7 +55,7 @@ def card(student: Student, name: str, report: dict[str, Any], recipe: str | None
         errors=_errors(report["metrics"]),
         stability=_stability(report["stability"]),
         chemistry_words=None if chemistry is None else fill(chemistry["words"], 100),
-        teacher=TEACHERS.get(teacher, teacher),
+        teacher=citation(teacher),
         split=_SPLIT_BY[report["training"].get("split", "molecule")],
         data=_files(report["data"]),
         earlier=list(_earlier(report["training"])),

@@ -46,6 +46,7 @@ class Baoab:
         masses: NDArray[np.float64],
         temperature: float | NDArray[np.float64],
         timestep: float,
+        *,
         friction: float,
     ) -> None:
         self._masses = masses
@@ -105,13 +106,13 @@ class Walker:
     """
 
     def __init__(
-        self, atoms: Atoms, temperature: float, timestep: float, friction: float, seed: list[int]
+        self, atoms: Atoms, temperature: float, timestep: float, *, friction: float, seed: list[int]
     ) -> None:
         self.atoms = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         self.target = temperature
         self._seed = seed
         self._masses = self.atoms.get_masses()[:, None]
-        self._splitting = Baoab(self._masses, temperature, timestep, friction)
+        self._splitting = Baoab(self._masses, temperature, timestep, friction=friction)
         self._block, self._noise = -1, np.zeros((0, len(atoms), 3))
         rng = np.random.default_rng([*seed, 0])
         self.velocities: NDArray[np.float64] = self._splitting.draw(rng, len(atoms))
@@ -161,7 +162,7 @@ def langevin(
     rng : numpy.random.Generator
     """
     masses = np.where(numbers == 1, HYDROGEN_MASS, atomic_masses[numbers])[:, None]
-    splitting = Baoab(masses, temperature, TIMESTEP, FRICTION)
+    splitting = Baoab(masses, temperature, TIMESTEP, friction=FRICTION)
     velocities = splitting.draw(rng, len(positions))
     current = forces(positions)
     while True:

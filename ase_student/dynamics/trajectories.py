@@ -29,6 +29,7 @@ def trajectories(
     structures: Sequence[Atoms],
     driver: Potential,
     temperatures: Sequence[float],
+    *,
     n_steps: int,
     rng: np.random.Generator,
     confined: bool = False,

@@ -33,6 +33,7 @@ def export_student(
     model: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     formats: Sequence[str] = tuple(FORMATS),
+    *,
     dtype: str = "float32",
 ) -> dict[str, Any]:
     """Write a student's exported files and a summary, ``export.json``, into a folder.

@@ -58,7 +58,7 @@ def _export(argv: list[str]) -> int:
     for name in ("accept", "threads", "picoseconds"):
         if getattr(given, name):
             raise ValueError(f"--{name} belongs to --quantize: give that too.")
-    summary = export_student(given.model, given.output, given.formats, given.dtype)
+    summary = export_student(given.model, given.output, given.formats, dtype=given.dtype)
     for name, entry in summary["files"].items():
         cli.say(
             f"{given.output / name}: {entry['bytes'] / 1e3:.0f} kB, "

@@ -205,7 +205,7 @@ def _number(value: Any) -> float:
 
 
 def ranges_of_files(
-    paths: Sequence[Path], cutoff: float, seed: int | None = 0, split: str = "molecule"
+    paths: Sequence[Path], cutoff: float, seed: int | None = 0, *, split: str = "molecule"
 ) -> TrainingRanges:
     """Return the extremes of labelled HDF5 files.
 
@@ -243,7 +243,7 @@ def ranges_of_files(
             structures, labels = dataset.read_structures(), dataset.read_labels()
         parts = ["train"] * len(structures)
         if seed is not None:
-            parts = parts_of(structures, split, seed, path)
+            parts = parts_of(structures, split, seed, path=path)
         is_like_use = are_like_use(structures)
         indices = labels.structure_indices.tolist()
         for row, index in enumerate(tqdm(indices, unit="structure", disable=None, leave=False)):

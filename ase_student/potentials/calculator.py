@@ -45,6 +45,7 @@ class CalculatorTeacher(CalculatorPotential):
         name: str,
         make: Callable[[], Any],
         settings: dict[str, Any],
+        *,
         elements: Collection[int] | None = None,
     ) -> None:
         super().__init__(make())

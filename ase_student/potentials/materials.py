@@ -44,7 +44,7 @@ def _sevennet(name: str, model: str) -> CalculatorTeacher:
         name,
         make,
         {"package": f"sevenn {version('sevenn')}", "torch": version("torch"), "model": model},
-        loaded.type_map,
+        elements=loaded.type_map,
     )
 
 
@@ -86,7 +86,7 @@ class ChgnetTeacher(CalculatorTeacher):
             "model": str(model.version),
         }
         # The Materials Project's trajectories have no polonium to radium.
-        super().__init__("chgnet", make, settings, {*range(1, 84), *range(89, 95)})
+        super().__init__("chgnet", make, settings, elements={*range(1, 84), *range(89, 95)})
 
     def _evaluate(self, atoms: Atoms) -> Evaluation:
         if not is_crystal(atoms):

@@ -7,6 +7,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -20,14 +21,51 @@ from ase_student.files import file_sha256
 from ase_student.potentials.base import Potential, StudentPotential, Teacher, one_line
 from ase_student.potentials.calculator import CalculatorTeacher
 
-#: Where the teachers with a name are made.
+
+@dataclass(frozen=True)
+class NamedTeacher:
+    """A teacher that has a name here.
+
+    Attributes
+    ----------
+    path : str
+        What makes it, as ``'package.module:Class'``.
+    citation : str
+        Name, license and publication, in Markdown; empty where it is called by its name.
+    """
+
+    path: str
+    citation: str = ""
+
+
 TEACHERS = {
-    "so3lr": "ase_student.potentials.so3lr:So3lrTeacher",
-    "gfn2-xtb": "ase_student.potentials.xtb:gfn2_xtb",
-    "sevennet": "ase_student.potentials.materials:sevennet",
-    "sevennet-l3i5": "ase_student.potentials.materials:sevennet_l3i5",
-    "chgnet": "ase_student.potentials.materials:ChgnetTeacher",
+    "so3lr": NamedTeacher(
+        "ase_student.potentials.so3lr:So3lrTeacher",
+        "SO3LR (MIT licence, Kabylda et al., JACS 2025, "
+        "[doi:10.1021/jacs.5c09558](https://doi.org/10.1021/jacs.5c09558))",
+    ),
+    "gfn2-xtb": NamedTeacher(
+        "ase_student.potentials.xtb:gfn2_xtb",
+        "GFN2-xTB (Bannwarth, Ehlert and Grimme, JCTC 2019, "
+        "[doi:10.1021/acs.jctc.8b01176](https://doi.org/10.1021/acs.jctc.8b01176))",
+    ),
+    "sevennet": NamedTeacher(
+        "ase_student.potentials.materials:sevennet",
+        "SevenNet-0 (MIT licence, Park et al., JCTC 2024, "
+        "[doi:10.1021/acs.jctc.4c00190](https://doi.org/10.1021/acs.jctc.4c00190))",
+    ),
+    "sevennet-l3i5": NamedTeacher("ase_student.potentials.materials:sevennet_l3i5"),
+    "chgnet": NamedTeacher(
+        "ase_student.potentials.materials:ChgnetTeacher",
+        "CHGNet (modified BSD licence, Deng et al., Nat. Mach. Intell. 2023, "
+        "[doi:10.1038/s42256-023-00716-3](https://doi.org/10.1038/s42256-023-00716-3))",
+    ),
 }
+
+
+def citation(teacher: str) -> str:
+    """Return what a teacher is and how it is cited, in Markdown; its name if that is not known."""
+    return (TEACHERS[teacher].citation if teacher in TEACHERS else "") or teacher
 
 
 def load_teacher(name: str) -> Teacher:
@@ -48,7 +86,7 @@ def load_teacher(name: str) -> Teacher:
         If what it needs is not installed.
     """
     path, options = _parsed(name)
-    function = _imported(name, TEACHERS.get(path, path))
+    function = _imported(name, TEACHERS[path].path if path in TEACHERS else path)
     make = functools.partial(function, **options) if options else function
     try:
         made = make()

@@ -26,5 +26,5 @@ def gfn2_xtb() -> CalculatorTeacher:
         # Without the cache a reset makes it start from the same guess, whatever came before.
         lambda: TBLite(method="GFN2-xTB", verbosity=0, cache_api=False),
         {"package": f"tblite {version('tblite')}", "method": "GFN2-xTB", "total_charge": 0.0},
-        range(1, 87),
+        elements=range(1, 87),
     )

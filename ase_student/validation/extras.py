@@ -23,6 +23,6 @@ def extra(module: str) -> Any:
         ) from error
 
 
-def progress_bar(total: int, unit: str, initial: int = 0, label: str | None = None) -> Any:
+def progress_bar(total: int, unit: str, initial: int = 0, *, label: str | None = None) -> Any:
     """Return tqdm's progress bar: it shows on a terminal and is silent in a pipe."""
     return extra("tqdm").tqdm(total=total, initial=initial, unit=unit, desc=label, disable=None)

@@ -121,7 +121,7 @@ def _validate_chemistry(
         document,
         pairs,
         teacher,
-        settings.output,
+        folder=settings.output,
         only=settings.experiments,
         liquid=settings.liquid,
     )
@@ -182,8 +182,12 @@ def _validate(
             calculator,
             Pass.of(
                 run_pass(
-                    spec, calculator.info.weights_sha256, selection, sha256, partial,
-                    settings.scheduler,
+                    spec,
+                    calculator.info.weights_sha256,
+                    selection,
+                    data_sha256=sha256,
+                    folder=partial,
+                    scheduler=settings.scheduler,
                 )
             ),
         )
@@ -209,7 +213,7 @@ def _validate(
             document,
             pairs,
             loaded,
-            settings.output,
+            folder=settings.output,
             only=settings.experiments,
             liquid=settings.liquid,
         )
@@ -220,7 +224,7 @@ def _validate(
         )
         for one, described in zip(students, document["students"], strict=True)
     ]
-    write_results(settings.output, document, students, worst)
+    write_results(settings.output, document, students, worst=worst)
     said = table(document)
     if settings.chemistry:
         said += f"\n\n{chemistry_table(document)}"
@@ -231,6 +235,7 @@ def write_results(
     folder: Path,
     document: dict[str, Any],
     students: list[ValidatedStudent],
+    *,
     worst: list[list[Atoms]],
 ) -> None:
     """Write metrics, plots, worst structures and the page."""
@@ -244,7 +249,7 @@ def write_results(
     overview = comparison(document["students"], document["teacher"])
     _write(folder / "plots" / "comparison.png", overview)
     _write(folder / "metrics.json", _json(document))
-    _write(folder / "report.html", page(document, plots, overview, worst).encode())
+    _write(folder / "report.html", page(document, plots, overview, worst=worst).encode())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -307,7 +312,7 @@ def _add_physics(
         if key not in done:
             molecules = molecules_of(frames, indices, settings.seed)
             subject = subject_of(one.spec, molecules, elements)
-            checks = run_checks(one.spec, subject, settings.lengths, teacher)
+            checks = run_checks(one.spec, subject, settings.lengths, teacher=teacher)
             done[key] = [_plain(asdict(check)) for check in checks]
             _write(path, json.dumps(done[key]).encode())
         described["physics"] = done[key]

@@ -124,10 +124,10 @@ def test_exported_files_run_in_their_backend(exported, dtype, file):
     path = exported / dtype / file
     kind = "onnx" if file.endswith(".onnx") else "torchscript"
     assert StudentCalculator(path, device="cpu", dtype=dtype).backend == kind
-    assert StudentCalculator(str(path), kind, "cpu", dtype).backend == kind
+    assert StudentCalculator(str(path), kind, "cpu", dtype=dtype).backend == kind
     for backend in set(BACKENDS) - {kind}:
         with pytest.raises(ValueError, match=f"runs in backend '{kind}', not '{backend}'"):
-            StudentCalculator(path, backend, "cpu", dtype)
+            StudentCalculator(path, backend, "cpu", dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -244,7 +244,7 @@ def test_another_student_is_another_program(tmp_path, calculators):
     path = tmp_path / "shifted.safetensors"
     save_student(dataclasses.replace(student, reference_energies=references), path)
     atoms = structure("aspirin")
-    shifted = StudentCalculator(path, "torch", "cpu", "float64")
+    shifted = StudentCalculator(path, "torch", "cpu", dtype="float64")
     shifted.calculate(atoms)
     reference = calculators("torch", "float64")
     reference.calculate(atoms)

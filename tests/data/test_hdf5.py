@@ -50,7 +50,9 @@ def two_labels() -> Labels:
 def path(tmp_path):
     path = tmp_path / "data.h5"
     metadata = {"teacher": "none", "seed": 3, "versions": {"ase": "1"}, "nothing": None}
-    write_dataset(path, three_structures(), two_labels(), metadata, {1: "no such element"})
+    write_dataset(
+        path, three_structures(), two_labels(), metadata=metadata, failures={1: "no such element"}
+    )
     return path
 
 

@@ -51,7 +51,7 @@ def write_hdf5(path):
             stress=stress,
             stress_mask=np.arange(4) == 1,
         ),
-        {"teacher": "me", "settings": {"a": 1}},
+        metadata={"teacher": "me", "settings": {"a": 1}},
     )
 
 

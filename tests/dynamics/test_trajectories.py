@@ -69,7 +69,7 @@ def test_one_that_cannot_be_computed_does_not_harm_the_others(name):
 def test_a_trajectory_without_forces_ends_and_the_others_go_on():
     structures = [Atoms("C2", [[0, 0, 0], [0, 0, 1.0]]), molecule("H2"), Atoms("N")]
     rng = np.random.default_rng(0)
-    rounds = trajectories.trajectories(structures, Springs(), [300, 300, 300], 5, rng)
+    rounds = trajectories.trajectories(structures, Springs(), [300, 300, 300], n_steps=5, rng=rng)
     for moved in itertools.islice(rounds, 3):
         assert [np.isfinite(atoms.positions).all() for atoms in moved] == [True, False, True]
         assert [len(atoms) for atoms in moved] == [2, 2, 1]
@@ -79,7 +79,7 @@ def test_a_trajectory_without_forces_ends_and_the_others_go_on():
 def test_each_structure_has_its_own_temperature():
     structures = [Atoms("C400", np.zeros((400, 3))), Atoms("N400", np.zeros((400, 3)))]
     rounds = trajectories.trajectories(
-        structures, Springs(), [200, 800], 30, np.random.default_rng(0)
+        structures, Springs(), [200, 800], n_steps=30, rng=np.random.default_rng(0)
     )
     squares = [
         [(atoms.positions**2).mean() for atoms in moved]
@@ -92,7 +92,9 @@ def test_each_structure_has_its_own_temperature():
 def test_cells_are_kept_and_what_was_given_is_not_changed():
     salt = bulk("NaCl", "rocksalt", 5.64)
     before = salt.copy()
-    rounds = trajectories.trajectories([salt], Springs(), [300], 2, np.random.default_rng(0))
+    rounds = trajectories.trajectories(
+        [salt], Springs(), [300], n_steps=2, rng=np.random.default_rng(0)
+    )
     moved = next(rounds)[0]
     np.testing.assert_array_equal(moved.cell.array, salt.cell.array)
     assert moved.pbc.all()
@@ -111,7 +113,9 @@ def test_the_wall_keeps_a_cluster_together():
     far = {}
     for confined in (True, False):
         rng = np.random.default_rng(0)
-        rounds = trajectories.trajectories(gas, FreeParticles(), [300, 300], 3000, rng, confined)
+        rounds = trajectories.trajectories(
+            gas, FreeParticles(), [300, 300], n_steps=3000, rng=rng, confined=confined
+        )
         moved = next(rounds)
         far[confined] = max(np.linalg.norm(a.positions - a.positions.mean(0)) for a in moved)
     assert far[True] < 6 < 12 < far[False]
@@ -130,7 +134,10 @@ def test_relaxing_lowers_the_forces():
 
 def test_nothing_to_move_yields_nothing():
     assert trajectories.relaxed([], Springs(), 3) == []
-    assert list(trajectories.trajectories([], Springs(), [], 3, np.random.default_rng(0))) == []
+    assert (
+        list(trajectories.trajectories([], Springs(), [], n_steps=3, rng=np.random.default_rng(0)))
+        == []
+    )
 
 
 def test_the_identity_of_a_student_is_its_weights(tmp_path):

@@ -270,7 +270,9 @@ def test_checkpoint_called_weights_is_named_after_its_folder(exact):
 
 def test_other_checkpoints_give_their_own_name(tmp_path):
     save_student(random_student(), tmp_path / "mine.safetensors")
-    summary = export_student(tmp_path / "mine.safetensors", tmp_path, ["torchscript"], "float64")
+    summary = export_student(
+        tmp_path / "mine.safetensors", tmp_path, ["torchscript"], dtype="float64"
+    )
     assert summary["name"] == "mine"
     assert list(summary["files"]) == ["mine.pt"]
     assert summary["files"]["mine.pt"]["forces"] <= 1e-9

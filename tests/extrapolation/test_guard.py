@@ -198,7 +198,9 @@ def test_record_of_a_dataset(tmp_path):
         parts = parts_of(Structures.from_atoms(atoms, molecules=molecules), split, 1)
         train = [atoms[index] for index in labelled if parts[index] == "train"]
         assert len(train) < len(labelled)
-        assert ranges_of_files([path], CUTOFF, 1, split).as_dict() == seen_of(*train).as_dict()
+        assert (
+            ranges_of_files([path], CUTOFF, 1, split=split).as_dict() == seen_of(*train).as_dict()
+        )
     with pytest.raises(ValueError, match=r"plain\.h5: no structures/molecules"):
         ranges_of_files([plain], CUTOFF)
 

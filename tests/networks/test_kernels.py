@@ -169,14 +169,14 @@ def test_first_derivatives_by_weights_are_those_of_autograd(
 
 def test_errors_are_those_of_the_network(compiled: CompiledNetwork) -> None:
     samples = samples_of("eight_elements", "triclinic", "aspirin", "atom")
-    expected = evaluate(compiled.network, samples, 5.0, CPU)
-    found = evaluate(compiled, samples, 5.0, CPU)
+    expected = evaluate(compiled.network, samples, 5.0, device=CPU)
+    found = evaluate(compiled, samples, 5.0, device=CPU)
     assert found.keys() == expected.keys()
     for source, errors in expected.items():
         assert found[source] == pytest.approx(errors, rel=1e-4), source
     np.testing.assert_allclose(
-        energy_deviations(compiled, samples, 5.0, CPU),
-        energy_deviations(compiled.network, samples, 5.0, CPU),
+        energy_deviations(compiled, samples, 5.0, device=CPU),
+        energy_deviations(compiled.network, samples, 5.0, device=CPU),
         atol=TOLERANCES.backend_energy_per_atom,
     )
 
@@ -209,13 +209,15 @@ def test_the_gradient_of_the_loss_is_that_of_second_derivatives(
     samples[1] = dataclasses.replace(samples[1], atomic_energies=None)
     batch = collate(samples, 5.0, CPU)
     settings = TrainingSettings(atomic_energy_weight=0.1)
-    exact = loss(predict(network, batch, create_graph=True), batch, settings, 0.3)
+    exact = loss(predict(network, batch, create_graph=True), batch, settings, energy_weight=0.3)
     exact.backward()
     expected = gradients(network)
     pair_batch = PairCollator(5.0)(samples)
     found = []
     for sign in (1.0, -1.0):
-        value = backward_by_displacement(compiled, pair_batch, settings, 0.3, sign)
+        value = backward_by_displacement(
+            compiled, pair_batch, settings, energy_weight=0.3, sign=sign
+        )
         assert value == pytest.approx(exact.item(), rel=1e-5)
         found.append(gradients(network))
     mean = {name: 0.5 * (found[0][name] + found[1][name]) for name in found[0]}
@@ -234,10 +236,12 @@ def test_the_gradient_of_the_loss_is_that_of_second_derivatives(
 def test_stress_counts_in_the_gradient(compiled: CompiledNetwork) -> None:
     network, samples = compiled.network, samples_of("triclinic")
     only_stress = TrainingSettings(stress_weight=1.0, force_scale=1e6)
-    backward_by_displacement(compiled, PairCollator(5.0)(samples), only_stress, 1e-9)
+    backward_by_displacement(compiled, PairCollator(5.0)(samples), only_stress, energy_weight=1e-9)
     of_filters = gradients(network)["first.vectors.weight"]
     batch = collate(samples, 5.0, CPU)
-    loss(predict(network, batch, create_graph=True), batch, only_stress, 1e-9).backward()
+    loss(
+        predict(network, batch, create_graph=True), batch, only_stress, energy_weight=1e-9
+    ).backward()
     expected = gradients(network)["first.vectors.weight"]
     assert expected.norm() > 1e-6
     assert (of_filters - expected).norm() / expected.norm() < GRADIENT
@@ -245,10 +249,10 @@ def test_stress_counts_in_the_gradient(compiled: CompiledNetwork) -> None:
 
 def test_gradients_are_added_to_those_there(compiled: CompiledNetwork) -> None:
     batch = PairCollator(5.0)(samples_of("aspirin"))
-    backward_by_displacement(compiled, batch, TrainingSettings(), 0.3)
+    backward_by_displacement(compiled, batch, TrainingSettings(), energy_weight=0.3)
     once = gradients(compiled.network)
     for _ in range(2):
-        backward_by_displacement(compiled, batch, TrainingSettings(), 0.3)
+        backward_by_displacement(compiled, batch, TrainingSettings(), energy_weight=0.3)
     for name, twice in gradients(compiled.network).items():
         torch.testing.assert_close(twice, 2.0 * once[name])
 

@@ -2,6 +2,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -95,7 +96,11 @@ def small_pieces(monkeypatch):
 
 
 def passed(path, folder, **selection):
-    return Pass.of(run_pass(ModelSpec("tiny"), "w", Selection(path, **selection), "d", folder))
+    return Pass.of(
+        run_pass(
+            ModelSpec("tiny"), "w", Selection(path, **selection), data_sha256="d", folder=folder
+        )
+    )
 
 
 # --- sums --------------------------------------------------------------------------------------
@@ -124,7 +129,7 @@ def test_groups():
     rng = np.random.default_rng(0)
     atoms, sizes = rng.normal(size=(9, 4)), np.array([2, 3, 4])
     groups, weights = rng.integers(0, 3, 9), rng.normal(size=(5, 3))
-    found = sums.by_group(atoms, sizes, groups, 3, weights)
+    found = sums.by_group(atoms, sizes, groups, n_groups=3, weights=weights)
     of_atoms = np.repeat(weights, sizes, axis=1)
     for group in range(3):
         member = groups == group
@@ -256,14 +261,16 @@ def test_pieces_do_not_matter_but_to_the_interval(path, tmp_path, small_pieces, 
 
 
 def test_interrupted_pass_goes_on(path, tmp_path, small_pieces, monkeypatch):
-    pieces = run_pass(ModelSpec("tiny"), "w", Selection(path), "d", tmp_path / "whole")
+    pieces = run_pass(
+        ModelSpec("tiny"), "w", Selection(path), data_sha256="d", folder=tmp_path / "whole"
+    )
     whole = metrics(Pass.of(pieces), 0)
     assert small_pieces.n_structures == 60
 
     def interrupted(potential, frames, selection, indices, number):
         if number == 2:
             raise KeyboardInterrupt
-        return compute_piece(potential, frames, selection, indices, number)
+        return compute_piece(potential, frames, selection, indices=indices, number=number)
 
     monkeypatch.setattr(evaluation, "compute_piece", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -274,7 +281,11 @@ def test_interrupted_pass_goes_on(path, tmp_path, small_pieces, monkeypatch):
     assert small_pieces.n_structures - before < 60
     assert again == whole
     # Another student, file or choice begins anew.
-    list(run_pass(ModelSpec("tiny"), "other", Selection(path), "d", tmp_path / "part"))
+    list(
+        run_pass(
+            ModelSpec("tiny"), "other", Selection(path), data_sha256="d", folder=tmp_path / "part"
+        )
+    )
     assert len(list((tmp_path / "part").iterdir())) == 2
 
 
@@ -319,7 +330,9 @@ def test_what_is_invalid_stops_or_is_left_out(tmp_path, small_pieces):
 
 
 def test_pieces_survive_the_disk(path, tmp_path, small_pieces):
-    piece = next(run_pass(ModelSpec("tiny"), "w", Selection(path), "d", tmp_path))
+    piece = next(
+        run_pass(ModelSpec("tiny"), "w", Selection(path), data_sha256="d", folder=tmp_path)
+    )
     store = ChunkStore(tmp_path / "store", {"of": "this test"}, what="errors computed")
     store.write("one", piece.arrays())
     again = PassChunk(**store.read("one"))
@@ -348,10 +361,12 @@ def test_energies_alone(tmp_path, small_pieces):
 
 @pytest.fixture
 def asked(path, monkeypatch):
-    """Return the arguments of a pass of 'tiny', in pieces of 200 atoms."""
+    """Return a pass of 'tiny' in pieces of 200 atoms, as a function."""
     monkeypatch.setattr(evaluation, "PIECE_ATOMS", 200)
     spec = ModelSpec("tiny", backend="onnx", threads=1)
-    return spec, spec.open_quietly().info.weights_sha256, Selection(path), file_sha256(path)
+    weights = spec.open_quietly().info.weights_sha256
+    data = file_sha256(path)
+    return partial(run_pass, spec, weights, Selection(path), data_sha256=data)
 
 
 @contextmanager
@@ -364,17 +379,19 @@ def cluster(**options):
 
 
 def test_pass_on_a_dask_cluster(asked, tmp_path):
-    here = metrics(Pass.of(run_pass(*asked, tmp_path / "here")), 0)
+    here = metrics(Pass.of(asked(folder=tmp_path / "here")), 0)
     with cluster(n_workers=2, processes=False) as address:
-        there = metrics(Pass.of(run_pass(*asked, tmp_path / "there", address)), 0)
+        there = metrics(Pass.of(asked(folder=tmp_path / "there", scheduler=address)), 0)
     assert there == here
     # Where all is done no scheduler is looked for.
-    assert metrics(Pass.of(run_pass(*asked, tmp_path / "there", "tcp://127.0.0.1:9")), 0) == here
+    assert (
+        metrics(Pass.of(asked(folder=tmp_path / "there", scheduler="tcp://127.0.0.1:9")), 0) == here
+    )
 
 
 @pytest.mark.parametrize("differs", ["weights", "data"])
 def test_workers_with_other_files_are_refused(asked, tmp_path, differs):
-    spec, weights, selection, data = asked
+    (spec, weights, selection), data = asked.args, asked.keywords["data_sha256"]
     expected = {
         "weights": rf"student 'tiny' on .* has SHA-256 {weights[:12]}… instead of 0{{12}}…; ",
         "data": rf"data.h5' on .* has SHA-256 {data[:12]}… instead of 0{{12}}…; workers need the ",
@@ -384,14 +401,23 @@ def test_workers_with_other_files_are_refused(asked, tmp_path, differs):
         cluster(n_workers=1, processes=False) as address,
         pytest.raises(ValueError, match=expected),
     ):
-        list(run_pass(spec, weights, selection, data, tmp_path / "there", address))
+        list(
+            run_pass(
+                spec,
+                weights,
+                selection,
+                data_sha256=data,
+                folder=tmp_path / "there",
+                scheduler=address,
+            )
+        )
 
 
 def test_what_was_finished_survives_workers_that_die(asked, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     import dask
 
-    whole = metrics(Pass.of(run_pass(*asked, tmp_path / "whole")), 0)
+    whole = metrics(Pass.of(asked(folder=tmp_path / "whole")), 0)
 
     # Nested, so that it is sent to the workers as it is; they have the original.
     def deadly(asked, indices, number):
@@ -408,10 +434,10 @@ def test_what_was_finished_survives_workers_that_die(asked, tmp_path, monkeypatc
         cluster(n_workers=1, processes=True) as address,
         pytest.raises(ChildProcessError, match="died again and again .* finished is kept"),
     ):
-        list(run_pass(*asked, tmp_path / "part", address))
+        list(asked(folder=tmp_path / "part", scheduler=address))
     (folder,) = (tmp_path / "part").iterdir()
     finished = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
     assert "000000.npz" in finished
     assert "000002.npz" not in finished
-    assert metrics(Pass.of(run_pass(*asked, tmp_path / "part")), 0) == whole
+    assert metrics(Pass.of(asked(folder=tmp_path / "part")), 0) == whole
     assert finished.items() <= {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}.items()

@@ -323,8 +323,12 @@ def test_references_are_written_and_read_again(
     one = Experiment("one", "One", 1, lambda _: {}, lambda *_: [])
     two = dataclasses.replace(one, name="two")
     both = (one, two)
-    references.write_references(path, "t", {"v": 1}, {"one": {"x": {"a": 1.5}}}, both)
-    references.write_references(path, "t", {"v": 1}, {"two": {"y": [1, 2]}}, both)
+    references.write_references(
+        path, "t", {"v": 1}, measured={"one": {"x": {"a": 1.5}}}, experiments=both
+    )
+    references.write_references(
+        path, "t", {"v": 1}, measured={"two": {"y": [1, 2]}}, experiments=both
+    )
     document = json.loads(path.read_text(encoding="utf-8"))
     monkeypatch.setattr(references, "_document", lambda: document)
     known = references.known_references(both)["t"]
@@ -333,10 +337,10 @@ def test_references_are_written_and_read_again(
     assert set(references.known_references((newer, two))["t"].measured) == {"two"}
     # Other settings are another teacher: nothing of the old one is left beside the new.
     with pytest.raises(ValueError, match="other settings.*measure two as well"):
-        references.write_references(path, "t", {"v": 2}, {"one": {"x": {"a": 2.5}}}, both)
+        references.write_references(path, "t", {"v": 2}, measured={"one": {"x": {"a": 2.5}}}, experiments=both)
     assert json.loads(path.read_text(encoding="utf-8")) == document
     again = {"one": {"x": {"a": 2.5}}, "two": {"y": [3]}}
-    references.write_references(path, "t", {"v": 2}, again, both)
+    references.write_references(path, "t", {"v": 2}, measured=again, experiments=both)
     entry = json.loads(path.read_text(encoding="utf-8"))["potentials"]["t"]
     assert entry["experiments"]["two"]["measured"] == {"y": [3]}
 
@@ -370,9 +374,9 @@ def test_a_lost_crystal_is_not_good_enough_however_well_the_others_do() -> None:
 
 
 def test_the_mean_names_the_largest() -> None:
-    figure = mean_absolute("x", "Å", "teacher", {"a": 1.0, "b": -2.0})
+    figure = mean_absolute("x", "Å", "teacher", differences={"a": 1.0, "b": -2.0})
     assert (figure.value, figure.n, figure.detail) == (1.5, 2, "largest for b: -2.00 Å")
-    assert mean_absolute("x", "Å", "teacher", {}).value is None
+    assert mean_absolute("x", "Å", "teacher", differences={}).value is None
 
 
 def test_the_command_needs_no_data(

@@ -301,11 +301,11 @@ def test_water_is_a_liquid(calculators):
 
 
 def test_judged():
-    assert judged("n", {"a": 1.0, "b": 3.0}, 2.0, "eV") == Check(
+    assert judged("n", {"a": 1.0, "b": 3.0}, 2.0, unit="eV") == Check(
         "n", False, 3.0, 2.0, "eV", "largest for b"
     )
-    assert judged("n", {"a": 1.0, "b": float("nan")}, 2.0, "eV").passed is False
-    assert judged("n", {}, 2.0, "eV").passed is None
+    assert judged("n", {"a": 1.0, "b": float("nan")}, 2.0, unit="eV").passed is False
+    assert judged("n", {}, 2.0, unit="eV").passed is None
 
 
 def test_refusals_are_failures():

@@ -152,7 +152,7 @@ def test_nothing_ends_its_element(monkeypatch, tmp_path):
 
 
 def test_interrupted_command_goes_on(data, tmp_path, monkeypatch, capsys):
-    def interrupt(*arguments):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     command = [str(data), "--threads", "1", "--limit", "4", *CHECKS, "-o", str(tmp_path / "out")]

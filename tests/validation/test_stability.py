@@ -94,7 +94,7 @@ def test_what_becomes_of_a_bond(shift, expected):
 def test_walkers_have_the_temperature_of_the_thermostat():
     atoms = grid()
     springs = Springs([atoms])
-    walker = Walker(atoms, 400.0, 1.0 * units.fs, 0.05 / units.fs, [0, 0])
+    walker = Walker(atoms, 400.0, 1.0 * units.fs, friction=0.05 / units.fs, seed=[0, 0])
     energies, temperatures = [], []
     forces = springs.evaluate([walker.atoms])[0].forces
     for step in range(12000):
@@ -263,16 +263,16 @@ def dataset(tmp_path):
 
 def test_molecules_are_held_out_and_from_dynamics(dataset):
     held_out = {"C" * n for n in range(1, 40) if split_of("C" * n) == "test"}
-    found = molecules_of(dataset, 0, 1, 5, "test", 0)
+    found = molecules_of(dataset, 0, 1, largest=5, part="test", seed=0)
     assert set(found) == held_out
     for smiles, atoms in found.items():
         assert_allclose(atoms.positions[0], water().positions[0] + 2 * (len(smiles) - 1) + 1)
-    two = molecules_of(dataset, 2, 1, 5, "test", 0)
+    two = molecules_of(dataset, 2, 1, largest=5, part="test", seed=0)
     assert len(two) == 2
     assert set(two) < held_out
-    assert molecules_of(dataset, 2, 1, 5, "test", 1).keys() != two.keys()
+    assert molecules_of(dataset, 2, 1, largest=5, part="test", seed=1).keys() != two.keys()
     with pytest.raises(ValueError, match=r"has 0 molecules of 20 to 60 atoms \(part 'test'\)"):
-        molecules_of(dataset, 1, 20, 60, "test", 0)
+        molecules_of(dataset, 1, 20, largest=60, part="test", seed=0)
 
 
 def test_command(dataset, tmp_path, capsys):

@@ -126,7 +126,7 @@ class DatabaseFrames:
         value = row.get(key)
         if value is None:
             value = row.data.get(key)
-        label = label_of(name, value, self.keys, atoms)
+        label = label_of(name, value, self.keys, atoms=atoms)
         return None if label is None else label * self._units[name]
 
 

@@ -155,7 +155,7 @@ def _worth(
 
 
 def label_of(
-    label: str, value: Any, keys: LabelKeys, atoms: Atoms
+    label: str, value: Any, keys: LabelKeys, *, atoms: Atoms
 ) -> float | NDArray[np.float64] | None:
     """Return a label as a number or an array of floats; stress in Voigt order.
 
@@ -203,7 +203,7 @@ def labels_of(atoms: Atoms, keys: LabelKeys) -> dict[str, Any]:
         key = getattr(keys, label)
         for place in (results, atoms.info, atoms.arrays):
             if key is not None and key in place:
-                labels[label] = label_of(label, place[key], keys, atoms)
+                labels[label] = label_of(label, place[key], keys, atoms=atoms)
                 break
     return labels
 

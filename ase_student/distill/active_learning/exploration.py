@@ -29,6 +29,7 @@ from ase_student.distill.active_learning.uncertainty import (
     estimate_uncertainties,
     select,
 )
+from ase_student.distill.settings import StepSettings, option
 from ase_student.dynamics.bonds import newly_bound
 from ase_student.extrapolation.limits import Limits
 from ase_student.extrapolation.ranges import TrainingRanges, ranges_of_files
@@ -42,7 +43,7 @@ DOUBTFUL, RANDOM = "grown", "grown-random"
 
 
 @dataclass(frozen=True)
-class ExplorationSettings:
+class ExplorationSettings(StepSettings):
     """What dynamics to run and what to take of it.
 
     Attributes
@@ -68,18 +69,20 @@ class ExplorationSettings:
         If a value cannot be meant.
     """
 
-    trajectories: int = 200
-    temperatures: tuple[float, float] = (300.0, 1000.0)
-    steps: int = 1000
-    every: int = 50
-    frames: int = 400
-    random_share: float = 0.5
-    seed: int = 0
+    trajectories: int = option(200, "how many", least=1)
+    temperatures: tuple[float, float] = option(
+        (300.0, 1000.0), "each trajectory has its own between these", metavar="K"
+    )
+    steps: int = option(1000, "of 2 fs in each trajectory", least=1)
+    every: int = option(50, "steps between frames", least=1)
+    frames: int = option(400, "how many to label", least=1)
+    random_share: float = option(
+        0.5, "part of them that is drawn at random, the others being the worst"
+    )
+    seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self) -> None:
-        for name in ("trajectories", "steps", "every", "frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         if self.every % WATCHED or self.every > self.steps:
             raise ValueError(
                 f"--every is {self.every}; it must be a multiple of {WATCHED} and not above "
@@ -130,6 +133,7 @@ class Exploration:
         models: Sequence[str | Path],
         paths: Sequence[Path],
         settings: ExplorationSettings,
+        *,
         folder: Path,
         labels: dict[str, Any],
         device: str = "auto",
@@ -139,7 +143,7 @@ class Exploration:
         students = [load_student(model) for model in models]
         self.weights = [student.sha256 for student in students]
         self.metadata = [student.metadata for student in students]
-        self.starts = choose_starts(paths, students, settings.trajectories, settings.seed)
+        self.starts = choose_starts(paths, students, settings.trajectories, seed=settings.seed)
         self.calculators = [
             StudentCalculator(model, device=device, threads=threads, guard="off")
             for model in models
@@ -182,7 +186,13 @@ class Exploration:
         temperatures = rng.uniform(*settings.temperatures, len(starts))
         driver = StudentPotential(self.calculators[0])
         return run_trajectories(
-            starts, driver, temperatures.tolist(), settings.steps, settings.every, rng, confined
+            starts,
+            driver,
+            temperatures.tolist(),
+            n_steps=settings.steps,
+            every=settings.every,
+            rng=rng,
+            confined=confined,
         )
 
     def choose(self) -> tuple[Structures, dict[str, Any]]:
@@ -206,8 +216,8 @@ class Exploration:
         every = Uncertainties.joined(found)
         n_random = self.settings.n_random
         doubtful, random = select(
-            frames, owners, every, self.settings.frames - n_random, n_random,
-            np.random.default_rng(self.settings.seed),
+            frames, owners, every, n_doubtful=self.settings.frames - n_random, n_random=n_random,
+            rng=np.random.default_rng(self.settings.seed),
         )  # fmt: skip
         chosen = doubtful + random
         molecules = [self.starts.molecules[owners[index]] for index in chosen]
@@ -229,4 +239,4 @@ def _seen(student: Student, paths: Sequence[Path]) -> TrainingRanges:
     if "seen" in student.metadata:
         return TrainingRanges.from_dict(student.metadata["seen"])
     split, seed = split_settings(student.metadata) or ("molecule", None)
-    return ranges_of_files(paths, student.cutoff, seed, split)
+    return ranges_of_files(paths, student.cutoff, seed, split=split)

@@ -24,6 +24,7 @@ def grow(
     growth: Exploration,
     teacher: Teacher,
     output: Path,
+    *,
     max_force: float = label.MAX_FORCE,
     command: str = "",
     processes: int = 1,
@@ -76,7 +77,7 @@ def grow(
         metadata, failures = dataset.metadata, dataset.failures
     report = {**metadata["structures_metadata"]["found"], **compared(growth, labelled)}
     metadata = {**metadata, **provenance.metadata(command, "h5py"), "grow": report}
-    write_dataset(output, structures, labels, metadata, failures)
+    write_dataset(output, structures, labels, metadata=metadata, failures=failures)
     shutil.rmtree(growth.folder)
     return metadata
 

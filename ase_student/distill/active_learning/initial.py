@@ -48,7 +48,7 @@ class InitialStructures:
 
 
 def choose_starts(
-    paths: Sequence[Path], students: Sequence[Student], n_starts: int, seed: int
+    paths: Sequence[Path], students: Sequence[Student], n_starts: int, *, seed: int
 ) -> InitialStructures:
     """Choose structures that all students were trained on.
 
@@ -105,6 +105,6 @@ def _trained(path: Path, students: Sequence[Student]) -> Iterator[Structures]:
                 "a student to grow must say how its data were split, as those trained by this "
                 "package do; this one's metadata hold no training settings."
             )
-        parts = parts_of(structures, *split, path)
+        parts = parts_of(structures, *split, path=path)
         is_trained &= np.array(parts, dtype=object) == "train"
     yield structures.take(np.flatnonzero(is_trained))

@@ -59,6 +59,7 @@ def run_trajectories(
     starts: Sequence[Atoms],
     driver: Potential,
     temperatures: Sequence[float],
+    *,
     n_steps: int,
     every: int,
     rng: np.random.Generator,
@@ -87,7 +88,7 @@ def run_trajectories(
     owners: list[int] = []
     astray: list[int] = []
     latest = [deque[NDArray[np.float64]](maxlen=LAST_FRAMES) for _ in starts]
-    looks = trajectories(starts, driver, temperatures, WATCHED, rng, confined)
+    looks = trajectories(starts, driver, temperatures, n_steps=WATCHED, rng=rng, confined=confined)
     for step in range(WATCHED, n_steps + 1, WATCHED):
         structures = next(looks)
         for index in sorted(set(range(len(starts))) - set(astray)):

@@ -104,6 +104,7 @@ def select(
     structures: Sequence[Atoms],
     trajectories: Sequence[int],
     uncertainties: Uncertainties,
+    *,
     n_doubtful: int,
     n_random: int,
     rng: np.random.Generator,

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> str:
         else chemistry(arguments.chemistry, student.sha256),
     }
     # Whatever is wrong with the report shows before anything is written.
-    card_text = card(student, folder.absolute().name, report, arguments.recipe)
+    card_text = card(student, folder.absolute().name, report, recipe=arguments.recipe)
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -42,13 +42,13 @@ def run(arguments: argparse.Namespace) -> str:
     ]
     if not names:
         raise ValueError(f"no crystal that was asked for belongs to the {arguments.part} part.")
-    frames = sample_crystals(names, arguments.frames, arguments.seed, driver(arguments))
+    frames = sample_crystals(names, arguments.frames, arguments.seed, driver=driver(arguments))
     counts = write_sampled(
         arguments,
         Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
         {"frames": arguments.frames, "seed": arguments.seed},
-        names,
-        frames.dropped,
-        {},
+        made_of=names,
+        dropped=frames.dropped,
+        skipped={},
     )
     return f"{arguments.output}: {len(names)} crystals, {counts}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 from ase_student.distill.commands.scan_options import (
@@ -14,58 +14,30 @@ from ase_student.distill.commands.scan_options import (
     write_sampled,
 )
 from ase_student.distill.sampling.dimer_scans import DimerScanSettings, scan_complexes
+from ase_student.distill.settings import add_settings, settings_from
 
 DEFAULT_SETS = ("nci", "small", "aromatic", "linear")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``dimers``."""
-    default = DimerScanSettings()
     parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    parser.add_argument(
-        "--complexes", type=int, default=default.complexes, metavar="N",
-        help=f"how many complexes (default: {default.complexes}); their molecules come with them",
-    )  # fmt: skip
-    parser.add_argument(
-        "--points", type=int, default=default.points, metavar="N",
-        help="distances of each pair, which share the geometries of the molecules "
-        f"(default: {default.points})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--trimers", type=float, default=default.trimers, metavar="S",
-        help=f"share of complexes of three molecules (default: {default.trimers})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--doubly-bonded", type=float, default=default.doubly_bonded, metavar="S",
-        help="share of complexes that two hydrogen bonds join, where molecules allow it "
-        f"(default: {default.doubly_bonded})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--bound", type=float, default=default.bound, metavar="S",
-        help="share of scans that begin at a complex which has relaxed as a whole "
-        f"(default: {default.bound})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-complex-atoms", type=int, default=default.max_complex_atoms, metavar="N",
-        help=f"largest complex (default: {default.max_complex_atoms})",
-    )  # fmt: skip
+    add_settings(parser, DimerScanSettings)
     add_species_arguments(parser, DEFAULT_SETS)
     add_driver(parser)
-    parser.add_argument("--seed", type=int, default=default.seed)
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Sample complexes as the command line says, write them, and return a summary."""
-    names = [one.name for one in fields(DimerScanSettings)]
-    settings = DimerScanSettings(**{name: getattr(arguments, name) for name in names})
+    settings = settings_from(arguments, DimerScanSettings)
     sets, skipped = read_sets(arguments)
     complexes = scan_complexes(sets, settings, driver(arguments))
     counts = write_sampled(
         arguments,
         complexes.columns(),
         {**asdict(settings), "max_atoms": arguments.max_atoms},
-        [*arguments.sets, *(path.name for path in arguments.smiles)],
-        complexes.dropped,
-        skipped,
+        made_of=[*arguments.sets, *(path.name for path in arguments.smiles)],
+        dropped=complexes.dropped,
+        skipped=skipped,
     )
     return f"{arguments.output}: {complexes.n_groups} groups of {counts}."

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ase_student.distill.active_learning.exploration import Exploration, ExplorationSettings
 from ase_student.distill.active_learning.grow import grow
 from ase_student.distill.commands import label
+from ase_student.distill.settings import add_settings, settings_from
 from ase_student.potentials.registry import load_teacher
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``grow``."""
-    default = ExplorationSettings()
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN",
         help="folder of a run, weights, or name of a student; a second one, of another seed, says "
@@ -28,23 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="HDF5 files that the student was trained on; only of the training part of its split "
         "is anything used",
     )  # fmt: skip
-    parser.add_argument(
-        "--temperatures", type=float, nargs=2, default=default.temperatures, metavar="K",
-        help="each trajectory has its own between these (default: 300 1000)",
-    )  # fmt: skip
-    for name, text in (
-        ("trajectories", "how many"),
-        ("steps", "of 2 fs in each trajectory"),
-        ("every", "steps between frames"),
-        ("frames", "how many to label"),
-        ("random_share", "part of them that is drawn at random, the others being the worst"),
-        ("seed", "of all that is drawn"),
-    ):
-        value = getattr(default, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(value), default=value,
-            help=f"{text} (default: {value:g})",
-        )  # fmt: skip
+    add_settings(parser, ExplorationSettings)
     label.add_labelling(parser)
     parser.add_argument("--device", default="auto", help="of the student (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads of the student")
@@ -52,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Grow as the command line says and return a summary."""
-    given = {field.name: getattr(arguments, field.name) for field in fields(ExplorationSettings)}
-    settings = ExplorationSettings(**{**given, "temperatures": tuple(arguments.temperatures)})
+    settings = settings_from(arguments, ExplorationSettings)
     label.check_labelling(arguments)
     for path in arguments.start_structures:
         if not path.is_file():
@@ -64,19 +46,22 @@ def run(arguments: argparse.Namespace) -> str:
         [str(run) for run in arguments.runs],
         arguments.start_structures,
         settings,
-        output.with_name(f"{output.name}.partial"),
-        {"teacher": {"name": teacher.name, **teacher.settings}, "max_force": arguments.max_force},
-        arguments.device,
-        arguments.threads,
+        folder=output.with_name(f"{output.name}.partial"),
+        labels={
+            "teacher": {"name": teacher.name, **teacher.settings},
+            "max_force": arguments.max_force,
+        },
+        device=arguments.device,
+        threads=arguments.threads,
     )
     metadata = grow(
         growth,
         teacher,
         output,
-        arguments.max_force,
-        arguments.command,
-        arguments.processes,
-        arguments.scheduler,
+        max_force=arguments.max_force,
+        command=arguments.command,
+        processes=arguments.processes,
+        scheduler=arguments.scheduler,
     )
     return f"{output}: {label.summary(metadata, teacher.name)}\n{summary(metadata['grow'])}"
 

@@ -69,7 +69,9 @@ def run(arguments: argparse.Namespace) -> str:
         max_force=arguments.max_force,
         skip_invalid=arguments.skip_invalid,
     )
-    result = import_structures(arguments.files, arguments.output, settings, arguments.command)
+    result = import_structures(
+        arguments.files, arguments.output, settings, command=arguments.command
+    )
     dropped = ", ".join(f"{n} {reason}" for reason, n in result.dropped.items()) or "none"
     return "\n".join(
         [

@@ -64,11 +64,11 @@ def run(arguments: argparse.Namespace) -> str:
         arguments.structures,
         teacher,
         arguments.output,
-        arguments.first,
-        arguments.max_force,
-        arguments.command,
-        arguments.processes,
-        arguments.scheduler,
+        first=arguments.first,
+        max_force=arguments.max_force,
+        command=arguments.command,
+        processes=arguments.processes,
+        scheduler=arguments.scheduler,
     )
     return f"{arguments.output}: {summary(report, teacher.name)}"
 

@@ -16,12 +16,12 @@ from ase_student.distill.commands.scan_options import (
 )
 from ase_student.distill.molecules.species import species_of
 from ase_student.distill.sampling.liquid_boxes import (
-    BOX_ATOMS,
     DENSITIES,
     LiquidSettings,
     sample_liquids,
 )
 from ase_student.distill.sampling.scan_molecules import is_in_part
+from ase_student.distill.settings import add_settings, settings_from
 
 #: Sets of solutes.
 DEFAULT_SETS = ("nci", "small", "aromatic")
@@ -29,35 +29,19 @@ DEFAULT_SETS = ("nci", "small", "aromatic")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of ``liquids``."""
-    default = LiquidSettings()
     parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    parser.add_argument(
-        "--frames", type=int, default=default.frames, metavar="N",
-        help=f"how many droplets (default: {default.frames})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--per-box", type=int, default=default.per_box, metavar="N",
-        help=f"droplets of each periodic box, two every 30 fs (default: {default.per_box})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--atoms", nargs=2, type=int, default=list(default.atoms), metavar="N",
-        help="fewest and most atoms of a droplet (default: "
-        f"{' '.join(map(str, default.atoms))}; at most {BOX_ATOMS[0]})",
-    )  # fmt: skip
+    add_settings(parser, LiquidSettings)
     parser.add_argument(
         "--liquid", nargs="+", choices=list(DENSITIES), metavar="SMILES", dest="liquids",
         help=f"liquids to take (default: all of {', '.join(DENSITIES)})",
     )  # fmt: skip
     add_species_arguments(parser, DEFAULT_SETS)
     add_driver(parser)
-    parser.add_argument("--seed", type=int, default=default.seed)
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Sample droplets as the command line says, write them, and return a summary."""
-    settings = LiquidSettings(
-        arguments.frames, arguments.per_box, (*arguments.atoms,), arguments.seed
-    )
+    settings = settings_from(arguments, LiquidSettings)
     names = arguments.liquids or list(DENSITIES)
     liquids = [
         species_of(name, 100)
@@ -68,13 +52,13 @@ def run(arguments: argparse.Namespace) -> str:
         raise ValueError(f"no liquid that was asked for belongs to the {arguments.part} part.")
     sets, skipped = read_sets(arguments)
     solutes = [one for listed in sets for one in listed]
-    frames = sample_liquids(liquids, solutes, settings, driver(arguments))
+    frames = sample_liquids(liquids, solutes, settings, driver=driver(arguments))
     counts = write_sampled(
         arguments,
         Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
         {**asdict(settings), "max_atoms": arguments.max_atoms},
-        [*(one.key for one in liquids), *arguments.sets],
-        frames.dropped,
-        skipped,
+        made_of=[*(one.key for one in liquids), *arguments.sets],
+        dropped=frames.dropped,
+        skipped=skipped,
     )
     return f"{arguments.output}: {len(liquids)} liquids, {counts}."

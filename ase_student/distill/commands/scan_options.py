@@ -53,8 +53,8 @@ def read_sets(arguments: argparse.Namespace) -> tuple[list[list[Species]], dict[
         arguments.sets,
         arguments.smiles,
         arguments.max_atoms,
-        arguments.part,
-        arguments.split_seed,
+        part=arguments.part,
+        split_seed=arguments.split_seed,
     )
 
 
@@ -76,6 +76,7 @@ def write_sampled(
     arguments: argparse.Namespace,
     structures: Structures,
     settings: Mapping[str, Any],
+    *,
     made_of: Sequence[str],
     dropped: Mapping[str, int],
     skipped: Mapping[str, int],

@@ -17,10 +17,11 @@ from ase_student.data.splits import PARTS
 from ase_student.distill.molecules.biomolecules import random_peptides, smiles_of_sequence
 from ase_student.distill.molecules.coverage import Coverage
 from ase_student.distill.molecules.smiles import LARGE_SETS, SHORT_LISTS, read_smiles
+from ase_student.distill.molecules.species import ELEMENTS
 from ase_student.distill.recipes.options import ModelName
 from ase_student.distill.sampling.builders import all_origins
 from ase_student.distill.sampling.continuation import read_continuations
-from ase_student.distill.sampling.diatomics import ELEMENTS, diatomics
+from ase_student.distill.sampling.diatomics import diatomics
 from ase_student.distill.sampling.rattle import groups_of
 from ase_student.distill.sampling.sample import in_words, make_structures
 from ase_student.distill.sampling.selection import choose_jobs
@@ -266,7 +267,7 @@ def run(arguments: argparse.Namespace) -> str:
         # What is missing is better said before the work than during it.
         registry.load_potential(settings.dynamics)
     repeat = arguments.repeat or [1, 1, 1]
-    origins = all_origins(arguments.file, arguments.crystal, arguments.surface, repeat)
+    origins = all_origins(arguments.file, arguments.crystal, arguments.surface, repeat=repeat)
     if (arguments.continued or (origins and settings.md)) and settings.dynamics == MMFF94:
         raise ValueError(
             f"{MMFF94} cannot move structures of files, crystals and surfaces: choose a student or "
@@ -275,7 +276,12 @@ def run(arguments: argparse.Namespace) -> str:
     continuations = read_continuations(arguments.continued, settings, arguments.frames)
     sources, large, lists = _sources(arguments)
     jobs, partners, skipped = choose_jobs(
-        large, settings, arguments.molecules, lists, _cover(arguments), arguments.variants
+        large,
+        settings,
+        arguments.molecules,
+        lists=lists,
+        cover=_cover(arguments),
+        n_variants=arguments.variants,
     )
     groups = groups_of(origins, settings)
     folder = arguments.output.with_name(f"{arguments.output.name}.partial")
@@ -284,12 +290,12 @@ def run(arguments: argparse.Namespace) -> str:
         jobs,
         settings,
         partners,
-        groups,
-        skipped,
-        arguments.processes,
-        folder,
-        pairs,
-        continuations,
+        groups=groups,
+        skipped=skipped,
+        processes=arguments.processes,
+        folder=folder,
+        given=pairs,
+        continuations=continuations,
     )
     metadata = {
         **provenance.metadata(arguments.command, "rdkit", "chemicals"),

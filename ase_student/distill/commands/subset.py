@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> str:
         metadata = dataset.metadata
     if structures.sources is None:
         raise ValueError(f"{arguments.dataset}: no structures/sources.")
-    parts = parts_of(structures, arguments.split, arguments.seed, arguments.dataset)
+    parts = parts_of(structures, arguments.split, arguments.seed, path=arguments.dataset)
     rows_of: dict[str, list[int]] = defaultdict(list)
     members = (
         np.full((len(structures), 2), -1)
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> str:
         arguments.output,
         subset,
         replace(labels.take(chosen), structure_indices=np.arange(len(chosen))),
-        {
+        metadata={
             **provenance.metadata("", "h5py"),
             "part": f"{arguments.part} part of the split by {arguments.split} with seed "
             f"{arguments.seed}",

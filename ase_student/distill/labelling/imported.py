@@ -96,7 +96,7 @@ class Imported:
 
 
 def import_structures(
-    paths: Sequence[Path], output: Path, settings: ImportSettings, command: str = ""
+    paths: Sequence[Path], output: Path, settings: ImportSettings, *, command: str = ""
 ) -> Imported:
     """Write the labelled structures of files to one HDF5 data set.
 
@@ -138,7 +138,7 @@ def import_structures(
         "sources": dict(Counter(result.sources)),
         "statistics": statistics(structures, labels),
     }
-    write_dataset(output, structures, labels, metadata)
+    write_dataset(output, structures, labels, metadata=metadata)
     return result
 
 

@@ -38,6 +38,7 @@ def label_structures(
     path: Path,
     teacher: Teacher,
     output: Path,
+    *,
     first: int | None = None,
     max_force: float = MAX_FORCE,
     command: str = "",
@@ -129,7 +130,7 @@ def label_structures(
                 "statistics": statistics(structures, labels),
                 "structures_metadata": dataset.metadata,
             }
-            write_dataset(output, structures, labels, metadata, failures)
+            write_dataset(output, structures, labels, metadata=metadata, failures=failures)
     shutil.rmtree(partial.folder)
     if not len(labels):
         raise ValueError(
@@ -144,7 +145,7 @@ def _answers(
 ) -> Iterator[tuple[Piece, Answers]]:
     """Yield the answers for pieces of a file, read as they are needed."""
     questions = ((piece, dataset.read_structures(*piece)) for piece in pieces)
-    return labelled(workers, teacher, questions, max_force)
+    return labelled(workers, teacher, questions, max_force=max_force)
 
 
 def _known(structures: Structures, teacher: Teacher, name: str) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ def labelled(
     workers: Workers,
     teacher: Teacher,
     pieces: Iterable[tuple[Piece, Structures]],
+    *,
     max_force: float,
 ) -> Iterator[tuple[Piece, Answers]]:
     """Let workers label pieces, and yield each when it is finished.
@@ -36,11 +37,15 @@ def labelled(
         If a worker does not have what the teacher needs.
     """
     if workers.are_elsewhere:
-        label: Callable[..., Answers] = label_with_own_teacher
-        how: tuple[Any, ...] = (teacher.name, teacher.settings, max_force)
+        label: Callable[[Structures], Answers] = functools.partial(
+            label_with_own_teacher,
+            name=teacher.name,
+            settings=teacher.settings,
+            max_force=max_force,
+        )
     else:
-        label, how = label_with_teacher, (teacher, max_force)
-    calls = ((piece, functools.partial(label, structures, *how)) for piece, structures in pieces)
+        label = functools.partial(label_with_teacher, teacher=teacher, max_force=max_force)
+    calls = ((piece, functools.partial(label, structures)) for piece, structures in pieces)
     return completed(workers, calls)
 
 
@@ -55,7 +60,7 @@ _lock = threading.Lock()
 
 
 def label_with_own_teacher(
-    structures: Structures, name: str, settings: dict[str, Any], max_force: float
+    structures: Structures, name: str, settings: dict[str, Any], *, max_force: float
 ) -> Answers:
     """Return the checked answers of the teacher that this process has or makes.
 

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms, units
 from numpy.typing import NDArray
 
+#: Elements of the bundled students, by their symbols.
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 EV_PER_KCAL_MOL = units.kcal / units.mol
 
@@ -83,7 +84,7 @@ def species_of(smiles: str, max_atoms: int) -> Species:
 
 
 def select_species(
-    smiles: Iterable[str], max_atoms: int, limit: int | None, seed: int
+    smiles: Iterable[str], max_atoms: int, limit: int | None, *, seed: int
 ) -> tuple[list[Species], dict[str, int]]:
     """Return distinct suitable species in an order drawn by the seed, and counts of the rest.
 
@@ -150,7 +151,7 @@ class Molecule:
         return Atoms(self.numbers, positions - positions.mean(0))
 
 
-def embed(species: Species, n_conformers: int, seed: int, mmff: bool = True) -> Molecule:
+def embed(species: Species, n_conformers: int, seed: int, *, mmff: bool = True) -> Molecule:
     """Return a molecule with conformers, embedded by ETKDG and relaxed with MMFF94.
 
     Parameters

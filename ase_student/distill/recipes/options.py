@@ -73,6 +73,7 @@ def command_from(
     table: Mapping[str, Any],
     parser: argparse.ArgumentParser,
     folder: Path,
+    *,
     find: Callable[[str], Path],
 ) -> Command:
     """Make a command line of a table whose keys are options of the command.

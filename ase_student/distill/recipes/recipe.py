@@ -159,7 +159,9 @@ def _step(
         )
 
     try:
-        command = command_from(options, parser_of(step_module(name).add_arguments), folder, find)
+        command = command_from(
+            options, parser_of(step_module(name).add_arguments), folder, find=find
+        )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if command.output in made:

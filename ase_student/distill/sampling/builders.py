@@ -216,6 +216,7 @@ def all_origins(
     files: Iterable[Path],
     crystals: Iterable[str],
     surfaces: Iterable[str],
+    *,
     repeat: Sequence[int] = (1, 1, 1),
 ) -> list[InputStructure]:
     """Return the structures of files, crystals and surfaces."""

@@ -60,6 +60,7 @@ def build(
     molecule: Molecule,
     partners: Sequence[Species],
     max_atoms: int,
+    *,
     rng: np.random.Generator,
     mmff: bool = True,
 ) -> Molecule:
@@ -130,7 +131,7 @@ def _partner(
     if not fitting:
         return None
     species = fitting[int(rng.integers(len(fitting)))]
-    return embed(species, 1, int(rng.integers(2**31 - 1)), mmff)
+    return embed(species, 1, int(rng.integers(2**31 - 1)), mmff=mmff)
 
 
 def _conformer(molecule: Molecule, rng: np.random.Generator) -> Positions:
@@ -310,6 +311,6 @@ def in_contact(
         cluster.numbers,
         positions,
         moving,
-        direction / np.linalg.norm(direction),
-        rng.uniform(*contacts),
+        direction=direction / np.linalg.norm(direction),
+        contact=rng.uniform(*contacts),
     )

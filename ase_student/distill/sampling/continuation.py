@@ -104,9 +104,9 @@ def sample_continuations(
             [start.atoms for start in chosen],
             driver,
             [draw(rng) for _ in chosen],
-            settings.cluster_steps if confined else settings.molecule_steps,
-            rng,
-            confined,
+            n_steps=settings.cluster_steps if confined else settings.molecule_steps,
+            rng=rng,
+            confined=confined,
         )
         for start, moved in zip(chosen, next(rounds), strict=True):
             if np.isfinite(moved.positions).all() and not is_sane(start.atoms, moved):

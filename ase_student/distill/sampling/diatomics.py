@@ -14,8 +14,6 @@ from ase_student.distill.molecules import species
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.dynamics.bonds import CLASH
 
-#: Elements of the bundled students.
-ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 #: Å; beyond every student's cutoff, so that atoms that are free are among them.
 LONGEST = 6.0
 

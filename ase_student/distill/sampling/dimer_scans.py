@@ -27,6 +27,7 @@ from ase_student.distill.molecules.species import (
 from ase_student.distill.sampling import clusters, geometry
 from ase_student.distill.sampling.rigid import descended_rigidly
 from ase_student.distill.sampling.scan_molecules import Embedder, thermal_geometries
+from ase_student.distill.settings import StepSettings, option
 from ase_student.dynamics.langevin import Positions
 from ase_student.potentials.base import Potential, forces_of
 
@@ -62,7 +63,7 @@ BATCH, SPARE = 48, 2
 
 
 @dataclass(frozen=True)
-class DimerScanSettings:
+class DimerScanSettings(StepSettings):
     """What scans to make.
 
     Attributes
@@ -87,24 +88,32 @@ class DimerScanSettings:
         If a value is not allowed.
     """
 
-    complexes: int = 1000
-    points: int = 3
-    trimers: float = 0.1
-    doubly_bonded: float = 0.0
-    bound: float = 0.0
-    max_complex_atoms: int = 70
-    seed: int = 0
+    complexes: int = option(
+        1000, "how many complexes; their molecules come with them", metavar="N", least=1
+    )
+    points: int = option(
+        3,
+        "distances of each pair, which share the geometries of the molecules",
+        metavar="N",
+        least=1,
+    )
+    trimers: float = option(0.1, "share of complexes of three molecules", metavar="S")
+    doubly_bonded: float = option(
+        0.0, "share of complexes that two hydrogen bonds join, where molecules allow it", metavar="S"
+    )
+    bound: float = option(
+        0.0, "share of scans that begin at a complex which has relaxed as a whole", metavar="S"
+    )
+    max_complex_atoms: int = option(70, "atoms of the largest complex", metavar="N", least=4)
+    seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self) -> None:
-        for name, least in (("complexes", 1), ("points", 1), ("max_complex_atoms", 4)):
-            if getattr(self, name) < least:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is {getattr(self, name)}; it must be at least {least}.")
+        super().__post_init__()
         for name in ("trimers", "doubly_bonded", "bound"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is {share:g}; it must be from 0 to 1.")
+                shown = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{shown} is {share:g}; it must be from 0 to 1.")
 
 
 @dataclass
@@ -139,7 +148,9 @@ class Complexes:
 
     def columns(self) -> Structures:
         """Return all structures, with the column that says what belongs together."""
-        return Structures.from_atoms(self.structures, self.sources, self.molecules, self.fragments)
+        return Structures.from_atoms(
+            self.structures, self.sources, self.molecules, fragments=self.fragments
+        )
 
 
 def scan_complexes(
@@ -205,14 +216,14 @@ def _scans(
     few = rng.random(len(arranged)) >= RELAXED_SHARE
     n_steps = np.where(few, FEW_STEPS, MANY_STEPS).tolist()
     fragments = [one.fragments for one in arranged]
-    descended = descended_rigidly(structures, fragments, driver, n_steps)
-    relaxed = _relaxed_together(arranged, descended, settings.bound, driver, rng)
+    descended = descended_rigidly(structures, fragments, driver, n_steps=n_steps)
+    relaxed = _relaxed_together(arranged, descended, settings.bound, driver, rng=rng)
     scans = []
     for molecule, positions in zip(arranged, relaxed, strict=True):
         if positions is None:
             dropped["complex came apart, or without forces"] += 1
             continue
-        scans.append((molecule, scan_distances(molecule, positions, settings.points, rng)))
+        scans.append((molecule, scan_distances(molecule, positions, settings.points, rng=rng)))
     flat = [molecule.atoms(positions) for molecule, scan in scans for positions in scan]
     # A comparison with NaN is false.
     forces = forces_of(driver, flat) if flat else []
@@ -231,6 +242,7 @@ def _relaxed_together(
     positions: Sequence[Positions],
     share: float,
     driver: Potential,
+    *,
     rng: np.random.Generator,
 ) -> list[Positions | None]:
     """Return the positions of complexes, a share of them after they have relaxed as a whole.
@@ -319,7 +331,7 @@ def _padded(pair: Molecule, trimer: Molecule) -> NDArray[np.int64]:
 
 
 def scan_distances(
-    molecule: Molecule, positions: Positions, points: int, rng: np.random.Generator
+    molecule: Molecule, positions: Positions, points: int, *, rng: np.random.Generator
 ) -> list[Positions]:
     """Return positions with one molecule pressed against the others or pulled away from them.
 
@@ -345,10 +357,14 @@ def scan_distances(
     direction /= np.linalg.norm(direction)
     bounds = CLOSER if rng.random() < CLOSER_SHARE else PRESSED
     contact = max(float(ratios.min()) * rng.uniform(*bounds), CLOSEST)
-    scan = [geometry.shift_to_contact(molecule.numbers, positions, moving, direction, contact)]
+    scan = [
+        geometry.shift_to_contact(
+            molecule.numbers, positions, moving, direction=direction, contact=contact
+        )
+    ]
     start = min(float(distances.min()), FARTHEST)
     for k in range(points - 1):
         fraction = ((k + rng.random()) / (points - 1)) ** CROWDING
         limit = start + (FARTHEST - start) * fraction
-        scan.append(geometry.shift_to_limits(positions, moving, direction, limit))
+        scan.append(geometry.shift_to_limits(positions, moving, direction, limits=limit))
     return scan

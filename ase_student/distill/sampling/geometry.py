@@ -19,6 +19,7 @@ def shift_to_contact(
     numbers: NDArray[np.int64],
     positions: Positions,
     moving: NDArray[np.bool_],
+    *,
     direction: Positions,
     contact: float,
 ) -> Positions:
@@ -37,13 +38,14 @@ def shift_to_contact(
     """
     radii = vdw_alvarez.vdw_radii[numbers]
     limits = contact * (radii[moving, None] + radii[~moving])
-    return shift_to_limits(positions, moving, direction, limits)
+    return shift_to_limits(positions, moving, direction, limits=limits)
 
 
 def shift_to_limits(
     positions: Positions,
     moving: NDArray[np.bool_],
     direction: Positions,
+    *,
     limits: float | NDArray[np.float64],
 ) -> Positions:
     """Return positions after some atoms are moved along a line until one touches the others.
@@ -97,8 +99,8 @@ def packed(
             placed_numbers,
             np.concatenate([placed, turned]),
             np.arange(len(placed_numbers)) >= n_before,
-            random_direction(rng),
-            rng.uniform(0.75, 1.0),
+            direction=random_direction(rng),
+            contact=rng.uniform(0.75, 1.0),
         )
         placed = placed - placed.mean(0)
     return placed

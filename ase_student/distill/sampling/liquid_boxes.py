@@ -20,6 +20,7 @@ from ase_student.distill.molecules.species import (
 )
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.scan_molecules import Embedder
+from ase_student.distill.settings import StepSettings, option
 from ase_student.dynamics.bonds import BONDED, came_apart, newly_bound
 from ase_student.dynamics.rotations import random_rotation
 from ase_student.dynamics.trajectories import relaxed, trajectories
@@ -64,7 +65,7 @@ VOLUME_PER_ATOM = 19.0
 
 
 @dataclass(frozen=True)
-class LiquidSettings:
+class LiquidSettings(StepSettings):
     """What droplets to make.
 
     Attributes
@@ -83,16 +84,17 @@ class LiquidSettings:
         If a value is not allowed.
     """
 
-    frames: int = 1000
-    per_box: int = 40
-    atoms: tuple[int, int] = (60, 140)
-    seed: int = 0
+    frames: int = option(1000, "how many droplets", metavar="N", least=1)
+    per_box: int = option(
+        40, "droplets of each periodic box, two every 30 fs", metavar="N", least=1
+    )
+    atoms: tuple[int, int] = option(
+        (60, 140), f"fewest and most atoms of a droplet, at most {BOX_ATOMS[0]}", metavar="N"
+    )
+    seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self) -> None:
-        for name in ("frames", "per_box"):
-            if getattr(self, name) < 1:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         low, high = self.atoms
         if not 1 <= low <= high <= BOX_ATOMS[0]:
             raise ValueError(
@@ -127,6 +129,7 @@ def sample_liquids(
     liquids: Sequence[Species],
     solutes: Sequence[Species],
     settings: LiquidSettings,
+    *,
     driver: Potential,
 ) -> SampledFrames:
     """Return droplets cut out of periodic boxes of liquids, mixtures and solutions.
@@ -155,7 +158,7 @@ def sample_liquids(
             before = len(frames.structures)
             rng = generator(settings.seed, f"liquids {number}")
             n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))
-            boxes = [drawn_box(liquids, solutes, embed, rng) for _ in range(n_boxes)]
+            boxes = [drawn_box(liquids, solutes, embed, rng=rng) for _ in range(n_boxes)]
             _add_droplets(frames, [box for box in boxes if box], settings, driver, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
@@ -173,6 +176,7 @@ def drawn_box(
     liquids: Sequence[Species],
     solutes: Sequence[Species],
     embed: Embedder,
+    *,
     rng: np.random.Generator,
 ) -> Box | None:
     """Return an expanded box of a liquid, a mixture or a solution that is drawn."""
@@ -236,9 +240,9 @@ def _add_droplets(
         for box, atoms in zip(boxes, current, strict=True):
             contract(atoms, box.owners, EXPANSION ** (-1 / STAGES))
         current = relaxed(current, driver, STAGE_DESCENT)
-        moved = trajectories(current, driver, temperatures, STAGE_DYNAMICS, rng)
+        moved = trajectories(current, driver, temperatures, n_steps=STAGE_DYNAMICS, rng=rng)
         current = next(moved, [])
-    rounds = trajectories(current, driver, temperatures, BETWEEN, rng)
+    rounds = trajectories(current, driver, temperatures, n_steps=BETWEEN, rng=rng)
     for _ in range(EQUILIBRATION // BETWEEN):
         next(rounds, [])
     for _ in range(-(-settings.per_box // PER_SNAPSHOT)):
@@ -249,7 +253,7 @@ def _add_droplets(
                 frames.dropped["box with bonds broken or formed"] += 1
             else:
                 for _ in range(PER_SNAPSHOT):
-                    name, droplet, owners = cut_out(box, atoms, settings.atoms, rng)
+                    name, droplet, owners = cut_out(box, atoms, settings.atoms, rng=rng)
                     if are_apart(droplet, owners):
                         frames.add(droplet, name, SOURCE)
                     else:
@@ -298,7 +302,7 @@ def are_apart(droplet: Atoms, owners: NDArray[np.int64]) -> bool:
 
 
 def cut_out(
-    box: Box, atoms: Atoms, bounds: tuple[int, int], rng: np.random.Generator
+    box: Box, atoms: Atoms, bounds: tuple[int, int], *, rng: np.random.Generator
 ) -> tuple[str, Atoms, NDArray[np.int64]]:
     """Return the molecules that are closest to a random one of a box, and their names.
 

@@ -52,6 +52,7 @@ def sample_jobs(
     jobs: Sequence[MoleculeTask],
     settings: SamplingSettings,
     partners: Sequence[Species],
+    *,
     driver: Potential,
 ) -> SampledFrames:
     """Return frames of some molecules and of clusters with each of them.
@@ -108,7 +109,7 @@ def _cluster_start(
     partners: Sequence[Species],
     rng: np.random.Generator,
 ) -> Start:
-    cluster = clusters.build(molecule, partners, settings.max_cluster_atoms, rng, mmff=False)
+    cluster = clusters.build(molecule, partners, settings.max_cluster_atoms, rng=rng, mmff=False)
     try:
         positions = species.relaxed(cluster, CLUSTER_MINIMISATION_STEPS)
     except UnsuitableError:
@@ -134,7 +135,9 @@ def _move(
             _add(frames, start, geometry.displaced(atoms.positions, sigma, rng), "displaced")
     n_rounds = max((len(start.sources) for start in starts), default=0)
     temperatures = [start.temperature for start in starts]
-    rounds = trajectories.trajectories(begun, driver, temperatures, n_steps, rng, confined)
+    rounds = trajectories.trajectories(
+        begun, driver, temperatures, n_steps=n_steps, rng=rng, confined=confined
+    )
     for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
         for start, atoms in zip(starts, moved, strict=True):
             if k < len(start.sources):

@@ -30,7 +30,7 @@ MD_DISPLACEMENTS = (0.0, 0.03)
 
 
 def sample_molecule(
-    species: Species, settings: SamplingSettings, partners: Sequence[Species], n_times: int = 1
+    species: Species, settings: SamplingSettings, partners: Sequence[Species], *, n_times: int = 1
 ) -> SampledFrames:
     """Return frames of one molecule and of clusters with it.
 
@@ -58,7 +58,7 @@ def sample_molecule(
             frames.add(molecule.atoms(positions), molecule.name, "displaced")
         for _ in range(n_times if settings.cluster + settings.contact else 0):
             with frames.counting_failures("cluster"):
-                cluster = clusters.build(molecule, partners, settings.max_cluster_atoms, rng)
+                cluster = clusters.build(molecule, partners, settings.max_cluster_atoms, rng=rng)
                 _sample_cluster(frames, cluster, settings, rng)
     return frames
 

@@ -85,7 +85,7 @@ CRYSTALS = {
 
 
 def sample_crystals(
-    names: Sequence[str], n_frames: int, seed: int, driver: Potential
+    names: Sequence[str], n_frames: int, seed: int, *, driver: Potential
 ) -> SampledFrames:
     """Return cut-outs of molecular crystals, each strained and disturbed at random.
 
@@ -114,7 +114,7 @@ def sample_crystals(
             starts = [cut_out(cells[i][0], cells[i][1], rng) for i in drawn]
             begun = relaxed(starts, driver, DESCENT_STEPS)
             temperatures = rng.uniform(*TEMPERATURES, size=n).tolist()
-            moved = next(trajectories(begun, driver, temperatures, DYNAMICS_STEPS, rng))
+            moved = next(trajectories(begun, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
             for i, atoms in zip(drawn, moved, strict=True):
                 smiles = CRYSTALS[names[i]].molecule
                 n_molecules = len(atoms) // (len(cells[i][1]) // (cells[i][1].max() + 1))

@@ -62,14 +62,16 @@ class Sampler:
             frames = sample_groups(piece.groups, self.settings, None)
             for one in piece.jobs:
                 frames.extend(
-                    mmff.sample_molecule(one.species, self.settings, self.partners, one.n_times)
+                    mmff.sample_molecule(
+                        one.species, self.settings, self.partners, n_times=one.n_times
+                    )
                 )
             return frames
         driver = _driver(self.settings.dynamics)
         with _one_thread():
             frames = sample_groups(piece.groups, self.settings, driver)
             frames.extend(sample_continuations(piece.continuations, self.settings, driver))
-            frames.extend(md.sample_jobs(piece.jobs, self.settings, self.partners, driver))
+            frames.extend(md.sample_jobs(piece.jobs, self.settings, self.partners, driver=driver))
         return frames
 
 
@@ -77,6 +79,7 @@ def in_pieces(
     jobs: Sequence[MoleculeTask],
     groups: Sequence[FrameGroup],
     settings: SamplingSettings,
+    *,
     continuations: Sequence[Continuation] = (),
 ) -> list[SamplingChunk]:
     """Return all that is to be sampled in pieces of equal size."""
@@ -108,6 +111,7 @@ def sample(
     sampler: Sampler,
     pieces: Sequence[SamplingChunk],
     processes: int = 1,
+    *,
     folder: Path | None = None,
 ) -> SampledFrames:
     """Return the frames of all pieces, in their order, whatever the number of processes.

@@ -92,7 +92,7 @@ def sample_groups(
         temperatures = [temperature for *_, temperature in moving]
         rng = _generator(settings, *(group for group, *_ in moving))
         steps = settings.molecule_steps
-        rounds = trajectories.trajectories(begun, driver, temperatures, steps, rng)
+        rounds = trajectories.trajectories(begun, driver, temperatures, n_steps=steps, rng=rng)
         n_rounds = max(group.n_frames for group, *_ in moving)
         for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
             for (group, *_), atoms in zip(moving, moved, strict=True):

@@ -21,6 +21,7 @@ def descended_rigidly(
     structures: Sequence[Atoms],
     fragments: Sequence[NDArray[np.int64]],
     driver: Potential,
+    *,
     n_steps: Sequence[int],
 ) -> list[Positions]:
     """Return positions after steps downhill that keep the geometry of every molecule.

@@ -23,6 +23,7 @@ def make_structures(
     jobs: Sequence[MoleculeTask],
     settings: SamplingSettings,
     partners: Sequence[Species] = (),
+    *,
     groups: Sequence[FrameGroup] = (),
     skipped: Mapping[str, int] | None = None,
     processes: int = 1,
@@ -57,9 +58,9 @@ def make_structures(
     ValueError
         If no structure is left.
     """
-    pieces = parallel.in_pieces(jobs, groups, settings, continuations)
+    pieces = parallel.in_pieces(jobs, groups, settings, continuations=continuations)
     one = parallel.Sampler(settings, tuple(partners))
-    frames = parallel.sample(one, pieces, processes, folder)
+    frames = parallel.sample(one, pieces, processes, folder=folder)
     if given is not None:
         frames.extend(given)
     frames = frames.without_duplicates()

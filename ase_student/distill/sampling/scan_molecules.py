@@ -99,6 +99,7 @@ def read_sets(
     names: Sequence[str],
     files: Sequence[Path],
     max_atoms: int,
+    *,
     part: str | None = None,
     split_seed: int = 0,
 ) -> tuple[list[list[Species]], dict[str, int]]:
@@ -128,7 +129,7 @@ def read_sets(
     sets: list[list[Species]] = []
     skipped: Counter[str] = Counter()
     for name, smiles in sources.items():
-        found, left_out = select_species(smiles, max_atoms, None, 0)
+        found, left_out = select_species(smiles, max_atoms, None, seed=0)
         skipped.update(left_out)
         kept = [one for one in found if is_in_part(one.key, part, split_seed)]
         if not kept:
@@ -210,7 +211,7 @@ def thermal_geometries(
     temperatures = rng.uniform(*between, size=len(drawn)).tolist()
     if not minima:
         return []
-    moved = next(trajectories(minima, driver, temperatures, DYNAMICS_STEPS, rng))
+    moved = next(trajectories(minima, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
     return [
         after.positions
         if np.isfinite(after.positions).all()

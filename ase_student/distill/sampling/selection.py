@@ -21,6 +21,7 @@ def choose_jobs(
     large: Iterable[str],
     settings: SamplingSettings,
     n_molecules: int | None = None,
+    *,
     lists: Mapping[str, Sequence[str]] | None = None,
     cover: Coverage | None = None,
     n_variants: int | None = None,
@@ -101,7 +102,7 @@ def _variants(
 def _selected(
     smiles: Iterable[str], max_atoms: int, settings: SamplingSettings
 ) -> tuple[list[Species], dict[str, int]]:
-    found, skipped = species.select_species(smiles, max_atoms, None, settings.seed)
+    found, skipped = species.select_species(smiles, max_atoms, None, seed=settings.seed)
     if settings.part is None:
         return found, skipped
     # Water belongs to every part.

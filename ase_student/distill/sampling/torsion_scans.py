@@ -20,6 +20,7 @@ from ase_student.distill.molecules.species import (
 )
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.scan_molecules import Embedder
+from ase_student.distill.settings import StepSettings, option
 from ase_student.dynamics.bonds import is_sane, newly_bound
 from ase_student.dynamics.langevin import Positions
 from ase_student.dynamics.trajectories import relaxed, trajectories
@@ -43,7 +44,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class TorsionScanSettings:
+class TorsionScanSettings(StepSettings):
     """What scans to make.
 
     Attributes
@@ -60,14 +61,9 @@ class TorsionScanSettings:
         If a value is not allowed.
     """
 
-    frames: int = 1000
-    angles: int = 12
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "angles"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+    frames: int = option(1000, "how many frames", metavar="N", least=1)
+    angles: int = option(12, "angles of each scan, equally spaced", metavar="N", least=1)
+    seed: int = option(0, "of all that is drawn")
 
 
 def scan_torsions(
@@ -138,7 +134,7 @@ def _add_scans(
         return
     begun = relaxed(starts, driver, DESCENT_STEPS)
     temperatures = rng.uniform(*TEMPERATURES, size=len(begun)).tolist()
-    moved = next(trajectories(begun, driver, temperatures, DYNAMICS_STEPS, rng))
+    moved = next(trajectories(begun, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
     for name, start, after in zip(names, starts, moved, strict=True):
         if np.isfinite(after.positions).all() and (
             not is_sane(start, after) or newly_bound(start, after)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -109,8 +110,25 @@ def read_samples(dataset: Dataset, indices: Sequence[int], cutoff: float) -> lis
         Rows of the labels.
     cutoff : float, Å
     """
-    labels = dataset.read_labels()
-    structures = dataset.read_structures()
+    structures, labels = dataset.read_structures(), dataset.read_labels()
+    return samples_of(structures, labels, indices, cutoff=cutoff, path=dataset.path)
+
+
+def samples_of(
+    structures: Structures, labels: Labels, indices: Sequence[int], *, cutoff: float, path: Path
+) -> list[Sample]:
+    """Return labelled structures with their neighbors.
+
+    Parameters
+    ----------
+    structures : Structures
+    labels : Labels
+    indices : sequence of int
+        Rows of the labels.
+    cutoff : float, Å
+    path : path
+        Of their file, which tells groups of complexes from those of other files.
+    """
     crystals = structures.are_crystals
     samples = [
         _sample(structures, labels, row, cutoff, bool(crystals[labels.structure_indices[row]]))
@@ -121,7 +139,7 @@ def read_samples(dataset: Dataset, indices: Sequence[int], cutoff: float) -> lis
     # The numbers of groups are those of one file.
     members = structures.fragments[labels.structure_indices[list(indices)]].tolist()
     return [
-        replace(sample, group=f"{dataset.path.absolute()}: {group}", fragment=fragment)
+        replace(sample, group=f"{path.absolute()}: {group}", fragment=fragment)
         if group >= 0
         else sample
         for sample, (group, fragment) in zip(samples, members, strict=True)

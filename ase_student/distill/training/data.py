@@ -15,8 +15,8 @@ from ase_student.data.hdf5 import Dataset
 from ase_student.data.label_settings import settings_difference
 from ase_student.data.sources import UNLIKE_USE
 from ase_student.data.splits import PARTS, WATER, fingerprint, parts_of
-from ase_student.data.structures import Structures
-from ase_student.distill.training.batches import Sample, read_samples
+from ase_student.data.structures import Labels, Structures
+from ase_student.distill.training.batches import Sample, samples_of
 from ase_student.distill.training.interactions import units_of
 from ase_student.distill.training.settings import TrainingSettings
 from ase_student.extrapolation.ranges import TrainingRanges
@@ -72,6 +72,7 @@ class TrainingData:
         datasets: Sequence[Path],
         settings: TrainingSettings,
         cutoff: float,
+        *,
         tests: Sequence[Path] = (),
         calibration: Path | None = None,
     ):
@@ -134,11 +135,11 @@ class TrainingData:
     def _read(self, path: Path, times: int) -> dict[str, Any]:
         """Add a file's samples to the parts and return what is to be known of the file."""
         with self._labelled(path) as dataset:
-            structures = dataset.read_structures()
-            indices = dataset.read_labels().structure_indices
-            parts = self._split(structures, path)
-            samples = read_samples(dataset, range(len(indices)), self._cutoff)
+            structures, labels = dataset.read_structures(), dataset.read_labels()
             metadata = dataset.metadata
+        indices = labels.structure_indices
+        parts = self._split(structures, path)
+        samples = self._samples_of(structures, labels, range(len(labels)), path)
         counts: Counter[str] = Counter()
         for index, sample in zip(indices, samples, strict=True):
             part = parts[index]
@@ -188,29 +189,34 @@ class TrainingData:
             self._teacher_settings = self._teacher_settings or settings
             yield dataset
 
+    def _samples_of(
+        self, structures: Structures, labels: Labels, rows: Sequence[int], path: Path
+    ) -> list[Sample]:
+        return samples_of(structures, labels, rows, cutoff=self._cutoff, path=path)
+
     def _split(self, structures: Structures, path: Path) -> Sequence[str]:
         """Return the part that each of a file's structures belongs to."""
-        return parts_of(structures, self._settings.split, self._settings.split_seed, path)
+        return parts_of(structures, self._settings.split, self._settings.split_seed, path=path)
 
     def _read_calibration(self, path: Path) -> list[Sample]:
         """Return the samples of a file's validation part."""
         with self._labelled(path) as dataset:
-            parts = self._split(dataset.read_structures(), path)
-            indices = dataset.read_labels().structure_indices
-            rows = [row for row, index in enumerate(indices) if parts[index] == "validation"]
-            if not rows:
-                raise ValueError(
-                    f"{path}: is for the calibration, but holds nothing of the validation part."
-                )
-            return read_samples(dataset, rows, self._cutoff)
+            structures, labels = dataset.read_structures(), dataset.read_labels()
+        parts = self._split(structures, path)
+        indices = labels.structure_indices
+        rows = [row for row, index in enumerate(indices) if parts[index] == "validation"]
+        if not rows:
+            raise ValueError(
+                f"{path}: is for the calibration, but holds nothing of the validation part."
+            )
+        return self._samples_of(structures, labels, rows, path)
 
     def _read_test(self, path: Path) -> list[Sample]:
         """Return a file's samples, none of which is of what is trained on."""
         with self._labelled(path) as dataset:
-            structures = dataset.read_structures()
-            indices = dataset.read_labels().structure_indices
-            samples = read_samples(dataset, range(len(indices)), self._cutoff)
-        for index in indices:
+            structures, labels = dataset.read_structures(), dataset.read_labels()
+        samples = self._samples_of(structures, labels, range(len(labels)), path)
+        for index in labels.structure_indices:
             keys = self._keys(structures, index)
             if keys and keys <= self._trained:
                 names = sorted(key for key in keys if isinstance(key, str))

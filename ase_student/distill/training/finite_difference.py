@@ -47,7 +47,7 @@ class LossGradients(NamedTuple):
 
 
 def differentiated_loss(
-    results: PairResults, batch: PairBatch, settings: TrainingSettings, energy_weight: float
+    results: PairResults, batch: PairBatch, settings: TrainingSettings, *, energy_weight: float
 ) -> LossGradients:
     """Return :func:`ase_student.distill.training.loss.loss` and its derivatives, by hand.
 
@@ -156,6 +156,7 @@ def backward_by_displacement(
     network: CompiledNetwork,
     batch: PairBatch,
     settings: TrainingSettings,
+    *,
     energy_weight: float,
     sign: float = 1.0,
 ) -> float:
@@ -175,7 +176,7 @@ def backward_by_displacement(
     network.read_weights()
     has_stress = bool(settings.stress_weight) and batch.stress is not None
     at_rest = network.evaluate(batch.structures, with_virials=has_stress, with_gradient=True)
-    loss = differentiated_loss(at_rest, batch, settings, energy_weight)
+    loss = differentiated_loss(at_rest, batch, settings, energy_weight=energy_weight)
     largest = float(np.abs(loss.by_forces).max())
     if loss.by_strains is not None:
         largest = max(largest, float(np.abs(loss.by_strains).max()))

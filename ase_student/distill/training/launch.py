@@ -67,6 +67,16 @@ def _train(
     set_threads(arguments.threads)
     start = None if arguments.start is None else load_student(str(arguments.start))
     cutoff = changes.get("cutoff", Architecture((1,)).cutoff if start is None else start.cutoff)
-    parts = TrainingData(arguments.dataset, settings, cutoff, arguments.test, arguments.calibrate)
-    training = Trainer(parts, arguments.student, arguments.folder, settings, fabric, changes, start)
+    parts = TrainingData(
+        arguments.dataset, settings, cutoff, tests=arguments.test, calibration=arguments.calibrate
+    )
+    training = Trainer(
+        parts,
+        arguments.student,
+        arguments.folder,
+        settings=settings,
+        fabric=fabric,
+        changes=changes,
+        start=start,
+    )
     return training.run()

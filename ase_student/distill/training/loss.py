@@ -62,11 +62,11 @@ def predict(network: Energies, batch: Batch, create_graph: bool = False) -> Pred
     The stress is the derivative of the energy by a symmetric strain of positions and cell, divided
     by the volume.
     """
-    return predict_and_differentiate(network, batch, (), create_graph)[0]
+    return predict_and_differentiate(network, batch, (), create_graph=create_graph)[0]
 
 
 def predict_and_differentiate(
-    network: Energies, batch: Batch, weights: Sequence[Tensor], create_graph: bool = False
+    network: Energies, batch: Batch, weights: Sequence[Tensor], *, create_graph: bool = False
 ) -> tuple[Predictions, tuple[Tensor | None, ...]]:
     """Return what :func:`predict` does, and the gradient of the sum of energies by some weights.
 
@@ -97,7 +97,7 @@ def predict_and_differentiate(
 
 
 def loss(
-    predictions: Predictions, batch: Batch, settings: TrainingSettings, energy_weight: float
+    predictions: Predictions, batch: Batch, settings: TrainingSettings, *, energy_weight: float
 ) -> Tensor:
     """Return the training loss: every term quadratic for small errors, linear for large ones.
 

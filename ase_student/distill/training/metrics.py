@@ -23,7 +23,11 @@ BATCH_ATOMS = 1500
 
 
 def evaluate(
-    network: PaiNN | CompiledNetwork, samples: Sequence[Sample], cutoff: float, device: torch.device
+    network: PaiNN | CompiledNetwork,
+    samples: Sequence[Sample],
+    cutoff: float,
+    *,
+    device: torch.device,
 ) -> dict[str, dict[str, float]]:
     """Return the errors on samples, by source and for all of them.
 
@@ -98,7 +102,11 @@ def _interaction_errors(
 
 
 def energy_deviations(
-    network: PaiNN | CompiledNetwork, samples: Sequence[Sample], cutoff: float, device: torch.device
+    network: PaiNN | CompiledNetwork,
+    samples: Sequence[Sample],
+    cutoff: float,
+    *,
+    device: torch.device,
 ) -> NDArray[np.float64]:
     """Return the errors of the energies of samples with their signs, (n,) eV per atom."""
     found = []

@@ -50,7 +50,7 @@ def for_the_teacher_of(start: Student, parts: TrainingData, device: torch.device
     network = build_network(start).to(device)
     assert isinstance(network, PaiNN)
     samples = parts["train"]
-    deviations = energy_deviations(network, samples, start.cutoff, device)
+    deviations = energy_deviations(network, samples, start.cutoff, device=device)
     shifts = fit_reference_energies(
         [
             dataclasses.replace(sample, energy=-deviation * len(sample.numbers))

@@ -80,6 +80,7 @@ class Trainer:
         parts: TrainingData,
         name: str,
         folder: Path,
+        *,
         settings: TrainingSettings,
         fabric: Fabric | None = None,
         changes: dict[str, Any] | None = None,
@@ -198,12 +199,12 @@ class Trainer:
                 self.compiled,
                 self.collate_pairs(samples),
                 self.settings,
-                weight,
+                energy_weight=weight,
                 sign=1.0 if self.step % 2 else -1.0,
             )
         batch = collate(samples, self.cutoff, self.fabric.device)
         predictions = predict(self.network, batch, create_graph=True)
-        value = loss(predictions, batch, self.settings, weight)
+        value = loss(predictions, batch, self.settings, energy_weight=weight)
         self.fabric.backward(value)
         return float(value.detach())
 
@@ -239,7 +240,9 @@ class Trainer:
     def _validate(self, mean_loss: float) -> dict[str, float]:
         """Evaluate the averaged weights, keep them if they are the best, and write the state."""
         samples = self.parts.chosen("validation", self.settings.validation_structures)
-        errors = evaluate(self._runnable(self.average), samples, self.cutoff, self.fabric.device)
+        errors = evaluate(
+            self._runnable(self.average), samples, self.cutoff, device=self.fabric.device
+        )
         row = errors["all"]
         if self.fabric.is_global_zero:
             score = row["force_rmse_mean"] + ENERGY_IN_SCORE * row["energy_mae"]
@@ -371,7 +374,7 @@ class Trainer:
         network = self._runnable(build_network(student).to(self.fabric.device))
         tests = {"test": self.parts["test"], **self.parts.tests}
         errors = {
-            name: evaluate(network, samples, self.cutoff, self.fabric.device)
+            name: evaluate(network, samples, self.cutoff, device=self.fabric.device)
             for name, samples in tests.items()
         }
         metrics = {**student.metadata["metrics"], **errors}
@@ -391,7 +394,7 @@ class Trainer:
         if not samples:
             return student
         network = self._runnable(build_network(student).to(self.fabric.device))
-        deviations = energy_deviations(network, samples, self.cutoff, self.fabric.device)
+        deviations = energy_deviations(network, samples, self.cutoff, device=self.fabric.device)
         shifted = {
             number: energy - float(np.median(deviations))
             for number, energy in student.reference_energies.items()

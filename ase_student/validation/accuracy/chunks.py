@@ -84,6 +84,7 @@ def reduce(
     frames: Sequence[Frame],
     answers: Sequence[Evaluation],
     left_out: Sequence[LeftOut],
+    *,
     seconds: float,
     seed: int,
     number: int,
@@ -159,8 +160,10 @@ def _forces(
     last = PARITY_EDGES[-1] * (1.0 - 1e-12)
     return {
         "forces": of_structures,
-        "elements": sums.by_group(atoms, sizes, numbers, N_ELEMENTS, weights),
-        "magnitudes": sums.by_group(atoms, sizes, groups, len(sums.MAGNITUDES), weights),
+        "elements": sums.by_group(atoms, sizes, numbers, n_groups=N_ELEMENTS, weights=weights),
+        "magnitudes": sums.by_group(
+            atoms, sizes, groups, n_groups=len(sums.MAGNITUDES), weights=weights
+        ),
         "parity": np.histogram2d(
             np.clip(truth.ravel(), -last, last),
             np.clip(found.ravel(), -last, last),

@@ -91,6 +91,7 @@ def run_pass(
     spec: ModelSpec,
     weights: str,
     selection: Selection,
+    *,
     data_sha256: str,
     folder: Path,
     scheduler: str | None = None,
@@ -137,7 +138,7 @@ def run_pass(
     with (
         # Nobody is started, or looked for, where all is done.
         workers_for(1, scheduler if missing else None) as workers,
-        progress_bar(total, "structure", done, spec.name) as bar,
+        progress_bar(total, "structure", done, label=spec.name) as bar,
     ):
         work = _elsewhere if workers.are_elsewhere else _here
         for key, chunk in work(workers, asked, pieces):
@@ -173,7 +174,12 @@ def _here(
         yield from completed(
             workers,
             (
-                (key, partial(compute_piece, potential, frames, selection, indices, number))
+                (
+                    key,
+                    partial(
+                        compute_piece, potential, frames, selection, indices=indices, number=number
+                    ),
+                )
                 for key, indices, number in pieces
             ),
         )
@@ -212,7 +218,7 @@ def _on_worker(asked: _Asked, indices: NDArray[np.int64], number: int) -> PassCh
         )
         frames = open_frames(selection.path, selection.keys)
         try:
-            return compute_piece(potential, frames, selection, indices, number)
+            return compute_piece(potential, frames, selection, indices=indices, number=number)
         finally:
             frames.close()
 
@@ -244,6 +250,7 @@ def compute_piece(
     potential: Potential,
     frames: StructureReader,
     selection: Selection,
+    *,
     indices: NDArray[np.int64],
     number: int,
 ) -> PassChunk:
@@ -275,7 +282,7 @@ def compute_piece(
     invalid = [one for one in left_out if one.invalid]
     if invalid and not selection.skip_invalid:
         raise ValueError(f"{invalid[0].reason} To go on without such structures, --skip-invalid.")
-    return reduce(used, said, left_out, seconds, selection.seed, number)
+    return reduce(used, said, left_out, seconds=seconds, seed=selection.seed, number=number)
 
 
 def _known(one: Frame | LeftOut, file: str, elements: tuple[int, ...]) -> Frame | LeftOut:

@@ -78,6 +78,7 @@ def by_group(
     atoms: Floats,
     sizes: NDArray[np.int64],
     groups: NDArray[np.int64],
+    *,
     n_groups: int,
     weights: Floats,
 ) -> Floats:

@@ -58,7 +58,9 @@ def make_references(arguments: argparse.Namespace) -> str:
     for name, values in measured.items():
         if "refused" in values:
             raise ValueError(f"{teacher.name} refuses {name}: {values['refused']}")
-    references.write_references(arguments.output, teacher.name, settings, measured, EXPERIMENTS)
+    references.write_references(
+        arguments.output, teacher.name, settings, measured=measured, experiments=EXPERIMENTS
+    )
     return f"{arguments.output}: {teacher.name}, {', '.join(measured)}"
 
 

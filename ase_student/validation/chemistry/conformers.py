@@ -61,7 +61,7 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
         n_same += int(np.argmin(ours) == np.argmin(theirs))
     n_molecules = len(rankings)
     return [
-        mean_absolute(RELATIVE, "kcal/mol", "teacher", differences),
+        mean_absolute(RELATIVE, "kcal/mol", "teacher", differences=differences),
         Figure(
             "ranking of conformers, mean Kendall τ",
             round(float(np.mean(rankings)), 3),

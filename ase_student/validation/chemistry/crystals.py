@@ -153,6 +153,6 @@ def _differences(cells: Measured, others: Measured, against: str) -> list[Figure
     volumes = [100.0 * (cells[name]["volume"] / others[name]["volume"] - 1.0) for name in both]
     mean = round(float(np.mean(volumes)), 2) if volumes else None
     return [
-        mean_absolute(LENGTHS, "%", against, lengths),
+        mean_absolute(LENGTHS, "%", against, differences=lengths),
         Figure(VOLUMES, mean, "%", against, len(volumes)),
     ]

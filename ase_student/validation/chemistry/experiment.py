@@ -73,6 +73,7 @@ def mean_absolute(
     name: str,
     unit: str,
     against: str,
+    *,
     differences: dict[str, float],
 ) -> Figure:
     """Return the mean of absolute differences, naming the largest.

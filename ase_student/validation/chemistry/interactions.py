@@ -152,9 +152,14 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
     figures = []
     if teacher is not None:
         figures += [
-            mean_absolute(AT_MINIMUM, "kcal/mol", "teacher", _differences(measured, teacher)),
             mean_absolute(
-                PULLED_APART, "kcal/mol", "teacher", _apart(measured, teacher, BAR_DISTANCES)
+                AT_MINIMUM, "kcal/mol", "teacher", differences=_differences(measured, teacher)
+            ),
+            mean_absolute(
+                PULLED_APART,
+                "kcal/mol",
+                "teacher",
+                differences=_apart(measured, teacher, BAR_DISTANCES),
             ),
             _binding(measured, teacher),
         ]
@@ -166,12 +171,14 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
     }
     return [
         *figures,
-        mean_absolute(AT_MINIMUM, "kcal/mol", "CCSD(T)", _differences(measured, reference)),
+        mean_absolute(
+            AT_MINIMUM, "kcal/mol", "CCSD(T)", differences=_differences(measured, reference)
+        ),
         mean_absolute(
             "S22x5 at 1.2, 1.5 and 2 times the distance, mean absolute difference",
             "kcal/mol",
             "CCSD(T)",
-            wider,
+            differences=wider,
         ),
     ]
 

@@ -88,7 +88,7 @@ def _conformers(name: str, smiles: str) -> list[Atoms]:
 
 def make_water(student: Potential, picoseconds: float = 4.0) -> list[Atoms]:
     """Return 64 waters at 1.0 g/cm³ after dynamics at 300 K."""
-    walker = Walker(water_box(4), 300.0, units.fs, FRICTION, [SEED, 0])
+    walker = Walker(water_box(4), 300.0, units.fs, friction=FRICTION, seed=[SEED, 0])
     forces = ask(student, [walker.atoms])[0].forces
     for step in range(round(1000.0 * picoseconds)):
         walker.move(step, forces)

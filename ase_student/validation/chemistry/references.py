@@ -67,6 +67,7 @@ def write_references(
     path: Path,
     name: str,
     settings: dict[str, Any],
+    *,
     measured: dict[str, Measured],
     experiments: tuple[Experiment, ...],
 ) -> None:

@@ -27,8 +27,8 @@ def add_chemistry(
     document: dict[str, Any],
     students: Sequence[tuple[ModelSpec, StudentCalculator]],
     teacher: Any,
-    folder: Path,
     *,
+    folder: Path,
     only: Collection[str] = (),
     liquid: float = 0.0,
 ) -> None:

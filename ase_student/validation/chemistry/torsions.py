@@ -168,9 +168,11 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
         shapes[name] = float(np.abs(_centered(ours) - _centered(theirs)).mean())
     low = None if not relative else round(100.0 * float(np.mean(relative)), 1)
     return [
-        mean_absolute(BARRIERS, "kcal/mol", "teacher", heights),
+        mean_absolute(BARRIERS, "kcal/mol", "teacher", differences=heights),
         Figure("torsion barriers, mean difference", low, "%", "teacher", len(relative)),
-        mean_absolute("torsion profiles, mean absolute difference", "kcal/mol", "teacher", shapes),
+        mean_absolute(
+            "torsion profiles, mean absolute difference", "kcal/mol", "teacher", differences=shapes
+        ),
     ]
 
 

@@ -81,7 +81,9 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
     """Return differences of frequencies and bond lengths, and molecules without a minimum."""
     own = len(measured["failed"]) + len(measured["bonds"])
     figures = [
-        mean_absolute(BONDS, "Å", "MP2(full)/6-31G(d)", _of_bonds(measured["bonds"], _published())),
+        mean_absolute(
+            BONDS, "Å", "MP2(full)/6-31G(d)", differences=_of_bonds(measured["bonds"], _published())
+        ),
     ]
     if teacher is not None:
         both = [name for name in teacher["frequencies"] if name in measured["frequencies"]]
@@ -94,8 +96,10 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
             for name in both
         }
         figures = [
-            mean_absolute(FREQUENCIES, "cm⁻¹", "teacher", differences),
-            mean_absolute(BONDS, "Å", "teacher", _of_bonds(measured["bonds"], teacher["bonds"])),
+            mean_absolute(FREQUENCIES, "cm⁻¹", "teacher", differences=differences),
+            mean_absolute(
+                BONDS, "Å", "teacher", differences=_of_bonds(measured["bonds"], teacher["bonds"])
+            ),
             *figures,
         ]
     share = 100.0 * len(measured["failed"]) / own

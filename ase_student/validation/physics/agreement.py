@@ -55,6 +55,8 @@ def _compared(
     # Two that are each as far from float64 as allowed.
     factor = 1.0 if with_float64 else 2.0
     return [
-        judged(f"{what}, energy", energies, factor * TOLERANCES.backend_energy_per_atom, "eV/atom"),
-        judged(f"{what}, forces", forces, factor * TOLERANCES.backend_forces, "eV/Å"),
+        judged(
+            f"{what}, energy", energies, factor * TOLERANCES.backend_energy_per_atom, unit="eV/atom"
+        ),
+        judged(f"{what}, forces", forces, factor * TOLERANCES.backend_forces, unit="eV/Å"),
     ]

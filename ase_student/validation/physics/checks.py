@@ -91,6 +91,7 @@ def judged(
     name: str,
     deviations: dict[str, float],
     limit: float,
+    *,
     unit: str,
     curves: dict[str, Any] | None = None,
 ) -> Check:

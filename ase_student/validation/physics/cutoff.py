@@ -52,8 +52,8 @@ def check_cutoff(subject: Subject) -> list[Check]:
     limit = TOLERANCES.cutoff_energy if subject.is_precise else TOLERANCES.symmetry_energy_float32
     force_limit = FORCE_LIMIT if subject.is_precise else FORCE_LIMIT_FLOAT32
     return [
-        judged("step of the energy at the cutoff", energies, limit, "eV"),
-        judged("step of the forces at the cutoff", forces, force_limit, "eV/Å"),
+        judged("step of the energy at the cutoff", energies, limit, unit="eV"),
+        judged("step of the forces at the cutoff", forces, force_limit, unit="eV/Å"),
     ]
 
 

@@ -41,13 +41,13 @@ def check_derivatives(subject: Subject) -> list[Check]:
             "forces against finite differences",
             forces,
             TOLERANCES.finite_difference_forces if exact else FORCES_FLOAT32,
-            "eV/Å",
+            unit="eV/Å",
         ),
         judged(
             "stress against finite differences",
             stress,
             TOLERANCES.finite_difference_stress if exact else STRESS_FLOAT32,
-            "eV/Å³",
+            unit="eV/Å³",
         ),
     ]
 

@@ -38,7 +38,7 @@ def check_energy_conservation(subject: Subject, picoseconds: float) -> list[Chec
     n_steps = round(1000.0 * picoseconds / TIMESTEP_FS)
     walkers = [
         # Half of the kinetic energy becomes potential energy.
-        Walker(atoms, 2.0 * TEMPERATURE, timestep * units.fs, 0.0, [SEED, index])
+        Walker(atoms, 2.0 * TEMPERATURE, timestep * units.fs, friction=0.0, seed=[SEED, index])
         for timestep in (TIMESTEP_FS, 0.5 * TIMESTEP_FS)
         for index, atoms in enumerate(starts)
     ]

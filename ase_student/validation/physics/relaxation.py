@@ -19,7 +19,7 @@ FASTER, SLOWER, MIXING, LESS_MIXING = 1.1, 0.5, 0.1, 0.99
 
 
 def relaxed(
-    potential: Potential, structures: Sequence[Atoms], fmax: float = 0.05, steps: int = 300
+    potential: Potential, structures: Sequence[Atoms], fmax: float = 0.05, *, steps: int = 300
 ) -> list[Atoms]:
     """Return structures at, or near, the nearest minimum of a potential.
 

@@ -88,7 +88,7 @@ def subject_of(spec: ModelSpec, molecules: dict[str, Atoms], elements: tuple[int
 
 
 def run_checks(
-    spec: ModelSpec, subject: Subject, lengths: Lengths, teacher: Potential | None = None
+    spec: ModelSpec, subject: Subject, lengths: Lengths, *, teacher: Potential | None = None
 ) -> list[Check]:
     """Return the outcome of every check, those that the student refuses to answer as failed.
 

@@ -66,5 +66,5 @@ def check_symmetries(subject: Subject) -> list[Check]:
             name = names[index % len(names)]
             difference = abs(answer.energy - before[index % len(names)].energy)
             deviations[name] = max(deviations[name], difference)
-        checks.append(judged(what, deviations, limit, "eV"))
+        checks.append(judged(what, deviations, limit, unit="eV"))
     return checks

@@ -35,7 +35,11 @@ def pair_distributions(
     64 waters at 300 K, the first 30 % of the run left out.
     """
     walker = Walker(
-        water_box(PER_SIDE, seed), TEMPERATURE, TIMESTEP_FS * units.fs, FRICTION, [seed, 0]
+        water_box(PER_SIDE, seed),
+        TEMPERATURE,
+        TIMESTEP_FS * units.fs,
+        friction=FRICTION,
+        seed=[seed, 0],
     )
     atoms, topology = walker.atoms, Topology.of(walker.atoms)
     radius = 0.5 * float(atoms.cell.lengths().min())

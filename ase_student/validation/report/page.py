@@ -34,6 +34,7 @@ def page(
     document: dict[str, Any],
     plots: Sequence[Mapping[str, bytes]],
     comparison: bytes,
+    *,
     worst: Sequence[Sequence[Atoms]],
 ) -> str:
     """Return the report as HTML.

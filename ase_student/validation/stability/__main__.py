@@ -35,7 +35,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
 def molecules_of(
-    path: Path, number: int, smallest: int, largest: int, part: str, seed: int
+    path: Path, number: int, smallest: int, *, largest: int, part: str, seed: int
 ) -> dict[str, Atoms]:
     """Return some molecules of a file, one conformer of each, by name.
 
@@ -167,9 +167,9 @@ def runs_of(arguments: argparse.Namespace) -> list[Run]:
             arguments.data,
             arguments.number,
             arguments.smallest,
-            arguments.largest,
-            arguments.part,
-            arguments.seed,
+            largest=arguments.largest,
+            part=arguments.part,
+            seed=arguments.seed,
         )
         runs = [
             Run(name, atoms, temperature, arguments.picoseconds)
@@ -214,7 +214,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
             "backend": potential.backend,
         }
     state = arguments.output.with_suffix(".state.npz")
-    results = check_stability(potential, runs, arguments.timestep, arguments.seed, state)
+    results = check_stability(potential, runs, arguments.timestep, seed=arguments.seed, state=state)
     cli.say(table(results))
     document = {
         **described,

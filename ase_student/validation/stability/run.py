@@ -111,6 +111,7 @@ def check_stability(
     potential: Any,
     runs: Sequence[Run],
     timestep_fs: float = 1.0,
+    *,
     seed: int = 0,
     state: Path | None = None,
 ) -> list[Stability]:
@@ -155,7 +156,13 @@ def check_stability(
     all_progress = [
         _Progress(
             run,
-            Walker(run.atoms, run.temperature, timestep_fs * units.fs, FRICTION, [seed, index]),
+            Walker(
+                run.atoms,
+                run.temperature,
+                timestep_fs * units.fs,
+                friction=FRICTION,
+                seed=[seed, index],
+            ),
             Topology.of(run.atoms),
             round(1000.0 * run.picoseconds / timestep_fs),
         )
@@ -180,7 +187,7 @@ def _advance(
     active = _active(all_progress, start)
     answers = potential.evaluate([progress.walker.atoms for progress in active])
     answers = _keep_answered(active, answers, start)
-    with progress_bar(n_steps, "step", start, "dynamics") as bar:
+    with progress_bar(n_steps, "step", start, label="dynamics") as bar:
         for step in range(start, n_steps):
             if not active:
                 break

@@ -94,7 +94,15 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def growth_of(path: Path, folder: Path, *others: Path, **changes: Any) -> Exploration:
     models = ["tiny", *others]
     settings = dataclasses.replace(SETTINGS, **changes)
-    return Exploration(models, [path], settings, folder, {"teacher": "another"}, "cpu", 1)
+    return Exploration(
+        models,
+        [path],
+        settings,
+        folder=folder,
+        labels={"teacher": "another"},
+        device="cpu",
+        threads=1,
+    )
 
 
 def test_frames_where_two_students_differ_are_more_wrong(
@@ -129,7 +137,14 @@ def test_a_teacher_with_other_settings_is_refused_before_any_dynamics(
     metadata = {**student.metadata, "teacher": "another", "data": data}
     file = tmp_path / "mine" / "weights.safetensors"
     save_student(dataclasses.replace(student, metadata=metadata), file)
-    job = Exploration([file], [path], SETTINGS, tmp_path / "parts", {"teacher": "another"}, "cpu")
+    job = Exploration(
+        [file],
+        [path],
+        SETTINGS,
+        folder=tmp_path / "parts",
+        labels={"teacher": "another"},
+        device="cpu",
+    )
     with pytest.raises(ValueError, match="trained on: model is 'tiny' here and 'old' there"):
         grow(job, StudentTeacher("tiny"), tmp_path / "grown.h5")
     assert not (tmp_path / "grown.h5").exists()
@@ -154,12 +169,12 @@ def test_only_what_all_students_were_trained_on_is_a_start(path: Path) -> None:
         return dataclasses.replace(student, metadata={**student.metadata, "training": training})
 
     for seeds in ([0], [1], [0, 1, 2]):
-        found = choose_starts([path, path], [split_by(seed) for seed in seeds], 30, 0)
+        found = choose_starts([path, path], [split_by(seed) for seed in seeds], 30, seed=0)
         assert len(found.structures) == 30
         assert set(found.molecules) <= {name for name in found.molecules if in_train(name, seeds)}
     training = {**student.metadata["training"], "split": "structure"}
     by_structure = dataclasses.replace(student, metadata={"training": training})
-    found = choose_starts([path], [by_structure], 30, 0)
+    found = choose_starts([path], [by_structure], 30, seed=0)
     assert {split_of(name) for name in found.molecules} == {"train", "test"}
 
 
@@ -168,11 +183,11 @@ def test_no_dynamics_starts_at_what_is_unlike_use(tmp_path: Path) -> None:
     kinds = [molecule("H2"), molecule("CH4"), molecule("H2O"), molecule("N2")]
     sources = ["diatomic", "md", "displaced", "foreign"]
     write_dataset(tmp_path / "s.h5", Structures.from_atoms(kinds, sources, TRAIN[:4]))
-    found = choose_starts([tmp_path / "s.h5"], [load_student("tiny")], 8, 0)
+    found = choose_starts([tmp_path / "s.h5"], [load_student("tiny")], 8, seed=0)
     assert set(found.molecules) == set(TRAIN[1:3])
     write_dataset(tmp_path / "u.h5", Structures.from_atoms(kinds[:1], sources[:1], TRAIN[:1]))
     with pytest.raises(ValueError, match="no structure that the student was trained on"):
-        choose_starts([tmp_path / "u.h5"], [load_student("tiny")], 8, 0)
+        choose_starts([tmp_path / "u.h5"], [load_student("tiny")], 8, seed=0)
 
 
 def in_train(name: str, seeds: list[int]) -> bool:
@@ -181,7 +196,7 @@ def in_train(name: str, seeds: list[int]) -> bool:
 
 def test_clusters_and_molecules_are_run_apart(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initial, "PIECE", 2)
-    found = choose_starts([path], [load_student("tiny")], 7, 0)
+    found = choose_starts([path], [load_student("tiny")], 7, seed=0)
     pieces = list(found.pieces())
     assert sorted(index for members, _ in pieces for index in members) == list(range(7))
     for members, confined in pieces:
@@ -196,12 +211,12 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
     grow(growth_of(path, tmp_path / "whole.partial"), StudentTeacher("tiny"), tmp_path / "whole.h5")
     n_walks = 0
 
-    def walk_twice(*arguments: Any) -> Any:
+    def walk_twice(*arguments: Any, **options: Any) -> Any:
         nonlocal n_walks
         if n_walks == 2:
             raise KeyboardInterrupt
         n_walks += 1
-        return run_trajectories(*arguments)
+        return run_trajectories(*arguments, **options)
 
     output = tmp_path / "parts.h5"
     with monkeypatch.context() as patch:
@@ -251,7 +266,9 @@ class Springs:
 def test_a_trajectory_that_goes_astray_ends_with_its_last_sane_frames() -> None:
     pair = [(0.0, 0, 0), (0.96, 0, 0)]
     kinds = [Atoms(symbols, pair) for symbols in ("CH", "NH", "OH", "FH")]
-    walks = run_trajectories(kinds, Springs(), [300.0] * 4, 400, 200, np.random.default_rng(0))
+    walks = run_trajectories(
+        kinds, Springs(), [300.0] * 4, n_steps=400, every=200, rng=np.random.default_rng(0)
+    )
     assert sorted(walks.astray.tolist()) == [1, 2, 3]
     # Nothing is left of what had no forces from the first step on.
     counts = np.bincount(walks.owners, minlength=4).tolist()
@@ -302,7 +319,9 @@ def test_the_most_doubtful_are_chosen_and_none_twice(seed: int) -> None:
     rng = np.random.default_rng(seed)
     frames = displacements(20, 0.3) * 2
     found = Uncertainties(np.arange(40) % 20 // 19, rng.random(40))
-    doubtful, random = select(frames, [0] * 20 + [1] * 20, found, 8, 10, rng)
+    doubtful, random = select(
+        frames, [0] * 20 + [1] * 20, found, n_doubtful=8, n_random=10, rng=rng
+    )
     assert len({*doubtful, *random}) == 18
     left = [index for index in found.order().tolist() if index not in random]
     # Those outside come first, whatever their value.
@@ -311,17 +330,23 @@ def test_the_most_doubtful_are_chosen_and_none_twice(seed: int) -> None:
     ]
     assert np.bincount(np.array(doubtful) // 20).tolist() == [MOST_OF_ONE] * 2
     # Beyond that, one trajectory may give as many as it takes.
-    doubtful, random = select(frames, [0] * 20 + [1] * 20, found, 30, 10, rng)
+    doubtful, random = select(
+        frames, [0] * 20 + [1] * 20, found, n_doubtful=30, n_random=10, rng=rng
+    )
     assert sorted(doubtful + random) == list(range(40))
 
 
 def test_near_duplicates_are_not_chosen() -> None:
     frames = displacements(20, 0.02)
     found = Uncertainties(np.zeros(20, int), np.linspace(1, 0, 20))
-    doubtful, random = select(frames, [0] * 20, found, 10, 5, np.random.default_rng(0))
+    doubtful, random = select(
+        frames, [0] * 20, found, n_doubtful=10, n_random=5, rng=np.random.default_rng(0)
+    )
     assert 2 <= len(doubtful) + len(random) <= 5
     # The same geometry of another trajectory is that of another molecule.
-    doubtful, _ = select(frames, list(range(20)), found, 10, 0, np.random.default_rng(0))
+    doubtful, _ = select(
+        frames, list(range(20)), found, n_doubtful=10, n_random=0, rng=np.random.default_rng(0)
+    )
     assert doubtful == list(range(10))
 
 
@@ -425,12 +450,12 @@ def test_wrong_starts_are_said(tmp_path: Path) -> None:
     ):
         write_dataset(tmp_path / "s.h5", Structures.from_atoms([atoms], ["md"], [name]))
         with pytest.raises(ValueError, match=message):
-            choose_starts([tmp_path / "s.h5"], [student], 2, 0)
+            choose_starts([tmp_path / "s.h5"], [student], 2, seed=0)
     write_dataset(tmp_path / "s.h5", Structures.from_atoms([molecule("H2O")]))
     with pytest.raises(ValueError, match="s.h5: no structures/molecules"):
-        choose_starts([tmp_path / "s.h5"], [student], 2, 0)
+        choose_starts([tmp_path / "s.h5"], [student], 2, seed=0)
     with pytest.raises(ValueError, match="must say how its data were split"):
-        choose_starts([tmp_path / "s.h5"], [dataclasses.replace(student, metadata={})], 2, 0)
+        choose_starts([tmp_path / "s.h5"], [dataclasses.replace(student, metadata={})], 2, seed=0)
 
 
 def test_a_student_that_cannot_run_is_said(

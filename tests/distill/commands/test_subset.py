@@ -32,7 +32,9 @@ def labelled(tmp_path: Path) -> Path:
         atomic_energies=np.repeat(order / 2, 2),
     )
     path = tmp_path / "all.h5"
-    write_dataset(path, structures, labels, {"teacher": "counting", "command": "/home/somebody"})
+    write_dataset(
+        path, structures, labels, metadata={"teacher": "counting", "command": "/home/somebody"}
+    )
     return path
 
 

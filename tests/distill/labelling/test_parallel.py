@@ -228,7 +228,7 @@ def test_no_piece_is_lost_to_an_error_of_another(path):
     crew = executors.Workers(Late(), lambda: 2, are_elsewhere=False)
     structures = Structures.from_atoms([molecule("H2O")])
     questions = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
-    answers = parallel.labelled(crew, load_teacher("worked:Sums"), questions, 60.0)
+    answers = parallel.labelled(crew, load_teacher("worked:Sums"), questions, max_force=60.0)
     assert next(answers) == ((1, 2), ["second"])
     with pytest.raises(RuntimeError, match="first"):
         next(answers)
@@ -239,7 +239,11 @@ def test_nothing_is_started_when_all_is_done(path, monkeypatch):
     output = path.with_name("out.h5")
     teacher = load_teacher("worked:Sums")
     original = label.write_dataset
-    monkeypatch.setattr(label, "write_dataset", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(label, "write_dataset", interrupted)
     with pytest.raises(KeyboardInterrupt):
         label.label_structures(path, teacher, output)
     monkeypatch.setattr(label, "write_dataset", original)

@@ -16,7 +16,7 @@ LARGEST = 70
 @pytest.mark.parametrize("name", list(smiles.SHORT_LISTS))
 def test_every_molecule_of_a_short_list_is_suitable(name):
     listed = smiles.SHORT_LISTS[name]()
-    found, skipped = species.select_species(listed, LARGEST, None, 0)
+    found, skipped = species.select_species(listed, LARGEST, None, seed=0)
     assert skipped == {}
     assert len(found) == len(listed)
     for one in found[::12]:

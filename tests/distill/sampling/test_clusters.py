@@ -23,7 +23,7 @@ def built(monkeypatch, kind, one, others, max_atoms=70):
     rng = np.random.default_rng(0)
     partners = [species.species_of(smiles, 70) for smiles in others]
     molecule = embedded(one)
-    return [clusters.build(molecule, partners, max_atoms, rng) for _ in range(N_BUILT)]
+    return [clusters.build(molecule, partners, max_atoms, rng=rng) for _ in range(N_BUILT)]
 
 
 def test_hydrogen_bonds_are_short_and_nearly_straight(monkeypatch):
@@ -103,4 +103,4 @@ def test_what_cannot_bond_or_stack_lies_side_by_side(monkeypatch, kind):
 
 def test_no_room_is_told():
     with pytest.raises(species.UnsuitableError, match=r"^no room for a partner$"):
-        clusters.build(embedded("O"), [], 5, np.random.default_rng(0))
+        clusters.build(embedded("O"), [], 5, rng=np.random.default_rng(0))

@@ -115,7 +115,7 @@ def test_points_of_a_scan_get_farther_apart() -> None:
     positions = np.concatenate([one.conformers[0], one.conformers[0] + (0, 0, 3.0)])
     pair = species.combine([one, one], positions)
     for seed in range(20):
-        scan = scan_distances(pair, positions, 5, np.random.default_rng(seed))
+        scan = scan_distances(pair, positions, 5, rng=np.random.default_rng(seed))
         distances = [np.linalg.norm(p[:3, None] - p[3:], axis=-1).min() for p in scan]
         before = np.linalg.norm(positions[:3, None] - positions[3:], axis=-1).min()
         assert distances[0] < before + 1e-9
@@ -136,7 +136,7 @@ def test_rigid_bodies_go_downhill_and_keep_their_geometry() -> None:
     positions = np.concatenate([one.conformers[0], one.conformers[0] + (0.3, 0, 3.2)])
     atoms = Atoms(np.tile(one.numbers, 2), positions)
     owners = np.repeat([0, 1], 3)
-    (after,) = descended_rigidly([atoms], [owners], driver, [80])
+    (after,) = descended_rigidly([atoms], [owners], driver, n_steps=[80])
     for own in (slice(0, 3), slice(3, 6)):
         np.testing.assert_allclose(
             np.linalg.norm(after[own, None] - after[own], axis=-1),
@@ -149,7 +149,7 @@ def test_rigid_bodies_go_downhill_and_keep_their_geometry() -> None:
     before, below = (result["energy"] for result in student.calculate_many(ends))
     assert np.abs(after - positions).max() > 0.1
     assert below < before - 0.02
-    (rest,) = descended_rigidly([atoms], [owners], driver, [0])
+    (rest,) = descended_rigidly([atoms], [owners], driver, n_steps=[0])
     np.testing.assert_array_equal(rest, positions)
 
 

@@ -82,7 +82,7 @@ def test_droplets_are_whole_molecules_of_the_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DENSITIES)
 def test_boxes_have_the_density_of_the_liquid(name: str) -> None:
     rng = np.random.default_rng(5)
-    box = drawn_box([species(name)], [], Embedder(0), rng)
+    box = drawn_box([species(name)], [], Embedder(0), rng=rng)
     assert box is not None
     side = box.atoms.cell.lengths()[0] / liquid_boxes.EXPANSION
     density = box.atoms.get_masses().sum() * units._amu * 1e3 / (side * 1e-8) ** 3
@@ -111,7 +111,7 @@ def test_a_box_with_a_broken_bond_is_noticed(waters: Box) -> None:
 def test_a_droplet_holds_the_nearest_images(waters: Box) -> None:
     rng = np.random.default_rng(1)
     for _ in range(10):
-        name, droplet, owners = cut_out(waters, waters.atoms, (30, 45), rng)
+        name, droplet, owners = cut_out(waters, waters.atoms, (30, 45), rng=rng)
         n = len(name.split("."))
         assert 10 <= n <= 15
         assert len(droplet) == 3 * n

@@ -97,7 +97,9 @@ def test_contact_is_as_close_as_asked_for(contact):
         positions[~moving] -= positions[~moving].mean(0)
         positions[moving] -= positions[moving].mean(0)
         direction = geometry.random_direction(rng)
-        shifted = geometry.shift_to_contact(numbers, positions, moving, direction, contact)
+        shifted = geometry.shift_to_contact(
+            numbers, positions, moving, direction=direction, contact=contact
+        )
         np.testing.assert_array_equal(shifted[~moving], positions[~moving])
         distances = np.linalg.norm(shifted[moving][:, None] - shifted[~moving], axis=-1)
         radii = vdw_alvarez.vdw_radii[numbers]
@@ -195,7 +197,7 @@ def test_a_driver_allows_molecules_without_parameters():
 
 def test_stereoisomers_count_as_one_and_duplicates_are_counted():
     chosen, skipped = molecules.select_species(
-        ["C/C=C/C", r"C/C=C\C", "OCC", "CCO", "CBr"], 45, None, 0
+        ["C/C=C/C", r"C/C=C\C", "OCC", "CCO", "CBr"], 45, None, seed=0
     )
     assert sorted(one.key for one in chosen) == ["CC=CC", "CCO"]
     assert skipped == {"duplicate": 2, "other element": 1}
@@ -317,7 +319,7 @@ def test_molecules_of_one_part_are_taken(part):
 def test_short_lists_are_taken_whole_and_sampled_more():
     settings = SamplingSettings(max_atoms=9, max_cluster_atoms=20)
     lists = {"small": ["O", "C"], "biomolecules": ["CCCC"], "peptides": ["CC(=O)NC"]}
-    jobs, _, skipped = choose_jobs(["CCCC", "CCO", "CCN", "CCC"], settings, 2, lists)
+    jobs, _, skipped = choose_jobs(["CCCC", "CCO", "CCN", "CCC"], settings, 2, lists=lists)
     times = {job.species.key: job.n_times for job in jobs}
     assert {key: times[key] for key in ("O", "C", "CCCC", "CNC(C)=O")} == {
         "O": 6, "C": 6, "CCCC": 4, "CNC(C)=O": 1,
@@ -389,11 +391,11 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys)
     whole = mmff.sample_molecule
     calls = []
 
-    def failing(species, *others):
+    def failing(species, *others, **options):
         calls.append(species.key)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return whole(species, *others)
+        return whole(species, *others, **options)
 
     monkeypatch.setattr(mmff, "sample_molecule", failing)
     assert command("b.h5") == 130

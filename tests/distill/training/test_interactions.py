@@ -55,7 +55,7 @@ def complexes(n_groups: int = N_GROUPS, n_alone: int = 40) -> tuple[Structures, 
         names.append(f"c{index}")
         fragments.append((-1, -1))
     order = rng.permutation(len(atoms))
-    structures = Structures.from_atoms(atoms, sources, names, fragments).take(order)
+    structures = Structures.from_atoms(atoms, sources, names, fragments=fragments).take(order)
     labels = Labels(
         np.arange(len(atoms)),
         rng.normal(-20.0, 1.0, size=len(atoms)),
@@ -68,7 +68,7 @@ def complexes(n_groups: int = N_GROUPS, n_alone: int = 40) -> tuple[Structures, 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "complexes.h5"
-    write_dataset(path, *complexes(), {"teacher": "none"})
+    write_dataset(path, *complexes(), metadata={"teacher": "none"})
     return path
 
 
@@ -204,7 +204,7 @@ def test_the_loss_counts_every_complex_alike(samples: list) -> None:
         predictions = Predictions(
             torch.zeros(len(batch.structures)), batch.energies + wrong, batch.forces, None
         )
-        return float(loss(predictions, batch, settings, 0.0))
+        return float(loss(predictions, batch, settings, energy_weight=0.0))
 
     one = np.sqrt(1 + (error / 0.1) ** 2) - 1
     assert value(units[0], INTERACTIONS) == pytest.approx(2.0 * 2 * one / 4, rel=1e-5)
@@ -228,9 +228,13 @@ def test_both_gradients_hold_the_interactions(network: PaiNN, samples: list) -> 
     def gradient(settings: TrainingSettings, by_displacement: bool) -> torch.Tensor:
         network.zero_grad(set_to_none=True)
         if by_displacement:
-            values.append(backward_by_displacement(compiled, pair_batch, settings, 0.0))
+            values.append(
+                backward_by_displacement(compiled, pair_batch, settings, energy_weight=0.0)
+            )
         else:
-            value = loss(predict(network, batch, create_graph=True), batch, settings, 0.0)
+            value = loss(
+                predict(network, batch, create_graph=True), batch, settings, energy_weight=0.0
+            )
             value.backward()
             values.append(value.item())
         return torch.cat(
@@ -248,7 +252,7 @@ def test_both_gradients_hold_the_interactions(network: PaiNN, samples: list) -> 
 
 
 def test_errors_of_interactions_are_reported(network: PaiNN, samples: list) -> None:
-    errors = evaluate(network, samples, CUTOFF, CPU)
+    errors = evaluate(network, samples, CUTOFF, device=CPU)
     assert errors["dimer"]["complexes"] == errors["all"]["complexes"] == 2 * N_GROUPS
     assert "interaction_mae_kcal_mol" not in errors["md"]
     batch = collate(samples, CUTOFF, CPU)

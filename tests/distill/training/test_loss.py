@@ -95,7 +95,9 @@ def test_every_term_of_the_loss_is_zero_only_without_its_error(
     )
     settings = dataclasses.replace(TrainingSettings(), atomic_energy_weight=0.1)
     # A constant per structure is the business of the energy term.
-    assert loss(predictions, right, settings, 0.1).item() == pytest.approx(0, abs=1e-7)
+    assert loss(predictions, right, settings, energy_weight=0.1).item() == pytest.approx(
+        0, abs=1e-7
+    )
     one_atom = torch.zeros_like(right.atomic_energies)
     one_atom[0] = 0.1
     for wrong in (
@@ -104,7 +106,10 @@ def test_every_term_of_the_loss_is_zero_only_without_its_error(
         {"stress": right.stress + 0.01},
         {"atomic_energies": right.atomic_energies + one_atom},
     ):
-        assert loss(predictions, dataclasses.replace(right, **wrong), settings, 0.1) > 1e-3
+        assert (
+            loss(predictions, dataclasses.replace(right, **wrong), settings, energy_weight=0.1)
+            > 1e-3
+        )
 
 
 def test_weights_of_zero_leave_terms_out(network: PaiNN, batch: Batch) -> None:
@@ -112,12 +117,14 @@ def test_weights_of_zero_leave_terms_out(network: PaiNN, batch: Batch) -> None:
     wrong = dataclasses.replace(
         batch, forces=predictions.forces, energies=batch.energies + 5, stress=batch.stress + 1
     )
-    assert loss(predictions, wrong, FORCES_ONLY, 0.0).item() == pytest.approx(0, abs=1e-6)
+    assert loss(predictions, wrong, FORCES_ONLY, energy_weight=0.0).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_all_terms_can_be_trained_on(network: PaiNN, batch: Batch) -> None:
     settings = dataclasses.replace(TrainingSettings(), atomic_energy_weight=0.1)
-    loss(predict(network, batch, create_graph=True), batch, settings, 0.1).backward()
+    loss(predict(network, batch, create_graph=True), batch, settings, energy_weight=0.1).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -127,12 +134,12 @@ def test_all_terms_can_be_trained_on(network: PaiNN, batch: Batch) -> None:
 def test_the_error_of_the_stress_is_that_of_the_definition(network: PaiNN, dataset) -> None:
     with Dataset(dataset) as file:
         samples = read_samples(file, range(2), 5.0)
-    errors = evaluate(network, samples, 5.0, CPU)
+    errors = evaluate(network, samples, 5.0, device=CPU)
     batch = collate(samples[1:], 5.0, CPU)
     difference = predict(network, batch).stress - batch.stress
     expected = float((difference**2).mean().sqrt())
     assert errors["md"]["stress_rmse"] == pytest.approx(expected, rel=1e-4)
-    assert "stress_rmse" not in evaluate(network, samples[:1], 5.0, CPU)["md"]
+    assert "stress_rmse" not in evaluate(network, samples[:1], 5.0, device=CPU)["md"]
 
 
 def test_a_stress_without_a_mask_is_that_of_all_crystals(dataset) -> None:
@@ -154,7 +161,7 @@ def test_the_mean_structure_is_not_decided_by_one(network: PaiNN, dataset) -> No
         samples = read_samples(file, range(1), 5.0)
     strange = dataclasses.replace(samples[0], forces=samples[0].forces + np.float32(1000.0))
     calm, wild = (
-        evaluate(network, [*[samples[0]] * 99, last], 5.0, CPU)["md"]
+        evaluate(network, [*[samples[0]] * 99, last], 5.0, device=CPU)["md"]
         for last in (samples[0], strange)
     )
     assert calm["force_rmse_mean"] == pytest.approx(calm["force_rmse"])

@@ -82,7 +82,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = Labels(
         np.arange(len(atoms)), np.array(energies), structures.splits, np.concatenate(forces)
     )
-    write_dataset(path, structures, labels, {"teacher": "morse", "command": "/home/somebody/x"})
+    write_dataset(
+        path, structures, labels, metadata={"teacher": "morse", "command": "/home/somebody/x"}
+    )
     return path
 
 
@@ -98,7 +100,7 @@ def begin(
     dataset: Path, folder: Path, settings: TrainingSettings = SETTINGS, **options: Any
 ) -> Trainer:
     parts = TrainingData([dataset], settings, CUTOFF)
-    return Trainer(parts, "ultra-tiny", folder, settings, **options)
+    return Trainer(parts, "ultra-tiny", folder, settings=settings, **options)
 
 
 def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_a_calibration_shifts_energies_by_the_same_for_every_atom(
     # The same run again has nothing left to train, and only calibrates.
     for _ in range(2):
         parts = TrainingData([dataset], SETTINGS, CUTOFF, calibration=dataset)
-        Trainer(parts, "ultra-tiny", tmp_path, SETTINGS).run()
+        Trainer(parts, "ultra-tiny", tmp_path, settings=SETTINGS).run()
         after = load_student(tmp_path / "weights.safetensors")
         calibration = after.metadata["training"]["calibration"]
         shift = calibration["shift"]
@@ -137,10 +139,10 @@ def test_a_calibration_shifts_energies_by_the_same_for_every_atom(
         samples = plain.parts["validation"]
         assert calibration["structures"] == len(samples)
         assert calibration["sha256"] == hashlib.sha256(dataset.read_bytes()).hexdigest()
-        deviations = energy_deviations(network, samples, CUTOFF, CPU)
+        deviations = energy_deviations(network, samples, CUTOFF, device=CPU)
         assert np.median(deviations) == pytest.approx(0.0, abs=1e-6)
     # Metrics are those of the calibrated student.
-    errors = evaluate(network, plain.parts["test"], CUTOFF, CPU)
+    errors = evaluate(network, plain.parts["test"], CUTOFF, device=CPU)
     assert after.metadata["metrics"]["test"] == errors
 
 
@@ -157,7 +159,7 @@ def test_a_file_for_the_calibration_needs_molecules_for_validation(
         tmp_path / "few.h5",
         few,
         Labels(np.arange(5), labels.energies[:5], few.splits, labels.forces[:end]),
-        {"teacher": "morse"},
+        metadata={"teacher": "morse"},
     )
     with pytest.raises(ValueError, match=r"few\.h5: is for the calibration, but holds nothing"):
         TrainingData([dataset], SETTINGS, CUTOFF, calibration=tmp_path / "few.h5")
@@ -281,14 +283,14 @@ def test_what_is_unlike_use_counts_for_nothing_but_what_is_learnt(
     )
     n = len(frames.structures)
     labels = Labels(np.arange(n), np.full(n, 1e4), pairs.splits, np.zeros((2 * n, 3)))
-    write_dataset(tmp_path / "pairs.h5", pairs, labels, {"teacher": "morse"})
+    write_dataset(tmp_path / "pairs.h5", pairs, labels, metadata={"teacher": "morse"})
     alone = TrainingData([dataset], SETTINGS, CUTOFF)
     both = TrainingData([dataset, tmp_path / "pairs.h5"], SETTINGS, CUTOFF)
     assert len(both["train"]) > len(alone["train"])
     assert both.seen.as_dict() == alone.seen.as_dict()
     assert fit_reference_energies(both["train"]) == fit_reference_energies(alone["train"])
-    network = Trainer(both, "ultra-tiny", tmp_path / "run", SETTINGS).average
-    errors = evaluate(network, both["train"], CUTOFF, CPU)
+    network = Trainer(both, "ultra-tiny", tmp_path / "run", settings=SETTINGS).average
+    errors = evaluate(network, both["train"], CUTOFF, device=CPU)
     assert errors[source]["structures"] > 0
     assert errors["all"] == pytest.approx(errors["morse"])
 
@@ -309,7 +311,7 @@ def test_training_forces_are_those_of_the_potential(dataset: Path) -> None:
 def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> None:
     training = begin(dataset, tmp_path)
     samples = training.parts["test"]
-    errors = evaluate(training.network, samples, 5.0, CPU)["all"]
+    errors = evaluate(training.network, samples, 5.0, device=CPU)["all"]
     batch = collate(samples, 5.0, CPU)
     energies, forces = predict(training.network, batch)[1:3]
     difference = (forces - batch.forces).numpy().astype(float)
@@ -400,7 +402,9 @@ def labelled_by(
     with Dataset(dataset) as file:
         structures, labels = file.read_structures().take(rows), file.read_labels().take(rows)
     labels = dataclasses.replace(labels, structure_indices=np.arange(len(rows)))
-    write_dataset(path, structures, labels, {"teacher": teacher, "teacher_settings": settings})
+    write_dataset(
+        path, structures, labels, metadata={"teacher": teacher, "teacher_settings": settings}
+    )
     return path
 
 
@@ -412,10 +416,10 @@ def test_another_teacher_gets_its_own_reference_energies(dataset: Path, tmp_path
     shifts = {1: 3.0, 6: -20.0, 8: 700.0}
     shift = [sum(shifts[z] for z in structures.atoms(i).numbers) for i in range(len(structures))]
     moved = dataclasses.replace(labels, energies=labels.energies + shift)
-    write_dataset(tmp_path / "moved.h5", structures, moved, {"teacher": "another"})
+    write_dataset(tmp_path / "moved.h5", structures, moved, metadata={"teacher": "another"})
     second = begin(tmp_path / "moved.h5", tmp_path / "second", start=start)
-    same = energy_deviations(build(start), second.parts["test"], CUTOFF, CPU)
-    found = energy_deviations(second.network, second.parts["test"], CUTOFF, CPU)
+    same = energy_deviations(build(start), second.parts["test"], CUTOFF, device=CPU)
+    found = energy_deviations(second.network, second.parts["test"], CUTOFF, device=CPU)
     assert np.abs(same).min() > 1.0
     assert np.abs(found).max() < 1.0
     for number, energy in start.reference_energies.items():
@@ -442,7 +446,7 @@ def test_a_student_has_one_teacher(dataset: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             TrainingData([dataset, *others], SETTINGS, CUTOFF)
     with pytest.raises(ValueError, match=message):
-        TrainingData([dataset], SETTINGS, CUTOFF, [other])
+        TrainingData([dataset], SETTINGS, CUTOFF, tests=[other])
     with pytest.raises(ValueError, match=message):
         TrainingData([dataset], SETTINGS, CUTOFF, calibration=other)
     versions = [
@@ -475,7 +479,7 @@ def test_labels_of_different_settings_are_not_mixed(dataset: Path, tmp_path: Pat
         with pytest.raises(ValueError, match=message):
             TrainingData([unknown, first, path], SETTINGS, CUTOFF)
         with pytest.raises(ValueError, match=message):
-            TrainingData([first], SETTINGS, CUTOFF, [path])
+            TrainingData([first], SETTINGS, CUTOFF, tests=[path])
         with pytest.raises(ValueError, match=message):
             TrainingData([first], SETTINGS, CUTOFF, calibration=path)
 
@@ -487,16 +491,16 @@ def test_files_without_labels_are_refused(dataset: Path, tmp_path: Path) -> None
     with pytest.raises(ValueError, match=message):
         TrainingData([dataset, tmp_path / "bare.h5"], SETTINGS, CUTOFF)
     with pytest.raises(ValueError, match=message):
-        TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / "bare.h5"])
+        TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / "bare.h5"])
 
 
 def test_tests_have_names_of_their_own(dataset: Path, tmp_path: Path) -> None:
     for part in ("test", "validation"):
         with pytest.raises(ValueError, match=f"a test cannot be called '{part}'"):
-            TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / f"{part}.h5"])
+            TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / f"{part}.h5"])
     with pytest.raises(ValueError, match="2 tests are called 'md'"):
         TrainingData(
-            [dataset], SETTINGS, CUTOFF, [tmp_path / "md.h5", tmp_path / "other" / "md.h5"]
+            [dataset], SETTINGS, CUTOFF, tests=[tmp_path / "md.h5", tmp_path / "other" / "md.h5"]
         )
 
 
@@ -506,11 +510,13 @@ def test_no_structure_of_a_test_is_trained_on(dataset: Path, tmp_path: Path) -> 
         parts = parts_of(file.read_structures(), "structure")
     held_out = [row for row, part in enumerate(parts) if part != "train"]
     fine = labelled_by("morse", tmp_path / "fine.h5", dataset, held_out)
-    assert len(TrainingData([dataset], settings, CUTOFF, [fine]).tests["fine"]) == len(held_out)
+    assert len(TrainingData([dataset], settings, CUTOFF, tests=[fine]).tests["fine"]) == len(
+        held_out
+    )
     row = parts.index("train")
     bad = labelled_by("morse", tmp_path / "bad.h5", dataset, [*held_out[:2], row])
     with pytest.raises(ValueError, match="structure 2 is for the test as a whole, but it is train"):
-        TrainingData([dataset], settings, CUTOFF, [bad])
+        TrainingData([dataset], settings, CUTOFF, tests=[bad])
 
 
 def test_second_moments_join_a_trained_student_without_influence(
@@ -541,11 +547,11 @@ def test_whole_files_can_be_held_out(dataset: Path, tmp_path: Path) -> None:
         labels_of = dataclasses.replace(labels.take(rows), structure_indices=np.arange(len(rows)))
         write_dataset(tmp_path / f"{name}.h5", structures.take(rows), labels_of)
     whole = TrainingData([dataset], SETTINGS, CUTOFF)
-    more = TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / "held-out.h5"])
+    more = TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / "held-out.h5"])
     assert len(more.tests["held-out"]) == len(more["test"]) == len(whole["test"])
     assert len(more["train"]) == len(whole["train"])
     with pytest.raises(ValueError, match="trained.h5: structure 0 is for the test"):
-        TrainingData([dataset], SETTINGS, CUTOFF, [tmp_path / "trained.h5"])
+        TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / "trained.h5"])
 
 
 def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None:
