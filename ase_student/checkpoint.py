@@ -15,7 +15,6 @@ from ase.data import atomic_numbers, chemical_symbols
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from ase_student.cli import suggestion
 from ase_student.files import replaced_when_complete
 from ase_student.student import FORMAT_VERSION, Architecture, Student
 
@@ -69,6 +68,9 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
         is_folder = path.is_dir()
         reason = "it is a folder without weights" if is_folder else "there is no such file"
         raise FileNotFoundError(f"cannot read '{model}': {reason}. Bundled students: {names}.")
+    # Imported here: opening a student needs no command line.
+    from ase_student.cli import suggestion
+
     raise ValueError(
         f"no student named '{model}'; available: {names}.{suggestion(model, available)} "
         "To load a file, give its path."
