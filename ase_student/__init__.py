@@ -3,12 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ase_student.provenance import __version__ as __version__
-
 if TYPE_CHECKING:
     from ase_student.calculator import StudentCalculator
     from ase_student.checkpoint import load_student, save_student
     from ase_student.extrapolation.guard import OutsideTrainingError, OutsideTrainingWarning
+    from ase_student.provenance import __version__ as __version__
     from ase_student.student import Student
 
 __all__ = [
@@ -28,6 +27,7 @@ _MODULES = {
     "OutsideTrainingWarning": "ase_student.extrapolation.guard",
     "load_student": "ase_student.checkpoint",
     "save_student": "ase_student.checkpoint",
+    "__version__": "ase_student.provenance",
 }
 
 

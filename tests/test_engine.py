@@ -587,12 +587,21 @@ def test_the_guard_names_the_structure():
 # --- bad input ---------------------------------------------------------------------------------
 
 
-def test_bad_arguments_are_refused(tmp_path):
+def test_bad_arguments_are_refused(monkeypatch):
     for device in ("cuda", "cuda:0", "tpu"):
         with pytest.raises(ValueError, match=f"'native' runs on the CPU; given device '{device}'"):
             open_backend("tiny", "native", device)
     with pytest.raises(EngineError, match="this processor cannot run 'z80'"):
         Handle(content(), True, 1, "z80")
+    monkeypatch.setenv("ASE_STUDENT_ENGINE_ISA", "z80")
+    with pytest.raises(ValueError, match="student 'tiny': this processor cannot run 'z80'"):
+        StudentCalculator("tiny", "native")
+    # 'auto' may run elsewhere what the engine cannot, but not what the user asked for by mistake.
+    with pytest.raises(ValueError, match="this processor cannot run 'z80'"):
+        StudentCalculator("tiny")
+    monkeypatch.setenv("ASE_STUDENT_ENGINE_ISA", isas()[-1])
+    assert open_backend("tiny", "native").isa == isas()[-1]
+    monkeypatch.delenv("ASE_STUDENT_ENGINE_ISA")
     with pytest.raises(ValueError, match="the skin is -1"):
         StudentCalculator("tiny", "native", skin=-1.0)
 

@@ -38,6 +38,20 @@ def run(code: str, folder: Path = ROOT, **environment: str) -> str:
     return done.stdout.strip()
 
 
+def test_the_first_energy_needs_little():
+    """What only commands, versions and exports need is not imported before it is used."""
+    unneeded = "{'importlib.metadata', 'argparse', 'onnxruntime', 'torch', 'vesin'}"
+    code = (
+        "import sys; from ase import Atoms; import ase.calculators.calculator; "
+        f"before = {unneeded} & set(sys.modules); from ase_student import StudentCalculator; "
+        "water = Atoms('OHH', [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]); "
+        "StudentCalculator('tiny', 'native').calculate(water); "
+        f"print({unneeded} & set(sys.modules) - before)"
+    )
+    if why_missing() is None:
+        assert run(code) == "set()"
+
+
 def test_importing_the_package_imports_no_framework():
     heavy = "{'ase.calculators', 'onnxruntime', 'torch'}"
     code = f"import sys, ase_student; print({heavy} & set(sys.modules))"

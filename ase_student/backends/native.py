@@ -100,7 +100,8 @@ class NativeBackend:
         At most so many; by default as many as the process may use, or as OMP_NUM_THREADS says.
         Small structures take one.
     isa : str, optional
-        Instruction set, 'x86-64-v2' for example; by default the best of the processor.
+        Instruction set, 'x86-64-v2' for example; by default that of the environment variable
+        ASE_STUDENT_ENGINE_ISA, or the best of the processor.
 
     Attributes
     ----------
@@ -131,6 +132,7 @@ class NativeBackend:
         if device not in ("auto", "cpu"):
             raise ValueError(f"backend 'native' runs on the CPU; given device '{device}'.")
         load_library()
+        isa = isa or os.environ.get("ASE_STUDENT_ENGINE_ISA")
         if student.architecture.family != Architecture.family:
             raise ValueError(
                 f"backend 'native' runs students of the family '{Architecture.family}'; "
@@ -321,6 +323,7 @@ def open_native(
     try:
         return NativeBackend(load_student(model), student_name(model), device, dtype, threads)
     except EngineError as error:
-        if is_wanted or error.status != UNSUPPORTED:
+        was_asked_for = is_wanted or "ASE_STUDENT_ENGINE_ISA" in os.environ
+        if was_asked_for or error.status != UNSUPPORTED:
             raise
         return None

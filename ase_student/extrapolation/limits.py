@@ -364,7 +364,9 @@ def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
 
 def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     """Return distances between those that were seen, (119, 119, n_bins); None without a record."""
-    counts = seen.distances
+    # Of 119 elements training has seen a few; the table of all pairs is large.
+    known = np.ix_(*2 * [np.flatnonzero(seen.counts[:, 1] >= 0)])
+    counts = seen.distances[known]
     if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
         return None
     # A bin counts with its neighbors: rounding must not decide.
@@ -374,7 +376,8 @@ def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     is_seen = around > 3.0 * GAP_SHARE * counts.max(axis=-1, keepdims=True)
     has_closer = np.logical_or.accumulate(is_seen, axis=-1)
     has_enough = counts.sum(axis=-1, keepdims=True) >= FEWEST_PAIRS
-    gaps: NDArray[np.bool_] = ~is_seen & has_closer & has_enough
+    gaps: NDArray[np.bool_] = np.zeros(seen.distances.shape, dtype=bool)
+    gaps[known] = ~is_seen & has_closer & has_enough
     return gaps
 
 

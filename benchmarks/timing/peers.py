@@ -6,7 +6,9 @@ fixed seed: their time is right, their energies mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -150,6 +152,44 @@ def _ani(device: str) -> Any:
     return assembler.assemble(8).requires_grad_(False).to(device).ase()
 
 
+def nep_model(elements: Sequence[str], seed: int = 0) -> str:
+    """Return a NEP of the shape of NEP89 with random parameters, as the text of its file.
+
+    NEP89 (arXiv:2504.21286) has cutoffs of 6 and 5 Å, 5 radial and 5 angular functions from 9
+    basis functions each, terms of up to five bodies, 35 descriptors and 80 neurons an element.
+    """
+    n_functions, n_basis, n_neurons = 5, 9, 80
+    n_descriptors = n_functions + n_functions * (4 + 1 + 1)
+    n_network = (n_descriptors + 2) * n_neurons * len(elements) + 1
+    n_coefficients = 2 * len(elements) ** 2 * n_functions * n_basis
+    parameters = 0.1 * np.random.default_rng(seed).standard_normal(n_network + n_coefficients)
+    header = (
+        f"nep4_zbl {len(elements)} {' '.join(elements)}",
+        "zbl 0.5 1",
+        "cutoff 6 5 200 150",
+        f"n_max {n_functions - 1} {n_functions - 1}",
+        f"basis_size {n_basis - 1} {n_basis - 1}",
+        "l_max 4 2 1",
+        f"ANN {n_neurons} 0",
+    )
+    numbers = [f"{value:.7e}" for value in (*parameters, *np.full(n_descriptors, 0.1))]
+    return "\n".join([*header, *numbers]) + "\n"
+
+
+def _nep(device: str) -> Any:
+    """Return a NEP with the eight elements of the students, which it runs on the CPU."""
+    if device != "cpu":
+        raise ValueError(f"peer 'NEP' is timed on the CPU, not on '{device}'.")
+    from calorine.calculators import CPUNEP
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "nep.txt")
+        path.write_text(nep_model(ELEMENTS[:8]), encoding="ascii")
+        return CPUNEP(str(path))
+
+
+#: Peers that treat every structure as periodic. A molecule gets a cell in which it is alone.
+PERIODIC = {"NEP, size of NEP89"}
 #: Name to package and to what makes the calculator on a device.
 PEERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "SchNetPack PaiNN, 64 × 2": ("schnetpack", _painn),
@@ -157,4 +197,5 @@ PEERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GFN2-xTB": ("tblite", _gfn2_xtb),
     "MACE, size of MACE-OFF small": ("mace-torch", _mace),
     "TorchANI, size of ANI-2x": ("torchani", _ani),
+    "NEP, size of NEP89": ("calorine", _nep),
 }

@@ -337,7 +337,9 @@ def test_references_are_written_and_read_again(
     assert set(references.known_references((newer, two))["t"].measured) == {"two"}
     # Other settings are another teacher: nothing of the old one is left beside the new.
     with pytest.raises(ValueError, match="other settings.*measure two as well"):
-        references.write_references(path, "t", {"v": 2}, measured={"one": {"x": {"a": 2.5}}}, experiments=both)
+        references.write_references(
+            path, "t", {"v": 2}, measured={"one": {"x": {"a": 2.5}}}, experiments=both
+        )
     assert json.loads(path.read_text(encoding="utf-8")) == document
     again = {"one": {"x": {"a": 2.5}}, "two": {"y": [3]}}
     references.write_references(path, "t", {"v": 2}, measured=again, experiments=both)

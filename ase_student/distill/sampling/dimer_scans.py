@@ -99,7 +99,9 @@ class DimerScanSettings(StepSettings):
     )
     trimers: float = option(0.1, "share of complexes of three molecules", metavar="S")
     doubly_bonded: float = option(
-        0.0, "share of complexes that two hydrogen bonds join, where molecules allow it", metavar="S"
+        0.0,
+        "share of complexes that two hydrogen bonds join, where molecules allow it",
+        metavar="S",
     )
     bound: float = option(
         0.0, "share of scans that begin at a complex which has relaxed as a whole", metavar="S"

@@ -29,7 +29,8 @@ struct Buffer {
     bool reserve(size_t n) {
         if (n <= size && p) return true;
         ase_aligned_free(p);
-        size = n + n / 8 + VL;
+        // Lists that are built again have a few more or fewer pairs, the larger the fewer.
+        size = n + n / (n < (size_t(1) << 20) ? 8 : 64) + VL;
         p = aligned_reals(size);
         if (!p) size = 0;
         return p;
