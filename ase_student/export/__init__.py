@@ -75,7 +75,7 @@ def export_student(
         )
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype '{dtype}'; available: 'float32', 'float64'.")
-    _check_installed(formats)
+    check_installed(formats)
     student = load_student(model)
     name = student_name(model)
     folder = _prepared_folder(folder)
@@ -118,7 +118,7 @@ def _prepared_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _check_installed(formats: Sequence[str]) -> None:
+def check_installed(formats: Sequence[str]) -> None:
     """Raise ImportError, before anything slow is done, if a package that writes is missing."""
     needed = ["torch", *(("onnx", "onnxscript") if "onnx" in formats else ())]
     for package in needed:

@@ -1,5 +1,6 @@
 """The study of compression writes its page and plot, and goes on where it was interrupted."""
 
+import argparse
 import json
 import runpy
 from pathlib import Path
@@ -10,8 +11,10 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("h5py")
 pytest.importorskip("matplotlib")
 
+from ase_student import load_student, save_student
 from ase_student.checkpoint import student_folder
 from ase_student.compression import writing
+from ase_student.distill.training.settings import architecture_of, read_settings
 from ase_student.testing import structure
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +38,29 @@ def study(monkeypatch):
         lambda self: {name: way for name, way in every(self).items() if name in WAYS},
     )  # fmt: skip
     return module
+
+
+def test_a_pruned_student_is_trained_on_in_its_own_shape(study, tmp_path, monkeypatch) -> None:
+    calls = []
+
+    def train(words):
+        calls.append(words)
+        given, changes = read_settings(Path(words[words.index("--settings") + 1]))
+        start = load_student(words[words.index("--start") + 1])
+        assert not given
+        assert architecture_of("tiny", start.elements, changes) == start.architecture
+        run = Path(words[words.index("-o") + 1])
+        save_student(start, run / "weights.safetensors")
+        return 0
+
+    monkeypatch.setattr("ase_student.distill.__main__.main", train)
+    made = object.__new__(study["Study"])
+    made.student, made.folder = load_student("ultra-tiny"), tmp_path
+    made.arguments = argparse.Namespace(train=[tmp_path / "data.h5"], threads=1)
+    monkeypatch.setattr(study["Study"], "_student", lambda self, student: student)
+    trained = made.trained()
+    assert trained.architecture.hidden == round(0.5 * made.student.architecture.hidden)
+    assert calls[0][:2] == ["train", str(tmp_path / "data.h5")]
 
 
 @pytest.mark.usefixtures("engine")
