@@ -39,7 +39,7 @@ PAGE, PLOT = ROOT / "docs" / "compression.md", ROOT / "docs" / "compression.png"
 BEGIN = "<!-- compression: begin; written by python validation/compression.py -->"
 END = "<!-- compression: end -->"
 DATA = ROOT / "validation" / "reference" / "teacher-md-so3lr.h5"
-RANKS = (0.75, 0.5)
+RANKS = (0.5, 0.25)
 UNITS = (0.75, 0.5)
 N_ROUNDS = 3
 #: From large to small.
