@@ -10,6 +10,7 @@ interrupted goes on. It needs ``ase-student[torch,data,train,validation]``.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import sys
@@ -38,7 +39,7 @@ PAGE, PLOT = ROOT / "docs" / "compression.md", ROOT / "docs" / "compression.png"
 BEGIN = "<!-- compression: begin; written by python validation/compression.py -->"
 END = "<!-- compression: end -->"
 DATA = ROOT / "validation" / "reference" / "teacher-md-so3lr.h5"
-RANKS = (0.75, 0.5)
+RANKS = (0.5, 0.25)
 UNITS = (0.75, 0.5)
 N_ROUNDS = 3
 #: From large to small.
@@ -129,9 +130,16 @@ class Study:
         from ase_student.distill.__main__ import main
 
         hidden = max(1, round(UNITS[-1] * self.student.architecture.hidden))
+        smaller = pruned(self.student, hidden)
         start, run = self.folder / "pruned.safetensors", self.folder / "trained"
-        save_student(pruned(self.student, hidden), start)
+        save_student(smaller, start)
+        # Training makes the network by the name of a shape and what differs from it.
+        shape = dataclasses.asdict(smaller.architecture)
+        lines = [f"{key} = {value}" for key, value in shape.items() if key != "elements"]
+        settings = self.folder / "settings.toml"
+        settings.write_text("\n".join(["[architecture]", *lines]) + "\n", encoding="utf-8")
         words = [*map(str, self.arguments.train), "--start", str(start), "-o", str(run)]
+        words += ["--settings", str(settings)]
         if main(["train", *words, *TRAINING, "--threads", str(self.arguments.threads)]):
             raise ValueError("the pruned student could not be trained.")
         return self._student(load_student(run / "weights.safetensors"))
@@ -143,13 +151,11 @@ class Study:
         """Return the row of another student, in ONNX Runtime, compared with the first one."""
         from ase_student.backends.onnx_export import to_onnx
         from ase_student.backends.onnx_safety import seal
-        from ase_student.compression.measurement import cost_of
         from ase_student.compression.writing import opened, unsealed
         from ase_student.export.references import reference_results, reference_structures
 
-        comparison = self.comparison
         references = reference_results(student, reference_structures(student.elements))
-        content = to_onnx(student, comparison.name, "float32", {"references": references})
+        content = to_onnx(student, self.comparison.name, "float32", {"references": references})
         if change is not None:
             model = unsealed(content)
             change(model)
@@ -157,18 +163,11 @@ class Study:
         path = self.folder / f"{student.sha256[:8]}.onnx"
         potential = opened(content, path, self.arguments.threads)
         row = self._measured(potential, len(content))
-        cost = cost_of(
-            potential,
-            comparison.exact,
-            comparison.structures,
-            comparison.molecules,
-            comparison.picoseconds,
-        )
+        cost = self.comparison.cost_of(potential)
         return {**row, **cost.as_dict(), "crossed": [], "n_parameters": student.n_parameters}
 
     def engine(self) -> Row:
         """Return the row of the C++ engine, which reads filters from tables."""
-        from ase_student.compression.measurement import cost_of
 
         path = self.folder / "engine" / "weights.safetensors"
         save_student(self.student, path)
@@ -177,14 +176,7 @@ class Study:
         )
         potential = StudentPotential(calculator)
         row = self._measured(potential, path.stat().st_size)
-        comparison = self.comparison
-        cost = cost_of(
-            potential,
-            comparison.exact,
-            comparison.structures,
-            comparison.molecules,
-            comparison.picoseconds,
-        )
+        cost = self.comparison.cost_of(potential)
         return {**row, **cost.as_dict(), "crossed": []}
 
     def _measured(self, potential: Potential, size: int) -> Row:

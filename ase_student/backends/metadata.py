@@ -92,8 +92,7 @@ def decode(text: str | None, file: str) -> PotentialInfo:
 def warn_of_compression(info: PotentialInfo) -> None:
     """Warn of a compressed file that crosses documented limits, which it holds itself."""
     about = info.metadata.get("compression")
-    crossed = about.get("crossed") if isinstance(about, dict) else None
-    if crossed:
+    if isinstance(about, dict) and (crossed := about.get("crossed")):
         listed = "; ".join(str(one) for one in crossed)
         warnings.warn(
             f"'{info.name}' was compressed ({about.get('scheme')}) beyond what is documented as "

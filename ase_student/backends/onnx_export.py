@@ -53,7 +53,7 @@ def to_onnx(
     atoms, neighbors = torch.export.Dim("atoms", min=1), torch.export.Dim("neighbors", min=1)
     shapes = ({0: atoms}, {0: atoms}, {0: atoms, 1: neighbors}, {0: atoms, 1: neighbors})
     inputs = example_inputs(student)
-    with _quiet():
+    with quiet():
         program = torch.export.export(potential, inputs, dynamic_shapes=shapes)
         exported = torch.onnx.export(
             program,
@@ -110,8 +110,8 @@ def _label(model: onnx.ModelProto, name: str, cutoff: float) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """Keep the exporter's progress, and its advice about its own internals, from the user."""
+def quiet() -> Any:
+    """Keep progress of exporters and quantizers, and their advice, from the user."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         previous = logging.root.manager.disable

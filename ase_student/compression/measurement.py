@@ -219,7 +219,7 @@ def _drift(
         for index, one in enumerate(atoms)
     ]
     n_steps = round(1000.0 * picoseconds / TIMESTEP_FS)
-    times = np.arange(1, n_steps + 1) * (TIMESTEP_FS / 1000.0)
+    times = np.arange(1, n_steps + 1, dtype=np.float64) * (TIMESTEP_FS / 1000.0)
     try:
         totals = total_energies(potential, walkers, n_steps)
     except RefusedError:

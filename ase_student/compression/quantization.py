@@ -7,11 +7,9 @@ readout's output meV count, and vectors set the direction of forces.
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 import onnx
 from ase import Atoms
 
+from ase_student.backends.onnx_export import quiet
 from ase_student.backends.self_check import neighbors_of
 
 _QUANTIZED = re.compile(
@@ -67,7 +66,7 @@ def quantized(
         # Without the instructions VNNI, sums of full-range products overflow 16 bits.
         "reduce_range": True,
     }
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source, target = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, source)
         if kind == "int8-dynamic":
@@ -107,14 +106,3 @@ def _reader(structures: Sequence[Atoms], cutoff: float) -> Any:
             }
 
     return Reader()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep advice of the quantizer about steps that it has no need of from the user."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)

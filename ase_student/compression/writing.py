@@ -97,6 +97,10 @@ class Comparison:
     threads: int
     picoseconds: float
 
+    def cost_of(self, potential: Potential) -> Cost:
+        """Measure a compressed form of the student."""
+        return cost_of(potential, self.exact, self.structures, self.molecules, self.picoseconds)
+
 
 @dataclass(frozen=True)
 class Compressed:
@@ -203,13 +207,7 @@ def compressed(comparison: Comparison, scheme: str, folder: Path) -> Compressed:
     content = _finished(model, comparison, references, about)
     potential = opened(content, path, comparison.threads)
     report = verify_file(path)
-    cost = cost_of(
-        potential,
-        comparison.exact,
-        comparison.structures,
-        comparison.molecules,
-        comparison.picoseconds,
-    )
+    cost = comparison.cost_of(potential)
     about["tolerances"] = {
         name: max(tolerance, MARGIN * getattr(report, name))
         for name, tolerance in TOLERANCES["float32"].items()

@@ -76,7 +76,7 @@ def export_student(
         )
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype '{dtype}'; available: 'float32', 'float64'.")
-    _check_installed(formats)
+    check_installed(formats)
     student = load_student(model)
     name = student_name(model)
     paths = {one: Path(folder) / f"{name}{FORMATS[one]}" for one in formats}
@@ -121,7 +121,7 @@ def _output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
 
 
-def _check_installed(formats: Sequence[str]) -> None:
+def check_installed(formats: Sequence[str]) -> None:
     """Raise ImportError, before anything slow is done, if a package that writes is missing."""
     needed = ["torch", *(("onnx", "onnxscript") if "onnx" in formats else ())]
     for package in needed:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from ase_student import cli
 from ase_student.compression import SCHEMES
-from ase_student.export import FORMATS, VerificationError, export_student, verify_file
+from ase_student.export import (
+    FORMATS,
+    VerificationError,
+    check_installed,
+    export_student,
+    verify_file,
+)
 
 _USAGE = "python -m ase_student.export"
 
@@ -69,6 +75,7 @@ def _export(argv: list[str]) -> int:
 
 def _compress(given: argparse.Namespace) -> int:
     """Write a compressed file; return 1 if it crosses limits that were not accepted."""
+    check_installed(("onnx",))
     from ase_student.compression.writing import PICOSECONDS, LimitError, described, write_compressed
 
     if given.dtype != "float32" or given.formats != list(FORMATS):

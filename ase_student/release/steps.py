@@ -168,4 +168,4 @@ def publish(settings: ReleaseSettings) -> None:
             shutil.copyfile(path, temporary)
     line = settings.folder / HISTORY
     if settings.benchmark and line.is_file():
-        _history("--merge", str(line))
+        _history("--merge", str(line), "--history", str(ROOT / "benchmarks" / HISTORY))

@@ -125,4 +125,7 @@ def test_its_steps_work_in_a_fresh_environment(tmp_path) -> None:
     assert (tmp_path / "report" / "report.html").is_file()
     # What needs torch or a teacher says what to install.
     assert "pip install" in command("export", "tiny", "-o", "exported", code=2)
+    assert "pip install" in command(
+        "export", "tiny", "-o", "exported", "--quantize", "float16", code=2
+    )
     assert "pip install" in command("distill", "train", structures, "-o", "run", code=2)
