@@ -83,7 +83,6 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
         reason = "it is a folder without weights" if is_folder else "there is no such file"
         raise FileNotFoundError(f"cannot read '{model}': {reason}. Bundled students: {names}.")
     # Imported here: opening a student needs no command line.
-    from ase_student.cli import suggestion
 
     raise ValueError(
         f"no student named '{model}'; available: {names}.{suggestion(model, available)} "
