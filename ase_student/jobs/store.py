@@ -18,6 +18,44 @@ from ase_student.files import replaced_when_complete
 _NAME = "job.json"
 
 
+def check_job(folder: Path, job: Mapping[str, Any], what: str) -> bool:
+    """Return whether a folder was begun by this job; False if it has not been begun at all.
+
+    Parameters
+    ----------
+    folder : path
+    job : mapping
+        What decides the content of the folder; JSON only.
+    what : str
+        What the folder holds and how it came about, for the message: 'labels made'.
+
+    Raises
+    ------
+    ValueError
+        If the folder was begun by another job.
+    """
+    known = folder / _NAME
+    if not known.exists():
+        return False
+    before = json.loads(known.read_text(encoding="utf-8"))
+    # As JSON gives it back: tuples become lists.
+    now = json.loads(json.dumps(job))
+    differs = sorted(key for key in now if before.get(key) != now[key])
+    if differs:
+        raise ValueError(
+            f"'{folder}' holds {what} with other {', '.join(differs)}: "
+            "delete it or write to another file."
+        )
+    return True
+
+
+def begin_job(folder: Path, job: Mapping[str, Any]) -> None:
+    """Make a folder that belongs to a job."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replaced_when_complete(folder / _NAME) as temporary:
+        temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
+
+
 class ChunkStore:
     """Finished chunks of work on disk, one archive each, in a folder that belongs to one job.
 
@@ -39,18 +77,8 @@ class ChunkStore:
     """
 
     def __init__(self, folder: Path, job: Mapping[str, Any], *, what: str) -> None:
-        self.folder = folder
-        # As JSON gives it back: tuples become lists.
-        self._job: dict[str, Any] = json.loads(json.dumps(job))
-        known = folder / _NAME
-        if known.exists():
-            before = json.loads(known.read_text(encoding="utf-8"))
-            differs = sorted(key for key in self._job if before.get(key) != self._job[key])
-            if differs:
-                raise ValueError(
-                    f"'{folder}' holds {what} with other {', '.join(differs)}: "
-                    "delete it or write to another file."
-                )
+        self.folder, self._job = folder, dict(job)
+        self._is_begun = check_job(folder, self._job, what)
 
     def path(self, key: str) -> Path:
         """Return the file of a chunk."""
@@ -62,10 +90,9 @@ class ChunkStore:
 
     def write(self, key: str, arrays: Mapping[str, Any]) -> None:
         """Keep a finished chunk."""
-        if not (self.folder / _NAME).exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replaced_when_complete(self.folder / _NAME) as temporary:
-                temporary.write_text(json.dumps(self._job, indent=1), encoding="utf-8")
+        if not self._is_begun:
+            begin_job(self.folder, self._job)
+            self._is_begun = True
         with (
             replaced_when_complete(self.path(key)) as temporary,
             temporary.open("wb") as file,
