@@ -13,26 +13,26 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_student.files import folder_for_output, replaced_when_complete
+from ase_student.files import replaced_when_complete
 
 _NAME = "job.json"
 
 
 def check_job(folder: Path, job: Mapping[str, Any], what: str) -> bool:
-    """Return whether a folder was begun, by this job.
+    """Return whether a folder was begun by this job; False if it has not been begun at all.
 
     Parameters
     ----------
     folder : path
-    job : dict
-        What decides the results; JSON only.
+    job : mapping
+        What decides the content of the folder; JSON only.
     what : str
         What the folder holds and how it came about, for the message: 'labels made'.
 
     Raises
     ------
     ValueError
-        If it was begun by another job.
+        If the folder was begun by another job.
     """
     known = folder / _NAME
     if not known.exists():
@@ -77,9 +77,8 @@ class ChunkStore:
     """
 
     def __init__(self, folder: Path, job: Mapping[str, Any], *, what: str) -> None:
-        self.folder = folder
-        self._job = job
-        check_job(folder, job, what)
+        self.folder, self._job = folder, dict(job)
+        self._is_begun = check_job(folder, self._job, what)
 
     def path(self, key: str) -> Path:
         """Return the file of a chunk."""
@@ -91,8 +90,9 @@ class ChunkStore:
 
     def write(self, key: str, arrays: Mapping[str, Any]) -> None:
         """Keep a finished chunk."""
-        if not (self.folder / _NAME).exists():
+        if not self._is_begun:
             begin_job(self.folder, self._job)
+            self._is_begun = True
         with (
             replaced_when_complete(self.path(key)) as temporary,
             temporary.open("wb") as file,
@@ -141,17 +141,16 @@ def only_writer(path: Path) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise what_to_install(error) from error
     path = path.absolute()
-    with folder_for_output(path.parent):
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ValueError(
-                f"another process is writing '{path}': wait until it is done, or give another "
-                "output."
-            ) from error
-        try:
-            yield
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"another process is writing '{path}': wait until it is done, or give another output."
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
