@@ -60,7 +60,7 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def between_marks(text: str, begin: str, end: str, new: str, file: str) -> str:
+def between_marks(text: str, begin: str, end: str, *, new: str, file: str) -> str:
     r"""Return a page with what stands between two marks replaced.
 
     Parameters
@@ -80,7 +80,7 @@ def between_marks(text: str, begin: str, end: str, new: str, file: str) -> str:
 
     Examples
     --------
-    >>> between_marks("a\n<\nold\n>\nz", "<", ">", "new", "page.md")
+    >>> between_marks("a\n<\nold\n>\nz", "<", ">", new="new", file="page.md")
     'a\n<\nnew\n>\nz'
     """
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):

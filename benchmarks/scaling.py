@@ -214,7 +214,7 @@ def run(arguments: argparse.Namespace) -> None:
             *model_table(),
         ]
     )
-    text = between_marks(text, BEGIN, END, new, str(arguments.page))
+    text = between_marks(text, BEGIN, END, new=new, file=str(arguments.page))
     with replaced_when_complete(arguments.page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(new)

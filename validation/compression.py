@@ -64,7 +64,7 @@ class Study:
         self.arguments, self.folder = arguments, folder
         self.student = load_student(arguments.student)
         self.comparison = prepared(
-            arguments.student, folder, arguments.threads, arguments.picoseconds
+            arguments.student, folder, arguments.threads, picoseconds=arguments.picoseconds
         )
         frames = open_frames(arguments.data)
         indices = np.arange(len(frames.sizes))
@@ -341,7 +341,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise FileNotFoundError(f"no data '{arguments.data}'.")
     document = study(arguments)
     text = arguments.page.read_text(encoding="utf-8")
-    new = between_marks(text, BEGIN, END, table(document), str(arguments.page))
+    new = between_marks(text, BEGIN, END, new=table(document), file=str(arguments.page))
     with replaced_when_complete(arguments.page) as temporary:
         temporary.write_text(new, encoding="utf-8")
     draw(document, arguments.plot)

@@ -141,7 +141,13 @@ def structures_for(exact: Potential, elements: Sequence[int], seed: int = SEED) 
     frames = {}
     for frame in range(N_FRAMES):
         walkers = [
-            Walker(atoms, TEMPERATURE, TIMESTEP_FS * units.fs, FRICTION, [seed, frame, index])
+            Walker(
+                atoms,
+                TEMPERATURE,
+                TIMESTEP_FS * units.fs,
+                friction=FRICTION,
+                seed=[seed, frame, index],
+            )
             for index, atoms in enumerate(latest)
         ]
         total_energies(exact, walkers, round(FRAME_EVERY_FS / TIMESTEP_FS))
@@ -155,6 +161,7 @@ def cost_of(
     potential: Potential,
     exact: Potential,
     structures: Mapping[str, Atoms],
+    *,
     molecules: Mapping[str, Atoms],
     picoseconds: float,
 ) -> Cost:
@@ -200,7 +207,7 @@ def cost_of(
 def _disagreement(potential: Potential, molecules: Mapping[str, Atoms], step: float) -> float:
     rng = np.random.default_rng(SEED)
     return max(
-        force_deviation(potential, atoms, ask(potential, [atoms])[0], step, rng)
+        force_deviation(potential, atoms, ask(potential, [atoms])[0], step=step, rng=rng)
         for atoms in molecules.values()
     )
 
@@ -215,7 +222,7 @@ def _drift(
     atoms = list(molecules.values())
     walkers = [
         # Half of the kinetic energy becomes potential energy.
-        Walker(one, 2.0 * TEMPERATURE, TIMESTEP_FS * units.fs, 0.0, [SEED, index])
+        Walker(one, 2.0 * TEMPERATURE, TIMESTEP_FS * units.fs, friction=0.0, seed=[SEED, index])
         for index, one in enumerate(atoms)
     ]
     n_steps = round(1000.0 * picoseconds / TIMESTEP_FS)

@@ -27,7 +27,7 @@ _QUANTIZED = re.compile(
 
 
 def quantized(
-    model: onnx.ModelProto, kind: str, cutoff: float, calibration: Sequence[Atoms]
+    model: onnx.ModelProto, kind: str, cutoff: float, *, calibration: Sequence[Atoms]
 ) -> onnx.ModelProto:
     """Return a model whose scalar matrix products are of integers.
 

@@ -99,7 +99,13 @@ class Comparison:
 
     def cost_of(self, potential: Potential) -> Cost:
         """Measure a compressed form of the student."""
-        return cost_of(potential, self.exact, self.structures, self.molecules, self.picoseconds)
+        return cost_of(
+            potential,
+            self.exact,
+            self.structures,
+            molecules=self.molecules,
+            picoseconds=self.picoseconds,
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,11 @@ class Compressed:
 
 
 def prepared(
-    model: str | os.PathLike[str], folder: Path, threads: int = 1, picoseconds: float = PICOSECONDS
+    model: str | os.PathLike[str],
+    folder: Path,
+    threads: int = 1,
+    *,
+    picoseconds: float = PICOSECONDS,
 ) -> Comparison:
     """Open a student and measure it in float32, once for all that is compared with it.
 
@@ -156,7 +166,9 @@ def prepared(
         exact=exact,
         plain=plain,
         plain_potential=potential,
-        plain_cost=cost_of(potential, exact, structures, molecules, picoseconds),
+        plain_cost=cost_of(
+            potential, exact, structures, molecules=molecules, picoseconds=picoseconds
+        ),
         structures=structures,
         molecules=molecules,
         references=references,
@@ -197,7 +209,7 @@ def compressed(comparison: Comparison, scheme: str, folder: Path) -> Compressed:
     else:
         calibration = _calibration(comparison) if scheme == "int8-static" else []
         plain = unsealed(comparison.plain)
-        model = quantized(plain, scheme, student.cutoff, calibration)
+        model = quantized(plain, scheme, student.cutoff, calibration=calibration)
     # Measured first with tolerances that let anything pass, and written again with what was found.
     about: dict[str, Any] = {
         "scheme": scheme,
@@ -247,6 +259,7 @@ def write_compressed(
     model: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     scheme: str,
+    *,
     accept: bool = False,
     threads: int = 1,
     picoseconds: float = PICOSECONDS,
@@ -287,7 +300,7 @@ def write_compressed(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as temporary:
-        comparison = prepared(model, Path(temporary), threads, picoseconds)
+        comparison = prepared(model, Path(temporary), threads, picoseconds=picoseconds)
         found = compressed(comparison, scheme, Path(temporary))
     path = folder / f"{comparison.name}-{found.scheme}.onnx"
     check_output(path)

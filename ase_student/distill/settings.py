@@ -62,7 +62,7 @@ def flag(name: str) -> str:
 def add_settings(parser: argparse.ArgumentParser, settings: type[StepSettings]) -> None:
     """Describe the options of all settings of a step."""
     for field in dataclasses.fields(settings):
-        default = field.default
+        default: Any = field.default
         several = isinstance(default, tuple)
         shown = " ".join(map(_shown, default)) if isinstance(default, tuple) else _shown(default)
         parser.add_argument(

@@ -85,12 +85,17 @@ def _compress(given: argparse.Namespace) -> int:
     picoseconds = PICOSECONDS if given.picoseconds is None else given.picoseconds
     try:
         path, found = write_compressed(
-            given.model, given.output, given.quantize, given.accept, threads, picoseconds
+            given.model,
+            given.output,
+            given.quantize,
+            accept=given.accept,
+            threads=threads,
+            picoseconds=picoseconds,
         )
     except LimitError as error:
-        print(f"{error.table}\nnot written: {error}", file=sys.stderr)
+        cli.say(f"{error.table}\nnot written: {error}", file=sys.stderr)
         return 1
-    print(f"{described(found)}\nwrote {path}")
+    cli.say(f"{described(found)}\nwrote {path}")
     return 0
 
 

@@ -39,7 +39,7 @@ def release(settings: ReleaseSettings) -> int:
     """
     job = job_of(settings)
     if job["before"] == job["weights_sha256"] and not settings.force:
-        print(f"'{settings.target}' holds these weights already; pass --force to make it anew.")
+        cli.say(f"'{settings.target}' holds these weights already; pass --force to make it anew.")
         return 0
     if not check_job(settings.folder, job, "a release"):
         begin_job(settings.folder, job)
@@ -49,16 +49,16 @@ def release(settings: ReleaseSettings) -> int:
         text = report(settings, results, reasons)
         with replaced_when_complete(settings.folder / "report.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
-        print(text)
+        cli.say(text)
         if reasons and not settings.force:
-            print(
+            cli.say(
                 f"not published: {'; '.join(reasons)}. Pass --force to replace the student all "
                 "the same.",
                 file=sys.stderr,
             )
             return 1
         publish(settings)
-    print(f"published '{settings.target}'")
+    cli.say(f"published '{settings.target}'")
     return 0
 
 

@@ -43,6 +43,7 @@ def worse(
     new: Mapping[str, Mapping[str, float]],
     old: Mapping[str, Mapping[str, float]],
     stable: tuple[int, int],
+    *,
     stable_before: tuple[int, int] | None,
 ) -> list[str]:
     """Return a sentence for everything in which the new student is worse.

@@ -149,7 +149,7 @@ def verdict(settings: ReleaseSettings, results: dict[str, Result]) -> list[str]:
         {data: row["new"] for data, row in compared.items()},
         {data: row["old"] for data, row in compared.items()},
         (runs["n_stable"], runs["n_runs"]),
-        stability_before(settings) if compared else None,
+        stable_before=stability_before(settings) if compared else None,
     )
     for data, row in found.items():
         if row["failed_checks"]:

@@ -135,15 +135,20 @@ def test_a_worse_student_replaces_none_unless_forced(run_folder, tmp_path, capsy
 
 def test_what_counts_as_worse() -> None:
     old = {"data": {"force_rmse": 0.1, "energy_mae": 3.0}}
-    same = worse(old, old, (38, 40), (38, 40))
+    same = worse(old, old, (38, 40), stable_before=(38, 40))
     assert same == []
-    assert worse({"data": {"force_rmse": 0.1005, "energy_mae": 3.1}}, old, (1, 1), None) == []
-    (sentence,) = worse({"data": {"force_rmse": 0.12, "energy_mae": 3.0}}, old, (1, 1), None)
+    assert (
+        worse({"data": {"force_rmse": 0.1005, "energy_mae": 3.1}}, old, (1, 1), stable_before=None)
+        == []
+    )
+    (sentence,) = worse(
+        {"data": {"force_rmse": 0.12, "energy_mae": 3.0}}, old, (1, 1), stable_before=None
+    )
     assert "0.12 eV/Å, before by 0.1" in sentence
-    assert len(worse({"data": {"force_rmse": float("nan")}}, old, (1, 1), None)) == 2
-    (sentence,) = worse(old, old, (37, 40), (38, 40))
+    assert len(worse({"data": {"force_rmse": float("nan")}}, old, (1, 1), stable_before=None)) == 2
+    (sentence,) = worse(old, old, (37, 40), stable_before=(38, 40))
     assert "37 of 40 runs are stable" in sentence
-    assert worse(old, old, (10, 10), (38, 40)) == []
+    assert worse(old, old, (10, 10), stable_before=(38, 40)) == []
 
 
 @pytest.mark.parametrize(

@@ -48,11 +48,11 @@ def test_pages_have_the_place_that_their_script_writes_to(script, page) -> None:
     path = module["PAGE"]
     assert path.name == page
     text = path.read_text(encoding="utf-8")
-    new = between_marks(text, module["BEGIN"], module["END"], "TABLE", page)
+    new = between_marks(text, module["BEGIN"], module["END"], new="TABLE", file=page)
     assert "TABLE" in new
-    assert between_marks(new, module["BEGIN"], module["END"], "TABLE", page) == new
+    assert between_marks(new, module["BEGIN"], module["END"], new="TABLE", file=page) == new
     with pytest.raises(ValueError, match=r"must hold the lines .* once each"):
-        between_marks(new + module["END"], module["BEGIN"], module["END"], "TABLE", page)
+        between_marks(new + module["END"], module["BEGIN"], module["END"], new="TABLE", file=page)
 
 
 def test_a_student_that_cannot_be_trained_is_said(scaling, tmp_path) -> None:

@@ -252,9 +252,10 @@ def _relaxed_together(
     None where positions are not finite, or where a bond of a molecule broke.
     """
     result = [one if np.isfinite(one).all() else None for one in positions]
-    chosen = [k for k in np.flatnonzero(rng.random(len(arranged)) < share) if result[k] is not None]
+    drawn = np.flatnonzero(rng.random(len(arranged)) < share).tolist()
+    chosen = [k for k in drawn if result[k] is not None]
     complexes = [replace(arranged[k], conformers=[positions[k]]) for k in chosen]
-    geometries = thermal_geometries(complexes, driver, rng, BOUND_TEMPERATURES)
+    geometries = thermal_geometries(complexes, driver, rng, between=BOUND_TEMPERATURES)
     for k, geometry_of_complex in zip(chosen, geometries, strict=True):
         result[k] = geometry_of_complex
     return result

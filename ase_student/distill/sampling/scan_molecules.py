@@ -187,6 +187,7 @@ def thermal_geometries(
     drawn: Sequence[Molecule],
     driver: Potential,
     rng: np.random.Generator,
+    *,
     between: tuple[float, float] = TEMPERATURES,
 ) -> list[Positions | None]:
     """Return a geometry of each molecule from short dynamics about a minimum of the driver.

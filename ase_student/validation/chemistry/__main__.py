@@ -53,7 +53,7 @@ def make_references(arguments: argparse.Namespace) -> str:
         one for one in EXPERIMENTS if arguments.only is None or one.name in arguments.only
     )
     names = [one.name for one in chosen]
-    references.check_nothing_is_lost(arguments.output, teacher.name, settings, names)
+    references.check_nothing_is_lost(arguments.output, teacher.name, settings, experiments=names)
     measured = measure(as_potential(teacher), settings, chosen, folder=arguments.state)
     for name, values in measured.items():
         if "refused" in values:

@@ -78,7 +78,7 @@ def write_references(
     ValueError
         If results of other experiments with other settings are kept of it.
     """
-    check_nothing_is_lost(path, name, settings, measured)
+    check_nothing_is_lost(path, name, settings, experiments=measured)
     document = _read(path)
     entry = document["potentials"].setdefault(name, {"experiments": {}})
     if entry.get("settings") != settings:
@@ -91,7 +91,7 @@ def write_references(
 
 
 def check_nothing_is_lost(
-    path: Path, name: str, settings: dict[str, Any], experiments: Collection[str]
+    path: Path, name: str, settings: dict[str, Any], *, experiments: Collection[str]
 ) -> None:
     """Check that a file keeps no result with other settings but those to be measured again.
 

@@ -32,7 +32,7 @@ def check_derivatives(subject: Subject) -> list[Check]:
     rng = np.random.default_rng(SEED)
     for name, atoms in subject.structures.items():
         answer = ask(subject.precise, [atoms])[0]
-        forces[name] = force_deviation(subject.precise, atoms, answer, step, rng)
+        forces[name] = force_deviation(subject.precise, atoms, answer, step=step, rng=rng)
         if answer.stress is not None:
             stress[name] = _stress_deviation(subject.precise, atoms, answer, step)
     exact = subject.is_precise
@@ -61,7 +61,7 @@ def slopes(potential: Potential, makes: list[Callable[[float], Atoms]], step: fl
 
 
 def force_deviation(
-    potential: Potential, atoms: Atoms, answer: Evaluation, step: float, rng: np.random.Generator
+    potential: Potential, atoms: Atoms, answer: Evaluation, *, step: float, rng: np.random.Generator
 ) -> float:
     """Return the largest deviation along some directions in which all atoms move."""
     directions = rng.normal(size=(N_DIRECTIONS, len(atoms), 3))
