@@ -4,6 +4,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,16 @@ class StudentCalculator(Calculator):
         _check_arguments(model, skin, guard, trust)
         # A copy in another process may have another working folder.
         path = model if model in available_students() else Path(model).absolute()
-        self._arguments = (path, backend, device, dtype, skin, threads, guard, trust)
+        self._arguments: dict[str, Any] = {
+            "model": path,
+            "backend": backend,
+            "device": device,
+            "dtype": dtype,
+            "skin": skin,
+            "threads": threads,
+            "guard": guard,
+            "trust": trust,
+        }
         self._backend: Backend = open_backend(model, backend, device, dtype, threads, trust)
         self.neighbor_list: NeighborList | NativeList
         warn_of_compression(self.info)
@@ -190,7 +200,7 @@ class StudentCalculator(Calculator):
         self._numbers = np.zeros(0, dtype=np.int64)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
+        return partial(type(self), **self._arguments), ()
 
     @property
     def info(self) -> PotentialInfo:

@@ -16,7 +16,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ase_student.callers import stacklevel
-from ase_student.cli import suggestion
 from ase_student.files import reason_of, replaced_when_complete
 from ase_student.student import FORMAT_VERSION, Architecture, Student
 
@@ -83,6 +82,7 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
         reason = "it is a folder without weights" if is_folder else "there is no such file"
         raise FileNotFoundError(f"cannot read '{model}': {reason}. Bundled students: {names}.")
     # Imported here: opening a student needs no command line.
+    from ase_student.cli import suggestion
 
     raise ValueError(
         f"no student named '{model}'; available: {names}.{suggestion(model, available)} "

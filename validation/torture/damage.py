@@ -116,7 +116,7 @@ def _waters() -> tuple[Structures, Labels]:
 
 
 def _data_set(path: Path) -> bytes:
-    write_dataset(path, *_waters(), {"teacher": "none"})
+    write_dataset(path, *_waters(), metadata={"teacher": "none"})
     return path.read_bytes()
 
 

@@ -178,7 +178,7 @@ def test_a_dask_cluster_gives_the_same_labels(path, expected, cluster, capsys):
     assert content(output) == expected
     out = capsys.readouterr().out
     assert out.endswith(
-        " 11 structures labelled by worked:Sums, 2 failed: 2 × structure … is odd.\n"
+        " 11 structures labelled by worked:Sums, 2 failed: 2 × structure 3 to 8 is odd.\n"
     )
 
 
