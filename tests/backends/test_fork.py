@@ -40,9 +40,10 @@ with context.Pool(1) as pool:
         for one, other in zip(values, expected[backend], strict=True):
             assert np.abs(one - other).max() < 1e-4, backend
     if "torch" in calculators:
-        arguments = ("tiny", "torch", "cpu", "float32", 0.5)
         try:
-            pool.apply_async(StudentCalculator, (*arguments, 2)).get(timeout=100)
+            pool.apply_async(
+                StudentCalculator, ("tiny", "torch", "cpu"), {"threads": 2}
+            ).get(timeout=100)
         except ValueError as error:
             assert "in a forked process, where torch can use one; start processes" in str(error)
         else:
