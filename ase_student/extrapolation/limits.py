@@ -365,8 +365,8 @@ def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
 def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     """Return distances between those that were seen, (119, 119, n_bins); None without a record."""
     # Of 119 elements training has seen a few; the table of all pairs is large.
-    has_pairs = seen.distances.any(axis=2)
-    known = np.ix_(*2 * [np.flatnonzero(has_pairs.any(axis=0) | has_pairs.any(axis=1))])
+    first, second, _ = np.nonzero(seen.distances)
+    known = np.ix_(*2 * [np.union1d(first, second)])
     counts = seen.distances[known]
     if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
         return None
