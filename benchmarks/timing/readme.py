@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ase_student.files import reason_of, replaced_when_complete
+from ase_student.files import between_marks, reason_of, replaced_when_complete
 from timing.plot import COLORS, MARKERS, new_figure, save
 from timing.results import Results, Row, read_results
 
@@ -209,10 +209,7 @@ def replaced(text: str, new: str, file: str) -> str:
     ValueError
         If it does not have the marks once and in order.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"'{file}' must hold the lines '{BEGIN}' and '{END}' once each.")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{new}\n{END}{rest.partition(END)[2]}"
+    return between_marks(text, BEGIN, END, new=new, file=file)
 
 
 def force_errors(folder: Path, held_out: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ase_student.files import replaced_when_complete
+from ase_student.files import between_marks, replaced_when_complete
 from ase_student.provenance import __version__, with_python
 from torture.long_runs import final_figures
 from torture.trials import Trial
@@ -128,9 +128,6 @@ def write_table(page: Path, text: str) -> None:
         If the page does not have the marks once and in order.
     """
     content = page.read_text(encoding="utf-8")
-    before, _, rest = content.partition(BEGIN)
-    after = rest.partition(END)[2]
-    if content.count(BEGIN) != 1 or content.count(END) != 1 or END not in rest:
-        raise ValueError(f"'{page}' must hold the lines '{BEGIN}' and '{END}' once each.")
+    new = between_marks(content, BEGIN, END, new=text, file=str(page))
     with replaced_when_complete(page) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        temporary.write_text(new, encoding="utf-8")
