@@ -23,6 +23,17 @@ def folder_for_output(folder: str | os.PathLike[str]) -> Iterator[None]:
                 one.rmdir()
 
 
+def type_and_message(error: Exception) -> str:
+    r"""Return the type and message of an exception in one line.
+
+    Examples
+    --------
+    >>> type_and_message(OSError("no\nspace"))
+    'OSError: no space'
+    """
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def reason_of(error: Exception) -> str:
     """Return in words why the content of a file is not what was expected.
 

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import InputError, PropertyNotImplementedError
 from numpy.typing import NDArray
 
+from ase_student.files import type_and_message
 from ase_student.potentials.single_point import as_number, with_calculator
 
 #: Longest reason of a refusal that is kept: some libraries print whole tables.
@@ -174,7 +175,7 @@ def is_crystal(atoms: Atoms) -> bool:
 
 def one_line(error: Exception) -> str:
     """Return the type and message of an exception, in one line that is not too long."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = type_and_message(error)
     return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]} …"
 
 

@@ -26,6 +26,7 @@ from ase_student.data.readers.label_keys import (
     names_in,
 )
 from ase_student.data.readers.units import unit_of
+from ase_student.files import type_and_message
 
 #: Rows whose names decide which labels are read.
 ROWS_LOOKED_AT = 100
@@ -63,7 +64,7 @@ class DatabaseFrames:
             metadata = dict(self._database.metadata)
             names = names_in(_names(row) for row in self._database.select(limit=ROWS_LOOKED_AT))
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = type_and_message(error)
             raise ValueError(f"{path.name}: is no ASE database, or damaged ({said}).") from None
         if not rows:
             raise ValueError(f"{path.name}: the database has no rows.")
@@ -110,7 +111,7 @@ class DatabaseFrames:
             atoms = row.toatoms()
             labels = {name: self._label(row, name, atoms) for name in WORDS}
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = type_and_message(error)
             return LeftOut(index, f"{place} cannot be read ({said}).")
         atoms.calc = None
         # ASE would set labels of constrained atoms to zero wherever they are asked for.

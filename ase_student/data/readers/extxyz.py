@@ -27,6 +27,7 @@ from ase_student.data.readers.base import (
     checked,
 )
 from ase_student.data.readers.label_keys import LabelKeys, choose_keys, labels_of
+from ase_student.files import type_and_message
 
 #: Names in the comment line of a frame, and of its columns.
 _NAME = re.compile(rb'(?:^|\s)"?([^\s="{}\[\]]+)"?\s*=')
@@ -129,7 +130,7 @@ class ExtxyzFrames:
             atoms: Any = read(StringIO(text.decode("utf-8-sig")), format="extxyz", index=0)
             labels = labels_of(atoms, self.keys)
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = type_and_message(error)
             return LeftOut(index, f"{place} cannot be read ({said}).")
         source = next((str(atoms.info[key]) for key in SOURCE_KEYS if key in atoms.info), "")
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ase_student.data.readers.base import Frame, LeftOut, checked
 from ase_student.data.readers.label_keys import LabelKeys
+from ase_student.files import type_and_message
 
 #: Names of arrays.
 NUMBERS, POSITIONS, ENERGIES, FORCES = "nuclear_charges", "coords", "energies", "forces"
@@ -66,7 +67,7 @@ class NpzFrames:
                     wanted = {NUMBERS, POSITIONS, asked.energy, asked.forces}
                     arrays = {name: archive[name] for name in names if name in wanted}
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = type_and_message(error)
             raise ValueError(f"{path.name}: is no NumPy archive, or damaged ({said}).") from None
         if size > LARGEST_CONTENT:
             raise ValueError(

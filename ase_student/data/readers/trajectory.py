@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ase_student.data.readers.ase_db import NAMES
 from ase_student.data.readers.base import SOURCE_KEYS, UNKNOWN_SOURCE, Frame, LeftOut, checked
 from ase_student.data.readers.label_keys import LabelKeys, choose_keys, labels_of, names_in
+from ase_student.files import type_and_message
 
 
 class TrajectoryFrames:
@@ -49,7 +50,7 @@ class TrajectoryFrames:
                 sizes.append(len(atoms))
                 names.append(_names(atoms))
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = type_and_message(error)
             raise ValueError(f"{path.name}: is no ASE trajectory, or damaged ({said}).") from None
         if not sizes:
             raise ValueError(f"{path.name}: holds no frames.")
@@ -70,7 +71,7 @@ class TrajectoryFrames:
             atoms = self._file[index]
             labels = labels_of(atoms, self.keys)
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
+            said = type_and_message(error)
             return LeftOut(index, f"{place} cannot be read ({said}).")
         source = next((str(atoms.info[key]) for key in SOURCE_KEYS if key in atoms.info), "")
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
