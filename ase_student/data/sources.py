@@ -1,4 +1,4 @@
-"""Where structures come from that are unlike anything that a student is used for."""
+"""Sources of structures that are treated in a way of their own."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from ase_student.data.structures import Structures
 DIATOMIC = "diatomic"
 #: Other structures that no use visits and that keep a student sane: see `--foreign`.
 FOREIGN = "foreign"
+#: One of a scan of a torsion, next to the others of the scan: see `torsions`.
+TORSION = "torsion"
 UNLIKE_USE = frozenset({DIATOMIC, FOREIGN})
 
 

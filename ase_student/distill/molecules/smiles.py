@@ -28,6 +28,21 @@ SMALL_MOLECULES = (
     "CN=[N+]=[N-]", "CC(F)(F)F", "OC(=O)C(F)(F)F",
 )  # fmt: skip
 
+#: Phosphorus bonded to halogens, nitrogen and sulfur, of which the large sets have next to nothing.
+PHOSPHORUS_MOLECULES = (
+    "ClP(Cl)Cl", "O=P(Cl)(Cl)Cl", "S=P(Cl)(Cl)Cl", "CP(Cl)Cl", "CP(C)Cl", "CP(=O)(Cl)Cl",
+    "CP(C)(=O)Cl", "CCP(=O)(Cl)CC", "COP(Cl)Cl", "COP(=O)(Cl)Cl", "COP(=O)(Cl)OC", "COP(=S)(Cl)OC",
+    "Clc1ccccc1P(Cl)Cl", "O=P(Cl)(Cl)c1ccccc1", "CN(C)P(Cl)Cl", "CN(C)P(=O)(Cl)Cl",
+    "CN(C)P(=O)(Cl)N(C)C", "FP(F)F", "O=P(F)(F)F", "COP(C)(=O)F", "CN(C)P(F)F", "NP(N)(N)=O",
+    "NP(N)(N)=S", "CNP(=O)(NC)OC", "COP(N)(=O)OC", "COP(N)(=S)OC", "CN(C)P(N(C)C)N(C)C",
+    "CN(C)P(=O)(N(C)C)N(C)C", "O=P(N1CC1)(N1CC1)N1CC1", "CN=P(C)(C)C", "CN=P(OC)(OC)OC",
+    "CN=P(Cl)(Cl)Cl", "ClP(Cl)(Cl)=Nc1ccccc1", "O=P(Cl)(Cl)N=P(Cl)(Cl)Cl",
+    "CP1(C)=NP(C)(C)=NP(C)(C)=N1", "FP1(F)=NP(F)(F)=NP(F)(F)=N1", "NP1(N)=NP(N)(N)=NP(N)(N)=N1",
+    "COP1(OC)=NP(OC)(OC)=NP(OC)(OC)=N1", "CP1(C)=NP(Cl)(Cl)=NP(Cl)(Cl)=N1",
+    "NP1(N)=NP(Cl)(Cl)=NP(Cl)(Cl)=N1", "CN(C)P1(Cl)=NP(Cl)(Cl)=NP(Cl)(Cl)=N1",
+    "ClP1(Cl)=NP(Cl)(Cl)=NP(Cl)(Cl)=NP(Cl)(Cl)=N1", "CSP(C)(=S)OC", "COP(=S)(OC)SC", "CP(C)(C)=S",
+)  # fmt: skip
+
 #: Tables of the package chemicals, and their column of SMILES.
 CHEMICALS_TABLES = (
     "Identifiers/chemical identifiers pubchem small.tsv",
@@ -143,4 +158,5 @@ LARGE_SETS: dict[str, Callable[[], Iterator[str] | list[str]]] = {
 SHORT_LISTS: dict[str, Callable[[], list[str]]] = {
     "small": lambda: list(SMALL_MOLECULES),
     "biomolecules": biomolecules,
+    "phosphorus": lambda: list(PHOSPHORUS_MOLECULES),
 }

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
+from ase_student.data.sources import TORSION
 from ase_student.distill.molecules.species import (
     Molecule,
     Species,
@@ -26,7 +27,6 @@ from ase_student.dynamics.langevin import Positions
 from ase_student.dynamics.trajectories import relaxed, trajectories
 from ase_student.potentials.base import Potential
 
-SOURCE = "torsion"
 #: Single bonds outside of rings between atoms that are bound to others, hydrogen atoms included;
 #: not beside a triple bond.
 TURNED = "[!$(*#*);!D1;!#1]-;!@[!$(*#*);!D1;!#1]"
@@ -141,7 +141,7 @@ def _add_scans(
         ):
             dropped["bond broken or formed"] += 1
         else:
-            frames.add(after, name, SOURCE)
+            frames.add(after, name, TORSION)
 
 
 def turned(molecule: Molecule, angles: int, rng: np.random.Generator) -> list[Atoms]:

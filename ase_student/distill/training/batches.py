@@ -15,7 +15,12 @@ from tqdm import tqdm
 from ase_student.data.hdf5 import Dataset
 from ase_student.data.sources import UNLIKE_USE
 from ase_student.data.structures import Labels, Structures
-from ase_student.distill.training.interactions import interaction_coefficients, units_of
+from ase_student.distill.training.energy_differences import (
+    conformer_coefficients,
+    conformer_groups,
+    interaction_coefficients,
+    units_of,
+)
 from ase_student.neighbors import concatenate, neighbor_matrix
 
 
@@ -45,6 +50,9 @@ class Sample:
         File and number of the group of a complex or a fragment; None for other structures.
     fragment : int
         Which fragment of its group it is, from 0; -1 for complexes and structures of no group.
+    conformers : str or None
+        File and number of the group of conformers whose energies are compared; None for structures
+        of other sources than torsion scans.
     """
 
     numbers: NDArray[np.int64]
@@ -59,6 +67,7 @@ class Sample:
     atomic_energies: NDArray[np.float64] | None = None
     group: str | None = None
     fragment: int = -1
+    conformers: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,9 @@ class Batch:
     interactions : (n_complexes, n_structures) float64, or None
         Times the energies these are the interaction energies of the complexes whose fragments are
         in the batch too; None if there is none.
+    conformers : (n_conformers, n_structures) float64, or None
+        Times the energies these are the energies of conformers relative to the mean of their group;
+        None if there is none.
     """
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
@@ -94,6 +106,7 @@ class Batch:
     stress: Tensor | None
     atomic_energies: Tensor | None
     interactions: Tensor | None = None
+    conformers: Tensor | None = None
 
     def totals(self, energies: Tensor) -> Tensor:
         """Return the sum of the atoms' energies for every structure."""
@@ -134,16 +147,29 @@ def samples_of(
         _sample(structures, labels, row, cutoff, bool(crystals[labels.structure_indices[row]]))
         for row in tqdm(indices, desc="neighbors", unit="structure", disable=None, leave=False)
     ]
-    if structures.fragments is None:
-        return samples
-    # The numbers of groups are those of one file.
-    members = structures.fragments[labels.structure_indices[list(indices)]].tolist()
-    return [
-        replace(sample, group=f"{path.absolute()}: {group}", fragment=fragment)
-        if group >= 0
-        else sample
-        for sample, (group, fragment) in zip(samples, members, strict=True)
-    ]
+    return _in_groups(samples, structures, labels.structure_indices[list(indices)], path)
+
+
+def _in_groups(
+    samples: Sequence[Sample], structures: Structures, indices: NDArray[np.int64], path: Path
+) -> list[Sample]:
+    """Return samples with the groups that they belong to.
+
+    The numbers of groups are those of one file, whose path tells them from those of others.
+    """
+    grouped = list(samples)
+    if structures.fragments is not None:
+        for row, (group, fragment) in enumerate(structures.fragments[indices].tolist()):
+            if group >= 0:
+                name = f"{path.absolute()}: {group}"
+                grouped[row] = replace(grouped[row], group=name, fragment=fragment)
+    if structures.sources is not None and structures.molecules is not None:
+        groups = conformer_groups(structures.sources, structures.molecules)
+        for row, index in enumerate(indices.tolist()):
+            if groups[index] >= 0:
+                name = f"{path.absolute()}: conformers {groups[index]}"
+                grouped[row] = replace(grouped[row], conformers=name)
+    return grouped
 
 
 def _sample(
@@ -197,7 +223,7 @@ def collate(samples: Sequence[Sample], cutoff: float, device: torch.device) -> B
     numbers, positions, neighbor_tensor, offset_tensor = (
         torch.from_numpy(array).to(device) for array in arrays
     )
-    interactions = interaction_coefficients(samples)
+    interactions, conformers = interaction_coefficients(samples), conformer_coefficients(samples)
     return Batch(
         inputs=(numbers, positions, neighbor_tensor, offset_tensor),
         structures=torch.from_numpy(np.repeat(np.arange(len(samples)), sizes)).to(device),
@@ -214,6 +240,7 @@ def collate(samples: Sequence[Sample], cutoff: float, device: torch.device) -> B
             [sample.atomic_energies for sample in samples], [(n,) for n in sizes], device
         ),
         interactions=None if interactions is None else torch.from_numpy(interactions).to(device),
+        conformers=None if conformers is None else torch.from_numpy(conformers).to(device),
     )
 
 
@@ -239,7 +266,8 @@ def shuffled(
 
     Batches are filled from a window of shuffled samples that is sorted by the number of
     neighbors, so that little padding is computed, and come in random order. A complex is in one
-    batch with its fragments; a batch then holds a few structures more or less than `batch_size`.
+    batch with its fragments, and a conformer with those that it is compared with; a batch then
+    holds a few structures more or less than `batch_size`.
     """
     window = 24 * batch_size
     units = units_of(samples)

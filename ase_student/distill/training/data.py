@@ -17,7 +17,7 @@ from ase_student.data.sources import UNLIKE_USE
 from ase_student.data.splits import PARTS, WATER, fingerprint, parts_of
 from ase_student.data.structures import Labels, Structures
 from ase_student.distill.training.batches import Sample, samples_of
-from ase_student.distill.training.interactions import units_of
+from ase_student.distill.training.energy_differences import units_of
 from ase_student.distill.training.settings import TrainingSettings
 from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.files import file_sha256

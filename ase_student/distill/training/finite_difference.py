@@ -70,10 +70,14 @@ def differentiated_loss(
     term, factors = _rounded(errors * errors)
     value += energy_weight * term
     by_totals = energy_weight * factors * errors / scales
-    if settings.interaction_weight and batch.interactions is not None:
-        term, by_differences = _interaction_term(differences, batch.interactions, settings)
-        value += settings.interaction_weight * term
-        by_totals = by_totals + settings.interaction_weight * by_differences
+    for weight, coefficients, scale in (
+        (settings.interaction_weight, batch.interactions, settings.interaction_scale),
+        (settings.conformer_weight, batch.conformers, settings.conformer_scale),
+    ):
+        if weight and coefficients is not None:
+            term, by_differences = _difference_term(differences, coefficients, scale)
+            value += weight * term
+            by_totals = by_totals + weight * by_differences
     by_energies = batch.of_atoms(by_totals)
     by_strains = None
     if settings.stress_weight and batch.stress is not None:
@@ -92,25 +96,24 @@ def _rounded(squares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
     return float(roots.mean() - 1.0), 1.0 / (roots * len(roots))
 
 
-def _interaction_term(
-    differences: NDArray[np.float64],
-    interactions: NDArray[np.float64],
-    settings: TrainingSettings,
+def _difference_term(
+    differences: NDArray[np.float64], coefficients: NDArray[np.float64], scale: float
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the loss of the interaction energies, per structure, and its derivative by energies.
+    """Return the loss of differences of energies, per structure, and its derivative by energies.
 
     Parameters
     ----------
     differences : (n_structures,) float64, eV
         Errors of the energies.
-    interactions : (n_complexes, n_structures) float64
-    settings : TrainingSettings
+    coefficients : (n_compared, n_structures) float64
+        Of complexes or conformers.
+    scale : float, eV
     """
-    errors = interactions @ differences / settings.interaction_scale
-    # A mean over complexes; the loss is a sum of theirs over the number of structures.
+    errors = coefficients @ differences / scale
+    # A mean over what is compared; the loss is a sum of theirs over the number of structures.
     term, factors = _rounded(errors * errors)
     share = len(errors) / len(differences)
-    by_differences = (factors * errors) @ interactions / settings.interaction_scale
+    by_differences = (factors * errors) @ coefficients / scale
     return share * term, share * by_differences
 
 

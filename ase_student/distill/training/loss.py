@@ -116,9 +116,13 @@ def loss(
         total = total + settings.stress_weight * term.to(total.dtype)
     if settings.atomic_energy_weight and batch.atomic_energies is not None:
         total = total + settings.atomic_energy_weight * _atomic_term(predictions, batch, settings)
-    if settings.interaction_weight and batch.interactions is not None:
-        term = _interaction_term(predictions, batch, settings)
-        total = total + settings.interaction_weight * term.to(total.dtype)
+    for weight, coefficients, scale in (
+        (settings.interaction_weight, batch.interactions, settings.interaction_scale),
+        (settings.conformer_weight, batch.conformers, settings.conformer_scale),
+    ):
+        if weight and coefficients is not None:
+            term = _difference_term(predictions, batch, coefficients, scale)
+            total = total + weight * term.to(total.dtype)
     return total
 
 
@@ -134,14 +138,15 @@ def _atomic_term(predictions: Predictions, batch: Batch, settings: TrainingSetti
     return term.to(predictions.forces.dtype)
 
 
-def _interaction_term(predictions: Predictions, batch: Batch, settings: TrainingSettings) -> Tensor:
-    """Return the loss of the interaction energies of complexes, per structure of the batch.
+def _difference_term(
+    predictions: Predictions, batch: Batch, coefficients: Tensor, scale: float
+) -> Tensor:
+    """Return the loss of differences of energies, per structure of the batch.
 
-    A complex counts the same however many others are in its batch.
+    A complex, or a conformer, counts the same however many others are in its batch.
     """
-    assert batch.interactions is not None
-    errors = batch.interactions @ (predictions.energies - batch.energies)
-    return _rounded((errors / settings.interaction_scale) ** 2).sum() / len(batch.sizes)
+    errors = coefficients @ (predictions.energies - batch.energies)
+    return _rounded((errors / scale) ** 2).sum() / len(batch.sizes)
 
 
 def _rounded(squares: Tensor) -> Tensor:

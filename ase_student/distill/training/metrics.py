@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ase_student.data.sources import UNLIKE_USE
 from ase_student.distill.training.batches import Sample, collate
-from ase_student.distill.training.interactions import interaction_coefficients, units_of
+from ase_student.distill.training.energy_differences import interaction_coefficients, units_of
 from ase_student.distill.training.pair_batches import PairCollator
 from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN, PaiNNPotential

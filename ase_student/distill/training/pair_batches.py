@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_student.distill.training.batches import Sample
-from ase_student.distill.training.interactions import interaction_coefficients
+from ase_student.distill.training.energy_differences import (
+    conformer_coefficients,
+    interaction_coefficients,
+)
 from ase_student.networks.kernels import PairList, PairStructures, pair_list
 
 
@@ -31,6 +34,8 @@ class PairBatch:
     interactions : (n_complexes, n_structures) float64, or None
         Times the energies, the interaction energies of the complexes whose fragments are all in the
         batch; None if there is no complex.
+    conformers : (n_conformers, n_structures) float64, or None
+        Times the energies, those of conformers relative to the mean of their group.
     """
 
     structures: PairStructures
@@ -40,6 +45,7 @@ class PairBatch:
     stress: NDArray[np.float64] | None
     atomic_energies: NDArray[np.float64] | None
     interactions: NDArray[np.float64] | None
+    conformers: NDArray[np.float64] | None
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -98,6 +104,7 @@ class PairCollator:
             stress=_stacked(stresses, [(1, 3, 3)] * len(samples)),
             atomic_energies=_stacked(atomic_energies, [(size,) for size in sizes]),
             interactions=interaction_coefficients(samples),
+            conformers=conformer_coefficients(samples),
         )
 
 

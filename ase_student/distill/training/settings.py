@@ -48,12 +48,12 @@ GRADIENTS = ("autograd", "compiled")
 _POSITIVE = (
     "learning_rate", "final_learning_rate", "max_gradient_norm", "force_scale", "energy_scale",
     "stress_scale", "atomic_energy_scale", "energy_weight", "final_energy_weight",
-    "interaction_scale",
+    "interaction_scale", "conformer_scale",
 )  # fmt: skip
 _COUNTS = ("epochs", "batch_size", "validate_every", "validation_structures")
 _NOT_NEGATIVE = (
     "warmup", "weight_decay", "stress_weight", "atomic_energy_weight", "interaction_weight",
-    "split_seed", "seed",
+    "conformer_weight", "split_seed", "seed",
 )  # fmt: skip
 
 
@@ -103,6 +103,11 @@ class TrainingSettings:
         fragments in the same geometries, where the data hold both.
     interaction_weight : float
         Of each such complex relative to the other terms of a structure. 0 leaves them out.
+    conformer_scale : float
+        eV, the same for the energy of a frame of a torsion scan minus the mean of others of the
+        scan.
+    conformer_weight : float
+        Of each such frame. 0 leaves them out.
     validate_every : int
         Steps between evaluations on the validation part, each of which writes a checkpoint.
     validation_structures : int
@@ -147,6 +152,8 @@ class TrainingSettings:
     atomic_energy_weight: float = 0.0
     interaction_scale: float = 0.02
     interaction_weight: float = 1.0
+    conformer_scale: float = 0.02
+    conformer_weight: float = 1.0
     validate_every: int = 1000
     validation_structures: int = 1000
     split: str = "molecule"

@@ -1,4 +1,4 @@
-"""Interaction energies of complexes: data that belong together, their split, loss and errors."""
+"""Interaction energies of complexes, and energies of conformers: groups, split, loss and errors."""
 
 import dataclasses
 from collections import Counter
@@ -16,8 +16,13 @@ from ase_student.data.splits import parts_of, split_of  # noqa: E402
 from ase_student.distill.__main__ import main  # noqa: E402
 from ase_student.distill.training.batches import collate, read_samples, shuffled  # noqa: E402
 from ase_student.distill.training.data import TrainingData  # noqa: E402
+from ase_student.distill.training.energy_differences import (  # noqa: E402
+    conformer_coefficients,
+    conformer_groups,
+    interaction_coefficients,
+    units_of,
+)
 from ase_student.distill.training.finite_difference import backward_by_displacement  # noqa: E402
-from ase_student.distill.training.interactions import interaction_coefficients, units_of  # noqa: E402
 from ase_student.distill.training.loss import Predictions, loss, predict  # noqa: E402
 from ase_student.distill.training.metrics import EV_PER_KCAL_MOL, evaluate  # noqa: E402
 from ase_student.distill.training.pair_batches import PairCollator  # noqa: E402
@@ -63,6 +68,37 @@ def complexes(n_groups: int = N_GROUPS, n_alone: int = 40) -> tuple[Structures, 
         np.zeros((len(structures.numbers), 3), np.float32),
     )
     return structures, labels
+
+
+def torsion_scans() -> tuple[Structures, Labels]:
+    """Return scans of 6, 5 and 1 angles with arbitrary labels, and a frame of dynamics."""
+    rng = np.random.default_rng(1)
+    names = ["a"] * 6 + ["b"] * 5 + ["c", "c"]
+    sources = ["torsion"] * 12 + ["md"]
+    sizes = {"a": 2, "b": 3, "c": 4}
+    atoms = [
+        Atoms(
+            f"C{sizes[name]}",
+            1.5 * np.arange(sizes[name])[:, None] + 0.8 * rng.random((sizes[name], 3)),
+        )
+        for name in names
+    ]
+    structures = Structures.from_atoms(atoms, sources, names)
+    labels = Labels(
+        np.arange(len(atoms)),
+        rng.normal(-20.0, 1.0, size=len(atoms)),
+        structures.splits,
+        np.zeros((len(structures.numbers), 3), np.float32),
+    )
+    return structures, labels
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> list:
+    path = tmp_path / "torsions.h5"
+    write_dataset(path, *torsion_scans(), metadata={"teacher": "none"})
+    with Dataset(path) as dataset:
+        return read_samples(dataset, range(len(dataset)), CUTOFF)
 
 
 @pytest.fixture
@@ -215,11 +251,58 @@ def test_the_loss_counts_every_complex_alike(samples: list) -> None:
     assert value(alone, INTERACTIONS) == 0.0
 
 
+def test_a_scan_is_divided_into_groups_around_the_circle() -> None:
+    structures, _ = torsion_scans()
+    groups = conformer_groups(structures.sources, structures.molecules)
+    assert groups == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 4, -1]
+    # Another molecule between them: two scans.
+    assert conformer_groups(["torsion"] * 3, ["a", "b", "a"]) == [0, 1, 2]
+
+
+def test_conformers_stay_together_and_are_compared_with_their_mean(scans: list) -> None:
+    assert sorted(len(unit) for unit in units_of(scans)) == [1, 1, 2, 3, 3, 3]
+    for batch in shuffled(scans, 4, np.random.default_rng(0)):
+        counts = Counter(sample.conformers for sample in batch if sample.conformers)
+        whole = Counter(sample.conformers for sample in scans if sample.conformers)
+        assert all(counts[name] == whole[name] for name in counts)
+    coefficients = conformer_coefficients(scans)
+    assert coefficients is not None
+    energies = np.array([sample.energy for sample in scans])
+    assert coefficients.shape == (11, 13)
+    relative = coefficients @ energies
+    assert relative[:3] == pytest.approx(energies[:6:2] - energies[:6:2].mean())
+    assert conformer_coefficients(scans[11:]) is None
+
+
+def test_the_loss_counts_relative_energies_of_conformers(scans: list) -> None:
+    settings = TrainingSettings(conformer_scale=0.1, conformer_weight=3.0)
+    batch = collate(scans, CUTOFF, CPU)
+
+    def value(errors: torch.Tensor, chosen: TrainingSettings = settings) -> float:
+        predictions = Predictions(
+            torch.zeros(len(batch.structures)), batch.energies + errors, batch.forces, None
+        )
+        return float(loss(predictions, batch, chosen, energy_weight=0.0))
+
+    wrong = torch.zeros(13, dtype=torch.float64)
+    wrong[0] = 0.3
+    terms = [np.sqrt(1 + (error / 0.1) ** 2) - 1 for error in (0.2, 0.1, 0.1)]
+    assert value(wrong) == pytest.approx(3.0 * sum(terms) / 13, rel=1e-5)
+    # An error that all conformers of a molecule share is none of their relative energies.
+    assert value(torch.full((13,), 0.3, dtype=torch.float64)) == pytest.approx(0.0, abs=1e-6)
+    assert value(wrong, dataclasses.replace(settings, conformer_weight=0.0)) == 0.0
+
+
 @pytest.mark.usefixtures("compiler")
-def test_both_gradients_hold_the_interactions(network: PaiNN, samples: list) -> None:
+@pytest.mark.parametrize("term", ["interaction", "conformer"])
+def test_both_gradients_hold_the_differences(
+    network: PaiNN, samples: list, scans: list, term: str
+) -> None:
     group = next(sample.group for sample in samples if sample.group)
     alone = next(sample for sample in samples if sample.group is None)
     chosen = [*group_of(samples, group), alone]
+    if term == "conformer":
+        chosen = [*scans[:6], alone]
     batch, pair_batch = collate(chosen, CUTOFF, CPU), PairCollator(CUTOFF)(chosen)
     compiled = CompiledNetwork(network)
     weights = [p for p in network.parameters() if p.requires_grad]
@@ -241,9 +324,10 @@ def test_both_gradients_hold_the_interactions(network: PaiNN, samples: list) -> 
             [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
         )
 
-    without = dataclasses.replace(INTERACTIONS, interaction_weight=0.0)
-    exact = gradient(INTERACTIONS, False) - gradient(without, False)
-    cheap = gradient(INTERACTIONS, True) - gradient(without, True)
+    settings = dataclasses.replace(INTERACTIONS, conformer_scale=0.1)
+    without = dataclasses.replace(settings, **{f"{term}_weight": 0.0})
+    exact = gradient(settings, False) - gradient(without, False)
+    cheap = gradient(settings, True) - gradient(without, True)
     assert exact.norm() > 1e-3
     assert values[0] > values[1]
     assert values[2:] == pytest.approx(values[:2], rel=1e-5)
