@@ -14,6 +14,10 @@ yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PAGES = sorted(
+    page for pattern in ("*.md", "[!.]*/*.md", ".github/**/*.md") for page in ROOT.glob(pattern)
+)
+WIDTH = 100
 #: Pages that hold the repository's address.
 ADDRESSED = ("README.md", "CITATION.cff", ".github/ISSUE_TEMPLATE/config.yml")
 
@@ -38,6 +42,17 @@ def run_lines(workflow: dict) -> list[str]:
     """Return every command of a workflow, one line each."""
     steps = [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
     return [line for step in steps for line in step.get("run", "").splitlines()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_prose_is_wrapped(page) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
+    text = re.sub(r"(<!-- .*?begin).*?(<!-- .*?end -->)", "", text, flags=re.DOTALL)
+    # Links, tables and figures are on a line each.
+    prose = [
+        line for line in text.splitlines() if not line.lstrip().startswith(("|", "!", "[", "<"))
+    ]
+    assert [line for line in prose if len(line) > WIDTH] == []
 
 
 def test_citation_has_the_version_license_and_address(declared) -> None:
