@@ -122,6 +122,24 @@ def test_atoms_that_meet_within_the_skin_are_refused(distance):
     assert calc.neighbor_list.n_rebuilds == 1
 
 
+@pytest.mark.parametrize("far", [1e8, 1e15])
+@pytest.mark.parametrize("name", ["aspirin", "triclinic"])
+@pytest.mark.parametrize("backend", ["native", "onnx"])
+def test_a_structure_moved_too_far_is_refused_while_its_list_is_kept(
+    calculators, backend, name, far
+):
+    calculator = calculators(backend)
+    atoms = structure(name)
+    energy = calculator.get_potential_energy(atoms)
+    moved = atoms.copy()
+    moved.positions += 1e6
+    assert calculator.get_potential_energy(moved) == pytest.approx(energy, abs=1e-4)
+    moved.positions += far
+    with pytest.raises(InputError, match="positions must be finite and below 1e"):
+        calculator.get_potential_energy(moved)
+    assert calculator.results == {}
+
+
 def test_calculate_wants_a_structure(calc):
     with pytest.raises(InputError, match="no structure was given; pass atoms"):
         calc.calculate()

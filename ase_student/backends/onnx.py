@@ -1,5 +1,8 @@
 """Run exported ONNX files with ONNX Runtime; torch is not needed."""
 
+import ctypes
+import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,18 @@ _UNREADABLE = (
     errors.RuntimeException,
     UnicodeDecodeError,
 )
+
+
+_backends: "weakref.WeakSet[OnnxBackend]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for backend in _backends:
+        backend.renew_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class OnnxBackend:
@@ -61,12 +76,10 @@ class OnnxBackend:
     ):
         wanted, providers = _providers(device)
         check_onnx(content, file, trust)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        self._content, self._providers, self._threads = content, providers, threads
+        self._is_renewed = False
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=providers)
+            self._session = self._new_session()
             text = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             inputs = tuple(item.name for item in self._session.get_inputs())
             outputs = tuple(item.name for item in self._session.get_outputs())
@@ -80,6 +93,24 @@ class OnnxBackend:
                 f"'{file}' has inputs {inputs} and outputs {outputs}; "
                 f"a student has {INPUTS} and {OUTPUTS}."
             )
+
+        _backends.add(self)
+
+    def _new_session(self) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        return onnxruntime.InferenceSession(self._content, options, providers=self._providers)
+
+    def renew_after_fork(self) -> None:
+        """Take another session in a forked process, which has none of the session's threads.
+
+        Work that is given to these may wait for ever, and so does the deletion of a session, which
+        waits for its threads to end. The session is therefore never deleted.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+        self._is_renewed = True
 
     def _device(self, asked: str, wanted: str) -> str:
         """Return where the session runs; ONNX Runtime falls back to the CPU without a word.
@@ -113,6 +144,8 @@ class OnnxBackend:
         InputError
             If the structure needs more memory than there is.
         """
+        if self._is_renewed:
+            self._session, self._is_renewed = self._new_session(), False
         if self.device == "cpu":
             check_memory(self.info.metadata, *neighbors.shape)
         arrays = dict(zip(INPUTS, (numbers, positions, neighbors, offsets), strict=True))

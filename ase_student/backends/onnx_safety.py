@@ -38,10 +38,10 @@ OPERATORS = frozenset(
 SEAL_KEY = b"ase_student_sha256"
 
 
-class _Message(NamedTuple):
+class _MessageFields(NamedTuple):
     """Which fields of a message are looked at, by their numbers in ``onnx.proto``."""
 
-    submessages: dict[int, "_Message"]
+    submessages: dict[int, "_MessageFields"]
     # These occur at most once: a parser would merge the occurrences into one message.
     single: tuple[int, ...] = ()
     domain: int = 0
@@ -53,19 +53,19 @@ class _Message(NamedTuple):
     external: tuple[int, ...] = ()
 
 
-_OPERATOR_SET = _Message({}, domain=1)
-_TENSOR = _Message({}, dims=1, integers=(7, 9), external=(13, 14))
-_SPARSE_TENSOR = _Message({1: _TENSOR, 2: _TENSOR}, single=(1, 2), dims=3)
-_ATTRIBUTE = _Message(
+_OPERATOR_SET = _MessageFields({}, domain=1)
+_TENSOR = _MessageFields({}, dims=1, integers=(7, 9), external=(13, 14))
+_SPARSE_TENSOR = _MessageFields({1: _TENSOR, 2: _TENSOR}, single=(1, 2), dims=3)
+_ATTRIBUTE = _MessageFields(
     {5: _TENSOR, 10: _TENSOR, 22: _SPARSE_TENSOR, 23: _SPARSE_TENSOR}, single=(5, 6, 22)
 )
-_NODE = _Message({5: _ATTRIBUTE}, domain=7, operator=4)
-_GRAPH = _Message({1: _NODE, 5: _TENSOR, 15: _SPARSE_TENSOR})
+_NODE = _MessageFields({5: _ATTRIBUTE}, domain=7, operator=4)
+_GRAPH = _MessageFields({1: _NODE, 5: _TENSOR, 15: _SPARSE_TENSOR})
 # Graphs in attributes: the branches and bodies of control flow.
 _ATTRIBUTE.submessages.update({6: _GRAPH, 11: _GRAPH})
-_FUNCTION = _Message({7: _NODE, 9: _OPERATOR_SET, 11: _ATTRIBUTE}, domain=10)
-_TRAINING = _Message({1: _GRAPH, 2: _GRAPH}, single=(1, 2))
-_MODEL = _Message({7: _GRAPH, 8: _OPERATOR_SET, 20: _TRAINING, 25: _FUNCTION}, single=(7,))
+_FUNCTION = _MessageFields({7: _NODE, 9: _OPERATOR_SET, 11: _ATTRIBUTE}, domain=10)
+_TRAINING = _MessageFields({1: _GRAPH, 2: _GRAPH}, single=(1, 2))
+_MODEL = _MessageFields({7: _GRAPH, 8: _OPERATOR_SET, 20: _TRAINING, 25: _FUNCTION}, single=(7,))
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 #: Of TensorProto.DataType.
@@ -73,7 +73,7 @@ _INT64 = 7
 #: Bytes.
 _LONGEST_SHAPE = 32
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
-_Part: TypeAlias = tuple[_Message, int, int]
+_Part: TypeAlias = tuple[_MessageFields, int, int]
 
 
 def check_onnx(content: bytes, file: str, trust: bool = False) -> None:
@@ -139,7 +139,7 @@ def _check_seal(content: bytes) -> None:
 
 
 def _check_message(
-    content: bytes, message: _Message, position: int, end: int, pending: list[_Part]
+    content: bytes, message: _MessageFields, position: int, end: int, pending: list[_Part]
 ) -> int:
     """Check one message, add those in it to the pending ones and return its number of fields."""
     n_fields, n_elements = 0, 1
@@ -180,7 +180,7 @@ def _check_message(
     return n_fields
 
 
-def _check_program(content: bytes, message: _Message, start: int, end: int) -> None:
+def _check_program(content: bytes, message: _MessageFields, start: int, end: int) -> None:
     """Refuse operators that no student has, and shapes that ask for more than the memory."""
     if message is _FUNCTION or message is _TRAINING:
         raise ValueError("has functions or training of its own, which no student has.")

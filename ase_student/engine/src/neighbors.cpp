@@ -598,10 +598,13 @@ bool NeighborList::is_safe(const Box& box, const double* positions, double cutof
         for (int c = 0; c < 3; c++) mean[c] += d[c];
     }
     if (is_near) return true;
-    // A translation of all atoms changes no pair: look again without it.
+    // A translation of all atoms changes no pair: look again without it. One that goes too far takes
+    // digits of all distances, and is refused where the list is built.
     double first = 0, second = 0;
     for (int c = 0; c < 3; c++) mean[c] /= (double)box.n_atoms;
     for (int64_t i = 0; i < box.n_atoms; i++) {
+        for (int c = 0; c < 3; c++)
+            if (!(std::fabs(now[3 * i + c]) < LARGEST_COORDINATE)) return false;
         const Vector d = moved(i);
         const Vector own{d[0] - mean[0], d[1] - mean[1], d[2] - mean[2]};
         const double length = std::sqrt(dot(own, own));
@@ -626,7 +629,7 @@ bool NeighborList::follow(const StructuresView& structures, double cutoff) {
             Matrix frame = box.frame;
             for (int q = 0; q < 9; q++) {
                 if (!box.pbc[q / 3]) continue;
-                if (!std::isfinite(cell[q])) return false;
+                if (!(std::fabs(cell[q]) < LARGEST_COORDINATE)) return false;
                 frame[q] = cell[q];
             }
             box.cell = cell;

@@ -34,7 +34,7 @@ def relaxed(
         At most; one that has not come to rest by then is returned where it is.
     """
     moved = [atoms.copy() for atoms in structures]
-    states = [_State(atoms) for atoms in moved]
+    states = [_FireState(atoms) for atoms in moved]
     resting = [False] * len(moved)
     for _ in range(steps):
         active = [index for index, rests in enumerate(resting) if not rests]
@@ -49,7 +49,7 @@ def relaxed(
     return moved
 
 
-class _State:
+class _FireState:
     def __init__(self, atoms: Atoms) -> None:
         self.atoms = atoms
         self.velocities = np.zeros((len(atoms), 3))
