@@ -347,6 +347,7 @@ def test_whatever_is_wrong_with_the_bytes(sound, tmp_path_factory, place, conten
     [
         ("", "data.xyz: holds no frames"),
         ("3\n\nH 0 0 0\n", "frame 0 (line 1) has 3 atoms, but the file ends within it"),
+        ("1\n\nH 0 0 0\n1\n\0#\nH 0 0 0\n", "line 5 holds a zero byte, which no text has"),
         ("water\n\nH 0 0 0\n", "frame 0 (line 1) must begin with its number of atoms"),
         ("1\n\nH 0 0 0\n-2\n\n", "frame 1 (line 4) must begin with its number of atoms"),
     ],

@@ -60,7 +60,7 @@ class ExtxyzFrames:
     Raises
     ------
     ValueError
-        If a frame does not begin with its number of atoms, or is cut short.
+        If a frame does not begin with its number of atoms, is cut short, or holds a zero byte.
     """
 
     def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
@@ -81,6 +81,11 @@ class ExtxyzFrames:
                 size = self._size(text, len(sizes), line)
                 for index in range(size + 1):
                     content = file.readline()
+                    if b"\0" in content:
+                        raise ValueError(
+                            f"{path.name}: line {line + index + 1} holds a zero byte, which no "
+                            "text has: the file is damaged, or of another format."
+                        )
                     if index == 0:
                         names.update(_names(content))
                     if not content:
