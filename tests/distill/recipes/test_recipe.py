@@ -20,8 +20,9 @@ from ase_student.data.hdf5 import Dataset
 from ase_student.distill import steps
 from ase_student.distill.__main__ import main
 from ase_student.distill.commands import run as commands_run
+from ase_student.distill.options import ModelName, Option, moved, output_file, positional
 from ase_student.distill.recipes import recipe
-from ase_student.distill.recipes.options import ModelName, toml
+from ase_student.distill.recipes.options import toml
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 
@@ -36,18 +37,19 @@ class Copying:
         self.runs: list[list[str]] = []
         self.interrupts = False
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("sources", type=Path, nargs="*")
-        parser.add_argument("-o", "--output", type=Path, required=True)
-        parser.add_argument("--text", required=True)
-        parser.add_argument("--times", type=int, default=1)
-        parser.add_argument("--range", type=float, nargs=2)
-        parser.add_argument("--kind", choices=("plain", "odd"))
-        parser.add_argument("--upper-case", action="store_true")
-        parser.add_argument("--tail", action=argparse.BooleanOptionalAction)
-        parser.add_argument("--settings", type=Path)
-        parser.add_argument("--processes", type=int)
-        parser.add_argument("--model", type=ModelName)
+    OPTIONS = (
+        positional("sources", "", nargs="*", required=False),
+        output_file(),
+        Option("text", "", required=True),
+        Option("times", "", int, default=1, least=1),
+        Option("range", "", float, nargs=2),
+        Option("kind", "", choices=("plain", "odd")),
+        Option("upper-case", "", bool),
+        Option("settings", "", Path),
+        Option("processes", "", int),
+        Option("model", "", ModelName),
+        *moved("bend", "angle"),
+    )
 
     def run(self, arguments: argparse.Namespace) -> str:
         self.runs.append(sys.argv[1:])
@@ -124,7 +126,6 @@ def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> No
     range = [-1, 1e-3]
     kind = "odd"
     upper_case = true
-    tail = false
     [step.settings]
     rate = 1e-3
     [step.settings.shape]
@@ -134,7 +135,7 @@ def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> No
     assert folder == Path("deep/er")
     assert one.argv == [
         "copy", "-o", "deep/er/a", "--text=-1 $x", "--times=2", "--range", "-1", "0.001",
-        "--kind=odd", "--upper-case", "--no-tail", "--settings=deep/er/a.settings.toml",
+        "--kind=odd", "--upper-case", "--settings=deep/er/a.settings.toml",
     ]  # fmt: skip
     cook()
     written = Path("deep/er/a.settings.toml").read_text(encoding="utf-8")
@@ -322,6 +323,8 @@ STEP = '[[step]]\ncommand = "copy"\ntext = "x"\noutput = "a"\n'
         (STEP + "times = '2'", "r.toml: step 1 'copy': 'times' must be an integer; given '2'"),
         (STEP + "times = true", "'times' must be an integer; given True"),
         (STEP + "times = 2.0", "'times' must be an integer; given 2.0"),
+        (STEP + "times = 0", "'times' is 0; it must be at least 1"),
+        (STEP + "angle = 2", "'angle' is now an option of the step 'bend'"),
         (STEP + "times = [2]", "'times' must be an integer; given"),
         (STEP + "range = 2", "'range' must be an array of 2; given 2"),
         (STEP + "range = [1]", "'range' must be an array of 2; given 1"),
