@@ -166,7 +166,7 @@ class _Moved(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        parser.error(f"{option_string} is now an option of the step '{self.const}'.")
+        parser.error(f"{option_string} has moved to the step '{self.const}'.")
 
 
 def check_limits(arguments: argparse.Namespace, options: Sequence[Option]) -> None:

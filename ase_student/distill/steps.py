@@ -14,11 +14,14 @@ from ase_student.files import check_output
 from ase_student.jobs.store import only_writer, what_to_install
 
 PROGRAM = "python -m ase_student.distill"
-#: Each step is a module of `commands` (`import_` for 'import', a word of Python) with `OPTIONS`, of
-#: which one names what is written, as `output` if it is a file and as `folder` if it is a folder,
-#: and `run(arguments) -> str`, which returns a summary.
+#: Each step is a module of `commands` (`import_` and `continue_` for words of Python) with
+#: `OPTIONS`, of which one names what is written, as `output` if it is a file and as `folder` if it
+#: is a folder, and `run(arguments) -> str`, which returns a summary.
 STEPS = {
     "structures": "sample structures of molecules and clusters",
+    "displace": "displace, strain and move structures of files, crystals and surfaces",
+    "continue": "move frames of earlier files on by another dynamics",
+    "diatomics": "sample two atoms alone, of every pair of elements",
     "dimers": "sample complexes at several distances, with their molecules alone",
     "torsions": "sample molecules with bonds turned through a full circle",
     "liquids": "sample droplets of liquids, mixtures and solutions",

@@ -114,7 +114,7 @@ def _by_option(table: Mapping[str, Any], options: Sequence[Option]) -> dict[str,
             hint = cli.suggestion(key, names)
             raise ValueError(f"unknown key '{key}'; allowed: {', '.join(names)}.{hint}")
         if option.kind == "moved":
-            raise ValueError(f"'{key}' is now an option of the step '{option.help}'.")
+            raise ValueError(f"'{key}' has moved to the step '{option.help}'.")
         if option.name in given:
             raise ValueError(f"'{key}' is given twice.")
         given[option.name] = value

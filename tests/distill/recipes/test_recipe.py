@@ -324,7 +324,7 @@ STEP = '[[step]]\ncommand = "copy"\ntext = "x"\noutput = "a"\n'
         (STEP + "times = true", "'times' must be an integer; given True"),
         (STEP + "times = 2.0", "'times' must be an integer; given 2.0"),
         (STEP + "times = 0", "'times' is 0; it must be at least 1"),
-        (STEP + "angle = 2", "'angle' is now an option of the step 'bend'"),
+        (STEP + "angle = 2", "'angle' has moved to the step 'bend'"),
         (STEP + "times = [2]", "'times' must be an integer; given"),
         (STEP + "range = 2", "'range' must be an array of 2; given 2"),
         (STEP + "range = [1]", "'range' must be an array of 2; given 1"),
