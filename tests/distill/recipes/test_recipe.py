@@ -22,7 +22,14 @@ from ase_student.distill.__main__ import main
 from ase_student.distill.commands import run as commands_run
 from ase_student.distill.options import ModelName, Option, moved, output_file, positional
 from ase_student.distill.recipes import recipe
-from ase_student.distill.recipes.options import toml
+from ase_student.distill.recipes.options import Command, toml
+from ase_student.distill.recipes.records import (
+    ChangedError,
+    Record,
+    digest,
+    state_of,
+    write_record,
+)
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 
@@ -273,6 +280,41 @@ def test_nothing_is_replaced_without_force(
     for name in kept:
         assert Path("r/replaced-1", name).read_bytes() == before[name]
     assert cook().endswith("of which 2 had been finished before.")
+
+
+@pytest.mark.parametrize(
+    ("step", "before", "now"),
+    [
+        ("diatomics", {"diatomics": 60}, {"distances": 60}),
+        ("displace", {"crystal": ["Cu"], "md": 0}, {"crystal": ["Cu"], "md": 0}),
+        ("structures", {"sets": ["nci"]}, {"sets": ["nci"]}),
+    ],
+)
+def test_records_of_steps_that_were_part_of_another_still_count(
+    tmp_path: Path, step: str, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    output = tmp_path / "out.h5"
+    output.touch()
+    write_record(Record("structures", before, {}, {}, "done"), output)
+    assert state_of(step, Command(output=output, settings=now), []) == "finished"
+    with pytest.raises(ChangedError, match="it was made with seed its default"):
+        state_of(step, Command(output=output, settings={**now, "seed": 1}), [])
+    with pytest.raises(ChangedError, match=f"it was made by '{step}'"):
+        state_of("dimers", Command(output=output, settings=now), [])
+
+
+def test_frames_that_were_moved_on_by_an_earlier_version_still_count(tmp_path: Path) -> None:
+    start, output = tmp_path / "own.h5", tmp_path / "out.h5"
+    start.write_text("frames", encoding="utf-8")
+    output.touch()
+    settings = {"dynamics": "so3lr", "steps": 20}
+    record = Record("structures", settings, {"continued": [digest(start)]}, {}, "done")
+    write_record(record, output)
+    command = Command(output=output, settings=settings, inputs={"structures": [start]})
+    assert state_of("continue", command, []) == "finished"
+    start.write_text("others", encoding="utf-8")
+    with pytest.raises(ChangedError, match=r"what it was made from \(structures\) has changed"):
+        state_of("continue", command, [])
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
