@@ -7,6 +7,8 @@ value) and for a reader that takes what it can (:mod:`ase_student.data.readers.h
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -90,7 +92,7 @@ class Layout:
 
 
 def import_h5py() -> ModuleType:
-    """Return h5py, or say how to install it."""
+    """Return h5py; without it, raise ImportError that says how to install it."""
     try:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
@@ -99,7 +101,7 @@ def import_h5py() -> ModuleType:
 
 
 def open_hdf5(path: Path, name: str) -> Any:
-    """Return the file opened for reading, or say in one sentence why not."""
+    """Return the file opened for reading, or raise an error that says in one sentence why not."""
     h5py = import_h5py()
     if not path.exists():
         raise FileNotFoundError(f"no data set at '{path}'.")
@@ -121,31 +123,35 @@ def open_hdf5(path: Path, name: str) -> Any:
 def _check_storage(file: Any, name: str) -> None:
     """Refuse data in other files, and data sets that are larger than what a file stores of them."""
     h5py = import_h5py()
-    for group in ("structures", "labels", "failures", "metadata"):
-        try:
-            link = file.get(group, getlink=True)
-            check_link(link, name, group)
+    with _damage_as_error(name):
+        for group in ("structures", "labels", "failures", "metadata"):
+            check_link(file.get(group, getlink=True), name, group)
             members = list(file[group].items()) if isinstance(file.get(group), h5py.Group) else []
-            links = {key: file[group].get(key, getlink=True) for key, _ in members}
-        # h5py answers bytes that are damaged with errors of many kinds.
-        except (OSError, RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"{name}: cannot be read, it is damaged or cut short ({error})."
-            ) from None
-        for key, data in members:
-            path = f"{group}/{key}"
-            check_link(links[key], name, path)
-            if isinstance(data, h5py.Dataset) and data.shape is not None:
-                check_data(data, name, path)
+            for key, data in members:
+                path = f"{group}/{key}"
+                check_link(file[group].get(key, getlink=True), name, path)
+                if isinstance(data, h5py.Dataset) and data.shape is not None:
+                    check_data(data, name, path)
+
+
+@contextmanager
+def _damage_as_error(name: str) -> Iterator[None]:
+    """Raise ValueError for the errors of many kinds with which h5py answers damaged bytes."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{name}: cannot be read, it is damaged or cut short ({error}).") from None
 
 
 def check_data(data: Any, name: str, path: str) -> None:
     """Refuse a dataset whose data are in other files, or that claims more than is stored of it."""
-    if data.external or data.is_virtual:
+    with _damage_as_error(name):
+        elsewhere = data.external or data.is_virtual
+        claimed, stored = data.nbytes, data.id.get_storage_size()
+    if elsewhere:
         raise ValueError(f"{name}: {path} has its data in other files; put them into one.")
-    stored = data.id.get_storage_size()
-    if data.nbytes > MOST_EXPANSION * stored + SMALLEST_CHECKED:
-        raise ValueError(f"{name}: {path} claims {data.nbytes:,} bytes, but {stored:,} are stored.")
+    if claimed > MOST_EXPANSION * stored + SMALLEST_CHECKED:
+        raise ValueError(f"{name}: {path} claims {claimed:,} bytes, but {stored:,} are stored.")
 
 
 def check_link(link: Any, name: str, path: str) -> None:
@@ -162,9 +168,9 @@ def read_layout(file: Any, name: str, *, tolerant: bool = False) -> Layout:
     ----------
     file : h5py.File
     name : str
-        What messages call it.
+        Name of the file in messages.
     tolerant : bool
-        Whether structures without atoms and structures with several labels are let pass, for a
+        Whether structures without atoms and structures with several labels are allowed, for a
         reader that leaves them out.
 
     Raises
@@ -237,7 +243,7 @@ def _check_rows_of_atoms(
 
 
 def _splits(file: Any, name: str, path: str, *, column: str, tolerant: bool) -> NDArray[np.int64]:
-    """Return the splits of a column, checked; only tolerated pieces of it are empty."""
+    """Return the splits of a column, checked; `tolerant` allows empty pieces."""
     splits: NDArray[np.int64] = file[path][:].astype(np.int64)
     if len(splits) == 0 or splits[0] != 0:
         raise LayoutError(f"{name}: {path} must begin with 0.")
@@ -258,19 +264,21 @@ def _splits(file: Any, name: str, path: str, *, column: str, tolerant: bool) -> 
 def read_indices(
     file: Any, name: str, path: str, *, n_structures: int, may_repeat: bool = False
 ) -> NDArray[np.int64]:
-    """Return a column of indices of structures, which are there and of which none is there twice.
+    """Return a column of indices of structures, checked.
 
     Raises
     ------
     LayoutError
-        If there is no such structure, or it is named twice and may not be.
+        If an index is out of range, or stands twice and `may_repeat` is false.
     """
     indices: NDArray[np.int64] = file[path][:].astype(np.int64)
     outside = np.flatnonzero((indices < 0) | (indices >= n_structures))
     if len(outside):
         i = int(outside[0])
-        said = f"structure {indices[i]}, but there are {n_structures} structures"
-        raise LayoutError(f"{name}: {path}[{i}] names {said}.")
+        raise LayoutError(
+            f"{name}: {path}[{i}] names structure {indices[i]}, but there are {n_structures} "
+            "structures."
+        )
     _, first = np.unique(indices, return_index=True)
     if len(first) != len(indices) and not may_repeat:
         i = int(np.setdiff1d(np.arange(len(indices)), first)[0])

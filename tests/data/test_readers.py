@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -332,7 +332,9 @@ def test_whatever_is_wrong_with_a_column(sound, tmp_path_factory, column, change
     check_what_is_read(path)
 
 
-@given(st.integers(0, 10**9), st.binary(min_size=1, max_size=30), st.booleans())
+# The index of a column's pieces is damaged: h5py cannot tell how much is stored.
+@example(place=2019, content=b"\x00", cut=False)
+@given(place=st.integers(0, 10**9), content=st.binary(min_size=1, max_size=30), cut=st.booleans())
 def test_whatever_is_wrong_with_the_bytes(sound, tmp_path_factory, place, content, cut):
     path = tmp_path_factory.mktemp("damaged") / "data.h5"
     before = sound.read_bytes()
