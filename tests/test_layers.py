@@ -41,6 +41,7 @@ LAYERS = (
 #: The same within the two large packages; what is not named here is free.
 INNER_LAYERS = {
     "distill": (
+        ("options",),
         ("settings",),
         ("molecules", "training", "labelling", "steps"),
         ("sampling", "active_learning", "recipes", "model_card"),

@@ -103,10 +103,11 @@ def files_of(module: str, arguments: list[str]) -> tuple[set[str], set[str]]:
         given = vars(parser_of_validation().parse_args(arguments))
     else:
         from ase_student.cli import Parser
+        from ase_student.distill.options import add_options
         from ase_student.distill.steps import step_module
 
         parser = Parser()
-        step_module(arguments[0]).add_arguments(parser)
+        add_options(parser, step_module(arguments[0]).OPTIONS)
         given = vars(parser.parse_args(arguments[1:]))
     made = {str(given.pop(name)) for name in ("output", "folder") if name in given}
     lists = [value if isinstance(value, list) else [value] for value in given.values()]

@@ -18,8 +18,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.data.checks import ATOMIC_ENERGIES_TOLERANCE as ATOMIC_ENERGIES_TOLERANCE
-from ase_student.data.checks import ATOMIC_PROPERTIES as ATOMIC_PROPERTIES
-from ase_student.data.checks import check, import_h5py, open_hdf5
+from ase_student.data.checks import check
+from ase_student.data.hdf5_layout import ATOMIC_PROPERTIES as ATOMIC_PROPERTIES
+from ase_student.data.hdf5_layout import import_h5py, open_hdf5
 from ase_student.data.structures import Labels, Structures
 from ase_student.files import replaced_when_complete
 

@@ -8,7 +8,7 @@ from ase_student.data.structures import Structures
 #: Two atoms alone. They say nothing about what surrounds an atom in molecules, so that what a
 #: student has seen, which its guard compares with, leaves them out.
 DIATOMIC = "diatomic"
-#: Other structures that no use visits and that keep a student sane: see `--foreign`.
+#: Other structures that no use visits and that keep a student sane: see `displace --foreign`.
 FOREIGN = "foreign"
 #: One of a scan of a torsion, next to the others of the scan: see `torsions`.
 TORSION = "torsion"

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.data.checks import ATOMIC_PROPERTIES
+from ase_student.data.hdf5_layout import ATOMIC_PROPERTIES
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ase_student import cli
+from ase_student.distill.options import add_options
 from ase_student.distill.steps import PROGRAM, STEPS, run_step, step_module
 
 
@@ -20,7 +21,8 @@ def _run(argv: Sequence[str]) -> None:
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, text in STEPS.items():
         module = step_module(name)
-        module.add_arguments(steps.add_parser(name, help=text, description=module.__doc__))
+        parser_of_step = steps.add_parser(name, help=text, description=module.__doc__)
+        add_options(parser_of_step, module.OPTIONS)
     cli.say(run_step(parser.parse_args(argv), argv))
 
 

@@ -1,14 +1,12 @@
-"""Settings of a step: one dataclass declares names, defaults, limits and options of its command.
-
-A recipe's table holds the same options, so that a setting is declared once for Python, the command
-line and TOML.
-"""
+"""Settings of a step: one dataclass declares names, defaults, limits and options of its command."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from typing import Any, TypeVar
+
+from ase_student.distill.options import Option
 
 Settings = TypeVar("Settings", bound="StepSettings")
 
@@ -44,39 +42,34 @@ class StepSettings:
     """
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            least, value = field.metadata["least"], getattr(self, field.name)
-            if least is not None and not value >= least:
-                raise ValueError(f"{flag(field.name)} is {value}; it must be at least {least:g}.")
+        for declared in options_of(type(self)):
+            broken = declared.broken_limit(getattr(self, declared.dest))
+            if broken is not None:
+                raise ValueError(f"--{declared.name} is {broken}.")
 
 
-def flag(name: str) -> str:
-    """Return the option of a setting.
-
-    >>> flag("max_complex_atoms")
-    '--max-complex-atoms'
-    """
-    return f"--{name.replace('_', '-')}"
-
-
-def add_settings(parser: argparse.ArgumentParser, settings: type[StepSettings]) -> None:
-    """Describe the options of all settings of a step."""
+def options_of(settings: type[StepSettings]) -> tuple[Option, ...]:
+    """Return the options of all settings of a step."""
+    options = []
     for field in dataclasses.fields(settings):
         default: Any = field.default
         several = isinstance(default, tuple)
-        shown = " ".join(map(_shown, default)) if isinstance(default, tuple) else _shown(default)
-        parser.add_argument(
-            flag(field.name),
-            type=type(default[0] if isinstance(default, tuple) else default),
-            nargs=len(default) if isinstance(default, tuple) else None,
-            default=list(default) if several else default,
-            metavar=field.metadata["metavar"],
-            help=f"{field.metadata['text']} (default: {shown})",
+        options.append(
+            Option(
+                field.name.replace("_", "-"),
+                field.metadata["text"],
+                type(default[0] if several else default),
+                nargs=len(default) if several else None,
+                default=default,
+                least=field.metadata["least"],
+                metavar=field.metadata["metavar"],
+            )
         )
+    return tuple(options)
 
 
 def settings_from(arguments: argparse.Namespace, settings: type[Settings]) -> Settings:
-    """Return the settings of a command line that `add_settings` described.
+    """Return the settings of a command line that has the options of `options_of`.
 
     Raises
     ------
@@ -85,7 +78,3 @@ def settings_from(arguments: argparse.Namespace, settings: type[Settings]) -> Se
     """
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(settings)}
     return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from ase_student.distill.options import check_limits
 from ase_student.files import check_output
 from ase_student.jobs.store import only_writer, what_to_install
 
 PROGRAM = "python -m ase_student.distill"
-#: Each step is a module of `commands` (`import_` for 'import', a word of Python) with
-#: `add_arguments(parser)`, where `-o` names what is written, as `output` if it is a file and as
-#: `folder` if it is a folder, and `run(arguments) -> str`, which returns a summary.
+#: Each step is a module of `commands` (`import_` and `continue_` for words of Python) with
+#: `OPTIONS`, of which one names what is written, as `output` if it is a file and as `folder` if it
+#: is a folder, and `run(arguments) -> str`, which returns a summary.
 STEPS = {
     "structures": "sample structures of molecules and clusters",
+    "displace": "displace, strain and move structures of files, crystals and surfaces",
+    "continue": "move frames of earlier files on by another dynamics",
+    "diatomics": "sample two atoms alone, of every pair of elements",
     "dimers": "sample complexes at several distances, with their molecules alone",
     "torsions": "sample molecules with bonds turned through a full circle",
     "liquids": "sample droplets of liquids, mixtures and solutions",
@@ -58,11 +62,17 @@ def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
         What the parser made of `argv`, the name of the step in ``step``.
     argv : sequence of str
         Is kept in the metadata of what the step writes.
+
+    Raises
+    ------
+    ValueError
+        If a value is not allowed.
     """
     arguments.command = f"{PROGRAM} {shlex.join(argv)}"
-    run = step_module(arguments.step).run
+    module = step_module(arguments.step)
+    check_limits(arguments, module.OPTIONS)
     if "output" not in arguments:
-        return str(run(arguments))
+        return str(module.run(arguments))
     check_output(arguments.output)
     with only_writer(arguments.output):
-        return str(run(arguments))
+        return str(module.run(arguments))

@@ -228,8 +228,8 @@ def ranges_of_files(
     FileNotFoundError, ImportError
         If there is no such file, or h5py or tqdm are not installed.
     """
-    from ase_student.data.checks import import_h5py
     from ase_student.data.hdf5 import Dataset
+    from ase_student.data.hdf5_layout import import_h5py
     from ase_student.data.sources import are_like_use
     from ase_student.data.splits import parts_of
     from ase_student.neighbors import neighbor_matrix

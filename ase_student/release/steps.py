@@ -11,6 +11,7 @@ from typing import Any
 from ase_student import cli
 from ase_student.checkpoint import load_student
 from ase_student.distill.commands import bundle
+from ase_student.distill.options import add_options
 from ase_student.export import export_student, verify_file
 from ase_student.files import replaced_when_complete
 from ase_student.release.comparison import failed_checks, figures_of, worse
@@ -90,7 +91,7 @@ def card(settings: ReleaseSettings) -> Result:
     """Write the student's folder with ONNX file, model card and metrics."""
     folder = settings.folder / settings.name
     parser = argparse.ArgumentParser()
-    bundle.add_arguments(parser)
+    add_options(parser, bundle.OPTIONS)
     words = [str(settings.weights), "-o", str(folder)]
     words += ["--stability", str(settings.folder / "stability.json")]
     if settings.recipe:

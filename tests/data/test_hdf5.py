@@ -434,6 +434,6 @@ def test_importing_needs_no_h5py(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_h5py)
-    for name in ("ase_student.data.checks", "ase_student.data.hdf5"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        importlib.import_module(name)
+    for name in ("checks", "hdf5", "hdf5_layout"):
+        monkeypatch.delitem(sys.modules, f"ase_student.data.{name}", raising=False)
+        importlib.import_module(f"ase_student.data.{name}")

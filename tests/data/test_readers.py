@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import write
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -190,16 +190,16 @@ def replaced(index, value):
     ("column", "change", "said"),
     [
         ("structures/positions", lambda d: None, "has no dataset 'structures/positions'"),
-        ("structures/positions", lambda d: d[:-1], "structures/positions has 41 rows; 42 are"),
+        ("structures/positions", lambda d: d[:-1], "structures/positions has 41 rows but"),
         ("structures/positions", lambda d: d[:, :2], "must be (rows, 3) floats"),
         ("structures/positions", lambda d: d.astype("S8"), "must be (rows, 3) floats"),
         ("structures/pbc", lambda d: d.astype(float), "must be (rows, 3) booleans"),
         ("structures/atomic_numbers_splits", replaced(0, 1), "must begin with 0"),
         ("structures/atomic_numbers_splits", replaced(2, 99), "[2] is 99"),
-        ("structures/atomic_numbers_splits", replaced(-1, 41), "[5] is 41"),
+        ("structures/atomic_numbers_splits", replaced(-1, 41), "has 42 rows but structures/"),
         ("labels/forces_splits", replaced(2, -3), "[2] is -3"),
         ("labels/structure_indices", replaced(1, 5), "[1] names structure 5, but there are 5"),
-        ("labels/energy", lambda d: d[:2], "labels/energy has 2 rows; 4 are expected"),
+        ("labels/energy", lambda d: d[:2], "labels/energy has 2 rows but there are 4"),
         ("labels/energy", lambda d: d.astype(int), "must be (rows) floats"),
     ],
 )
@@ -332,7 +332,9 @@ def test_whatever_is_wrong_with_a_column(sound, tmp_path_factory, column, change
     check_what_is_read(path)
 
 
-@given(st.integers(0, 10**9), st.binary(min_size=1, max_size=30), st.booleans())
+# The index of a column's pieces is damaged: h5py cannot tell how much is stored.
+@example(place=2019, content=b"\x00", cut=False)
+@given(place=st.integers(0, 10**9), content=st.binary(min_size=1, max_size=30), cut=st.booleans())
 def test_whatever_is_wrong_with_the_bytes(sound, tmp_path_factory, place, content, cut):
     path = tmp_path_factory.mktemp("damaged") / "data.h5"
     before = sound.read_bytes()

@@ -40,7 +40,7 @@ def test_files_in_folders_that_do_not_exist_are_refused_at_once(tmp_path, capsys
 
 def test_two_processes_never_write_one_file(tmp_path, capsys):
     output = tmp_path / "structures.h5"
-    command = ["structures", "-o", str(output), "--diatomics=2", "--elements", "H", "O"]
+    command = ["diatomics", "-o", str(output), "--distances=2", "--elements", "H", "O"]
     with FileLock(tmp_path / ".structures.h5.lock"):
         assert main(command) == 2
     assert f"another process is writing '{output}'" in capsys.readouterr().err

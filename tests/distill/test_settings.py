@@ -9,11 +9,12 @@ pytest.importorskip("h5py")
 pytest.importorskip("rdkit")
 
 from ase_student.distill.active_learning.exploration import ExplorationSettings
-from ase_student.distill.recipes.options import command_from, parser_of
+from ase_student.distill.options import add_options
+from ase_student.distill.recipes.options import command_from
 from ase_student.distill.sampling.dimer_scans import DimerScanSettings
 from ase_student.distill.sampling.liquid_boxes import LiquidSettings
 from ase_student.distill.sampling.torsion_scans import TorsionScanSettings
-from ase_student.distill.settings import StepSettings, add_settings, option, settings_from
+from ase_student.distill.settings import StepSettings, option, options_of, settings_from
 from ase_student.distill.steps import step_module
 
 STEPS = {
@@ -33,7 +34,7 @@ class Example(StepSettings):
 
 def parsed(*words):
     parser = argparse.ArgumentParser()
-    add_settings(parser, Example)
+    add_options(parser, options_of(Example))
     return parser, settings_from(parser.parse_args(words), Example)
 
 
@@ -55,7 +56,9 @@ def test_a_limit_holds_for_python_and_the_command_line():
 
 @pytest.mark.parametrize("step", STEPS)
 def test_each_setting_is_an_option_and_a_key_of_recipes(step, tmp_path):
-    parser = parser_of(step_module(step).add_arguments)
+    options = step_module(step).OPTIONS
+    parser = argparse.ArgumentParser()
+    add_options(parser, options)
     needed = {"output": "out.h5"}
     if step == "grow":
         needed |= {"runs": ["run"], "teacher": "so3lr", "start-structures": ["run"]}
@@ -64,6 +67,6 @@ def test_each_setting_is_an_option_and_a_key_of_recipes(step, tmp_path):
         for field in fields(STEPS[step])
     }
     table = {**needed, **{name.replace("_", "-"): value for name, value in own.items()}}
-    command = command_from(table, parser, tmp_path, find=lambda text: tmp_path / text)
+    command = command_from(table, options, tmp_path, find=lambda text: tmp_path / text)
     assert {name: command.settings[name] for name in own} == own
     assert settings_from(parser.parse_args(command.argv), STEPS[step]) == STEPS[step]()

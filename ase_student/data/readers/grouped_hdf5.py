@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.data.checks import check_data, check_link, open_hdf5
+from ase_student.data.hdf5_layout import check_data, check_link, open_hdf5
 from ase_student.data.readers.base import Frame, LeftOut, checked
 from ase_student.data.readers.group_layouts import LAYOUTS, groups_of, layout_of
 from ase_student.data.readers.label_keys import LabelKeys

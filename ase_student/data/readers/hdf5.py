@@ -17,9 +17,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.data.checks import KINDS, LABEL_COLUMNS, STRUCTURE_COLUMNS, import_h5py, open_hdf5
+from ase_student.data.hdf5_layout import LayoutError, open_hdf5, read_layout
 from ase_student.data.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
-from ase_student.data.readers.kinds import foreign_advice
 
 #: Rows that may be read in vain to read two structures at once.
 GAP_ROWS = 2000
@@ -31,10 +30,6 @@ NAMES = {
     "forces": "labels/forces",
     "stress": "labels/stress",
 }
-
-
-class LayoutError(ValueError):
-    """A file can be read, but is no data set."""
 
 
 class Hdf5Frames:
@@ -69,20 +64,11 @@ class Hdf5Frames:
             raise ValueError(f"{path.name}: is damaged or cut short ({said}).") from None
 
     def _open(self) -> None:
-        self._columns("structures", STRUCTURE_COLUMNS)
-        self._splits = self._checked_splits("structures/atomic_numbers_splits", NAMES["numbers"])
-        n = len(self._splits) - 1
-        self._same_rows("structures/positions", len(self._file[NAMES["numbers"]]))
-        for column in ("cells", "pbc", "sources"):
-            self._same_rows(f"structures/{column}", n)
-        if "labels" not in self._file:
+        layout = read_layout(self._file, self.path.name, tolerant=True)
+        if layout.labels is None:
             raise LayoutError(f"{self.path.name}: has no group 'labels', so nothing to compare to.")
-        self._columns("labels", LABEL_COLUMNS)
-        self._label_splits = self._checked_splits("labels/forces_splits", NAMES["forces"])
-        n_labels = len(self._label_splits) - 1
-        for column in ("energy", "structure_indices", "stress", "stress_mask"):
-            self._same_rows(f"labels/{column}", n_labels)
-        self._label_of, self._second_label_of = self._owners(n)
+        self._splits, self._label_splits = layout.splits, layout.labels.splits
+        self._label_of, self._second_label_of = _owners(layout.labels.structure_indices)
         self.sizes: NDArray[np.int64] = np.maximum(np.diff(self._splits), 0)
         self.metadata = self._metadata()
 
@@ -203,57 +189,6 @@ class Hdf5Frames:
             return [UNKNOWN_SOURCE] * (stop - start)
         return [text or UNKNOWN_SOURCE for text in group["sources"].asstr()[start:stop].tolist()]
 
-    def _columns(self, group: str, columns: dict[str, tuple[tuple[int, ...], str, bool]]) -> None:
-        """Refuse a file in which a column is missing, or of the wrong shape or type."""
-        h5py, name = import_h5py(), self.path.name
-        if not isinstance(self._file.get(group), h5py.Group):
-            raise LayoutError(f"{name}: has no group '{group}'.{foreign_advice(self._file)}")
-        for column, (shape, kinds, optional) in columns.items():
-            data = self._file[group].get(column)
-            if data is None and optional:
-                continue
-            if not isinstance(data, h5py.Dataset):
-                raise LayoutError(f"{name}: has no dataset '{group}/{column}'.")
-            if data.ndim == 0 or data.shape[1:] != shape or data.dtype.kind not in kinds:
-                expected = ", ".join(("rows", *map(str, shape)))
-                raise LayoutError(
-                    f"{name}: {group}/{column} has shape {data.shape} and type {data.dtype}; "
-                    f"it must be ({expected}) {KINDS[kinds]}."
-                )
-
-    def _checked_splits(self, path: str, column: str) -> NDArray[np.int64]:
-        splits: NDArray[np.int64] = self._file[path][:].astype(np.int64)
-        name = self.path.name
-        if len(splits) == 0 or splits[0] != 0:
-            raise LayoutError(f"{name}: {path} must begin with 0.")
-        n_rows = len(self._file[column])
-        outside = np.flatnonzero((splits < 0) | (splits > n_rows))
-        if len(outside) or splits[-1] != n_rows:
-            i = int(outside[0]) if len(outside) else len(splits) - 1
-            raise LayoutError(f"{name}: {path}[{i}] is {splits[i]}; {column} has {n_rows} rows.")
-        return splits
-
-    def _same_rows(self, path: str, expected: int) -> None:
-        if path in self._file and len(self._file[path]) != expected:
-            raise LayoutError(
-                f"{self.path.name}: {path} has {len(self._file[path])} rows; "
-                f"{expected} are expected."
-            )
-
-    def _owners(self, n: int) -> tuple[dict[int, int], dict[int, int]]:
-        """Return the first label of each structure, and a second one where there is one."""
-        first: dict[int, int] = {}
-        second: dict[int, int] = {}
-        for row, index in enumerate(self._file["labels/structure_indices"][:].tolist()):
-            if not 0 <= index < n:
-                said = f"names structure {index}, but there are {n} structures"
-                raise LayoutError(f"{self.path.name}: labels/structure_indices[{row}] {said}.")
-            if index in first:
-                second.setdefault(index, row)
-            else:
-                first[index] = row
-        return first, second
-
     def _metadata(self) -> dict[str, Any]:
         if "metadata" not in self._file:
             return {}
@@ -266,6 +201,18 @@ class Hdf5Frames:
             if isinstance(plain, (str, bool, int, float, list, dict)):
                 found[key] = plain
         return found
+
+
+def _owners(structure_indices: NDArray[np.int64]) -> tuple[dict[int, int], dict[int, int]]:
+    """Return the first label of each structure, and a second one where there is one."""
+    first: dict[int, int] = {}
+    second: dict[int, int] = {}
+    for row, index in enumerate(structure_indices.tolist()):
+        if index in first:
+            second.setdefault(index, row)
+        else:
+            first[index] = row
+    return first, second
 
 
 def _atoms(

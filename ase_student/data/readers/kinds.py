@@ -48,7 +48,7 @@ def advice(path: Path) -> str:
     if kind not in _IMPORTED:
         return f" It seems to be {kind}."
     return (
-        f" It seems to be {kind}: 'ase-student distill structures --file' samples around its "
+        f" It seems to be {kind}: 'ase-student distill displace --file' samples around its "
         f"structures; labeled ones are converted by: {import_command(path)}"
     )
 

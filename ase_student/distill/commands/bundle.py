@@ -9,32 +9,34 @@ from typing import Any
 
 from ase_student.checkpoint import load_student, save_student
 from ase_student.distill.model_card import card
+from ase_student.distill.options import Option, output_folder, positional
 from ase_student.export import export_student
 from ase_student.files import reason_of, replaced_when_complete
 
 METRICS = "metrics.json"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``bundle``."""
-    parser.add_argument(
+OPTIONS = (
+    positional(
         "weights",
-        type=Path,
-        help="weights.safetensors of a finished training, or of a folder that this command wrote, "
-        "whose learning curve and stability are kept",
-    )
-    parser.add_argument(
-        "-o", dest="folder", type=Path, required=True, help="folder, named after the student"
-    )
-    parser.add_argument("--recipe", help="what to say of how it is made, e.g. recipes/tiny.toml")
-    parser.add_argument(
-        "--stability", type=Path, nargs="+",
-        help="JSON of python -m ase_student.validation.stability; several make one table",
-    )  # fmt: skip
-    parser.add_argument(
-        "--chemistry", type=Path, metavar="JSON",
-        help="metrics.json of python -m ase_student.validation --chemistry with this student",
-    )  # fmt: skip
+        "weights.safetensors of a finished training, or of a folder that this command wrote, whose "
+        "learning curve and stability are kept",
+    ),
+    output_folder("folder, named after the student"),
+    Option("recipe", "what to say of how it is made, e.g. recipes/tiny.toml"),
+    Option(
+        "stability",
+        "JSON of python -m ase_student.validation.stability; several make one table",
+        Path,
+        nargs="+",
+    ),
+    Option(
+        "chemistry",
+        "metrics.json of python -m ase_student.validation --chemistry with this student",
+        Path,
+        metavar="JSON",
+    ),
+)
 
 
 def run(arguments: argparse.Namespace) -> str:

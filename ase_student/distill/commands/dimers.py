@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from ase_student.distill.commands.scan_options import (
-    add_driver,
-    add_species_arguments,
+    DRIVER,
     driver,
     read_sets,
+    species_options,
     write_sampled,
 )
+from ase_student.distill.options import output_file
 from ase_student.distill.sampling.dimer_scans import DimerScanSettings, scan_complexes
-from ase_student.distill.settings import add_settings, settings_from
+from ase_student.distill.settings import options_of, settings_from
 
 DEFAULT_SETS = ("nci", "small", "aromatic", "linear")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``dimers``."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    add_settings(parser, DimerScanSettings)
-    add_species_arguments(parser, DEFAULT_SETS)
-    add_driver(parser)
+OPTIONS = (output_file(), *options_of(DimerScanSettings), *species_options(DEFAULT_SETS), DRIVER)
 
 
 def run(arguments: argparse.Namespace) -> str:

@@ -9,28 +9,34 @@ from typing import Any
 from ase_student.distill.active_learning.exploration import Exploration, ExplorationSettings
 from ase_student.distill.active_learning.grow import grow
 from ase_student.distill.commands import label
-from ase_student.distill.settings import add_settings, settings_from
+from ase_student.distill.options import Option, output_file, positional
+from ase_student.distill.settings import options_of, settings_from
 from ase_student.potentials.registry import load_teacher
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``grow``."""
-    parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN",
-        help="folder of a run, weights, or name of a student; a second one, of another seed, says "
-        "where the first is likely to be wrong",
-    )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    parser.add_argument("--teacher", required=True, metavar="NAME", help="as for the step 'label'")
-    parser.add_argument(
-        "--start-structures", type=Path, nargs="+", required=True, metavar="FILE",
-        help="HDF5 files that the student was trained on; only of the training part of its split "
-        "is anything used",
-    )  # fmt: skip
-    add_settings(parser, ExplorationSettings)
-    label.add_labelling(parser)
-    parser.add_argument("--device", default="auto", help="of the student (default: auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the student")
+OPTIONS = (
+    positional(
+        "runs",
+        "folder of a run, weights, or name of a student; a second one, of another seed, says where "
+        "the first is likely to be wrong",
+        nargs="+",
+        metavar="RUN",
+    ),
+    output_file(),
+    Option("teacher", "as for the step 'label'", required=True, metavar="NAME"),
+    Option(
+        "start-structures",
+        "HDF5 files that the student was trained on; only of the training part of its split is "
+        "anything used",
+        Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+    ),
+    *options_of(ExplorationSettings),
+    *label.LABELLING,
+    Option("device", "of the student", default="auto"),
+    Option("threads", "CPU threads of the student", int),
+)
 
 
 def run(arguments: argparse.Namespace) -> str:

@@ -9,45 +9,56 @@ are in kcal/mol, as those of rMD17.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ase_student.data.readers import units
 from ase_student.data.readers.label_keys import LabelKeys
 from ase_student.distill.labelling.imported import ImportSettings, import_structures
 from ase_student.distill.labelling.label import MAX_FORCE
+from ase_student.distill.options import Option, output_file, positional
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``import``."""
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="labelled structures")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    for label in ("energy", "forces", "stress"):
-        parser.add_argument(
-            f"--{label}-key", metavar="KEY", help=f"name of the {label} in the files; with one of "
-            "these three, labels that are not named are not read",
-        )  # fmt: skip
-    for name, known, default in (
-        ("energy", units.ENERGIES, "eV, for .npz kcal/mol"),
-        ("length", units.LENGTHS, "Ang"),
-        ("forces", units.FORCES, "of the energy by that of the length"),
-        ("stress", units.STRESSES, "of the energy by the length cubed; positive in tension"),
-    ):
-        choices = "" if name == "forces" else f"{', '.join(known)} "
-        parser.add_argument(
-            f"--{name}-unit", choices=known, metavar="UNIT", help=f"{choices}(default: {default})"
+#: By quantity: the units that are known, and which one is taken if none is given.
+_UNITS = {
+    "energy": (units.ENERGIES, "eV, for .npz kcal/mol"),
+    "length": (units.LENGTHS, "Ang"),
+    "forces": (units.FORCES, "of the energy by that of the length"),
+    "stress": (units.STRESSES, "of the energy by the length cubed; positive in tension"),
+}
+OPTIONS = (
+    positional("files", "labelled structures", nargs="+", metavar="FILE"),
+    output_file(),
+    *(
+        Option(
+            f"{label}-key",
+            f"name of the {label} in the files; with one of these three, labels that are not named "
+            "are not read",
+            metavar="KEY",
         )
-    parser.add_argument("--teacher", metavar="NAME", help="what the labels were computed with")
-    parser.add_argument(
-        "--source", metavar="NAME",
-        help="how structures were sampled, where a file does not say (default: the file's name)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-force", type=float, default=MAX_FORCE, metavar="F",
-        help=f"leave out structures with a larger force, eV/Å (default: {MAX_FORCE:g})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--skip-invalid", action="store_true", help="leave out structures that are wrong"
-    )
+        for label in ("energy", "forces", "stress")
+    ),
+    *(
+        Option(
+            f"{name}-unit",
+            f"{'' if name == 'forces' else ', '.join(known) + ' '}(default: {default})",
+            choices=tuple(known),
+            metavar="UNIT",
+        )
+        for name, (known, default) in _UNITS.items()
+    ),
+    Option("teacher", "what the labels were computed with", metavar="NAME"),
+    Option(
+        "source",
+        "how structures were sampled, where a file does not say (default: the file's name)",
+        metavar="NAME",
+    ),
+    Option(
+        "max-force",
+        "leave out structures with a larger force, eV/Å",
+        float,
+        default=MAX_FORCE,
+        metavar="F",
+    ),
+    Option("skip-invalid", "leave out structures that are wrong", bool, default=False),
+)
 
 
 def run(arguments: argparse.Namespace) -> str:

@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ase_student.distill.labelling.label import MAX_FORCE, label_structures
+from ase_student.distill.options import Option, output_file, positional
 from ase_student.potentials.registry import TEACHERS, load_teacher
 
-#: So many kinds of failures are told in the summary.
+#: Kinds of failures in the summary.
 _REASONS_TOLD = 3
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``label``."""
-    parser.add_argument("structures", type=Path, help="HDF5 file of structures")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    parser.add_argument(
-        "--teacher", required=True, metavar="NAME",
-        help=f"{', '.join(TEACHERS)} or package.module:Class",
-    )  # fmt: skip
-    parser.add_argument("--first", type=int, metavar="N", help="label the first N structures only")
-    add_labelling(parser, "1, of as many as torch takes")
-
-
-def add_labelling(parser: argparse.ArgumentParser, one_process: str = "1") -> None:
-    """Describe the options of every command that labels; `one_process` says what the default is."""
-    parser.add_argument(
-        "--max-force", type=float, default=MAX_FORCE, metavar="F",
-        help=f"give no label where a force is larger, eV/Å (default: {MAX_FORCE:g})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--processes", type=int, default=1, metavar="N",
-        help=f"label in N processes of one thread each (default: {one_process})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="label on the workers of this Dask scheduler"
-    )
+#: Options of every command that labels.
+LABELLING = (
+    Option(
+        "max-force",
+        "give no label where a force is larger, eV/Å",
+        float,
+        default=MAX_FORCE,
+        metavar="F",
+    ),
+    Option(
+        "processes",
+        "label in N processes; if more than one, with one thread each",
+        int,
+        default=1,
+        least=1,
+        metavar="N",
+    ),
+    Option("scheduler", "label on the workers of this Dask scheduler", metavar="ADDRESS"),
+)
+OPTIONS = (
+    positional("structures", "HDF5 file of structures"),
+    output_file(),
+    Option(
+        "teacher", f"{', '.join(TEACHERS)} or package.module:Class", required=True, metavar="NAME"
+    ),
+    Option("first", "label the first N structures only", int, least=1, metavar="N"),
+    *LABELLING,
+)
 
 
 def check_labelling(arguments: argparse.Namespace) -> None:
-    """Raise ValueError if the options of `add_labelling` cannot be meant."""
+    """Raise ValueError if the options of `LABELLING` are invalid."""
     if not arguments.max_force > 0:
         raise ValueError(f"--max-force is {arguments.max_force:g}; it must be above 0 eV/Å.")
-    if arguments.processes < 1:
-        raise ValueError(f"--processes is {arguments.processes}; it must be at least 1.")
     if arguments.processes > 1 and arguments.scheduler is not None:
         raise ValueError("--processes and --scheduler exclude each other; give one of them.")
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Label as the command line says and return a summary."""
-    if arguments.first is not None and arguments.first < 1:
-        raise ValueError(f"--first is {arguments.first}; it must be at least 1.")
     check_labelling(arguments)
     if not arguments.structures.exists():
         raise FileNotFoundError(f"no data set at '{arguments.structures}'.")

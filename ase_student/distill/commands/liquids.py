@@ -4,39 +4,43 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from ase_student.data.structures import Structures
 from ase_student.distill.commands.scan_options import (
-    add_driver,
-    add_species_arguments,
+    DRIVER,
     driver,
     read_sets,
+    species_options,
     write_sampled,
 )
 from ase_student.distill.molecules.species import species_of
+from ase_student.distill.options import Option, output_file
 from ase_student.distill.sampling.liquid_boxes import (
     DENSITIES,
     LiquidSettings,
     sample_liquids,
 )
 from ase_student.distill.sampling.scan_molecules import is_in_part
-from ase_student.distill.settings import add_settings, settings_from
+from ase_student.distill.settings import options_of, settings_from
 
 #: Sets of solutes.
 DEFAULT_SETS = ("nci", "small", "aromatic")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``liquids``."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    add_settings(parser, LiquidSettings)
-    parser.add_argument(
-        "--liquid", nargs="+", choices=list(DENSITIES), metavar="SMILES", dest="liquids",
-        help=f"liquids to take (default: all of {', '.join(DENSITIES)})",
-    )  # fmt: skip
-    add_species_arguments(parser, DEFAULT_SETS)
-    add_driver(parser)
+OPTIONS = (
+    output_file(),
+    *options_of(LiquidSettings),
+    Option(
+        "liquid",
+        f"liquids to take (default: all of {', '.join(DENSITIES)})",
+        nargs="+",
+        choices=tuple(DENSITIES),
+        metavar="SMILES",
+        dest="liquids",
+    ),
+    *species_options(DEFAULT_SETS),
+    DRIVER,
+)
 
 
 def run(arguments: argparse.Namespace) -> str:

@@ -9,23 +9,25 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
+from ase_student.distill.options import Option, output_folder, positional
 from ase_student.distill.recipes.recipe import RecipeStep, read_recipe, run_steps, states
 from ase_student.distill.steps import PROGRAM
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``run``."""
-    parser.add_argument("recipe", type=Path, help="TOML file")
-    parser.add_argument(
-        "-o", dest="folder", type=Path,
-        help="where everything goes (default: what the recipe says, or a folder of its name)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--force", action="store_true",
-        help="make anew what was made with other settings, and what depends on it; "
-        "what was there is moved to a folder 'replaced-N'",
-    )  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
+OPTIONS = (
+    positional("recipe", "TOML file"),
+    output_folder(
+        "where everything goes (default: what the recipe says, or a folder of its name)",
+        required=False,
+    ),
+    Option(
+        "force",
+        "make anew what was made with other settings, and what depends on it; what was there is "
+        "moved to a folder 'replaced-N'",
+        bool,
+        default=False,
+    ),
+    Option("dry-run", "print the commands, run nothing", bool, default=False),
+)
 
 
 def run(arguments: argparse.Namespace) -> str:

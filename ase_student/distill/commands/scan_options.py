@@ -13,38 +13,51 @@ from ase_student.data.hdf5 import write_dataset
 from ase_student.data.splits import PARTS
 from ase_student.data.structures import Structures
 from ase_student.distill.molecules.species import Species
-from ase_student.distill.recipes.options import ModelName
+from ase_student.distill.options import ModelName, Option, grouped
 from ase_student.distill.sampling import scan_molecules
 from ase_student.distill.sampling.sample import in_words
 from ase_student.distill.sampling.scan_molecules import SETS
 from ase_student.potentials.base import Potential
 from ase_student.potentials.registry import identity, load_potential
 
-DEFAULT_DRIVER = "ultra-tiny"
+PART = (
+    Option("part", "molecules of this part of the split only", choices=PARTS),
+    Option("split-seed", "of the split", int, default=0),
+)
+#: The driver: the student or teacher that moves atoms.
+DRIVER = Option(
+    "dynamics",
+    "what moves the atoms: a student (name or path) or a teacher",
+    ModelName,
+    default="ultra-tiny",
+    metavar="NAME",
+)
 
 
-def add_species_arguments(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
-    """Describe the options that say which molecules to take."""
-    group = parser.add_argument_group("molecules")
-    group.add_argument(
-        "--set", nargs="+", choices=list(SETS), default=list(default), metavar="NAME", dest="sets",
-        help=f"sets to draw from, each as often as the others: {', '.join(SETS)} "
-        f"(default: {' '.join(default)})",
-    )  # fmt: skip
-    group.add_argument(
-        "--smiles", nargs="+", type=Path, default=[], metavar="FILE",
-        help="text with one SMILES per line; each file is one more set",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-atoms", type=int, default=30, metavar="N", help="largest molecule (default: 30)"
+def species_options(default: Sequence[str]) -> tuple[Option, ...]:
+    """Return the options that say which molecules to take, by default those of some sets."""
+    return grouped(
+        "molecules",
+        Option(
+            "set",
+            f"sets to draw from, each as often as the others: {', '.join(SETS)}",
+            nargs="+",
+            choices=tuple(SETS),
+            default=tuple(default),
+            metavar="NAME",
+            dest="sets",
+        ),
+        Option(
+            "smiles",
+            "text with one SMILES per line; each file is one more set",
+            Path,
+            nargs="+",
+            default=(),
+            metavar="FILE",
+        ),
+        Option("max-atoms", "largest molecule", int, default=30, metavar="N"),
+        *PART,
     )
-    add_part_arguments(group)
-
-
-def add_part_arguments(parser: argparse._ActionsContainer) -> None:
-    """Describe the options that say which part of the split to take."""
-    parser.add_argument("--part", choices=PARTS, help="molecules of this part of the split only")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the split (default: 0)")
 
 
 def read_sets(arguments: argparse.Namespace) -> tuple[list[list[Species]], dict[str, int]]:
@@ -56,15 +69,6 @@ def read_sets(arguments: argparse.Namespace) -> tuple[list[list[Species]], dict[
         part=arguments.part,
         split_seed=arguments.split_seed,
     )
-
-
-def add_driver(parser: argparse.ArgumentParser) -> None:
-    """Describe the option that names the driver, the student or teacher that moves atoms."""
-    parser.add_argument(
-        "--dynamics", type=ModelName, default=DEFAULT_DRIVER, metavar="NAME",
-        help="what moves the atoms: a student (name or path) or a teacher "
-        f"(default: {DEFAULT_DRIVER})",
-    )  # fmt: skip
 
 
 def driver(arguments: argparse.Namespace) -> Potential:
@@ -86,7 +90,7 @@ def write_sampled(
     Parameters
     ----------
     arguments : argparse.Namespace
-        Of a command with `add_driver` and the options of a part of the split.
+        Of a command with the options `DRIVER` and `PART`.
     structures : Structures
     settings : mapping
         How they were sampled.

@@ -3,40 +3,37 @@
 import argparse
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from ase_student import provenance
 from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.splits import SPLITS, parts_of
+from ase_student.distill.options import Option, output_file, positional
 
 #: What is kept of the metadata of the file that the structures come from.
 _KEPT = ("teacher", "teacher_settings", "max_force")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Describe the command line of ``subset``."""
-    parser.add_argument("dataset", type=Path, help="labelled HDF5 file")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="HDF5 file to write")
-    parser.add_argument("--part", choices=("train", "validation", "test"), default="test")
-    parser.add_argument(
-        "--per-source",
-        type=int,
-        metavar="N",
+OPTIONS = (
+    positional("dataset", "labelled HDF5 file"),
+    output_file(),
+    Option("part", "of the split", choices=("train", "validation", "test"), default="test"),
+    Option(
+        "per-source",
+        "structures per source; complexes bring their fragments",
+        int,
         default=60,
-        help="structures per source (default 60); complexes bring their fragments",
-    )
-    parser.add_argument(
-        "--split", choices=SPLITS, default="molecule", help="what is split (default molecule)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the split and of the choice")
+        least=1,
+        metavar="N",
+    ),
+    Option("split", "what is split", choices=SPLITS, default="molecule"),
+    Option("seed", "of the split and of the choice", int, default=0),
+)
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Write the subset as the command line says and return a summary."""
-    if arguments.per_source < 1:
-        raise ValueError(f"--per-source is {arguments.per_source}; it must be at least 1.")
     with Dataset(arguments.dataset) as dataset:
         structures, labels = dataset.read_structures(), dataset.read_labels()
         metadata = dataset.metadata

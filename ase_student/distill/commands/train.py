@@ -7,44 +7,39 @@ from typing import Any
 
 from ase import units
 
+from ase_student.distill.options import Option, grouped, output_folder, positional
 from ase_student.distill.training.settings import SHAPES, TrainingSettings, read_settings
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument(
-        "dataset",
-        type=Path,
-        nargs="+",
-        help="labelled HDF5 files; one that is given several times counts so often",
-    )
-    parser.add_argument("-o", dest="folder", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--student", choices=SHAPES, default="tiny", help="shape of the network")
-    parser.add_argument(
-        "--start", type=Path, help="train on from this student: a name, a folder or weights"
-    )
-    parser.add_argument(
-        "--test", type=Path, nargs="+", default=[],
-        help="labelled HDF5 files, each a test of its own",
-    )  # fmt: skip
-    parser.add_argument(
-        "--calibrate", type=Path, metavar="FILE",
-        help="labelled HDF5 file; in the end all energies are shifted by the same for every atom, "
-        "so that their median error vanishes in its validation part",
-    )  # fmt: skip
-    parser.add_argument("--settings", type=Path, help="TOML file; options given here outrank it")
-    for field in dataclasses.fields(TrainingSettings):
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=type(field.default),
-            help=f"default {field.default}",
-        )
-    devices = parser.add_argument_group("devices, as Lightning Fabric names them")
-    devices.add_argument("--accelerator", default="cpu", help="cpu, cuda, auto (default cpu)")
-    devices.add_argument("--devices", type=int, default=1, help="on each node (default 1)")
-    devices.add_argument("--num-nodes", type=int, default=1, help="default 1")
-    devices.add_argument("--strategy", default="auto", help="default auto")
-    devices.add_argument("--threads", type=int, help="CPU threads of each process")
+OPTIONS = (
+    positional(
+        "dataset", "labelled HDF5 files; one that is given several times counts so often", nargs="+"
+    ),
+    output_folder("folder of the run"),
+    Option("student", "shape of the network", choices=tuple(SHAPES), default="tiny"),
+    Option("start", "train on from this student: a name, a folder or weights", Path),
+    Option("test", "labelled HDF5 files, each a test of its own", Path, nargs="+", default=()),
+    Option(
+        "calibrate",
+        "labelled HDF5 file; in the end all energies are shifted by the same for every atom, so "
+        "that their median error vanishes in its validation part",
+        Path,
+        metavar="FILE",
+    ),
+    Option("settings", "TOML file; options given here outrank it", Path),
+    # Without defaults: what is not given is taken from the TOML file.
+    *(
+        Option(field.name.replace("_", "-"), f"default: {field.default}", type(field.default))
+        for field in dataclasses.fields(TrainingSettings)
+    ),
+    *grouped(
+        "devices, as Lightning Fabric names them",
+        Option("accelerator", "cpu, cuda, auto", default="cpu"),
+        Option("devices", "on each node", int, default=1),
+        Option("num-nodes", "how many", int, default=1),
+        Option("strategy", "how the devices share the work", default="auto"),
+        Option("threads", "CPU threads of each process", int),
+    ),
+)
 
 
 def run(arguments: argparse.Namespace) -> str:

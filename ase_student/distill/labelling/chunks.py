@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_student.data.checks import ATOMIC_PROPERTIES
+from ase_student.data.hdf5_layout import ATOMIC_PROPERTIES
 from ase_student.data.structures import Labels
 from ase_student.jobs.store import ChunkStore
 from ase_student.potentials.base import Answer, Evaluation, Refusal

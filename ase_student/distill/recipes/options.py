@@ -1,4 +1,4 @@
-"""The options of a command, given as a TOML table."""
+"""The options of a step, given as a TOML table."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ase_student import cli
-
-
-class ModelName(str):
-    """The type of an option that takes a student, by name or path, or else a name of something.
-
-    A student is read, so that a recipe notices when it is not what it was.
-    """
-
+from ase_student.distill.options import ModelName, Option, add_options
 
 #: What a value must be for an option of this type.
 _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
@@ -62,21 +55,14 @@ class Command:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def parser_of(add_arguments: Callable[[argparse.ArgumentParser], None]) -> StrictParser:
-    """Return the parser of a command."""
-    parser = StrictParser(add_help=False, allow_abbrev=False)
-    add_arguments(parser)
-    return parser
-
-
 def command_from(
     table: Mapping[str, Any],
-    parser: argparse.ArgumentParser,
+    options: Sequence[Option],
     folder: Path,
     *,
     find: Callable[[str], Path],
 ) -> Command:
-    """Make a command line of a table whose keys are options of the command.
+    """Make a command line of a table whose keys are options of a step.
 
     Keys are long options without their dashes in front, or the names of positional arguments.
     Values have the type of the option: a boolean for one that takes no value, an array for one
@@ -85,8 +71,8 @@ def command_from(
     Parameters
     ----------
     table : mapping
-    parser : argparse.ArgumentParser
-        Of the command.
+    options : sequence of Option
+        Of the step.
     folder : path
         Where the output goes.
     find : callable
@@ -95,47 +81,43 @@ def command_from(
     Raises
     ------
     ValueError
-        If a key is unknown or missing, or a value is of the wrong type.
+        If a key is unknown or missing, or a value is of the wrong type or not allowed.
     """
-    actions: list[argparse.Action] = parser._actions
-    given = _by_option(table, actions)
-    for action in actions:
-        # To argparse, even a positional argument with "*" is required.
-        if action.required and action.nargs != "*" and action.dest not in given:
-            raise ValueError(f"lacks '{_name(action)}'.")
+    given = _by_option(table, options)
+    for option in options:
+        if option.required and option.name not in given:
+            raise ValueError(f"lacks '{option.name}'.")
     command = Command()
-    (output,) = (action for action in actions if "-o" in action.option_strings)
-    command.output = folder / _output_name(given[output.dest], _name(output))
+    (output,) = (option for option in options if option.is_output)
+    command.output = folder / _output_name(given[output.name], output.name)
     # An option with several values would swallow a positional argument behind it.
-    for action in sorted(actions, key=lambda action: bool(action.option_strings)):
-        if action is output:
+    for option in sorted(options, key=lambda option: bool(option.flags)):
+        if option is output:
             command.argv += ["-o", str(command.output)]
-        elif action.dest in given:
-            words = _words(action, given[action.dest], command, find)
-            command.argv += _arguments(action, words)
+        elif option.name in given:
+            words = _words(option, given[option.name], command, find)
+            command.argv += _arguments(option, words)
+    parser = StrictParser(add_help=False, allow_abbrev=False)
+    add_options(parser, options)
     parser.parse_args(command.argv)
     return command
 
 
-def _name(action: argparse.Action) -> str:
-    """Return what a table calls an option."""
-    long = [option for option in action.option_strings if option.startswith("--")]
-    return long[0].removeprefix("--") if long else action.dest
-
-
-def _by_option(table: Mapping[str, Any], actions: Sequence[argparse.Action]) -> dict[str, Any]:
-    """Return the values of a table by the `dest` of their options."""
-    dest_of = {_name(action).replace("-", "_"): action.dest for action in actions}
+def _by_option(table: Mapping[str, Any], options: Sequence[Option]) -> dict[str, Any]:
+    """Return the values of a table by the names of their options."""
+    known = {option.name.replace("-", "_"): option for option in options}
     given: dict[str, Any] = {}
     for key, value in table.items():
-        dest = dest_of.get(key.replace("-", "_"))
-        if dest is None:
-            allowed = ", ".join(_name(action) for action in actions)
-            hint = cli.suggestion(key, map(_name, actions))
-            raise ValueError(f"unknown key '{key}'; allowed: {allowed}.{hint}")
-        if dest in given:
+        option = known.get(key.replace("-", "_"))
+        if option is None:
+            names = [option.name for option in options if option.kind != "moved"]
+            hint = cli.suggestion(key, names)
+            raise ValueError(f"unknown key '{key}'; allowed: {', '.join(names)}.{hint}")
+        if option.kind == "moved":
+            raise ValueError(f"'{key}' has moved to the step '{option.help}'.")
+        if option.name in given:
             raise ValueError(f"'{key}' is given twice.")
-        given[dest] = value
+        given[option.name] = value
     return given
 
 
@@ -145,77 +127,74 @@ def _output_name(value: Any, name: str) -> str:
     return value
 
 
-def _words(
-    action: argparse.Action, value: Any, command: Command, find: Callable[[str], Path]
-) -> list[str]:
+def _words(option: Option, value: Any, command: Command, find: Callable[[str], Path]) -> list[str]:
     """Return the words that stand for a value, and note in `command` what it means."""
-    name = _name(action)
-    if action.nargs == 0:
+    if option.is_flag:
         if not isinstance(value, bool):
-            raise ValueError(f"'{name}' must be true or false; given {value!r}.")
-        command.settings[action.dest] = value
+            raise ValueError(f"'{option.name}' must be true or false; given {value!r}.")
+        command.settings[option.dest] = value
         return ["true"] if value else []
-    if isinstance(value, dict) and action.type is Path:
-        file = command.output.with_name(f"{command.output.name}.{name}.toml")
+    if isinstance(value, dict) and option.type is Path:
+        file = command.output.with_name(f"{command.output.name}.{option.name}.toml")
         command.files[file] = toml(value)
-        command.settings[action.dest] = value
+        command.settings[option.dest] = value
         return [str(file)]
-    values = _items(action, value, name)
+    values = _items(option, value)
     for item in values:
-        _check(action, item, name)
-    if action.type in (Path, ModelName):
+        _check(option, item)
+    if option.type in (Path, ModelName):
         try:
-            command.inputs[action.dest] = [find(item) for item in values]
-            return [str(path) for path in command.inputs[action.dest]]
+            command.inputs[option.dest] = [find(item) for item in values]
+            return [str(path) for path in command.inputs[option.dest]]
         except FileNotFoundError as error:
-            if action.type is Path:
-                raise ValueError(f"'{name}' is {error}") from error
-    command.settings[action.dest] = value
+            if option.type is Path:
+                raise ValueError(f"'{option.name}' is {error}") from error
+    command.settings[option.dest] = value
     return [str(item) for item in values]
 
 
-def _items(action: argparse.Action, value: Any, name: str) -> list[Any]:
+def _items(option: Option, value: Any) -> list[Any]:
     """Return the values of an option one by one."""
-    if action.nargs is None or action.nargs == "?":
+    if option.nargs is None:
         return [value]
-    if not isinstance(value, list) and action.nargs in ("+", "*"):
+    if not isinstance(value, list) and option.nargs in ("+", "*"):
         return [value]
     if not isinstance(value, list):
-        raise ValueError(f"'{name}' must be an array of {action.nargs}; given {value!r}.")
-    if not value or (isinstance(action.nargs, int) and len(value) != action.nargs):
-        wanted = action.nargs if isinstance(action.nargs, int) else "at least one"
-        raise ValueError(f"'{name}' must be an array of {wanted}; given {len(value)}.")
+        raise ValueError(f"'{option.name}' must be an array of {option.nargs}; given {value!r}.")
+    if not value or (isinstance(option.nargs, int) and len(value) != option.nargs):
+        wanted = option.nargs if isinstance(option.nargs, int) else "at least one"
+        raise ValueError(f"'{option.name}' must be an array of {wanted}; given {len(value)}.")
     return value
 
 
-def _check(action: argparse.Action, value: Any, name: str) -> None:
-    """Raise ValueError if a value cannot be meant for an option."""
-    kind: Any = action.type or str
+def _check(option: Option, value: Any) -> None:
+    """Raise ValueError if a value is not allowed for an option."""
+    kind: Any = option.type
     words, types = _KINDS.get(kind, ("a text or a number", (str, int, float)))
     # A boolean is an integer to Python.
     if type(value) not in types:
-        raise ValueError(f"'{name}' must be {words}; given {value!r}.")
+        raise ValueError(f"'{option.name}' must be {words}; given {value!r}.")
     try:
         converted = kind(str(value))
     except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
-        raise ValueError(f"'{name}' cannot be {value!r}: {error}.") from error
-    if action.choices is not None and converted not in action.choices:
-        allowed = ", ".join(f"'{choice}'" for choice in action.choices)
-        raise ValueError(f"'{name}' must be one of {allowed}; given {value!r}.")
+        raise ValueError(f"'{option.name}' cannot be {value!r}: {error}.") from error
+    if option.choices is not None and converted not in option.choices:
+        allowed = ", ".join(f"'{choice}'" for choice in option.choices)
+        raise ValueError(f"'{option.name}' must be one of {allowed}; given {value!r}.")
+    broken = option.broken_limit(value)
+    if broken is not None:
+        raise ValueError(f"'{option.name}' is {broken}.")
 
 
-def _arguments(action: argparse.Action, words: list[str]) -> list[str]:
+def _arguments(option: Option, words: list[str]) -> list[str]:
     """Return an option with its words as they stand on a command line."""
-    if not action.option_strings:
+    if not option.flags:
         return words
-    option = max(action.option_strings, key=len)
-    if action.nargs == 0:
-        negative = [o for o in action.option_strings if o.startswith("--no-")]
-        return [f"--{_name(action)}"] if words else negative
-    if len(words) == 1 and option.startswith("--"):
-        # So that a value with a minus is no option.
-        return [f"{option}={words[0]}"]
-    return [option, *words]
+    flag = f"--{option.name}"
+    if option.is_flag:
+        return [flag] if words else []
+    # One word is joined to its option, so that a value with a minus is no option.
+    return [f"{flag}={words[0]}"] if len(words) == 1 else [flag, *words]
 
 
 def toml(table: Mapping[str, Any]) -> str:

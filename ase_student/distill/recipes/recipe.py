@@ -13,7 +13,8 @@ from typing import Any
 
 from ase_student.checkpoint import available_students
 from ase_student.cli import say, suggestion
-from ase_student.distill.recipes.options import Command, StrictParser, command_from, parser_of
+from ase_student.distill.options import add_options
+from ase_student.distill.recipes.options import Command, StrictParser, command_from
 from ase_student.distill.recipes.records import (
     ChangedError,
     State,
@@ -159,9 +160,7 @@ def _step(
         )
 
     try:
-        command = command_from(
-            options, parser_of(step_module(name).add_arguments), folder, find=find
-        )
+        command = command_from(options, step_module(name).OPTIONS, folder, find=find)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if command.output in made:
@@ -227,8 +226,8 @@ def _run_step(step: RecipeStep) -> str:
     record = new_record(step.name, step.command)
     write_record(record, output)
     parser = StrictParser()
-    add_steps = parser.add_subparsers(dest="step")
-    step_module(step.name).add_arguments(add_steps.add_parser(step.name))
+    step_parsers = parser.add_subparsers(dest="step")
+    add_options(step_parsers.add_parser(step.name), step_module(step.name).OPTIONS)
     try:
         with _command_line(step.argv):
             summary = run_step(parser.parse_args(step.argv), step.argv)

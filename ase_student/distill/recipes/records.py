@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,13 @@ State = Literal["new", "begun", "finished"]
 
 #: Options that change where or how fast a step runs, but not what it gives.
 NEUTRAL = frozenset({"processes", "scheduler", "accelerator", "device", "threads"})
+
+#: Steps that were part of 'structures': the options that tell them, and what these are called now.
+_ONCE_STRUCTURES = {
+    "continue": {"continued": "structures"},
+    "diatomics": {"diatomics": "distances"},
+    "displace": {"file": "file", "crystal": "crystal", "surface": "surface"},
+}
 
 
 class ChangedError(Exception):
@@ -89,11 +96,29 @@ def read_record(output: Path) -> Record | None:
         If there is one that cannot be read.
     """
     try:
-        return Record(**json.loads(record_path(output).read_text(encoding="utf-8")))
+        return _renamed(Record(**json.loads(record_path(output).read_text(encoding="utf-8"))))
     except FileNotFoundError:
         return None
     except (TypeError, ValueError) as error:
         raise ChangedError(f"its record '{record_path(output)}' is damaged") from error
+
+
+def _renamed(record: Record) -> Record:
+    """Return a record with the names that its step and options have now.
+
+    The step 'structures' once did what 'continue', 'diatomics' and 'displace' do.
+    """
+    given = {*record.settings, *record.inputs}
+    step = next((step for step, names in _ONCE_STRUCTURES.items() if given & names.keys()), None)
+    if record.step != "structures" or step is None:
+        return record
+    names = _ONCE_STRUCTURES[step]
+    return replace(
+        record,
+        step=step,
+        settings={names.get(key, key): value for key, value in record.settings.items()},
+        inputs={names.get(key, key): hashes for key, hashes in record.inputs.items()},
+    )
 
 
 def state_of(step: str, command: Command, pending: Collection[Path]) -> State:

@@ -20,8 +20,16 @@ from ase_student.data.hdf5 import Dataset
 from ase_student.distill import steps
 from ase_student.distill.__main__ import main
 from ase_student.distill.commands import run as commands_run
+from ase_student.distill.options import ModelName, Option, moved, output_file, positional
 from ase_student.distill.recipes import recipe
-from ase_student.distill.recipes.options import ModelName, toml
+from ase_student.distill.recipes.options import Command, toml
+from ase_student.distill.recipes.records import (
+    ChangedError,
+    Record,
+    digest,
+    state_of,
+    write_record,
+)
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 
@@ -36,18 +44,19 @@ class Copying:
         self.runs: list[list[str]] = []
         self.interrupts = False
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("sources", type=Path, nargs="*")
-        parser.add_argument("-o", "--output", type=Path, required=True)
-        parser.add_argument("--text", required=True)
-        parser.add_argument("--times", type=int, default=1)
-        parser.add_argument("--range", type=float, nargs=2)
-        parser.add_argument("--kind", choices=("plain", "odd"))
-        parser.add_argument("--upper-case", action="store_true")
-        parser.add_argument("--tail", action=argparse.BooleanOptionalAction)
-        parser.add_argument("--settings", type=Path)
-        parser.add_argument("--processes", type=int)
-        parser.add_argument("--model", type=ModelName)
+    OPTIONS = (
+        positional("sources", "", nargs="*", required=False),
+        output_file(),
+        Option("text", "", required=True),
+        Option("times", "", int, default=1, least=1),
+        Option("range", "", float, nargs=2),
+        Option("kind", "", choices=("plain", "odd")),
+        Option("upper-case", "", bool),
+        Option("settings", "", Path),
+        Option("processes", "", int),
+        Option("model", "", ModelName),
+        *moved("bend", "angle"),
+    )
 
     def run(self, arguments: argparse.Namespace) -> str:
         self.runs.append(sys.argv[1:])
@@ -124,7 +133,6 @@ def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> No
     range = [-1, 1e-3]
     kind = "odd"
     upper_case = true
-    tail = false
     [step.settings]
     rate = 1e-3
     [step.settings.shape]
@@ -134,7 +142,7 @@ def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> No
     assert folder == Path("deep/er")
     assert one.argv == [
         "copy", "-o", "deep/er/a", "--text=-1 $x", "--times=2", "--range", "-1", "0.001",
-        "--kind=odd", "--upper-case", "--no-tail", "--settings=deep/er/a.settings.toml",
+        "--kind=odd", "--upper-case", "--settings=deep/er/a.settings.toml",
     ]  # fmt: skip
     cook()
     written = Path("deep/er/a.settings.toml").read_text(encoding="utf-8")
@@ -274,6 +282,41 @@ def test_nothing_is_replaced_without_force(
     assert cook().endswith("of which 2 had been finished before.")
 
 
+@pytest.mark.parametrize(
+    ("step", "before", "now"),
+    [
+        ("diatomics", {"diatomics": 60}, {"distances": 60}),
+        ("displace", {"crystal": ["Cu"], "md": 0}, {"crystal": ["Cu"], "md": 0}),
+        ("structures", {"sets": ["nci"]}, {"sets": ["nci"]}),
+    ],
+)
+def test_records_of_steps_that_were_part_of_another_still_count(
+    tmp_path: Path, step: str, before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    output = tmp_path / "out.h5"
+    output.touch()
+    write_record(Record("structures", before, {}, {}, "done"), output)
+    assert state_of(step, Command(output=output, settings=now), []) == "finished"
+    with pytest.raises(ChangedError, match="it was made with seed its default"):
+        state_of(step, Command(output=output, settings={**now, "seed": 1}), [])
+    with pytest.raises(ChangedError, match=f"it was made by '{step}'"):
+        state_of("dimers", Command(output=output, settings=now), [])
+
+
+def test_frames_that_were_moved_on_by_an_earlier_version_still_count(tmp_path: Path) -> None:
+    start, output = tmp_path / "own.h5", tmp_path / "out.h5"
+    start.write_text("frames", encoding="utf-8")
+    output.touch()
+    settings = {"dynamics": "so3lr", "steps": 20}
+    record = Record("structures", settings, {"continued": [digest(start)]}, {}, "done")
+    write_record(record, output)
+    command = Command(output=output, settings=settings, inputs={"structures": [start]})
+    assert state_of("continue", command, []) == "finished"
+    start.write_text("others", encoding="utf-8")
+    with pytest.raises(ChangedError, match=r"what it was made from \(structures\) has changed"):
+        state_of("continue", command, [])
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_step_that_wrote_nothing_may_change(step: Copying, mistake: str) -> None:
     kind = ImportError if mistake == "extra" else ValueError
@@ -322,6 +365,8 @@ STEP = '[[step]]\ncommand = "copy"\ntext = "x"\noutput = "a"\n'
         (STEP + "times = '2'", "r.toml: step 1 'copy': 'times' must be an integer; given '2'"),
         (STEP + "times = true", "'times' must be an integer; given True"),
         (STEP + "times = 2.0", "'times' must be an integer; given 2.0"),
+        (STEP + "times = 0", "'times' is 0; it must be at least 1"),
+        (STEP + "angle = 2", "'angle' has moved to the step 'bend'"),
         (STEP + "times = [2]", "'times' must be an integer; given"),
         (STEP + "range = 2", "'range' must be an array of 2; given 2"),
         (STEP + "range = [1]", "'range' must be an array of 2; given 1"),

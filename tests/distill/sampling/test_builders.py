@@ -144,7 +144,7 @@ def test_a_part_takes_its_groups_alone():
 
 def test_foreign_structures_are_called_so(tmp_path):
     output = tmp_path / "out.h5"
-    command = ["structures", "-o", str(output), "--crystal", "Cu", "--foreign", "--md=1"]
+    command = ["displace", "-o", str(output), "--crystal", "Cu", "--foreign", "--md=1"]
     assert main([*command, "--displaced=1", "--dynamics", EMT, "--steps=2"]) == 0
     with Dataset(output) as dataset:
         found = dataset.read_structures()
@@ -157,7 +157,7 @@ def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
     ase.io.write(path, [bulk("Cu", cubic=True), molecule("CH3OH")])
     output = tmp_path / "out.h5"
     command = [
-        "structures",
+        "displace",
         "-o",
         str(output),
         "--file",
@@ -167,7 +167,7 @@ def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
     ]
     options = ["--dynamics", EMT, "--md", "3", "--displaced", "2", "--steps", "5"]
     assert main([*command, *options, "--displacements", "0.02", "0.1"]) == 0
-    assert "21 structures of 0 molecules and 3 given structures" in capsys.readouterr().out
+    assert "21 structures of 3 given structures" in capsys.readouterr().out
     with Dataset(output) as dataset:
         found = dataset.read_structures()
         assert dataset.metadata["sampling"]["dynamics"] == EMT
@@ -178,9 +178,31 @@ def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
     assert all(0.0 < np.abs(cell - 3.61 * np.eye(3)).max() < 0.2 for cell in crystals)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no structures: give --file, --crystal or --surface."),
+        (["--crystal", "Cu"], "choose a student or a teacher by --dynamics, or give --md 0."),
+        (["--crystal", "Cu", "--strain", "1.5"], "--strain is 1.5; it must be at least 0 and"),
+        (["--crystal", "Cu", "--displacements", "0"], "--displacements has 0; each must be above"),
+        (["--crystal", "Cu", "--repeat", "2", "0", "1"], "--repeat is 0; it must be at least 1."),
+        (["--file", "nowhere.xyz", "--md=0"], "no file of structures at 'nowhere.xyz'."),
+        (["--crystal", "Cu", "--dynamics", "tiney"], "nothing named 'tiney' can drive dynamics"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["displace", "-o", "out.h5", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_same_structure_twice_is_counted(tmp_path, capsys):
     path = tmp_path / "twice.extxyz"
     ase.io.write(path, [Atoms("H")] * 2)
-    command = ["structures", "-o", str(tmp_path / "out.h5"), "--file", str(path)]
+    command = ["displace", "-o", str(tmp_path / "out.h5"), "--file", str(path)]
     assert main([*command, "--md", "0", "--displaced", "1"]) == 0
-    assert "1 structures" in capsys.readouterr().out
+    assert "1 structures of 2 given structures" in capsys.readouterr().out

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from ase.data import covalent_radii
 
+from ase_student.data.hdf5 import Dataset
 from ase_student.data.sources import DIATOMIC
+from ase_student.distill.__main__ import main
 from ase_student.distill.sampling.diatomics import LONGEST, diatomics
 
 SYMBOLS = ("H", "C", "Cl")
@@ -37,3 +39,18 @@ def test_they_depend_on_the_seed_and_not_on_the_other_elements():
 def test_an_unknown_symbol_is_refused():
     with pytest.raises(ValueError, match="'Xx' is the symbol of no element"):
         diatomics(["H", "Xx"], 3)
+
+
+def test_the_command(tmp_path, capsys):
+    path = tmp_path / "out.h5"
+    words = ["diatomics", "-o", str(path), "--distances=3", "--elements", "Cl", "H", "H"]
+    assert main([*words, "--seed=2"]) == 0
+    assert "9 structures of 3 pairs of elements (9 diatomic)" in capsys.readouterr().out
+    with Dataset(path) as dataset:
+        written = dataset.read_structures()
+        assert dataset.metadata["structure_sources"] == ["3 distances of diatomics"]
+    expected = diatomics(("H", "Cl"), 3, 2).structures
+    distances = sorted(atoms.get_distance(0, 1) for atoms in expected)
+    assert sorted(written.atoms(i).get_distance(0, 1) for i in range(9)) == distances
+    assert main([*words, "--distances=0"]) == 2
+    assert "--distances is 0; it must be at least 1." in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from ase_student.distill.__main__ import main
 from ase_student.distill.molecules import species as molecules
 from ase_student.distill.molecules.coverage import Coverage
 from ase_student.distill.molecules.species import UnsuitableError, species_of
+from ase_student.distill.recipes.options import command_from
 from ase_student.distill.sampling import geometry, mmff, parallel
 from ase_student.distill.sampling.mmff import sample_molecule
 from ase_student.distill.sampling.sample import make_structures
 from ase_student.distill.sampling.selection import choose_jobs
 from ase_student.distill.sampling.settings import SamplingSettings
+from ase_student.distill.steps import step_module
 from ase_student.dynamics import bonds, langevin, rotations
 
 pytest.importorskip("rdkit")
@@ -285,11 +288,8 @@ def test_the_command_writes_a_data_set(tmp_path, capsys):
         (["--dynamics", "tiney"], "nothing named 'tiney' can drive dynamics"),
         (["--peptides", "-2"], "--peptides is -2; it must not be negative."),
         (["--steps", "0"], "--steps is 0; it must be at least 1."),
-        (["--strain", "1.5"], "--strain is 1.5; it must be at least 0 and below 1."),
-        (["--displacements", "0"], "--displacements has 0; each must be above 0 Å."),
-        (["--file", "nowhere.xyz"], "no file of structures at 'nowhere.xyz'."),
-        (["--crystal", "Cu"], "choose a student or a teacher by --dynamics, or give --md 0."),
-        (["--repeat", "2", "0", "1"], "--repeat is 0; it must be at least 1."),
+        (["--oversample"], "--oversample needs --cover N."),
+        (["--by-degree"], "--by-degree needs --cover N."),
         (["-o", "no/such/folder.h5"], "to write 'folder.h5' to."),
     ],
 )
@@ -352,23 +352,33 @@ def test_molecules_with_rare_kinds_of_atoms_are_sampled_more_often():
 
 
 @pytest.mark.parametrize(
-    ("option", "needed"),
+    ("option", "step"),
     [
-        ("--oversample", "--cover N"),
-        ("--by-degree", "--cover N"),
-        ("--frames=3", "--continue FILE"),
-        ("--elements=H", "--diatomics N"),
-        ("--foreign", "--file, --crystal or --surface"),
-        ("--repeat=2,2,2", "--file, --crystal or --surface"),
+        ("--file=a.xyz", "displace"),
+        ("--crystal=Cu", "displace"),
+        ("--surface=Cu:fcc111:1,1,3:6", "displace"),
+        ("--repeat=2", "displace"),
+        ("--displacements=0.1", "displace"),
+        ("--strain=0.1", "displace"),
+        ("--foreign", "displace"),
+        ("--continue=a.h5", "continue"),
+        ("--frames=3", "continue"),
+        ("--diatomics=60", "diatomics"),
+        ("--elements=H", "diatomics"),
     ],
 )
-def test_options_that_do_nothing_alone_are_refused(tmp_path, capsys, option, needed):
-    smiles = tmp_path / "some.smi"
-    smiles.write_text("CCO\n")
+def test_options_that_moved_name_their_step(tmp_path, capsys, option, step):
     name, _, value = option.partition("=")
-    words = [name, *value.split(",")] if value else [name]
-    assert main(["structures", "-o", str(tmp_path / "a.h5"), f"--smiles={smiles}", *words]) == 2
-    assert capsys.readouterr().err == f"error: {name} needs {needed}.\n"
+    with pytest.raises(SystemExit, match="2"):
+        main(["structures", name, *([value] if value else []), "-o", str(tmp_path / "a.h5")])
+    assert f"error: {name} has moved to the step '{step}'. " in capsys.readouterr().err
+    table = {name.removeprefix("--"): True, "output": "a.h5"}
+    with pytest.raises(ValueError, match=f"{name[2:]}' has moved to the step '{step}'"):
+        command_from(table, step_module("structures").OPTIONS, tmp_path, find=Path)
+    assert list(tmp_path.iterdir()) == []
+    assert {name.removeprefix("--")} & {one.name for one in step_module(step).OPTIONS} or (
+        name in ("--continue", "--diatomics")
+    )
 
 
 def test_kinds_of_atoms_can_know_what_their_neighbors_are_bonded_to():
