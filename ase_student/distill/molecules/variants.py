@@ -31,8 +31,8 @@ OXIDIZED_SHARE = 0.6
 MAX_FAILURES = 1000
 #: Sizes of rings that a new bond may close.
 RINGS = (3, 4, 5, 6, 7)
-#: Patterns that no variant may contain: three oxygen atoms in a row, adjacent double bonds or triple
-#: bonds in rings, and sulfur and phosphorus of high valence without the usual double bonds.
+#: Patterns that no variant may contain: three oxygen atoms in a row, adjacent double bonds or
+#: triple bonds in rings, and sulfur and phosphorus of high valence without the usual double bonds.
 FORBIDDEN = (
     "OOO", "[R]=[R]=[R]", "[R]#[R]", "[SX3;!$(S=[O,N,S])]", "[SX4;!$(S(=[O,N,S])=[O,N,S])]",
     "[PX5]", "[SX5]", "[SX6]", "[#16;!H0;$([#16]=*)]", "p", "[+;!H0]",
