@@ -9,6 +9,7 @@ from ase_student.potentials.registry import citation
 from ase_student.student import Student
 from ase_student.templates import render
 
+#: Descriptions of the sources of structures.
 SOURCES = {
     "md": "molecules from dynamics",
     "displaced": "conformers with random displacements",
@@ -25,7 +26,7 @@ SOURCES = {
     "molecular crystal": "pieces of molecular crystals",
     "all": "all of them",
 }
-#: Tests by the names of their files; 'test' is the test part of the training data's split.
+#: Descriptions of tests by the names of their files; 'test' is the test part of the training data.
 TESTS = {
     "test": "like the training data",
     "teacher-md-so3lr": "dynamics of the teacher at 300 and 600 K",
@@ -67,7 +68,7 @@ def card(student: Student, name: str, report: dict[str, Any], *, recipe: str | N
 
 
 def _errors(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
-    """Return test, structures and errors of each row; 'all' is the last of a test."""
+    """Return test, structures and errors of each row; 'all' is the last row of a test."""
     return [
         (TESTS.get(test, test), SOURCES.get(source, source), row)
         for test, errors in metrics.items()
@@ -77,7 +78,7 @@ def _errors(metrics: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
 
 
 def _stability(report: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return how many runs of each kind were stable, and those that were not."""
+    """Return the number of stable runs of each kind, and the unstable runs."""
     if report is None:
         return None
     counts: dict[tuple[str, float, float], list[bool]] = {}
@@ -86,23 +87,23 @@ def _stability(report: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         "timestep": f"{report['timestep_fs']:g}",
         "kinds": [
-            (what, temperature, f"{picoseconds:g}", sum(stable), len(stable))
-            for (what, temperature, picoseconds), stable in sorted(counts.items())
+            (system, temperature, f"{picoseconds:g}", sum(stable), len(stable))
+            for (system, temperature, picoseconds), stable in sorted(counts.items())
         ],
         "failures": [run for run in report["runs"] if not run["stable"]],
     }
 
 
 def _kind_of(run: dict[str, Any]) -> tuple[str, float, float]:
-    """Return what is run, at what temperature and for how long."""
-    # Tables of earlier versions have no kind; in these, only boxes of water have such names.
+    """Return the system of a run, its temperature and its length in ps."""
+    # Tables of earlier versions have no kind; in these, only water boxes have such names.
     kind = run.get("kind", "water box" if run["name"].endswith("periodic waters") else "molecule")
-    what = "molecules" if kind == "molecule" else run["name"]
-    return what, run["temperature"], run["picoseconds"]
+    system = "molecules" if kind == "molecule" else run["name"]
+    return system, run["temperature"], run["picoseconds"]
 
 
 def _files(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return counts, sources and hash of each file that was trained on."""
+    """Return counts, sources and hash of each training file."""
     rows = []
     for entry in data:
         structures = entry["structures"]
@@ -116,7 +117,7 @@ def _files(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _earlier(training: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the weights that training began with and their data, back to the first."""
+    """Yield hash and data of the weights that training started from, back to the first training."""
     start = training.get("start")
     while start:
         if start.get("data"):
@@ -134,15 +135,15 @@ def _training(training: dict[str, Any]) -> dict[str, Any]:
 
 
 def _start(training: dict[str, Any], teacher: str) -> dict[str, Any] | None:
-    """Return the first weights, their steps, and their teacher where it was another."""
+    """Return hash and steps of the weights to start from, and their teacher if it differs."""
     if "start" not in training:
         return None
     start = training["start"]
-    before = start.get("teacher")
+    previous_teacher = start.get("teacher")
     return {
         "weights": start["weights_sha256"][:12],
         "steps": (start["training"] or {}).get("steps", 0),
-        "teacher": None if before == teacher else before,
+        "teacher": None if previous_teacher == teacher else previous_teacher,
     }
 
 

@@ -1,4 +1,4 @@
-"""Frames of a student's own dynamics, gathered piece by piece, and the choice among them."""
+"""Exploration: frames of a student's own dynamics in pieces, and selection among them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ase_student.data.splits import split_settings
 from ase_student.data.structures import Structures
 from ase_student.distill.active_learning.initial import choose_starts
 from ase_student.distill.active_learning.trajectories import (
-    WATCHED,
+    CHECK_INTERVAL,
     Trajectories,
     arrays_of,
     from_arrays,
@@ -38,35 +38,35 @@ from ase_student.jobs.store import ChunkStore, numbered
 from ase_student.potentials.base import StudentPotential
 from ase_student.student import Student
 
-#: Sources of the structures: the most doubtful, and those drawn at random.
+#: Sources of the structures: the most uncertain, and those drawn at random.
 DOUBTFUL, RANDOM = "grown", "grown-random"
 
 
 @dataclass(frozen=True)
 class ExplorationSettings(StepSettings):
-    """What dynamics to run and what to take of it.
+    """Settings of the dynamics and of the selection of frames.
 
     Attributes
     ----------
     trajectories : int
-        Each begins at another structure, as long as there are any.
+        Number of trajectories. Each starts from another structure, as long as there are enough.
     temperatures : tuple of float, K
-        Each trajectory has its own, drawn between the two.
+        Range from which the temperature of each trajectory is drawn.
     steps : int
-        Of 2 fs, in each trajectory.
+        Number of steps of 2 fs in each trajectory.
     every : int
         Steps between frames.
     frames : int
-        How many to label.
+        Number of frames to label.
     random_share : float
-        Of these, the part that is drawn at random. It keeps the data like use, and tells whether
-        the doubtful ones are worse.
+        Share of these frames that is drawn at random. Random frames keep the data similar to use,
+        and show whether the errors of the uncertain frames are larger.
     seed : int
 
     Raises
     ------
     ValueError
-        If a value cannot be meant.
+        If a value is invalid.
     """
 
     trajectories: int = option(200, "how many", least=1)
@@ -77,15 +77,15 @@ class ExplorationSettings(StepSettings):
     every: int = option(50, "steps between frames", least=1)
     frames: int = option(400, "how many to label", least=1)
     random_share: float = option(
-        0.5, "part of them that is drawn at random, the others being the worst"
+        0.5, "share of them that is drawn at random; the others are the most uncertain"
     )
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all random choices")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.every % WATCHED or self.every > self.steps:
+        if self.every % CHECK_INTERVAL or self.every > self.steps:
             raise ValueError(
-                f"--every is {self.every}; it must be a multiple of {WATCHED} and not above "
+                f"--every is {self.every}; it must be a multiple of {CHECK_INTERVAL} and not above "
                 f"--steps, {self.steps}."
             )
         low, high = self.temperatures
@@ -100,32 +100,33 @@ class ExplorationSettings(StepSettings):
 
     @property
     def n_random(self) -> int:
-        """Structures to draw at random."""
+        """Number of structures to draw at random."""
         return round(self.random_share * self.frames)
 
 
 class Exploration:
-    """One job of growing data, in a folder that keeps what is finished.
+    """Exploration by a student's dynamics, in a folder that keeps finished pieces.
 
     Parameters
     ----------
     models : sequence of path
-        Students, or their names: the first one runs the dynamics, the others say where it is
-        likely to be wrong.
+        Students, or their names: the first student runs the dynamics; where the forces of the
+        others differ, it is likely to be wrong.
     paths : sequence of path
         HDF5 files of structures to start from.
-    settings : Settings
+    settings : ExplorationSettings
     folder : path
-        Where finished pieces are kept.
+        Folder in which finished pieces are kept.
     labels : dict
-        What decides the labels. Dynamics does not depend on it, but the job does.
+        Everything that determines the labels. The dynamics do not depend on it, but a folder
+        belongs to one set of label settings.
     device : str
     threads : int, optional
 
     Raises
     ------
     ValueError
-        If the folder was begun by another job, or there is nothing to start from.
+        If the folder belongs to another job, or there are no structures to start from.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Exploration:
             StudentCalculator(model, device=device, threads=threads, guard="off")
             for model in models
         ]
-        self.limits = Limits(_seen(students[0], paths))
+        self.limits = Limits(_training_ranges(students[0], paths))
         job = {
             "students": self.weights,
             "structures": [file_sha256(path) for path in paths],
@@ -158,7 +159,7 @@ class Exploration:
         self._store = ChunkStore(folder, job, what="dynamics run")
 
     def uncertainties(self, structures: Sequence[Atoms]) -> Uncertainties:
-        """Return what is held against the first student's forces on some structures."""
+        """Return the uncertainties of the first student's forces on some structures."""
         return estimate_uncertainties(structures, self.calculators, self.limits)
 
     def run_dynamics(self) -> None:
@@ -174,12 +175,14 @@ class Exploration:
                 progress.update(len(members))
 
     def _uncertainties_of(self, walks: Trajectories, starts: list[Atoms]) -> Uncertainties:
-        """Return the uncertainties of frames; new bonds count as outside of what training saw."""
+        """Return the uncertainties of frames; new bonds count as outside of the training ranges."""
         frames = walks.frames(starts)
-        found = self.uncertainties(frames)
+        uncertainties = self.uncertainties(frames)
         owners = (starts[owner] for owner in walks.owners)
         bound = [newly_bound(*pair) for pair in zip(owners, frames, strict=True)]
-        return replace(found, outside=found.outside + np.array(bound, dtype=np.int64))
+        return replace(
+            uncertainties, outside=uncertainties.outside + np.array(bound, dtype=np.int64)
+        )
 
     def _walk(self, starts: list[Atoms], confined: bool, rng: np.random.Generator) -> Trajectories:
         settings = self.settings
@@ -196,28 +199,28 @@ class Exploration:
         )
 
     def choose(self) -> tuple[Structures, dict[str, Any]]:
-        """Choose frames of all trajectories, and say what there was to choose from."""
+        """Return chosen frames of all trajectories, and a report with counts."""
         frames: list[Atoms] = []
         owners: list[int] = []
-        found: list[Uncertainties] = []
-        n_astray = 0
+        uncertainties_by_piece: list[Uncertainties] = []
+        n_unstable = 0
         for number, (members, _) in enumerate(self.starts.pieces()):
             starts = [self.starts.structures[index] for index in members]
-            walks, doubted = from_arrays(self._store.read(numbered(number)), starts)
+            walks, uncertainties = from_arrays(self._store.read(numbered(number)), starts)
             frames += walks.frames(starts)
             owners += [members[owner] for owner in walks.owners]
-            found.append(doubted)
-            n_astray += len(walks.astray)
+            uncertainties_by_piece.append(uncertainties)
+            n_unstable += len(walks.unstable)
         if not frames:
             raise ValueError(
-                f"all {n_astray} trajectories went astray at once: the student cannot run "
+                f"all {n_unstable} trajectories became unstable at once: the student cannot run "
                 "dynamics yet; train it longer, or lower --temperatures."
             )
-        every = Uncertainties.joined(found)
+        all_uncertainties = Uncertainties.joined(uncertainties_by_piece)
         n_random = self.settings.n_random
         doubtful, random = select(
-            frames, owners, every, n_doubtful=self.settings.frames - n_random, n_random=n_random,
-            rng=np.random.default_rng(self.settings.seed),
+            frames, owners, all_uncertainties, n_doubtful=self.settings.frames - n_random,
+            n_random=n_random, rng=np.random.default_rng(self.settings.seed),
         )  # fmt: skip
         chosen = doubtful + random
         molecules = [self.starts.molecules[owners[index]] for index in chosen]
@@ -228,14 +231,14 @@ class Exploration:
         )
         return structures, {
             "trajectories": len(self.starts.structures),
-            "astray": n_astray,
+            "astray": n_unstable,
             "frames": len(frames),
-            "outside": int((every.outside > 0).sum()),
+            "outside": int((all_uncertainties.outside > 0).sum()),
         }
 
 
-def _seen(student: Student, paths: Sequence[Path]) -> TrainingRanges:
-    """Return what the training of a student saw, from the data if it does not carry it."""
+def _training_ranges(student: Student, paths: Sequence[Path]) -> TrainingRanges:
+    """Return the training ranges of a student; without them in its metadata, those of the data."""
     if "seen" in student.metadata:
         return TrainingRanges.from_dict(student.metadata["seen"])
     split, seed = split_settings(student.metadata) or ("molecule", None)

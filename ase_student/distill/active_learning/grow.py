@@ -1,4 +1,4 @@
-"""Find with a student's own dynamics what it should be trained on next, and label that."""
+"""Active learning: label structures of a student's own dynamics for its next training."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ def grow(
     processes: int = 1,
     scheduler: str | None = None,
 ) -> dict[str, Any]:
-    """Run dynamics, choose frames, label them and write them, going on where a run stopped.
+    """Run dynamics, choose frames, label and write them; an interrupted run is continued.
 
     Parameters
     ----------
-    growth : Growth
+    growth : Exploration
     teacher : Teacher
     output : path
         HDF5 file to write.
     max_force : float, eV/Å
         A structure with a larger force on any atom gets no label.
     command : str, optional
-        What to say in the file's metadata about how it was made.
+        Command that is recorded in the file's metadata.
     processes : int
-        How many label.
+        Number of processes that label.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers label instead.
+        Address of a Dask scheduler, whose workers label instead.
 
     Returns
     -------
     dict
-        The file's metadata. Under ``grow`` they say what was found: the number of
-        ``trajectories``, of those that went ``astray``, of ``frames`` to choose from and of those
-        ``outside`` of what training saw; and how wrong the student is, see :func:`compared`.
+        The file's metadata. Under ``grow`` they hold the number of ``trajectories``, of unstable
+        trajectories (``astray``), of ``frames`` to choose from and of frames ``outside`` of the
+        training ranges; and the errors of the student, see :func:`compared`.
     """
     check_teacher(growth.metadata, teacher)
     growth.run_dynamics()
     chosen = growth.folder / "structures.h5"
     if not chosen.exists():
-        structures, found = growth.choose()
+        structures, counts = growth.choose()
         sampling = {"students": growth.weights, **asdict(growth.settings)}
-        write_dataset(chosen, structures, metadata={"sampling": sampling, "found": found})
+        write_dataset(chosen, structures, metadata={"sampling": sampling, "found": counts})
     labelled = growth.folder / "labelled.h5"
     if not labelled.exists():
         label.label_structures(
@@ -83,7 +83,7 @@ def grow(
 
 
 def check_teacher(students: Iterable[Mapping[str, Any]], teacher: Teacher) -> None:
-    """Check that a teacher labels as it did for students of the same teacher.
+    """Check that a teacher has the settings with which it labelled the students' data.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def check_teacher(students: Iterable[Mapping[str, Any]], teacher: Teacher) -> No
     Raises
     ------
     ValueError
-        If a student was trained on labels of other settings of this teacher.
+        If a student was trained on labels of this teacher with other settings.
     """
     for metadata in students:
         if metadata.get("teacher") != teacher.name:
@@ -104,34 +104,35 @@ def check_teacher(students: Iterable[Mapping[str, Any]], teacher: Teacher) -> No
             difference = settings and settings_difference(teacher.settings, settings)
             if difference:
                 raise ValueError(
-                    f"the teacher '{teacher.name}' has other settings than where it labelled what "
-                    f"the student was trained on: {difference}; new labels could not be joined "
-                    "with those. Give the teacher the same settings."
+                    f"the teacher '{teacher.name}' has other settings than for the labels that the "
+                    f"student was trained on: {difference}; new labels could not be joined with "
+                    "those. Give the teacher the same settings."
                 )
 
 
 def compared(growth: Exploration, path: Path) -> dict[str, Any]:
-    """Compare the student with the teacher's labels of what was chosen.
+    """Return the student's errors on the teacher's labels of the chosen structures.
 
     Returns
     -------
     dict
-        For ``doubtful`` and ``random`` structures their number; ``force_rmse``, the median of it
-        over structures, ``force_rmse_median``, and the largest error of the force on an atom,
-        ``force_max``, in eV/Å; the ``ratio`` of the medians; and the rank ``correlation`` of doubt
-        and error among random structures. None where there are too few to say.
+        For the uncertain (``doubtful``) and the ``random`` structures: their number,
+        ``structures``; ``force_rmse``; its median over structures, ``force_rmse_median``; and the
+        largest error of the force on an atom, ``force_max``, in eV/Å. Besides, the ``ratio`` of the
+        medians, and the rank ``correlation`` of uncertainty and error among random structures.
+        None if there are too few structures.
     """
     with Dataset(path) as dataset:
         structures, labels = dataset.read_structures(), dataset.read_labels()
     frames = [structures.atoms(index) for index in labels.structure_indices]
     truth = np.split(labels.forces.astype(np.float64), labels.splits[1:-1])
     predicted = forces_of(StudentPotential(growth.calculators[0]), frames)
-    errors = [ours - theirs for ours, theirs in zip(predicted, truth, strict=True)]
+    errors = [forces - reference for forces, reference in zip(predicted, truth, strict=True)]
     sources = np.array(structures.sources, dtype=object)[labels.structure_indices]
     is_random = sources == RANDOM
     doubtful = _errors([errors[index] for index in np.flatnonzero(~is_random)])
     random = _errors([errors[index] for index in np.flatnonzero(is_random)])
-    sizes = np.array([_rmse(error) for error in errors])
+    rmse_values = np.array([_rmse(error) for error in errors])
     ratio = None
     if doubtful["structures"] and random["force_rmse_median"]:
         ratio = doubtful["force_rmse_median"] / random["force_rmse_median"]
@@ -140,7 +141,7 @@ def compared(growth: Exploration, path: Path) -> dict[str, Any]:
         "random": random,
         "ratio": ratio,
         "correlation": rank_correlation(
-            growth.uncertainties(frames).values[is_random], sizes[is_random]
+            growth.uncertainties(frames).values[is_random], rmse_values[is_random]
         ),
     }
 

@@ -1,4 +1,4 @@
-"""Structures that a student's own dynamics begins at: none that it is tested on."""
+"""Structures from which a student's own dynamics start, taken only from its training part."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ase_student.data.structures import Structures
 from ase_student.dynamics.bonds import is_cluster
 from ase_student.student import Student
 
-#: Trajectories in one piece of work. What was not finished when a run ends is at most one piece.
+#: Trajectories in a piece of work. If a run ends early, at most one piece is lost.
 PIECE = 20
 
 
 @dataclass(frozen=True)
 class InitialStructures:
-    """Structures that trajectories begin at.
+    """Structures from which trajectories start.
 
     Attributes
     ----------
     structures : list of Atoms
     molecules : list of str
-        What each is made of; empty where nobody says.
+        SMILES of the molecules of each structure, joined by dots; empty if not known.
     """
 
     structures: list[Atoms]
     molecules: list[str]
 
     def pieces(self) -> Iterator[tuple[list[int], bool]]:
-        """Yield which trajectories are run together, and whether they are of clusters."""
+        """Yield the trajectories that are run together, and whether they are of clusters."""
         clusters = np.array(
             [is_cluster(*pair) for pair in zip(self.molecules, self.structures, strict=True)],
             dtype=bool,
@@ -55,22 +55,22 @@ def choose_starts(
     Parameters
     ----------
     paths : sequence of path
-        HDF5 files; what belongs to another part of any student's split is left alone, and so are
-        diatomics and foreign structures, whose dynamics is no use of a student's.
+        HDF5 files. Structures of another part of any student's split are left out, and so are
+        diatomics and foreign structures, because students are not used for their dynamics.
     students : sequence of Student
     n_starts : int
-        How many; structures are taken again where there are fewer.
+        Number of structures; if there are fewer, structures are repeated.
     seed : int
-        Of the choice.
+        Seed of the choice.
 
     Raises
     ------
     ValueError
-        If no structure is left, one has elements that a student does not know, or a student does
-        not say how its data were split.
+        If no structure is left, if a structure has elements that a student does not know, or if a
+        student's metadata do not state how its data were split.
     """
-    trained = [part for path in paths for part in _trained(path, students)]
-    n = sum(len(part) for part in trained)
+    trained = [structures for path in paths for structures in _training_part(path, students)]
+    n = sum(len(structures) for structures in trained)
     if n == 0:
         names = ", ".join(path.name for path in paths)
         raise ValueError(f"{names}: no structure that the student was trained on to start from.")
@@ -78,23 +78,23 @@ def choose_starts(
     chosen = np.sort(np.resize(rng.permutation(n), n_starts))
     starts = InitialStructures([], [])
     first = 0
-    for part in trained:
-        for index in chosen[(chosen >= first) & (chosen < first + len(part))] - first:
-            starts.structures.append(part.atoms(index))
-            starts.molecules.append(part.molecules[index] if part.molecules else "")
-        first += len(part)
-    known = set.intersection(*(set(student.elements) for student in students))
+    for structures in trained:
+        for index in chosen[(chosen >= first) & (chosen < first + len(structures))] - first:
+            starts.structures.append(structures.atoms(index))
+            starts.molecules.append(structures.molecules[index] if structures.molecules else "")
+        first += len(structures)
+    known_elements = set.intersection(*(set(student.elements) for student in students))
     for atoms in starts.structures:
-        if unknown := set(atoms.numbers.tolist()) - known:
+        if unknown := set(atoms.numbers.tolist()) - known_elements:
             raise ValueError(
                 f"a structure to start from has {chemical_symbols[min(unknown)]}, which the "
-                "student does not know; start from what it was trained on."
+                "student does not know; start from structures that it was trained on."
             )
     return starts
 
 
-def _trained(path: Path, students: Sequence[Student]) -> Iterator[Structures]:
-    """Yield what a file holds of the training parts of all students, but what is unlike use."""
+def _training_part(path: Path, students: Sequence[Student]) -> Iterator[Structures]:
+    """Yield the structures of a file in the training parts of all students that are like use."""
     with Dataset(path) as dataset:
         structures = dataset.read_structures()
     is_trained = are_like_use(structures)
@@ -102,8 +102,8 @@ def _trained(path: Path, students: Sequence[Student]) -> Iterator[Structures]:
         split = split_settings(student.metadata)
         if split is None:
             raise ValueError(
-                "a student to grow must say how its data were split, as those trained by this "
-                "package do; this one's metadata hold no training settings."
+                "the metadata of a student to grow must say how its data were split, as those of "
+                "students trained by this package do; this student has no training settings."
             )
         parts = parts_of(structures, *split, path=path)
         is_trained &= np.array(parts, dtype=object) == "train"

@@ -1,4 +1,4 @@
-"""A student's own dynamics, watched: frames until it ends or goes astray."""
+"""Frames of a student's own dynamics, up to their end or to the first unphysical structure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ase_student.dynamics.bonds import is_sane
 from ase_student.dynamics.trajectories import trajectories
 from ase_student.potentials.base import Potential
 
-#: Steps between looks at whether a trajectory is still sane.
-WATCHED = 5
-#: Frames that are kept of the last looks at one that went astray.
+#: Steps between checks whether a trajectory is still physical.
+CHECK_INTERVAL = 5
+#: Number of frames that are kept from the last checks before a trajectory became unstable.
 LAST_FRAMES = 3
 
 
@@ -30,14 +30,14 @@ class Trajectories:
     ----------
     positions : list of (n_atoms, 3) float64, Å
     owners : (n_frames,) int64
-        The trajectory that each frame is of.
-    astray : (n_astray,) int64
-        Trajectories that went astray.
+        The trajectory that each frame belongs to.
+    unstable : (n_unstable,) int64
+        Trajectories that became unstable.
     """
 
     positions: list[NDArray[np.float64]]
     owners: NDArray[np.int64]
-    astray: NDArray[np.int64]
+    unstable: NDArray[np.int64]
 
     def frames(self, starts: Sequence[Atoms]) -> list[Atoms]:
         """Return the frames as structures.
@@ -45,7 +45,7 @@ class Trajectories:
         Parameters
         ----------
         starts : sequence of Atoms
-            Where the trajectories began.
+            First structures of the trajectories.
         """
         frames = []
         for owner, positions in zip(self.owners, self.positions, strict=True):
@@ -65,11 +65,11 @@ def run_trajectories(
     rng: np.random.Generator,
     confined: bool = False,
 ) -> Trajectories:
-    """Run dynamics from some structures and keep frames of it.
+    """Run dynamics from some structures and return frames of them.
 
-    A trajectory goes astray where atoms come closer than any two do, where a molecule loses a bond,
-    or where there are no forces. It ends there; its last sane frames are kept, a few steps apart,
-    because nothing is better to learn from.
+    A trajectory is unstable if atoms clash, if a molecule loses a bond, or if there are no forces.
+    It ends there; its last physical frames are kept, a few steps apart, because a student learns
+    most from them.
 
     Parameters
     ----------
@@ -79,21 +79,23 @@ def run_trajectories(
         One per structure.
     n_steps : int
     every : int
-        Steps between frames; a multiple of `WATCHED`.
+        Steps between frames; a multiple of `CHECK_INTERVAL`.
     rng : numpy.random.Generator
     confined : bool
         Whether a soft wall keeps the parts of a cluster together.
     """
     positions: list[NDArray[np.float64]] = []
     owners: list[int] = []
-    astray: list[int] = []
+    unstable: list[int] = []
     latest = [deque[NDArray[np.float64]](maxlen=LAST_FRAMES) for _ in starts]
-    looks = trajectories(starts, driver, temperatures, n_steps=WATCHED, rng=rng, confined=confined)
-    for step in range(WATCHED, n_steps + 1, WATCHED):
-        structures = next(looks)
-        for index in sorted(set(range(len(starts))) - set(astray)):
+    checked_structures = trajectories(
+        starts, driver, temperatures, n_steps=CHECK_INTERVAL, rng=rng, confined=confined
+    )
+    for step in range(CHECK_INTERVAL, n_steps + 1, CHECK_INTERVAL):
+        structures = next(checked_structures)
+        for index in sorted(set(range(len(starts))) - set(unstable)):
             if not is_sane(starts[index], structures[index]):
-                astray.append(index)
+                unstable.append(index)
             elif step % every:
                 latest[index].append(structures[index].positions)
                 continue
@@ -102,17 +104,17 @@ def run_trajectories(
             positions += latest[index]
             owners += [index] * len(latest[index])
             latest[index].clear()
-        if len(astray) == len(starts):
+        if len(unstable) == len(starts):
             break
-    return Trajectories(positions, np.array(owners, np.int64), np.array(astray, np.int64))
+    return Trajectories(positions, np.array(owners, np.int64), np.array(unstable, np.int64))
 
 
 def arrays_of(walks: Trajectories, uncertainties: Uncertainties) -> dict[str, NDArray[Any]]:
-    """Return frames and their uncertainties as arrays, as a store of chunks keeps them."""
+    """Return frames and their uncertainties as arrays, for a store of chunks."""
     return {
         "positions": np.concatenate([np.zeros((0, 3)), *walks.positions]),
         "owners": walks.owners,
-        "astray": walks.astray,
+        "astray": walks.unstable,
         "outside": uncertainties.outside,
         "values": uncertainties.values,
     }
@@ -121,9 +123,9 @@ def arrays_of(walks: Trajectories, uncertainties: Uncertainties) -> dict[str, ND
 def from_arrays(
     arrays: Mapping[str, NDArray[Any]], starts: Sequence[Atoms]
 ) -> tuple[Trajectories, Uncertainties]:
-    """Return what `arrays_of` returned as arrays, for trajectories from these structures."""
+    """Return frames and uncertainties from the arrays that `arrays_of` returns."""
     owners = arrays["owners"]
-    ends = np.cumsum([len(starts[owner]) for owner in owners])
-    positions = np.split(arrays["positions"], ends[:-1]) if len(owners) else []
+    atom_splits = np.cumsum([len(starts[owner]) for owner in owners])
+    positions = np.split(arrays["positions"], atom_splits[:-1]) if len(owners) else []
     walks = Trajectories(positions, owners, arrays["astray"])
     return walks, Uncertainties(arrays["outside"], arrays["values"])

@@ -1,4 +1,4 @@
-"""How doubtful a student's forces are on a structure, and which structures to ask a teacher for."""
+"""Uncertainty of a student's forces, and selection of the structures that a teacher labels."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from ase_student.extrapolation.limits import Limits
 from ase_student.neighbors import neighbor_matrix
 from ase_student.potentials.base import StudentPotential, forces_of
 
-#: Root mean square difference of interatomic distances, Å, below which two frames teach the same.
-ALIKE = 0.05
-#: Doubtful frames that are taken of one trajectory before others get their turn.
-MOST_OF_ONE = 4
+#: Two frames are similar if the root mean square difference of their interatomic distances is below
+#: this, Å.
+SIMILAR = 0.05
+#: Largest number of uncertain frames of a trajectory, as long as other trajectories have any left.
+MAX_PER_TRAJECTORY = 4
 
 
 @dataclass(frozen=True)
 class Uncertainties:
-    """What is held against the forces on some structures.
+    """Uncertainties of the forces on some structures.
 
     Attributes
     ----------
     outside : (n,) int64
-        Atoms that lie outside of what training saw: too close to another one, with too many or too
-        few neighbors, or with too large a force.
+        Number of atoms outside of the training ranges: too close to another atom, with too many or
+        too few neighbors, or with too large a force.
     values : (n,) float64
-        Larger is more doubtful. Of several students, the spread of their forces in eV/Å; of one,
-        the largest force as a fraction of the largest that training saw on that element.
+        Larger is more uncertain. For several students, the spread of their forces in eV/Å; for a
+        single student, the largest force as a fraction of the largest force on that element in
+        training.
     """
 
     outside: NDArray[np.int64]
     values: NDArray[np.float64]
 
     def order(self) -> NDArray[np.int64]:
-        """Return indices, the most doubtful first: those outside, then by value."""
+        """Return indices, the most uncertain first: those with atoms outside, then by value."""
         return np.lexsort((-self.values, self.outside == 0))
 
     @classmethod
     def joined(cls, parts: Sequence[Uncertainties]) -> Uncertainties:
-        """Return several as one."""
+        """Return the uncertainties of several sets of structures, joined."""
         return cls(
             np.concatenate([part.outside for part in parts]),
             np.concatenate([part.values for part in parts]),
@@ -54,26 +56,27 @@ class Uncertainties:
 def estimate_uncertainties(
     structures: Sequence[Atoms], students: Sequence[StudentCalculator], limits: Limits
 ) -> Uncertainties:
-    """Return what is held against the forces of the first of some students.
+    """Return the uncertainties of the forces of the first of some students.
 
     Parameters
     ----------
     structures : sequence of Atoms
     students : sequence of StudentCalculator
-        One or more; the others should have been trained like the first, but from another seed.
+        At least one student; the others should be trained like the first, with another seed.
     limits : Limits
-        What the first student's training saw.
+        Limits from the training ranges of the first student.
     """
     forces = [forces_of(StudentPotential(student), structures) for student in students]
     outside = [
-        _n_outside(atoms, own, limits) for atoms, own in zip(structures, forces[0], strict=True)
+        _n_outside(atoms, array, limits) for atoms, array in zip(structures, forces[0], strict=True)
     ]
     if len(students) == 1:
         values = [
-            _largest(atoms, own, limits) for atoms, own in zip(structures, forces[0], strict=True)
+            _largest(atoms, array, limits)
+            for atoms, array in zip(structures, forces[0], strict=True)
         ]
     else:
-        # Where one of them has no forces, nothing is more doubtful.
+        # If a student has no finite forces, the uncertainty is infinite.
         spreads = [_spread(np.stack(answers)) for answers in zip(*forces, strict=True)]
         values = [spread if np.isfinite(spread) else np.inf for spread in spreads]
     return Uncertainties(np.array(outside, dtype=np.int64), np.array(values, dtype=np.float64))
@@ -84,9 +87,9 @@ def _n_outside(atoms: Atoms, forces: NDArray[np.float64], limits: Limits) -> int
         return len(atoms)
     numbers, cell = atoms.numbers.astype(np.int64), atoms.cell.array
     matrix = neighbor_matrix(atoms.positions, cell, atoms.pbc, limits.seen.cutoff)
-    found = limits.find(numbers, atoms.positions, matrix.neighbors, matrix.offsets(cell))
-    found += limits.find_forces(numbers, forces)
-    return len({atom for one in found for atom in one.atoms})
+    findings = limits.find(numbers, atoms.positions, matrix.neighbors, matrix.offsets(cell))
+    findings += limits.find_forces(numbers, forces)
+    return len({atom for finding in findings for atom in finding.atoms})
 
 
 def _largest(atoms: Atoms, forces: NDArray[np.float64], limits: Limits) -> float:
@@ -109,19 +112,20 @@ def select(
     n_random: int,
     rng: np.random.Generator,
 ) -> tuple[list[int], list[int]]:
-    """Choose structures to learn from: some at random, and of the others the most doubtful.
+    """Choose structures to label: some at random, and the most uncertain of the others.
 
-    Nothing is chosen that is much like another choice from its trajectory. No trajectory gives
-    more than `MOST_OF_ONE` doubtful structures as long as others have any left.
+    No structure is chosen that is similar to a chosen structure of the same trajectory. No
+    trajectory gives more than `MAX_PER_TRAJECTORY` uncertain structures as long as others have any
+    left.
 
     Parameters
     ----------
     structures : sequence of Atoms
     trajectories : sequence of int
-        The trajectory that each structure is of.
+        The trajectory that each structure belongs to.
     uncertainties : Uncertainties
     n_doubtful, n_random : int
-        How many of each; fewer come back if there are not as many.
+        Number of uncertain and of random structures; fewer are returned if there are not enough.
     rng : numpy.random.Generator
 
     Returns
@@ -137,35 +141,38 @@ def select(
             random.append(index)
     doubtful: list[int] = []
     n_of: Counter[int] = Counter()
-    for most in (MOST_OF_ONE, len(structures)):
+    for limit in (MAX_PER_TRAJECTORY, len(structures)):
         for index in uncertainties.order().tolist():
             if len(doubtful) == n_doubtful:
                 break
-            if n_of[trajectories[index]] < most and chosen.add(index):
+            if n_of[trajectories[index]] < limit and chosen.add(index):
                 doubtful.append(index)
                 n_of[trajectories[index]] += 1
     return doubtful, random
 
 
 class _Chosen:
-    """Structures chosen so far, by the trajectory they are of."""
+    """Distances of the structures chosen so far, by trajectory."""
 
     def __init__(self, structures: Sequence[Atoms], trajectories: Sequence[int]) -> None:
         self._structures, self._trajectories = structures, trajectories
         self._distances: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
 
     def add(self, index: int) -> bool:
-        """Choose a structure, unless one like it has been chosen; say whether it was."""
+        """Choose a structure, unless a similar one was chosen before; return whether it is chosen."""
         distances = self._structures[index].get_all_distances(mic=True)
-        others = self._distances[self._trajectories[index]]
-        if any(np.sqrt(np.mean((distances - other) ** 2)) < ALIKE for other in others):
+        chosen = self._distances[self._trajectories[index]]
+        if any(np.sqrt(np.mean((distances - earlier) ** 2)) < SIMILAR for earlier in chosen):
             return False
-        others.append(distances)
+        chosen.append(distances)
         return True
 
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """Return Spearman's correlation of two columns, None where it says nothing."""
+    """Return Spearman's rank correlation of two columns.
+
+    None if there are fewer than three rows, or if a column is constant.
+    """
     if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     ranks = [np.argsort(np.argsort(column)).astype(np.float64) for column in (first, second)]

@@ -1,4 +1,4 @@
-"""Ask a teacher, and believe only what can be right."""
+"""Requests to a teacher, and checks of its answers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ase_student.potentials.single_point import as_number
 
 
 def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list[Answer]:
-    """Return the teacher's answers, each checked, whatever the teacher raises.
+    """Return the checked answers of a teacher; any error that it raises becomes a refusal.
 
     Raises
     ------
     ValueError
-        If there are not as many answers as structures.
+        If the number of answers is not the number of structures.
     """
     try:
         answers = teacher.evaluate(structures)
@@ -35,23 +35,23 @@ def ask(teacher: Teacher, structures: Sequence[Atoms], max_force: float) -> list
 
 
 def checked(answer: Answer, atoms: Atoms, max_force: float) -> Answer:
-    """Return the label, or a failure if it cannot be right.
+    """Return the label, or a refusal if the label is invalid.
 
-    Energy, forces and stress are what a student learns from: one that cannot be right costs the
-    structure its label. Per-atom energies are an extra, and not every calculator means by them
-    parts of the energy: those that are not finite or do not add up to it are left out, and the
-    label stays. So are charges and Hirshfeld ratios that are not one finite number for each atom.
+    A student learns from energy, forces and stress: if one of them is invalid, the structure gets
+    no label. Per-atom energies are optional, and for some calculators they are not parts of the
+    energy: if they are not finite or do not add up to the energy they are left out, and the label
+    is kept. Charges and Hirshfeld ratios are left out if they are not one finite number per atom.
 
     Parameters
     ----------
     answer : Evaluation or Refusal
     atoms : ase.Atoms
-        The structure it is for.
+        The structure that the answer is for.
     max_force : float, eV/Å
     """
     if isinstance(answer, Refusal):
         return answer
-    reason = _wrong(answer, len(atoms), max_force)
+    reason = _invalid_reason(answer, len(atoms), max_force)
     if reason is not None:
         return Refusal(reason)
     # Some calculators give arrays of one element.
@@ -74,8 +74,8 @@ def _of_atoms(values: NDArray[np.floating] | None, n_atoms: int) -> NDArray[np.f
     return values
 
 
-def _wrong(label: Evaluation, n_atoms: int, max_force: float) -> str | None:
-    """Say why a label cannot be right, if it cannot."""
+def _invalid_reason(label: Evaluation, n_atoms: int, max_force: float) -> str | None:
+    """Return why a label is invalid, or None if it is valid."""
     if np.size(label.energy) != 1:
         return f"energy of shape {np.shape(label.energy)}"
     if np.shape(label.forces) != (n_atoms, 3):
@@ -96,7 +96,7 @@ def _wrong(label: Evaluation, n_atoms: int, max_force: float) -> str | None:
 
 
 def _add_up(energies: NDArray[np.floating], energy: float, n_atoms: int) -> bool:
-    """Say whether per-atom energies are parts of the energy."""
+    """Return whether per-atom energies add up to the energy."""
     if np.shape(energies) != (n_atoms,):
         return False
     return bool(abs(np.sum(energies) - energy) <= ATOMIC_ENERGIES_TOLERANCE * n_atoms)

@@ -1,4 +1,4 @@
-"""Answers of a teacher on disk, piece by piece, so that labelling survives an interruption."""
+"""Answers of a teacher on disk, in pieces, so that labelling survives an interruption."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ase_student.data.structures import Labels
 from ase_student.jobs.store import ChunkStore
 from ase_student.potentials.base import Answer, Evaluation, Refusal
 
-#: Structures per piece of work. What was not finished when a run ends is at most one piece.
+#: Structures in a piece of work. If a run ends early, at most one piece per process is lost.
 CHUNK_SIZE = 200
-#: What a piece holds; pieces written by another version of this module are not read.
+#: Version of the format of a piece; pieces of other versions are not read.
 FORMAT = 3
 
 
 def ranges(n: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last (excluded) structure of every piece of `n` structures."""
+    """Yield start and stop (excluded) of every piece of `n` structures."""
     for start in range(0, n, CHUNK_SIZE):
         yield start, min(start + CHUNK_SIZE, n)
 
@@ -38,12 +38,12 @@ def label_store(folder: Path, job: dict[str, Any]) -> ChunkStore:
     ----------
     folder : path
     job : dict
-        What decides the answers: the structures, the teacher, the limits.
+        What determines the answers: the structures, the teacher, the limits.
 
     Raises
     ------
     ValueError
-        If the folder was begun by another job.
+        If the folder belongs to another job.
     """
     return ChunkStore(folder, {**job, "format": FORMAT}, what="labels made")
 
@@ -52,8 +52,8 @@ def columns_of(start: int, answers: Sequence[Answer]) -> dict[str, NDArray[Any]]
     """Return the answers for structures from `start` on as the arrays of a chunk."""
     labels = {i: a for i, a in enumerate(answers, start) if isinstance(a, Evaluation)}
     failures = {i: a.reason for i, a in enumerate(answers, start) if isinstance(a, Refusal)}
-    none = np.full(6, np.nan)
-    stress = [none if a.stress is None else a.stress for a in labels.values()]
+    no_stress = np.full(6, np.nan)
+    stress = [no_stress if a.stress is None else a.stress for a in labels.values()]
     forces: list[NDArray[np.floating]] = [
         np.zeros((0, 3), np.float32),
         *(a.forces for a in labels.values()),

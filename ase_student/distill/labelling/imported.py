@@ -1,4 +1,4 @@
-"""Labelled structures of other programs, brought into one data set."""
+"""Import of labelled structures from files of other programs into one data set."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ NPZ_ENERGY = "kcal/mol"
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """What is read of files, and how.
+    """Settings of an import.
 
     Attributes
     ----------
     keys : LabelKeys, optional
-        Names of the labels; those not named are not read then.
+        Names of the labels; labels without a name are then not read.
     energy, length, forces, stress : str, optional
-        Units of the files. By default eV and Å, for npz kcal/mol and Å, and what follows from them
-        for forces and stress.
+        Units of the files. By default eV and Å, for npz kcal/mol and Å; those of forces and stress
+        follow from them.
     teacher : str, optional
-        What the labels were computed with.
+        Method with which the labels were computed.
     source : str, optional
-        How structures were sampled, where the file does not say; by default the file's name.
+        How structures were sampled, if the file does not say so; by default the file's name.
     max_force : float, eV/Å
         A structure with a larger force is left out.
     skip_invalid : bool
-        Leave out structures that are wrong, where otherwise the first one is an error.
+        Whether invalid structures are left out; otherwise the first one is an error.
     """
 
     keys: LabelKeys | None = None
@@ -69,8 +69,8 @@ class ImportSettings:
         ValueError
             If units are given for a database that states its own.
         """
-        given = (self.energy, self.length, self.forces, self.stress)
-        if _states_units(reader) and any(given):
+        units = (self.energy, self.length, self.forces, self.stress)
+        if _states_units(reader) and any(units):
             raise ValueError(
                 f"{reader.path.name}: its units are known, from the metadata or the layout of the "
                 "file; leave out the options for units."
@@ -81,7 +81,7 @@ class ImportSettings:
 
 @dataclass
 class Imported:
-    """What was read of all files."""
+    """Frames of all files, and counts of those that were left out."""
 
     frames: list[Frame] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Imported:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many structures were left out, by reason."""
+        """Number of structures that were left out, by reason."""
         return by_reason(self.reasons)
 
 
@@ -109,13 +109,13 @@ def import_structures(
         Written under a temporary name and renamed when it is complete.
     settings : ImportSettings
     command : str
-        Goes into the metadata.
+        Command that is recorded in the metadata.
 
     Raises
     ------
     FileNotFoundError
     ValueError
-        If a file cannot be read, a structure is wrong, or none has energy and forces.
+        If a file cannot be read, a structure is invalid, or no structure has energy and forces.
     """
     result = Imported()
     for path in paths:
@@ -151,11 +151,11 @@ def _open(path: Path, keys: LabelKeys | None) -> StructureReader:
 
 
 def _read(path: Path, settings: ImportSettings, result: Imported) -> None:
-    """Add what one file holds."""
+    """Add the structures of a file."""
     reader = _open(path, settings.keys)
     try:
         units = settings.units_of(reader)
-        # Every reader but that of HDF5, which is not opened here, chooses its keys.
+        # All readers have keys except that of the package's own HDF5, which is not opened here.
         keys: LabelKeys = reader.keys  # type: ignore[attr-defined]
         n_before = len(result.frames)
         for index in tqdm(range(len(reader.sizes)), unit="structure", disable=None, leave=False):
@@ -189,10 +189,10 @@ def _read(path: Path, settings: ImportSettings, result: Imported) -> None:
 def _usable(
     frame: Frame | LeftOut, units: LabelUnits, keys: LabelKeys, settings: ImportSettings
 ) -> Frame | str:
-    """Return a frame in ASE's units that can be trained on, or why it is left out."""
+    """Return a frame in ASE's units that can be trained on, or the reason why it is left out."""
     if isinstance(frame, LeftOut):
         if frame.invalid and not settings.skip_invalid:
-            raise ValueError(f"{frame.reason} --skip-invalid leaves out what is wrong.")
+            raise ValueError(f"{frame.reason} --skip-invalid leaves out such structures.")
         return "invalid" if frame.invalid else "without energy and forces"
     converted = units.convert(frame, keys)
     if converted.energy is None:
@@ -205,7 +205,7 @@ def _usable(
 
 
 def _labels(frames: Sequence[Frame], structures: Structures) -> Labels:
-    """Return the labels of frames as columns; a stress only of crystals."""
+    """Return the labels of frames as columns, with a stress only for crystals."""
     stress = np.zeros((len(frames), 6))
     mask = np.zeros(len(frames), dtype=bool)
     for row, is_crystal in enumerate(structures.are_crystals):
@@ -223,7 +223,7 @@ def _labels(frames: Sequence[Frame], structures: Structures) -> Labels:
 
 
 def _states_units(reader: StructureReader) -> bool:
-    """Return whether a reader converts labels to ASE's units by itself."""
+    """Return whether the units of a file are known, so that its reader converts the labels."""
     return isinstance(reader, (DatabaseFrames, GroupedHdf5Frames)) and reader.states_units
 
 

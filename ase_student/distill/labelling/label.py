@@ -1,4 +1,4 @@
-"""Let a teacher label structures, in steps that survive an interruption."""
+"""Labels of a teacher for the structures of a file, in pieces that survive an interruption."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from ase_student.jobs.executors import Workers, workers_for
 from ase_student.potentials.base import Refusal, Teacher
 from ase_student.potentials.calculator import symbols_of
 
-#: Largest force that is believed, eV/Å.
+#: Largest force of a valid label, eV/Å.
 MAX_FORCE = 60.0
-#: A number in the words of a reason; digits within names, as in H2O, are none.
+#: A number in the text of a reason; digits within names, as in H2O, are not numbers.
 _NUMBER = re.compile(r"(?<![\w.])([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)(?!\w)")
 
 
@@ -45,49 +45,50 @@ def label_structures(
     processes: int = 1,
     scheduler: str | None = None,
 ) -> dict[str, Any]:
-    """Label the structures of a file and write both to another, going on where a run stopped.
+    """Label the structures of a file and write structures and labels to another file.
 
-    Until all are labelled, finished pieces are kept in the folder ``<output>.partial``. Structures
-    that a teacher cannot label are kept without a label, and the reason with them; a teacher that
-    can label none is told of as soon as that is seen.
+    An interrupted run can be continued: until all structures are labelled, finished pieces are kept
+    in the folder ``<output>.partial``. Structures that a teacher cannot label are kept without a
+    label, with the reason. If a teacher can label none of the first structures, an error is raised
+    at once.
 
     Parameters
     ----------
     path : path
         HDF5 file of structures.
     teacher : Teacher
-        Where others label, they make their own by its name.
+        The teacher. Other processes load their own instance by its name.
     output : path
         HDF5 file to write.
     first : int, optional
-        How many structures to label, from the first; all by default.
+        Number of structures to label, from the first on; all by default.
     max_force : float, eV/Å
         A structure with a larger force on any atom gets no label.
     command : str, optional
-        What to say in the file's metadata about how it was made.
+        Command that is recorded in the file's metadata.
     processes : int
-        How many processes on this machine label at a time.
+        Number of processes on this machine that label at the same time.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers label instead.
+        Address of a Dask scheduler, whose workers label instead.
 
     Returns
     -------
     dict
-        Counts of labels, of labels with atomic energies, of those of crystals that the teacher gave
-        no stress, and of failures, also by reason.
+        Counts of labels, of labels with atomic energies, of labels of crystals without a stress,
+        and of failures, in total and by reason.
 
     Raises
     ------
     ValueError
-        If no structure could be labelled, or what is on disk belongs to other settings.
+        If no structure could be labelled, or if the pieces on disk belong to other settings.
     ImportError, ChildProcessError, ConnectionError
-        If something is wrong with those who label.
+        If a process that labels cannot load the teacher, dies, or cannot be reached.
     """
     with Dataset(path) as dataset:
         n = len(dataset) if first is None else min(first, len(dataset))
         if n == 0:
             raise ValueError(f"{path.name}: has no structures to label.")
-        known = _known(dataset.read_structures(0, n), teacher, path.name)
+        is_known = _has_known_elements(dataset.read_structures(0, n), teacher, path.name)
         digest = file_sha256(path)
         job = {
             "structures": digest,
@@ -97,15 +98,17 @@ def label_structures(
         partial = label_store(output.with_name(f"{output.name}.partial"), job)
         pieces = list(ranges(n))
         unfinished = set(partial.missing(key_of(*piece) for piece in pieces))
-        missing = [piece for piece in pieces if key_of(*piece) in unfinished]
-        n_missing = sum(stop - start for start, stop in missing)
+        missing_pieces = [piece for piece in pieces if key_of(*piece) in unfinished]
+        n_missing = sum(stop - start for start, stop in missing_pieces)
         with (
-            workers_for(processes if missing else 1, scheduler if missing else None) as workers,
+            workers_for(
+                processes if missing_pieces else 1, scheduler if missing_pieces else None
+            ) as workers,
             tqdm(total=n, initial=n - n_missing, unit="structure", disable=None) as progress,
         ):
-            for piece, answers in _answers(workers, teacher, dataset, missing, max_force):
+            for piece, answers in _answers(workers, teacher, dataset, missing_pieces, max_force):
                 if piece[0] == 0:
-                    _check_first(answers, known[slice(*piece)], teacher, path.name)
+                    _check_first(answers, is_known[slice(*piece)], teacher, path.name)
                 partial.write(key_of(*piece), columns_of(piece[0], answers))
                 progress.update(len(answers))
         labels, failures = read_answers(partial, pieces)
@@ -135,7 +138,7 @@ def label_structures(
     if not len(labels):
         raise ValueError(
             f"the teacher '{teacher.name}' could label none of the {n} structures of {path.name}; "
-            f"it says of the first: {failures[0]}"
+            f"its message for the first: {failures[0]}"
         )
     return report
 
@@ -143,27 +146,27 @@ def label_structures(
 def _answers(
     workers: Workers, teacher: Teacher, dataset: Dataset, pieces: list[Piece], max_force: float
 ) -> Iterator[tuple[Piece, Answers]]:
-    """Yield the answers for pieces of a file, read as they are needed."""
+    """Yield the answers for pieces of a file, which are read when they are needed."""
     questions = ((piece, dataset.read_structures(*piece)) for piece in pieces)
     return labelled(workers, teacher, questions, max_force=max_force)
 
 
-def _known(structures: Structures, teacher: Teacher, name: str) -> NDArray[np.bool_]:
+def _has_known_elements(structures: Structures, teacher: Teacher, name: str) -> NDArray[np.bool_]:
     """Return which structures have only elements that the teacher knows.
 
     Raises
     ------
     ValueError
-        If none has.
+        If no structure has only such elements.
     """
     elements = getattr(teacher, "elements", None)
     if elements is None:
         return np.ones(len(structures), dtype=bool)
-    strange = ~np.isin(structures.numbers, list(elements))
-    known = np.add.reduceat(strange, structures.splits[:-1], dtype=np.int64) == 0
-    if known.any():
-        return known
-    row = int(strange.argmax())
+    is_unknown = ~np.isin(structures.numbers, list(elements))
+    is_known = np.add.reduceat(is_unknown, structures.splits[:-1], dtype=np.int64) == 0
+    if is_known.any():
+        return is_known
+    row = int(is_unknown.argmax())
     symbol = symbols_of([int(structures.numbers[row])])
     raise ValueError(
         f"{name}: the teacher '{teacher.name}' knows {_elements(elements)}; structure 0 "
@@ -172,39 +175,41 @@ def _known(structures: Structures, teacher: Teacher, name: str) -> NDArray[np.bo
 
 
 def _elements(elements: Collection[int]) -> str:
-    """Return the symbols of a few elements, or how far many reach."""
+    """Return the symbols of a few elements; for many, their number and the heaviest."""
     if len(elements) <= 20:
         return symbols_of(elements)
     return f"{len(elements)} elements up to {symbols_of([max(elements)])}"
 
 
 def _check_first(answers: Answers, known: NDArray[np.bool_], teacher: Teacher, name: str) -> None:
-    """Stop if one and the same reason costs all structures of the first piece their labels."""
-    asked = [answer for answer, is_known in zip(answers, known, strict=True) if is_known]
-    reasons = {answer.reason if isinstance(answer, Refusal) else None for answer in asked}
+    """Raise ValueError if all structures of the first piece failed for the same reason."""
+    relevant = [answer for answer, is_known in zip(answers, known, strict=True) if is_known]
+    reasons = {answer.reason if isinstance(answer, Refusal) else None for answer in relevant}
     if len(reasons) == 1 and None not in reasons:
         raise ValueError(
             f"the teacher '{teacher.name}' could label none of the first {len(answers)} structures "
-            f"of {name}; it says of structure {known.argmax()} and all others: {reasons.pop()}"
+            f"of {name}; its message for structure {known.argmax()} and all others: "
+            f"{reasons.pop()}"
         )
 
 
 def by_reason(reasons: Iterable[str]) -> dict[str, int]:
     """Count failures by their reason, most frequent first.
 
-    Reasons that differ in their numbers only are one, which gives the smallest and the largest.
+    Reasons that differ only in their numbers are counted together; the result shows the smallest
+    and the largest number.
 
     >>> by_reason(["force on atom 3 is 71.2", "energy is nan", "force on atom 0 is 1e+03"])
     {'force on atom 0 to 3 is 71.2 to 1e+03': 2, 'energy is nan': 1}
     """
     kinds: dict[tuple[str, ...], list[list[str]]] = {}
     for reason in reasons:
-        # What is captured stands at odd places: text, number, text ...
+        # Captured numbers are at odd positions: text, number, text ...
         parts = _NUMBER.split(reason)
         kinds.setdefault(tuple(parts[::2]), []).append(parts[1::2])
     counts = {}
     for texts, numbers in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        ranges = [_range(given) for given in zip(*numbers, strict=True)]
+        ranges = [_range(values) for values in zip(*numbers, strict=True)]
         counts["".join(map("".join, zip(texts, [*ranges, ""], strict=True)))] = len(numbers)
     return counts
 
@@ -215,15 +220,15 @@ def _range(numbers: Sequence[str]) -> str:
 
 
 def statistics(structures: Structures, labels: Labels) -> dict[str, dict[str, float]]:
-    """Return count and spread of the labels for each source of structures, and for all.
+    """Return count, spread and largest force of the labels by source of structures, and for all.
 
     Returns
     -------
     dict
         By source: ``n``, ``forces_std`` of the components and ``forces_max``, the largest norm.
     """
-    named = structures.sources or ("unknown",) * len(structures)
-    sources = np.array([named[i] for i in labels.structure_indices])
+    source_of = structures.sources or ("unknown",) * len(structures)
+    sources = np.array([source_of[i] for i in labels.structure_indices])
     of_atom = np.repeat(sources, np.diff(labels.splits))
     norms = np.linalg.norm(labels.forces, axis=1)
     result = {}

@@ -1,4 +1,4 @@
-"""Who labels the pieces: this process, several on this machine, or a Dask cluster."""
+"""Labelling of pieces by this process, several processes, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def labelled(
     *,
     max_force: float,
 ) -> Iterator[tuple[Piece, Answers]]:
-    """Let workers label pieces, and yield each when it is finished.
+    """Let workers label pieces, and yield each piece when it is finished.
 
-    Pieces are drawn only as they are needed, and none that came back is lost to another's error.
+    Pieces are taken from the iterable only when they are needed. If a piece fails, finished pieces
+    are still yielded.
 
     Raises
     ------
     ValueError
-        If a worker's teacher is not the one given here.
+        If the settings of a worker's teacher differ from those of the teacher given here.
     ImportError
-        If a worker does not have what the teacher needs.
+        If a worker lacks a package that the teacher needs.
     """
     if workers.are_elsewhere:
         label: Callable[[Structures], Answers] = functools.partial(
@@ -55,27 +56,27 @@ def label_with_teacher(structures: Structures, teacher: Teacher, max_force: floa
 
 
 _load_once = functools.cache(load_teacher)
-# Teachers are no more made for several threads than ASE's calculators are.
+# Like ASE's calculators, teachers are not safe to use from several threads.
 _lock = threading.Lock()
 
 
 def label_with_own_teacher(
     structures: Structures, name: str, settings: dict[str, Any], *, max_force: float
 ) -> Answers:
-    """Return the checked answers of the teacher that this process has or makes.
+    """Return the checked answers of this process's own teacher, which is loaded once.
 
     Parameters
     ----------
     structures : Structures
     name : str
     settings : dict
-        Those that the teacher must have.
+        Settings that the teacher must have.
     max_force : float, eV/Å
 
     Raises
     ------
     ValueError
-        If its settings are others.
+        If its settings differ.
     ImportError
         If it cannot be loaded.
     """
@@ -84,14 +85,14 @@ def label_with_own_teacher(
             teacher = _load_once(name)
         except ImportError as error:
             raise ImportError(f"on {socket.gethostname()}, {error}") from error
-        differ = [
+        differences = [
             f"{key} {teacher.settings.get(key)!r} instead of {settings.get(key)!r}"
             for key in sorted({*settings, *teacher.settings})
             if teacher.settings.get(key) != settings.get(key)
         ]
-        if differ:
+        if differences:
             raise ValueError(
-                f"the teacher '{name}' on {socket.gethostname()} has {', '.join(differ)}; "
+                f"the teacher '{name}' on {socket.gethostname()} has {', '.join(differences)}; "
                 "install the same versions there as here."
             )
         return label_with_teacher(structures, teacher, max_force)

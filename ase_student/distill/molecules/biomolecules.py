@@ -1,4 +1,4 @@
-"""Molecules of life, all neutral: nucleotides, sugars, peptides, cofactors, as SMILES."""
+"""SMILES of biomolecules, all neutral: nucleotides, sugars, peptides, cofactors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ase_student.distill.molecules.species import import_rdkit
 
-#: Bases with a place for what is bound to them.
+#: Nucleobases, with a placeholder for the substituent.
 BASES = {
     "A": "Nc1ncnc2c1ncn2{}",
     "G": "Nc1nc2c(ncn2{})c(=O)[nH]1",
@@ -17,12 +17,12 @@ BASES = {
     "T": "Cc1cn({})c(=O)[nH]c1=O",
     "I": "O=c1[nH]cnc2c1ncn2{}",
 }
-#: β-D-ribose and 2-deoxyribose with a place for what is bound to the oxygen at 5'.
+#: β-D-ribose and 2-deoxyribose, with a placeholder for the substituent of the oxygen at 5'.
 RIBOSE = "[C@@H]%10O[C@H](CO{})[C@@H](O)[C@H]%10O"
 DEOXYRIBOSE = "[C@H]%10C[C@H](O)[C@@H](CO{})O%10"
-#: What nature binds to a base's nitrogen: nothing, a methyl group as a stub, a sugar without and
-#: with a protonated phosphate.
-ON_BASES = (
+#: Substituents of a base's nitrogen: hydrogen, a methyl group, and a sugar without and with a
+#: protonated phosphate.
+BASE_SUBSTITUENTS = (
     "[H]", "C",
     RIBOSE.format(""), RIBOSE.format("P(=O)(O)O"),
     DEOXYRIBOSE.format(""), DEOXYRIBOSE.format("P(=O)(O)O"),
@@ -71,7 +71,7 @@ COFACTORS = (
     "OC(=O)CC(O)(CC(O)=O)C(O)=O", "CC(=O)C(O)=O", "OC(=O)CCC(O)=O", "OC(=O)CC(O)C(O)=O",
     "C=C(OP(=O)(O)O)C(O)=O", "CC(=O)OP(=O)(O)O", "OP(=O)(O)OP(=O)(O)O",
 )  # fmt: skip
-#: Side chains of the amino acids, as residues that join head to tail.
+#: Residues of the amino acids, which are joined head to tail.
 RESIDUES = {
     "A": "N[C@@H](C)C(=O)",
     "R": "N[C@@H](CCCNC(=N)N)C(=O)",
@@ -107,25 +107,27 @@ MAX_RESIDUES = 3
 
 def biomolecules() -> list[str]:
     """Return the SMILES of the built-in list."""
-    nucleotides = [base.format(rest) for base in BASES.values() for rest in ON_BASES]
+    nucleotides = [
+        base.format(substituent) for base in BASES.values() for substituent in BASE_SUBSTITUENTS
+    ]
     amino_acids = [capped([residue]) for residue in (*RESIDUES.values(), *OTHER_RESIDUES)]
     return [*nucleotides, *OTHER_NUCLEOTIDES, *SUGARS, *amino_acids, *COFACTORS]
 
 
 def capped(residues: Iterable[str]) -> str:
-    """Return a peptide between an acetyl and an N-methyl group."""
+    """Return the SMILES of a peptide between an acetyl and an N-methyl group."""
     return f"CC(=O){''.join(residues)}NC"
 
 
 def random_peptides(n: int, seed: int) -> Iterator[str]:
     """Yield `n` capped peptides of one to three residues, drawn by the seed.
 
-    A larger `n` goes on where a smaller one ends.
+    A smaller `n` yields the first peptides of a larger `n`.
     """
     rng = np.random.default_rng(seed)
     letters = list(RESIDUES)
     for _ in range(n):
-        # As many short ones as there are would be drawn again and again.
+        # There are few short peptides; with equal probabilities they would be drawn repeatedly.
         length = rng.choice(np.arange(1, MAX_RESIDUES + 1), p=[0.1, 0.4, 0.5])
         yield capped(RESIDUES[letters[k]] for k in rng.integers(len(letters), size=length))
 
@@ -142,22 +144,22 @@ def smiles_of_sequence(text: str) -> str:
     Raises
     ------
     ValueError
-        If a letter has no meaning.
+        If the kind of sequence or a letter is unknown, or there are no letters.
     """
     kind, _, letters = text.rpartition(":")
     kind = kind.lower() or "peptide"
     alphabets = {"peptide": "".join(RESIDUES), "rna": "ACGU", "dna": "ACGT"}
     if kind not in alphabets:
         raise ValueError(
-            f"'{text}' is of no known kind of sequence; give 'ACDE' for a peptide, 'rna:ACGU' or "
+            f"'{text}' has an unknown kind of sequence; give 'ACDE' for a peptide, 'rna:ACGU' or "
             "'dna:ACGT'."
         )
     unknown = sorted(set(letters) - set(alphabets[kind]))
     if unknown or not letters:
         raise ValueError(
             f"the sequence '{text}' has "
-            + (f"'{unknown[0]}', which is" if unknown else "no letters; there are letters")
-            + f" {'not one of' if unknown else 'out of'} '{alphabets[kind]}' ({kind})."
+            + (f"'{unknown[0]}', which is not one of" if unknown else "no letters; give some of")
+            + f" '{alphabets[kind]}' ({kind})."
         )
     if kind == "peptide":
         return capped(RESIDUES[letter] for letter in letters)

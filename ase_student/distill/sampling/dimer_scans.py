@@ -1,7 +1,7 @@
-"""Complexes of two or three molecules at several distances, with each molecule alone beside them.
+"""Scans of complexes of two or three molecules over distances, with each molecule by itself too.
 
-What binds molecules is a small difference of large energies. A complex and its molecules in the
-same geometries give that difference without any error of what happens inside a molecule.
+The interaction energy of molecules is a small difference of large energies. A complex and its
+molecules in the same geometries give this difference without errors of energies inside a molecule.
 """
 
 from __future__ import annotations
@@ -33,52 +33,57 @@ from ase_student.potentials.base import Potential, forces_of
 
 #: Sources of the structures.
 DIMER, TRIMER, FRAGMENT = "dimer", "trimer", "fragment"
-#: Arrangements, and how often each is tried; one that cannot be built becomes one side by side.
+#: Arrangements with their probabilities; if an arrangement cannot be built, molecules are put side
+#: by side.
 KINDS = {"bonded": 0.35, "stacked": 0.3, "side by side": 0.35}
-#: How often the second molecule is one of the same species as the first.
+#: Probability that the next molecule of a complex is of the same species as the first.
 SAME_SPECIES = 0.2
-#: Steps downhill as rigid bodies: few leave the arrangement as drawn, more find a minimum.
+#: Steps downhill as rigid bodies: few steps change the arrangement little, many find a minimum.
 FEW_STEPS, MANY_STEPS = 4, 50
+#: Share of the arrangements that take many steps.
 RELAXED_SHARE = 0.7
 #: Temperatures of complexes whose molecules have relaxed together, K.
 BOUND_TEMPERATURES = (30.0, 300.0)
-#: The innermost point of a scan, as a fraction of the shortest contact of the arrangement, and how
-#: often it is one of the closer range.
+#: Innermost point of a scan, as a fraction of the shortest contact of the arrangement: the usual
+#: range, the closer range, and the probability of the closer range.
 PRESSED, CLOSER, CLOSER_SHARE = (0.86, 1.0), (0.74, 0.86), 0.2
-#: Shortest contact at all, as a fraction of the van der Waals radii.
+#: Lower limit of all contacts, as a fraction of the van der Waals radii.
 CLOSEST = 0.5
-#: The outermost point of a scan: shortest distance between atoms of two molecules, Å.
+#: Outermost point of a scan: shortest distance between atoms of two molecules, Å.
 FARTHEST = 5.0
-#: Points lie closer where energies change fast.
+#: Exponent of the spacing of points: above 1 they are denser at short distances, where energies
+#: change fast.
 CROWDING = 1.5
-#: Length, as a fraction of the radii, over which contacts share in the direction of the scan.
+#: Contacts that are longer than the shortest by this, as a fraction of the radii, have a weight
+#: smaller by 1/e in the direction of the scan.
 CONTACT_WIDTH = 0.08
+#: Random deviation from this direction.
 TILT = 0.2
-#: Largest force of the driver on an atom of a complex, eV/Å: beyond it is a collision.
+#: Largest component of the driver's force on an atom of a complex, eV/Å; above, it is a collision.
 LARGEST_FORCE = 15.0
-#: Draws of three molecules that are too large before two are drawn.
-ATTEMPTS = 1000
-#: Arrangements that are made together at most, and how many more than are missing.
+#: After this many draws of molecules that are together too large, two molecules are drawn.
+MAX_DRAWS = 1000
+#: Largest number of arrangements made together, and how many more are made than are missing.
 BATCH, SPARE = 48, 2
 
 
 @dataclass(frozen=True)
 class DimerScanSettings(StepSettings):
-    """What scans to make.
+    """Settings of the scans.
 
     Attributes
     ----------
     complexes : int
-        How many, all scans together.
+        Number of complexes in all scans together.
     points : int
-        Distances of each scan, which share the molecules' geometries.
+        Number of distances in each scan, which share the geometries of the molecules.
     trimers : float
         Share of scans with three molecules.
     doubly_bonded : float
-        Share of scans of molecules joined by two hydrogen bonds, where they can be.
+        Share of scans of molecules joined by two hydrogen bonds, if the molecules allow it.
     bound : float
-        Share of scans that begin at a complex relaxed as a whole, in short dynamics there: bonds of
-        the molecules then have the lengths that they have in the complex.
+        Share of scans that start from a complex that was relaxed as a whole and then moved by short
+        dynamics: bonds of the molecules then have the lengths that they have in the complex.
     max_complex_atoms : int
     seed : int
 
@@ -104,23 +109,23 @@ class DimerScanSettings(StepSettings):
         metavar="S",
     )
     bound: float = option(
-        0.0, "share of scans that begin at a complex which has relaxed as a whole", metavar="S"
+        0.0, "share of scans that start from a complex relaxed as a whole", metavar="S"
     )
     max_complex_atoms: int = option(70, "atoms of the largest complex", metavar="N", least=4)
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all random choices")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("trimers", "doubly_bonded", "bound"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
-                shown = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{shown} is {share:g}; it must be from 0 to 1.")
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} is {share:g}; it must be from 0 to 1.")
 
 
 @dataclass
 class Complexes:
-    """Complexes with their fragments, group after group, and counts of what was left out."""
+    """Complexes with their fragments, group by group, and counts of what was left out."""
 
     structures: list[Atoms] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
@@ -131,14 +136,14 @@ class Complexes:
     n_complexes: int = 0
 
     def add(self, molecule: Molecule, scan: Sequence[Positions]) -> None:
-        """Add a scan: complexes of the same molecules, whose geometries are those of the first."""
+        """Add a scan: complexes of the same molecules in the same geometries, and the fragments."""
         source = DIMER if len(molecule.keys) == 2 else TRIMER
         for positions in scan:
             self._append(molecule.atoms(positions), molecule.name, source, -1)
         for k, key in enumerate(molecule.keys):
-            own = molecule.fragments == k
-            positions = scan[0][own] - scan[0][own].mean(0)
-            self._append(Atoms(molecule.numbers[own], positions), key, FRAGMENT, k)
+            is_own = molecule.fragments == k
+            positions = scan[0][is_own] - scan[0][is_own].mean(0)
+            self._append(Atoms(molecule.numbers[is_own], positions), key, FRAGMENT, k)
         self.n_groups += 1
         self.n_complexes += len(scan)
 
@@ -149,7 +154,7 @@ class Complexes:
         self.fragments.append((self.n_groups, fragment))
 
     def columns(self) -> Structures:
-        """Return all structures, with the column that says what belongs together."""
+        """Return all structures, with the column of groups and fragments."""
         return Structures.from_atoms(
             self.structures, self.sources, self.molecules, fragments=self.fragments
         )
@@ -163,18 +168,18 @@ def scan_complexes(
     Parameters
     ----------
     sets : sequence of sequence of Species
-        Each is drawn from as often as the others.
+        Molecules are drawn from all sets equally often.
     settings : DimerScanSettings
     driver : Potential
-        Moves molecules and brings them together, see
+        Moves the molecules and relaxes the complexes, see
         :func:`ase_student.potentials.registry.load_potential`.
 
     Raises
     ------
     ValueError
-        If the molecules are too large, or next to nothing that is drawn can be used.
+        If the molecules are too large, or if almost no complex can be used.
     """
-    smallest = min(one.n_atoms for listed in sets for one in listed)
+    smallest = min(species.n_atoms for molecules in sets for species in molecules)
     if 2 * smallest > settings.max_complex_atoms:
         raise ValueError(
             f"--max-complex-atoms is {settings.max_complex_atoms}, but no two molecules of the "
@@ -182,22 +187,22 @@ def scan_complexes(
         )
     result = Complexes()
     embed = Embedder(settings.seed)
-    barren = 0
+    n_empty_batches = 0
     with tqdm(total=settings.complexes, unit="complex", disable=None) as progress:
         for number in count():
-            before = result.n_complexes
+            n_before = result.n_complexes
             rng = generator(settings.seed, f"complexes {number}")
-            missing = settings.complexes - before
-            n = min(BATCH, -(-missing // settings.points) + SPARE)
+            n_missing = settings.complexes - n_before
+            n = min(BATCH, -(-n_missing // settings.points) + SPARE)
             for molecule, scan in _scans(n, sets, settings, driver, embed, rng, result.dropped):
                 scan = scan[: settings.complexes - result.n_complexes]
                 if scan:
                     result.add(molecule, scan)
-            progress.update(result.n_complexes - before)
+            progress.update(result.n_complexes - n_before)
             if result.n_complexes >= settings.complexes:
                 return result
-            barren = barren + 1 if result.n_complexes == before else 0
-            if barren == 5:
+            n_empty_batches = n_empty_batches + 1 if result.n_complexes == n_before else 0
+            if n_empty_batches == 5:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in result.dropped.most_common(3))
                 raise ValueError(f"no complex of {5 * n} that were drawn can be used: {reasons}.")
     raise AssertionError
@@ -212,12 +217,12 @@ def _scans(
     rng: np.random.Generator,
     dropped: Counter[str],
 ) -> list[tuple[Molecule, list[Positions]]]:
-    """Return the scans of `n` arrangements, but for those that cannot be used."""
+    """Return the scans of `n` arrangements, without those that cannot be used."""
     arranged = _arrangements(n, sets, settings, driver, embed, rng, dropped)
-    structures = [one.atoms(one.conformers[0]) for one in arranged]
-    few = rng.random(len(arranged)) >= RELAXED_SHARE
-    n_steps = np.where(few, FEW_STEPS, MANY_STEPS).tolist()
-    fragments = [one.fragments for one in arranged]
+    structures = [molecule.atoms(molecule.conformers[0]) for molecule in arranged]
+    takes_few_steps = rng.random(len(arranged)) >= RELAXED_SHARE
+    n_steps = np.where(takes_few_steps, FEW_STEPS, MANY_STEPS).tolist()
+    fragments = [molecule.fragments for molecule in arranged]
     descended = descended_rigidly(structures, fragments, driver, n_steps=n_steps)
     relaxed = _relaxed_together(arranged, descended, settings.bound, driver, rng=rng)
     scans = []
@@ -227,16 +232,16 @@ def _scans(
             continue
         scans.append((molecule, scan_distances(molecule, positions, settings.points, rng=rng)))
     flat = [molecule.atoms(positions) for molecule, scan in scans for positions in scan]
-    # A comparison with NaN is false.
     forces = forces_of(driver, flat) if flat else []
-    sound = iter([bool(np.abs(force).max() < LARGEST_FORCE) for force in forces])
-    kept = []
+    # A comparison with NaN is false.
+    is_usable = iter([bool(np.abs(force).max() < LARGEST_FORCE) for force in forces])
+    usable_scans = []
     for molecule, scan in scans:
-        good = [positions for positions in scan if next(sound)]
-        dropped["collision"] += len(scan) - len(good)
-        if good:
-            kept.append((molecule, good))
-    return kept
+        usable = [positions for positions in scan if next(is_usable)]
+        dropped["collision"] += len(scan) - len(usable)
+        if usable:
+            usable_scans.append((molecule, usable))
+    return usable_scans
 
 
 def _relaxed_together(
@@ -247,17 +252,17 @@ def _relaxed_together(
     *,
     rng: np.random.Generator,
 ) -> list[Positions | None]:
-    """Return the positions of complexes, a share of them after they have relaxed as a whole.
+    """Return the positions of complexes, with a share of them relaxed as a whole.
 
-    None where positions are not finite, or where a bond of a molecule broke.
+    None if positions are not finite, or if a bond of a molecule broke.
     """
-    result = [one if np.isfinite(one).all() else None for one in positions]
+    result = [array if np.isfinite(array).all() else None for array in positions]
     drawn = np.flatnonzero(rng.random(len(arranged)) < share).tolist()
     chosen = [k for k in drawn if result[k] is not None]
     complexes = [replace(arranged[k], conformers=[positions[k]]) for k in chosen]
     geometries = thermal_geometries(complexes, driver, rng, between=BOUND_TEMPERATURES)
-    for k, geometry_of_complex in zip(chosen, geometries, strict=True):
-        result[k] = geometry_of_complex
+    for k, relaxed_positions in zip(chosen, geometries, strict=True):
+        result[k] = relaxed_positions
     return result
 
 
@@ -270,25 +275,27 @@ def _arrangements(
     rng: np.random.Generator,
     dropped: Counter[str],
 ) -> list[Molecule]:
-    """Return complexes of thermal geometries, each arranged in one of the kinds."""
+    """Return complexes of molecules in thermal geometries, each in one of the arrangements."""
     drawn: list[list[Molecule]] = []
     for _ in range(n):
         n_molecules = 3 if rng.random() < settings.trimers else 2
         species = _drawn_species(sets, n_molecules, settings.max_complex_atoms, rng)
         try:
-            drawn.append([embed(one) for one in species])
+            drawn.append([embed(member) for member in species])
         except UnsuitableError as reason:
             dropped[f"molecule: {reason}"] += 1
-    geometries = iter(thermal_geometries([one for group in drawn for one in group], driver, rng))
+    geometries = iter(
+        thermal_geometries([molecule for group in drawn for molecule in group], driver, rng)
+    )
     arranged = []
     for group in drawn:
-        own = [next(geometries) for _ in group]
-        if any(positions is None for positions in own):
+        group_geometries = [next(geometries) for _ in group]
+        if any(positions is None for positions in group_geometries):
             dropped["molecule came apart"] += 1
             continue
         members = [
-            replace(one, conformers=[positions])
-            for one, positions in zip(group, own, strict=True)
+            replace(molecule, conformers=[positions])
+            for molecule, positions in zip(group, group_geometries, strict=True)
             if positions is not None
         ]
         try:
@@ -301,17 +308,17 @@ def _arrangements(
 def _drawn_species(
     sets: Sequence[Sequence[Species]], n: int, max_atoms: int, rng: np.random.Generator
 ) -> list[Species]:
-    """Return molecules that have room in one complex; two where three never seem to fit."""
+    """Return molecules that are together small enough; two if three were always too large."""
     for attempt in count():
-        n = 2 if attempt > ATTEMPTS else n
+        n = 2 if attempt > MAX_DRAWS else n
         drawn: list[Species] = []
         for _ in range(n):
             if drawn and rng.random() < SAME_SPECIES:
                 drawn.append(drawn[0])
             else:
-                one = sets[int(rng.integers(len(sets)))]
-                drawn.append(one[int(rng.integers(len(one)))])
-        if sum(one.n_atoms for one in drawn) <= max_atoms:
+                species = sets[int(rng.integers(len(sets)))]
+                drawn.append(species[int(rng.integers(len(species)))])
+        if sum(member.n_atoms for member in drawn) <= max_atoms:
             return drawn
     raise AssertionError
 
@@ -321,8 +328,8 @@ def _arranged(members: list[Molecule], doubly_bonded: float, rng: np.random.Gene
     places = [{"bonded": clusters.hydrogen_bonded, "stacked": clusters.stacked}.get(kind)]
     if rng.random() < doubly_bonded:
         places.insert(0, clusters.doubly_hydrogen_bonded)
-    tried = (place(members[:2], rng) for place in places if place)
-    pair = next(filter(None, tried), None) or clusters.side_by_side(members[:2], rng)
+    placed = (place(members[:2], rng) for place in places if place)
+    pair = next(filter(None, placed), None) or clusters.side_by_side(members[:2], rng)
     if len(members) == 2:
         return pair
     trimer = clusters.side_by_side([pair, members[2]], rng)
@@ -338,8 +345,8 @@ def scan_distances(
 ) -> list[Positions]:
     """Return positions with one molecule pressed against the others or pulled away from them.
 
-    The first point is closer than the arrangement, the others are spread from its shortest distance
-    to `FARTHEST`, at random in intervals that get wider.
+    The first point is closer than the arrangement. The other points lie between its shortest
+    distance and `FARTHEST`, at random in intervals that become wider.
 
     Parameters
     ----------

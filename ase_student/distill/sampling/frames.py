@@ -1,4 +1,4 @@
-"""Structures sampled so far: what is kept, what is dropped and why, which are the same."""
+"""Sampled structures, counts of dropped structures by reason, and a search for duplicates."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ase_student.data.structures import Structures
 from ase_student.distill.molecules.species import UnsuitableError
 from ase_student.dynamics import bonds
 
-#: Two structures are the same if no distance between atoms differs by more, Å.
-SAME = 1e-3
+#: Two structures are duplicates if no distance between atoms differs by more than this, Å.
+TOLERANCE = 1e-3
 
 
 @dataclass
@@ -31,7 +31,7 @@ class SampledFrames:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def add(self, atoms: Atoms, molecule: str, source: str) -> None:
-        """Keep a structure, unless it clashes."""
+        """Keep a structure, unless it clashes or is not finite."""
         if not np.isfinite(atoms.positions).all():
             self.dropped[f"diverged ({source})"] += 1
         elif bonds.clashes(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc):
@@ -42,37 +42,37 @@ class SampledFrames:
             self.molecules.append(molecule)
 
     @contextmanager
-    def counting_failures(self, what: str) -> Iterator[None]:
-        """Let a molecule that cannot be sampled end the block, and count it by its reason."""
+    def counting_failures(self, subject: str) -> Iterator[None]:
+        """Count a molecule that cannot be sampled by the reason; the block then ends early."""
         try:
             yield
         except UnsuitableError as reason:
-            self.dropped[f"{what}: {reason}"] += 1
+            self.dropped[f"{subject}: {reason}"] += 1
         except RuntimeError:
-            # RDKit's violated invariants: nothing is known but that this molecule cannot be done.
-            self.dropped[f"{what}: RDKit gave up"] += 1
+            # A violated invariant inside RDKit: only this molecule cannot be sampled.
+            self.dropped[f"{subject}: RDKit gave up"] += 1
 
-    def extend(self, other: SampledFrames) -> None:
-        """Keep the frames of another piece of work."""
-        self.structures += other.structures
-        self.sources += other.sources
-        self.molecules += other.molecules
-        self.dropped += other.dropped
+    def extend(self, frames: SampledFrames) -> None:
+        """Add the frames and counts of another collection."""
+        self.structures += frames.structures
+        self.sources += frames.sources
+        self.molecules += frames.molecules
+        self.dropped += frames.dropped
 
     def without_duplicates(self) -> SampledFrames:
-        """Return the frames without those that are like an earlier one, which are counted."""
-        same = duplicates(self.structures)
-        kept = [i for i in range(len(self.structures)) if i not in same]
-        dropped = self.dropped + Counter(f"duplicate ({self.sources[i]})" for i in same)
+        """Return the frames without duplicates of earlier frames, which are counted."""
+        repeated = duplicates(self.structures)
+        unique = [i for i in range(len(self.structures)) if i not in repeated]
+        dropped = self.dropped + Counter(f"duplicate ({self.sources[i]})" for i in repeated)
         return SampledFrames(
-            [self.structures[i] for i in kept],
-            [self.sources[i] for i in kept],
-            [self.molecules[i] for i in kept],
+            [self.structures[i] for i in unique],
+            [self.sources[i] for i in unique],
+            [self.molecules[i] for i in unique],
             dropped,
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the frames as arrays, as a store of chunks keeps them."""
+        """Return the frames as arrays, for a store of chunks."""
         columns = Structures.from_atoms(self.structures)
         return {
             "numbers": columns.numbers,
@@ -87,7 +87,7 @@ class SampledFrames:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> SampledFrames:
-        """Return the frames that `arrays` returned as arrays."""
+        """Return the frames from the arrays that `arrays` returns."""
         columns = Structures(
             numbers=arrays["numbers"],
             splits=arrays["splits"],
@@ -104,53 +104,54 @@ class SampledFrames:
 
 
 def duplicates(structures: Sequence[Atoms]) -> set[int]:
-    """Return the indices of structures that are like an earlier one.
+    """Return the indices of structures that are duplicates of earlier structures.
 
     Molecules are compared by the distances between their atoms, in the order of the atoms, so that
-    a turned or mirrored copy is the same; periodic structures by their cells and by the positions
+    a rotated or mirrored copy is a duplicate; periodic structures by their cells and by positions
     relative to the first atom.
     """
-    alike = defaultdict(list)
+    indices_by_kind = defaultdict(list)
     for i, atoms in enumerate(structures):
-        alike[atoms.numbers.tobytes(), atoms.pbc.tobytes()].append(i)
-    same: set[int] = set()
-    for indices in alike.values():
+        indices_by_kind[atoms.numbers.tobytes(), atoms.pbc.tobytes()].append(i)
+    repeated: set[int] = set()
+    for indices in indices_by_kind.values():
         if len(indices) > 1:
-            same |= _duplicates_of_one_kind(structures, indices)
-    return same
+            repeated |= _duplicates_of_one_kind(structures, indices)
+    return repeated
 
 
 def _duplicates_of_one_kind(structures: Sequence[Atoms], indices: list[int]) -> set[int]:
-    # One number that all copies share leaves few pairs to compare in full.
+    # A number that is equal for duplicates leaves few pairs to compare completely.
     hints = np.array([_hint(structures[i]) for i in indices])
     order = np.argsort(hints, kind="stable")
-    same = set()
-    for k, one in enumerate(order):
-        for other in order[k + 1 :]:
-            if hints[other] - hints[one] > SAME:
+    repeated = set()
+    for k, first in enumerate(order):
+        for second in order[k + 1 :]:
+            if hints[second] - hints[first] > TOLERANCE:
                 break
-            pair = sorted((indices[one], indices[other]))
-            if pair[1] not in same and _are_same(structures[pair[0]], structures[pair[1]]):
-                same.add(pair[1])
-    return same
+            pair = sorted((indices[first], indices[second]))
+            if pair[1] not in repeated and _are_same(structures[pair[0]], structures[pair[1]]):
+                repeated.add(pair[1])
+    return repeated
 
 
 def _hint(atoms: Atoms) -> float:
+    """Return a number that is equal for duplicates, Å: a mean of lattice vectors or distances."""
     if atoms.pbc.any():
         return float(np.linalg.norm(atoms.cell.array, axis=1).mean())
     return float(_distances(atoms).mean()) if len(atoms) > 1 else 0.0
 
 
-def _are_same(one: Atoms, other: Atoms) -> bool:
-    if not one.pbc.any():
-        return bool((np.abs(_distances(one) - _distances(other)) < SAME).all())
-    if np.abs(one.cell.array - other.cell.array).max() > SAME:
+def _are_same(first: Atoms, second: Atoms) -> bool:
+    if not first.pbc.any():
+        return bool((np.abs(_distances(first) - _distances(second)) < TOLERANCE).all())
+    if np.abs(first.cell.array - second.cell.array).max() > TOLERANCE:
         return False
-    shifts = (one.positions - one.positions[0]) - (other.positions - other.positions[0])
-    cell = one.cell.complete().array
+    shifts = (first.positions - first.positions[0]) - (second.positions - second.positions[0])
+    cell = first.cell.complete().array
     fractions = np.linalg.solve(cell.T, shifts.T).T
-    fractions -= np.where(one.pbc, np.round(fractions), 0.0)
-    return bool((np.linalg.norm(fractions @ cell, axis=1) < SAME).all())
+    fractions -= np.where(first.pbc, np.round(fractions), 0.0)
+    return bool((np.linalg.norm(fractions @ cell, axis=1) < TOLERANCE).all())
 
 
 def _distances(atoms: Atoms) -> NDArray[np.float64]:

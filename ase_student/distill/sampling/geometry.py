@@ -1,4 +1,4 @@
-"""Geometries of a molecule: Langevin dynamics, random displacement, clusters, contacts."""
+"""Geometries of molecules: random displacement, contacts between molecules, packing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shift_to_contact(
     direction: Positions,
     contact: float,
 ) -> Positions:
-    """Return positions after some atoms are moved along a line until they touch the others.
+    """Return positions with some atoms shifted along a line until they touch the other atoms.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def shift_to_contact(
     positions : (n_atoms, 3) float64, Å
     moving : (n_atoms,) bool
     direction : (3,) float64
-        Unit vector, from the resting atoms outwards.
+        Unit vector, pointing away from the resting atoms.
     contact : float
         Shortest distance between moving and resting atoms afterwards, as a fraction of the sum of
         their van der Waals radii: about 0.7 in a hydrogen bond, 1 where molecules just touch.
@@ -48,19 +48,19 @@ def shift_to_limits(
     *,
     limits: float | NDArray[np.float64],
 ) -> Positions:
-    """Return positions after some atoms are moved along a line until one touches the others.
+    """Return positions with some atoms shifted along a line until the first two atoms touch.
 
     Parameters
     ----------
     positions : (n_atoms, 3) float64, Å
     moving : (n_atoms,) bool
     direction : (3,) float64
-        Unit vector, from the resting atoms outwards.
+        Unit vector, pointing away from the resting atoms.
     limits : float or (n_moving, n_resting) float64, Å
-        Distance at which two atoms touch. Positions stay as they are if no two meet on this line.
+        Distance at which two atoms touch. If no two atoms meet, positions stay the same.
     """
     separations = positions[moving][:, None] - positions[~moving]
-    # |separation + t direction| = limit: beyond the larger root of every pair nothing is too close.
+    # |separation + t direction| = limit: beyond the largest root no atoms are too close.
     along = separations @ direction
     discriminants = along**2 - (separations**2).sum(-1) + np.square(limits)
     if not (discriminants >= 0).any():
@@ -81,7 +81,7 @@ def random_direction(rng: np.random.Generator) -> Positions:
 def packed(
     numbers: list[NDArray[np.int64]], positions: list[Positions], rng: np.random.Generator
 ) -> Positions:
-    """Return molecules side by side: each comes from a random direction and turns at random.
+    """Return molecules side by side, added from random directions and rotated at random.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Surroundings as in liquids: whole molecules about a point, cut out of a periodic box."""
+"""Droplets with the environments of liquids: whole molecules cut out of a periodic box."""
 
 from __future__ import annotations
 
@@ -41,41 +41,44 @@ DENSITIES = {
     "Fc1ccccc1": 1.019, "CSC": 0.842, "COC": 0.735, "Cl": 1.190, "NN": 1.000,
     "COP(=O)(OC)OC": 1.214,
 }  # fmt: skip
-#: Volume in Å³ of one atomic mass unit at 1 g/cm³.
+#: Volume of an atomic mass unit at 1 g/cm³, Å³.
 CUBIC_ANGSTROM = units._amu * 1e3 * 1e24
-#: What a solute is put into, and how often a box holds one or mixes two liquids.
+#: Solvents of solutes, repeated by weight.
 SOLVENTS = ("O", "O", "O", "CO", "CS(C)=O", "CC#N", "ClC(Cl)Cl", "CCCCCC")
+#: Share of boxes with a solute, and share with a mixture of two liquids.
 SOLUTION_SHARE, MIXTURE_SHARE = 0.3, 0.2
-#: Water is a box of its own so often.
+#: Probability that a liquid is water, besides its share as one of the liquids.
 WATER, WATER_SHARE = "O", 0.2
-#: Boxes are made with so many atoms, from so many to few of the density, at temperatures in K.
+#: Range of the number of atoms of a box, of its density relative to that of the liquids, and of its
+#: temperature, K.
 BOX_ATOMS = (150, 200)
 DENSITY_RANGE = (0.92, 1.1)
 TEMPERATURES = (200.0, 450.0)
-#: A box is packed at this many times its side, and drawn together in so many stages of some steps
-#: downhill and some of dynamics; it then forgets how it was made.
+#: A box is packed with a side that is longer by the factor `EXPANSION`, and contracted in `STAGES`
+#: stages, each with steps downhill and steps of dynamics. `EQUILIBRATION` steps of dynamics follow;
+#: then a snapshot is taken every `SNAPSHOT_INTERVAL` steps.
 EXPANSION, STAGES, STAGE_DESCENT, STAGE_DYNAMICS = 1.6, 16, 4, 5
-EQUILIBRATION, BETWEEN = 150, 15
-#: Droplets about different molecules of one snapshot of a box.
+EQUILIBRATION, SNAPSHOT_INTERVAL = 150, 15
+#: Number of droplets from a snapshot of a box, each about another molecule.
 PER_SNAPSHOT = 2
-#: Boxes moved together.
+#: Number of boxes that are moved together.
 BATCH = 6
-#: Volume of a solute, Å³ per atom but hydrogen, about.
+#: Approximate volume of a solute, Å³ per atom other than hydrogen.
 VOLUME_PER_ATOM = 19.0
 
 
 @dataclass(frozen=True)
 class LiquidSettings(StepSettings):
-    """What droplets to make.
+    """Settings of the droplets.
 
     Attributes
     ----------
     frames : int
-        How many droplets.
+        Number of droplets.
     per_box : int
-        How many are cut out of each box, two every 30 fs.
+        Number of droplets that are cut out of each box, two every 30 fs.
     atoms : tuple of int
-        Fewest and most atoms of a droplet.
+        Smallest and largest number of atoms of a droplet.
     seed : int
 
     Raises
@@ -91,7 +94,7 @@ class LiquidSettings(StepSettings):
     atoms: tuple[int, int] = option(
         (60, 140), f"fewest and most atoms of a droplet, at most {BOX_ATOMS[0]}", metavar="N"
     )
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all random choices")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,7 +124,7 @@ class Box:
     @property
     def owners(self) -> NDArray[np.int64]:
         """The molecule that each atom belongs to, (n_atoms,)."""
-        sizes = [len(one.numbers) for one in self.members]
+        sizes = [len(molecule.numbers) for molecule in self.members]
         return np.repeat(np.arange(len(sizes)), sizes)
 
 
@@ -137,9 +140,9 @@ def sample_liquids(
     Parameters
     ----------
     liquids : sequence of Species
-        Of those in `DENSITIES`.
+        Liquids with an entry in `DENSITIES`.
     solutes : sequence of Species
-        May be none: there are no solutions then.
+        Without solutes there are no solutions.
     settings : LiquidSettings
     driver : Potential
         Moves the atoms of periodic structures, see
@@ -148,25 +151,25 @@ def sample_liquids(
     Raises
     ------
     ValueError
-        If next to no box stays whole.
+        If bonds break or form in almost all boxes.
     """
     frames = SampledFrames()
     embed = Embedder(settings.seed)
-    barren = 0
+    n_empty_batches = 0
     with tqdm(total=settings.frames, unit="frame", disable=None) as progress:
         for number in count():
-            before = len(frames.structures)
+            n_before = len(frames.structures)
             rng = generator(settings.seed, f"liquids {number}")
-            n_boxes = min(BATCH, -(-(settings.frames - before) // settings.per_box))
+            n_boxes = min(BATCH, -(-(settings.frames - n_before) // settings.per_box))
             boxes = [drawn_box(liquids, solutes, embed, rng=rng) for _ in range(n_boxes)]
             _add_droplets(frames, [box for box in boxes if box], settings, driver, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
-            progress.update(len(frames.structures) - before)
+            progress.update(len(frames.structures) - n_before)
             if len(frames.structures) == settings.frames:
                 return frames
-            barren = barren + 1 if len(frames.structures) == before else 0
-            if barren == 5:
+            n_empty_batches = n_empty_batches + 1 if len(frames.structures) == n_before else 0
+            if n_empty_batches == 5:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in frames.dropped.most_common(3))
                 raise ValueError(f"none of {5 * BATCH} boxes of liquids stayed whole: {reasons}.")
     raise AssertionError
@@ -179,20 +182,25 @@ def drawn_box(
     *,
     rng: np.random.Generator,
 ) -> Box | None:
-    """Return an expanded box of a liquid, a mixture or a solution that is drawn."""
-    known = {one.key: one for one in liquids}
-    kind = rng.random()
+    """Return an expanded box of a random liquid, mixture or solution.
+
+    None if a molecule cannot be embedded.
+    """
+    liquids_by_key = {liquid.key: liquid for liquid in liquids}
+    kind_draw = rng.random()
     drawn: list[Species] = []
-    if solutes and kind < SOLUTION_SHARE:
-        names = [name for name in SOLVENTS if name in known]
-        solvent = known[names[int(rng.integers(len(names)))]] if names else liquids[0]
+    if solutes and kind_draw < SOLUTION_SHARE:
+        names = [name for name in SOLVENTS if name in liquids_by_key]
+        solvent = liquids_by_key[names[int(rng.integers(len(names)))]] if names else liquids[0]
         drawn = [solvent]
         solute = solutes[int(rng.integers(len(solutes)))]
     else:
         solute = None
-        for _ in range(2 if kind < SOLUTION_SHARE + MIXTURE_SHARE else 1):
-            is_water = WATER in known and rng.random() < WATER_SHARE
-            drawn.append(known[WATER] if is_water else liquids[int(rng.integers(len(liquids)))])
+        for _ in range(2 if kind_draw < SOLUTION_SHARE + MIXTURE_SHARE else 1):
+            is_water = WATER in liquids_by_key and rng.random() < WATER_SHARE
+            drawn.append(
+                liquids_by_key[WATER] if is_water else liquids[int(rng.integers(len(liquids)))]
+            )
     n_atoms = int(rng.integers(*BOX_ATOMS))
     members: list[Molecule] = []
     volume = 0.0
@@ -200,7 +208,7 @@ def drawn_box(
         if solute is not None:
             members.append(embed(solute))
             volume += VOLUME_PER_ATOM * float((members[0].numbers > 1).sum())
-        while sum(len(one.numbers) for one in members) < n_atoms:
+        while sum(len(molecule.numbers) for molecule in members) < n_atoms:
             species = drawn[int(rng.integers(len(drawn)))]
             members.append(embed(species))
             mass = float(atomic_masses[members[-1].numbers].sum())
@@ -213,15 +221,15 @@ def drawn_box(
 
 
 def packed_box(members: Sequence[Molecule], side: float, rng: np.random.Generator) -> Box:
-    """Return molecules on the sites of a cubic lattice in a cubic box, each turned at random."""
+    """Return molecules on the sites of a cubic lattice in a cubic box, each rotated at random."""
     n = int(np.ceil(len(members) ** (1 / 3)))
     sites = np.indices((n, n, n)).reshape(3, -1).T / n * side
     chosen = sites[rng.choice(len(sites), len(members), replace=False)]
     positions = []
-    for one, site in zip(members, chosen, strict=True):
-        conformer = one.conformers[int(rng.integers(len(one.conformers)))]
+    for molecule, site in zip(members, chosen, strict=True):
+        conformer = molecule.conformers[int(rng.integers(len(molecule.conformers)))]
         positions.append((conformer - conformer.mean(0)) @ random_rotation(rng) + site)
-    numbers = np.concatenate([one.numbers for one in members])
+    numbers = np.concatenate([molecule.numbers for molecule in members])
     atoms = Atoms(numbers, np.concatenate(positions), cell=[side] * 3, pbc=True)
     return Box(tuple(members), atoms)
 
@@ -233,7 +241,7 @@ def _add_droplets(
     driver: Potential,
     rng: np.random.Generator,
 ) -> None:
-    """Draw boxes together, move them and add droplets of each."""
+    """Contract boxes, move them, and add droplets of each."""
     temperatures = rng.uniform(*TEMPERATURES, size=len(boxes)).tolist()
     current = relaxed([box.atoms for box in boxes], driver, 3 * STAGE_DESCENT)
     for _ in range(STAGES):
@@ -242,8 +250,8 @@ def _add_droplets(
         current = relaxed(current, driver, STAGE_DESCENT)
         moved = trajectories(current, driver, temperatures, n_steps=STAGE_DYNAMICS, rng=rng)
         current = next(moved, [])
-    rounds = trajectories(current, driver, temperatures, n_steps=BETWEEN, rng=rng)
-    for _ in range(EQUILIBRATION // BETWEEN):
+    rounds = trajectories(current, driver, temperatures, n_steps=SNAPSHOT_INTERVAL, rng=rng)
+    for _ in range(EQUILIBRATION // SNAPSHOT_INTERVAL):
         next(rounds, [])
     for _ in range(-(-settings.per_box // PER_SNAPSHOT)):
         for box, atoms in zip(boxes, next(rounds, []), strict=True):
@@ -261,7 +269,7 @@ def _add_droplets(
 
 
 def contract(atoms: Atoms, owners: NDArray[np.int64], factor: float) -> None:
-    """Scale a box and the centers of its molecules, which keep their geometries."""
+    """Scale a box and the centers of its molecules, whose geometries stay the same."""
     if not np.isfinite(atoms.positions).all():
         return
     counts = np.bincount(owners)
@@ -273,16 +281,16 @@ def contract(atoms: Atoms, owners: NDArray[np.int64], factor: float) -> None:
 
 
 def is_whole(box: Box, atoms: Atoms) -> bool:
-    """Return whether all molecules of a box have their bonds and no others."""
+    """Return whether all molecules of a box have their original bonds and no others."""
     start = 0
-    for one in box.members:
-        own = slice(start, start + len(one.numbers))
-        start = own.stop
-        before = Atoms(one.numbers, one.conformers[0])
-        after = Atoms(one.numbers, atoms.positions[own])
-        if came_apart(one.numbers, before.positions, after.positions):
+    for molecule in box.members:
+        rows = slice(start, start + len(molecule.numbers))
+        start = rows.stop
+        original = Atoms(molecule.numbers, molecule.conformers[0])
+        current = Atoms(molecule.numbers, atoms.positions[rows])
+        if came_apart(molecule.numbers, original.positions, current.positions):
             return False
-        if newly_bound(before, after):
+        if newly_bound(original, current):
             return False
     return True
 
@@ -304,9 +312,7 @@ def are_apart(droplet: Atoms, owners: NDArray[np.int64]) -> bool:
 def cut_out(
     box: Box, atoms: Atoms, bounds: tuple[int, int], *, rng: np.random.Generator
 ) -> tuple[str, Atoms, NDArray[np.int64]]:
-    """Return the molecules that are closest to a random one of a box, and their names.
-
-    The third of what is returned says to which molecule each atom belongs.
+    """Return a droplet: the molecules of a box that are closest to a random one of its molecules.
 
     Parameters
     ----------
@@ -314,8 +320,16 @@ def cut_out(
     atoms : ase.Atoms
         The box after some dynamics; molecules are whole.
     bounds : tuple of int
-        Fewest and most atoms of the droplet. One molecule may exceed the limit.
+        Smallest and largest number of atoms of the droplet. A single molecule may be larger.
     rng : numpy.random.Generator
+
+    Returns
+    -------
+    name : str
+        SMILES of the molecules, joined by dots.
+    droplet : ase.Atoms
+    owners : (n_atoms,) int64
+        The molecule that each atom belongs to.
     """
     owners = box.owners
     counts = np.bincount(owners)
@@ -326,10 +340,10 @@ def cut_out(
     vectors = centers - centers[int(rng.integers(len(centers)))]
     shifts = -np.round(vectors / side) * side
     order = np.argsort(np.linalg.norm(vectors + shifts, axis=1), kind="stable")
-    most = int(rng.integers(bounds[0], bounds[1] + 1))
-    n_taken = max(1, int(np.searchsorted(np.cumsum(counts[order]), most, side="right")))
-    taken = np.sort(order[:n_taken])
-    rows = np.concatenate([np.flatnonzero(owners == k) for k in taken])
+    max_atoms = int(rng.integers(bounds[0], bounds[1] + 1))
+    n_chosen = max(1, int(np.searchsorted(np.cumsum(counts[order]), max_atoms, side="right")))
+    chosen = np.sort(order[:n_chosen])
+    rows = np.concatenate([np.flatnonzero(owners == k) for k in chosen])
     positions = atoms.positions[rows] + shifts[owners[rows]]
-    name = ".".join(sorted(box.members[k].keys[0] for k in taken))
+    name = ".".join(sorted(box.members[k].keys[0] for k in chosen))
     return name, Atoms(atoms.numbers[rows], positions - positions.mean(0)), owners[rows]

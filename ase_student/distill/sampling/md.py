@@ -1,4 +1,4 @@
-"""Sample many molecules at once with a student or a teacher, and clusters with them."""
+"""Sampling of many molecules at once, and of clusters with them, by a student or a teacher."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ase_student.potentials.base import Potential
 
 @dataclass(frozen=True)
 class Start:
-    """Where a trajectory begins, and what becomes of its frames.
+    """Start of a trajectory, and the names of its frames.
 
     Attributes
     ----------
@@ -36,9 +36,9 @@ class Start:
     positions : (n_atoms, 3) float64, Å
     temperature : float, K
     sources : tuple of str
-        How each frame is to be called.
+        Source of each frame.
     n_displaced : int
-        How many times to displace the relaxed geometry.
+        Number of displaced copies of the relaxed geometry.
     """
 
     molecule: Molecule
@@ -59,13 +59,14 @@ def sample_jobs(
 
     Parameters
     ----------
-    jobs : sequence of Job
-        Are moved together.
-    settings : Settings
+    jobs : sequence of MoleculeTask
+        Molecules, which are moved together.
+    settings : SamplingSettings
     partners : sequence of Species
-        What they may meet in a cluster.
+        Molecules that may be combined with them in a cluster.
     driver : Potential
-        What moves them, see `potentials.registry.load_potential`.
+        Potential that moves the atoms, see
+        :func:`ase_student.potentials.registry.load_potential`.
     """
     frames = SampledFrames()
     alone: list[Start] = []
@@ -89,7 +90,7 @@ def sample_jobs(
 def _molecule_starts(
     molecule: Molecule, settings: SamplingSettings, n_times: int, rng: np.random.Generator
 ) -> list[Start]:
-    """Return trajectories that share the frames of a molecule among themselves."""
+    """Return the starts of the trajectories among which the frames of a molecule are divided."""
     n = n_trajectories(settings) * n_times
     starts = []
     for i in range(n):
@@ -126,17 +127,17 @@ def _move(
     rng: np.random.Generator,
     confined: bool,
 ) -> None:
-    """Let all trajectories run and add their frames."""
-    begun = [start.molecule.atoms(start.positions) for start in starts]
-    begun = trajectories.relaxed(begun, driver, DESCENT_STEPS)
-    for start, atoms in zip(starts, begun, strict=True):
+    """Run all trajectories and add their frames."""
+    minima = [start.molecule.atoms(start.positions) for start in starts]
+    minima = trajectories.relaxed(minima, driver, DESCENT_STEPS)
+    for start, atoms in zip(starts, minima, strict=True):
         for _ in range(start.n_displaced):
             sigma = rng.uniform(*STRONG_DISPLACEMENTS)
             _add(frames, start, geometry.displaced(atoms.positions, sigma, rng), "displaced")
     n_rounds = max((len(start.sources) for start in starts), default=0)
     temperatures = [start.temperature for start in starts]
     rounds = trajectories.trajectories(
-        begun, driver, temperatures, n_steps=n_steps, rng=rng, confined=confined
+        minima, driver, temperatures, n_steps=n_steps, rng=rng, confined=confined
     )
     for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
         for start, atoms in zip(starts, moved, strict=True):
@@ -150,10 +151,10 @@ def _move(
 def _add(frames: SampledFrames, start: Start, positions: Positions, source: str) -> None:
     molecule = start.molecule
     if np.isfinite(positions).all():
-        alone = (molecule.fragments == k for k in range(molecule.fragments.max() + 1))
+        fragment_rows = (molecule.fragments == k for k in range(molecule.fragments.max() + 1))
         if any(
-            bonds.came_apart(molecule.numbers[one], start.positions[one], positions[one])
-            for one in alone
+            bonds.came_apart(molecule.numbers[rows], start.positions[rows], positions[rows])
+            for rows in fragment_rows
         ):
             frames.dropped[f"came apart ({source})"] += 1
             return

@@ -1,4 +1,4 @@
-"""Sample one molecule after the other with MMFF94, and clusters with it."""
+"""Sampling of molecules with MMFF94, one after another, and of clusters with them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ase_student.distill.sampling.settings import (
 )
 from ase_student.dynamics import langevin
 
-#: MMFF94's minima are not the teacher's: a small displacement on top of the dynamics covers both.
+#: MMFF94 and the teacher have different minima: a small displacement covers both.
 MD_DISPLACEMENTS = (0.0, 0.03)
 
 
@@ -34,17 +34,17 @@ def sample_molecule(
 ) -> SampledFrames:
     """Return frames of one molecule and of clusters with it.
 
-    What comes out depends on the arguments alone, not on which other molecules are sampled before
-    or beside it.
+    The result depends only on the arguments, not on other molecules that are sampled before or at
+    the same time.
 
     Parameters
     ----------
     species : Species
-    settings : Settings
+    settings : SamplingSettings
     partners : sequence of Species
-        What it may meet in a cluster.
+        Molecules that may be combined with it in a cluster.
     n_times : int
-        How many times the number of frames in `settings`.
+        Factor of the numbers of frames in `settings`.
     """
     rng = generator(settings.seed, species.key)
     frames = SampledFrames()
@@ -73,7 +73,7 @@ def _sample_dynamics(
     forces = mmff_forces(molecule)
     latest = list(molecule.conformers)
     for i in range(settings.md * n_times):
-        # Each frame has its own temperature, and goes on from an earlier frame of its conformer.
+        # Each frame has its own temperature and starts from the previous frame of its conformer.
         k = i % len(latest)
         temperature = settings.molecule_temperature(rng)
         steps = langevin.langevin(molecule.numbers, latest[k], forces, temperature, rng)

@@ -1,4 +1,4 @@
-"""Surroundings as in crystals: whole molecules about a point, cut out of a strained cell."""
+"""Cut-outs with the environments of molecular crystals: whole molecules of a strained cell."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ase_student.dynamics.trajectories import relaxed, trajectories
 from ase_student.potentials.base import Potential
 
 SOURCE = "molecular crystal"
-#: Largest component of the random strain, and Gaussian widths of what moves each molecule: Å along
-#: each axis, and rad about it.
-STRAIN, SHIFT, TURN = 0.04, 0.08, 0.08
+#: Largest component of the random strain, and standard deviations of the random motion of each
+#: molecule: displacement along each axis, Å, and rotation about each axis, rad.
+STRAIN, SHIFT, ROTATION = 0.04, 0.08, 0.08
 #: Steps downhill of the driver, which correct the bonds of the published structure, then steps of
 #: dynamics of 2 fs.
 DESCENT_STEPS, DYNAMICS_STEPS = 15, 12
 TEMPERATURES = (10.0, 300.0)
-#: Fewest and most atoms of a cut-out.
+#: Smallest and largest number of atoms of a cut-out.
 ATOMS = (60, 140)
 BATCH = 32
 
@@ -101,25 +101,27 @@ def sample_crystals(
     Raises
     ------
     ValueError
-        If the driver has no forces for any of them.
+        If the driver gives forces for none of the cut-outs.
     """
     frames = SampledFrames()
     cells = [molecules_of_cell(CRYSTALS[name]) for name in names]
     with tqdm(total=n_frames, unit="frame", disable=None) as progress:
         for number in count():
-            before = len(frames.structures)
+            n_before = len(frames.structures)
             rng = generator(seed, f"molecular crystals {number}")
-            n = min(BATCH, n_frames - before)
+            n = min(BATCH, n_frames - n_before)
             drawn = rng.integers(len(names), size=n).tolist()
             starts = [cut_out(cells[i][0], cells[i][1], rng) for i in drawn]
-            begun = relaxed(starts, driver, DESCENT_STEPS)
+            minima = relaxed(starts, driver, DESCENT_STEPS)
             temperatures = rng.uniform(*TEMPERATURES, size=n).tolist()
-            moved = next(trajectories(begun, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
+            moved = next(
+                trajectories(minima, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng)
+            )
             for i, atoms in zip(drawn, moved, strict=True):
                 smiles = CRYSTALS[names[i]].molecule
                 n_molecules = len(atoms) // (len(cells[i][1]) // (cells[i][1].max() + 1))
                 frames.add(atoms, ".".join([smiles] * n_molecules), SOURCE)
-            progress.update(len(frames.structures) - before)
+            progress.update(len(frames.structures) - n_before)
             if len(frames.structures) >= n_frames:
                 return frames
             if number >= 2 and not frames.structures:
@@ -130,7 +132,7 @@ def sample_crystals(
 def molecules_of_cell(published: PublishedCrystal) -> tuple[Atoms, NDArray[np.int64]]:
     """Return a unit cell of whole molecules, and the molecule that each atom belongs to.
 
-    Atoms are in the order of their molecules; molecules may stick out of the cell.
+    Atoms are sorted by molecule; molecules may extend beyond the cell.
     """
     symbols, sites = zip(*published.sites, strict=True)
     cell = crystal(
@@ -154,12 +156,12 @@ def molecules_of_cell(published: PublishedCrystal) -> tuple[Atoms, NDArray[np.in
                 positions[j] = positions[i] + vector
                 placed[j] = True
                 stack.append(j)
-    whole = Atoms(cell.numbers[order], positions[order], cell=cell.cell, pbc=True)
-    return whole, owners[order].astype(np.int64)
+    unwrapped = Atoms(cell.numbers[order], positions[order], cell=cell.cell, pbc=True)
+    return unwrapped, owners[order].astype(np.int64)
 
 
 def cut_out(cell: Atoms, owners: NDArray[np.int64], rng: np.random.Generator) -> Atoms:
-    """Return the molecules about a random point of a strained crystal, each moved a little.
+    """Return the molecules around a random point of a strained crystal, each slightly displaced.
 
     Parameters
     ----------
@@ -178,16 +180,17 @@ def cut_out(cell: Atoms, owners: NDArray[np.int64], rng: np.random.Generator) ->
     translations = (np.indices((7, 7, 7)).reshape(3, -1).T - 3) @ cell.cell.array
     sites = ((centers[:, None] + translations) @ strain).reshape(-1, 3)
     kinds = np.repeat(np.arange(n_molecules), len(translations))
-    # A point near a molecule of the cell in the middle, so that layers end at different molecules.
+    # The point is near a molecule of the middle cell; the outer layers then end at different
+    # molecules.
     point = centers[int(rng.integers(n_molecules))] @ strain + rng.normal(size=3)
-    most = int(rng.integers(ATOMS[0], ATOMS[1] + 1))
-    n_taken = max(2, most // members.shape[1])
-    taken = np.argsort(np.linalg.norm(sites - point, axis=1), kind="stable")[:n_taken]
+    max_atoms = int(rng.integers(ATOMS[0], ATOMS[1] + 1))
+    n_chosen = max(2, max_atoms // members.shape[1])
+    chosen = np.argsort(np.linalg.norm(sites - point, axis=1), kind="stable")[:n_chosen]
     positions = [
-        (members[kinds[i]] - centers[kinds[i]]) @ rotation(TURN * rng.normal(size=3)).T
+        (members[kinds[i]] - centers[kinds[i]]) @ rotation(ROTATION * rng.normal(size=3)).T
         + sites[i]
         + SHIFT * rng.normal(size=3)
-        for i in taken
+        for i in chosen
     ]
     joined = np.concatenate(positions)
-    return Atoms(numbers[kinds[taken]].ravel(), joined - joined.mean(0))
+    return Atoms(numbers[kinds[chosen]].ravel(), joined - joined.mean(0))

@@ -1,4 +1,4 @@
-"""Sampling in pieces: in several processes, each finished piece kept on disk."""
+"""Sampling in pieces, in several processes, with each finished piece kept on disk."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from ase_student.jobs.store import ChunkStore, numbered
 from ase_student.potentials import registry
 from ase_student.potentials.base import Potential
 
-#: Molecules in a piece. What was not finished when a run ends is at most one piece per process.
+#: Molecules in a piece. If a run ends early, at most one piece per process is lost.
 MMFF_PIECE = 16
-#: What is moved together; more gains nothing and takes longer to repeat.
+#: Molecules or trajectories in a piece, which are moved together. More are not faster, and take
+#: longer to repeat.
 DRIVEN_PIECE = 32
-#: What decides how pieces come out besides the settings; increased when their making changes.
+#: Version of the sampling code; increased when it gives other frames for the same settings.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class SamplingChunk:
-    """What is sampled together, in one process."""
+    """Molecules, groups of frames and continuations that are sampled together in one process."""
 
     jobs: tuple[MoleculeTask, ...] = ()
     groups: tuple[FrameGroup, ...] = ()
@@ -44,26 +45,26 @@ class SamplingChunk:
 
 @dataclass(frozen=True)
 class Sampler:
-    """What turns a piece into frames.
+    """Function that samples the frames of a piece.
 
     Attributes
     ----------
-    settings : Settings
+    settings : SamplingSettings
     partners : tuple of Species
-        What a molecule may meet in a cluster.
+        Molecules that may be combined with a sampled molecule in a cluster.
     """
 
     settings: SamplingSettings
     partners: tuple[Species, ...] = ()
 
     def __call__(self, piece: SamplingChunk) -> SampledFrames:
-        """Return the frames of a piece, which depend on nothing but the piece and the sampler."""
+        """Return the frames of a piece; they depend only on the piece and the sampler."""
         if self.settings.dynamics == MMFF94:
             frames = sample_groups(piece.groups, self.settings, None)
-            for one in piece.jobs:
+            for job in piece.jobs:
                 frames.extend(
                     mmff.sample_molecule(
-                        one.species, self.settings, self.partners, n_times=one.n_times
+                        job.species, self.settings, self.partners, n_times=job.n_times
                     )
                 )
             return frames
@@ -82,10 +83,10 @@ def in_pieces(
     *,
     continuations: Sequence[Continuation] = (),
 ) -> list[SamplingChunk]:
-    """Return all that is to be sampled in pieces of equal size."""
+    """Return everything that is to be sampled, in pieces of equal size."""
     size = MMFF_PIECE if settings.dynamics == MMFF94 else DRIVEN_PIECE
     pieces = [SamplingChunk(jobs=tuple(jobs[i : i + size])) for i in range(0, len(jobs), size)]
-    # Trajectories are the work; displaced copies come with them.
+    # Trajectories come first: they take nearly all of the time.
     ordered = sorted(groups, key=lambda group: group.displacement is not None)
     for i in range(0, len(ordered), DRIVEN_PIECE):
         pieces.append(SamplingChunk(groups=tuple(ordered[i : i + DRIVEN_PIECE])))
@@ -95,7 +96,7 @@ def in_pieces(
 
 
 def job_of(sampler: Sampler, pieces: Sequence[SamplingChunk]) -> dict[str, Any]:
-    """Return what decides the frames of all pieces."""
+    """Return everything that determines the frames of all pieces, for comparison with a folder."""
     versions = provenance.metadata("", "rdkit")["versions"]
     name = sampler.settings.dynamics
     return {
@@ -114,45 +115,47 @@ def sample(
     *,
     folder: Path | None = None,
 ) -> SampledFrames:
-    """Return the frames of all pieces, in their order, whatever the number of processes.
+    """Return the frames of all pieces in order; they do not depend on the number of processes.
 
     Parameters
     ----------
     sampler : Sampler
-    pieces : sequence of Piece
+    pieces : sequence of SamplingChunk
     processes : int
     folder : path, optional
-        Where finished pieces are kept; those found there are not done again.
+        Folder of finished pieces; pieces that it already holds are not sampled again.
 
     Raises
     ------
     ValueError
-        If what is in the folder was sampled in another way.
+        If the pieces in the folder were sampled in another way.
     ChildProcessError
-        If one of several processes died; what was finished is kept.
+        If one of several processes died; finished pieces are kept.
     """
     store = None
-    done: dict[int, SampledFrames] = {}
+    frames_by_piece: dict[int, SampledFrames] = {}
     if folder is not None:
         store = ChunkStore(folder, job_of(sampler, pieces), what="structures sampled")
         missing = set(store.missing(map(numbered, range(len(pieces)))))
-        done = {
+        frames_by_piece = {
             i: SampledFrames.from_arrays(store.read(numbered(i)))
             for i in range(len(pieces))
             if numbered(i) not in missing
         }
-    left = [i for i in range(len(pieces)) if i not in done]
-    results = _mapped(sampler, [(i, pieces[i]) for i in left], processes)
-    with tqdm(total=len(pieces), initial=len(done), unit="piece", disable=None) as progress:
+    remaining = [i for i in range(len(pieces)) if i not in frames_by_piece]
+    results = _mapped(sampler, [(i, pieces[i]) for i in remaining], processes)
+    with tqdm(
+        total=len(pieces), initial=len(frames_by_piece), unit="piece", disable=None
+    ) as progress:
         for i, frames in results:
             if store is not None:
                 store.write(numbered(i), frames.arrays())
-            done[i] = frames
+            frames_by_piece[i] = frames
             progress.update()
-    whole = SampledFrames()
+    joined = SampledFrames()
     for i in range(len(pieces)):
-        whole.extend(done[i])
-    return whole
+        joined.extend(frames_by_piece[i])
+    return joined
 
 
 _sampler: Sampler | None = None
@@ -196,14 +199,14 @@ def _driver(name: str) -> Potential:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch use one thread for a while: processes share the work, and rounding stays equal."""
+    """Let torch use one thread in the block: processes share the work, and rounding is the same."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
         return
-    before = torch.get_num_threads()
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(n_threads)

@@ -1,4 +1,4 @@
-"""Sample from given structures: displaced and strained copies, dynamics."""
+"""Sampling from given structures: displaced and strained copies, and dynamics."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ase_student.potentials.base import Potential
 
 @dataclass(frozen=True)
 class FrameGroup:
-    """Frames made from one structure that belong together.
+    """Frames made from a structure that are always in the same part of the split.
 
     Attributes
     ----------
-    origin : Origin
+    origin : InputStructure
     number : int
-        Which group of the structure it is.
+        Number of the group among those of the structure.
     displacement : float or None, Å
-        How far atoms are displaced; None for a trajectory.
+        Standard deviation of the displacements of atoms; None for a trajectory.
     n_frames : int
     """
 
@@ -41,12 +41,12 @@ class FrameGroup:
 
     @property
     def name(self) -> str:
-        """What the split goes by."""
+        """Name by which the frames are split."""
         return self.origin.group(self.number)
 
 
 def groups_of(origins: Sequence[InputStructure], settings: SamplingSettings) -> list[FrameGroup]:
-    """Return what to make of each structure.
+    """Return the groups of frames to make from each structure.
 
     Every displaced copy is a group of its own, and so is every trajectory.
     """
@@ -59,7 +59,7 @@ def groups_of(origins: Sequence[InputStructure], settings: SamplingSettings) -> 
         groups += [FrameGroup(origin, i, *plan) for i, plan in enumerate(plans)]
     if settings.part is None:
         return groups
-    return [one for one in groups if split_of(one.name, settings.split_seed) == settings.part]
+    return [group for group in groups if split_of(group.name, settings.split_seed) == settings.part]
 
 
 def sample_groups(
@@ -69,12 +69,12 @@ def sample_groups(
 
     Parameters
     ----------
-    groups : sequence of Group
-        Trajectories are moved together.
-    settings : Settings
+    groups : sequence of FrameGroup
+        Groups; their trajectories are moved together.
+    settings : SamplingSettings
     driver : Potential or None
-        What moves them, see :func:`ase_student.potentials.registry.load_potential`; None if there
-        are no trajectories.
+        Potential that moves the atoms, see
+        :func:`ase_student.potentials.registry.load_potential`; None if there are no trajectories.
     """
     frames = SampledFrames()
     moving = []
@@ -88,11 +88,11 @@ def sample_groups(
             atoms.positions = geometry.displaced(atoms.positions, group.displacement, rng)
             frames.add(atoms, group.name, FOREIGN if settings.foreign else "displaced")
     if moving and driver is not None:
-        begun = trajectories.relaxed([atoms for _, atoms, _ in moving], driver, DESCENT_STEPS)
+        minima = trajectories.relaxed([atoms for _, atoms, _ in moving], driver, DESCENT_STEPS)
         temperatures = [temperature for *_, temperature in moving]
         rng = _generator(settings, *(group for group, *_ in moving))
         steps = settings.molecule_steps
-        rounds = trajectories.trajectories(begun, driver, temperatures, n_steps=steps, rng=rng)
+        rounds = trajectories.trajectories(minima, driver, temperatures, n_steps=steps, rng=rng)
         n_rounds = max(group.n_frames for group, *_ in moving)
         for k, moved in enumerate(itertools.islice(rounds, n_rounds)):
             for (group, *_), atoms in zip(moving, moved, strict=True):
@@ -102,7 +102,7 @@ def sample_groups(
 
 
 def strained(atoms: Atoms, strain: float, rng: np.random.Generator) -> Atoms:
-    """Return a copy whose periodic axes are stretched and sheared at random, atoms with them.
+    """Return a copy whose periodic axes are strained at random, together with the atoms.
 
     Parameters
     ----------

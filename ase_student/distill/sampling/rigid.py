@@ -1,4 +1,4 @@
-"""Move molecules of many complexes downhill, each as a rigid body."""
+"""Descent in energy of many complexes, with each molecule moved as a rigid body."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from ase_student.dynamics.langevin import Positions
 from ase_student.potentials.base import Potential, forces_of
 
-#: Å per eV/Å, less than two over the stiffest contact's force constant, and the longest step of any
-#: atom, Å.
+#: Displacement per force, Å per eV/Å: less than 2 divided by the force constant of the stiffest
+#: contact. Longest step of an atom, Å.
 MOBILITY = 0.15
 LONGEST_STEP = 0.1
 
@@ -26,8 +26,8 @@ def descended_rigidly(
 ) -> list[Positions]:
     """Return positions after steps downhill that keep the geometry of every molecule.
 
-    Each molecule is moved along the sum of its forces and turned about its center by their torque.
-    Where forces are not known positions become NaN.
+    Each molecule is moved along the sum of its forces and rotated about its center by their torque.
+    If forces are not known, positions become NaN.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def descended_rigidly(
     driver : Potential
         See :func:`ase_student.potentials.registry.load_potential`.
     n_steps : sequence of int
-        For each structure.
+        Number of steps of each structure.
     """
     positions = [atoms.positions.copy() for atoms in structures]
     for step in range(max(n_steps, default=0)):
@@ -48,8 +48,8 @@ def descended_rigidly(
         current = [Atoms(structures[i].numbers, positions[i]) for i in moving]
         for i, force in zip(moving, forces_of(driver, current), strict=True):
             for k in range(int(fragments[i].max()) + 1):
-                own = fragments[i] == k
-                positions[i][own] = _moved(positions[i][own], force[own])
+                is_own = fragments[i] == k
+                positions[i][is_own] = _moved(positions[i][is_own], force[is_own])
     return positions
 
 
@@ -59,11 +59,13 @@ def _moved(positions: Positions, forces: Positions) -> Positions:
     arms = positions - center
     largest = max(float((arms**2).sum(1).max()), 1e-12)
     shift = MOBILITY * forces.sum(0)
-    # A contact at the end of the longest arm gets the mobility that it has in a translation.
-    turn = MOBILITY * np.cross(arms, forces).sum(0) / largest
+    # At the end of the longest arm, a rotation has the same mobility as a translation.
+    rotation_vector = MOBILITY * np.cross(arms, forces).sum(0) / largest
     shift *= min(1.0, LONGEST_STEP / max(float(np.linalg.norm(shift)), 1e-12))
-    turn *= min(1.0, LONGEST_STEP / max(float(np.linalg.norm(turn) * np.sqrt(largest)), 1e-12))
-    return arms @ rotation(turn).T + center + shift
+    rotation_vector *= min(
+        1.0, LONGEST_STEP / max(float(np.linalg.norm(rotation_vector) * np.sqrt(largest)), 1e-12)
+    )
+    return arms @ rotation(rotation_vector).T + center + shift
 
 
 def rotation(vector: Positions) -> NDArray[np.float64]:

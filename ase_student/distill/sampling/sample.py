@@ -1,4 +1,4 @@
-"""Sample all that was chosen, and put it together."""
+"""Sampling of all chosen molecules and structures, and the joined result."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ def make_structures(
     given: SampledFrames | None = None,
     continuations: Sequence[Continuation] = (),
 ) -> tuple[Structures, dict[str, Any]]:
-    """Sample all molecules and return their frames in random order, with what was left out.
+    """Sample all molecules; return their frames in random order, and a report with counts.
 
     The result does not depend on the number of processes.
 
     Parameters
     ----------
-    jobs : sequence of Job
-    settings : Settings
+    jobs : sequence of MoleculeTask
+    settings : SamplingSettings
     partners : sequence of Species
-        What molecules may meet in a cluster.
-    groups : sequence of Group
-        What to make of given structures.
+        Molecules that may be combined with the sampled molecules in a cluster.
+    groups : sequence of FrameGroup
+        Groups of frames to make from given structures.
     skipped : mapping of str to int, optional
-        Counts of what was skipped before, for the report.
+        Counts of molecules that were skipped during selection, for the report.
     processes : int
     folder : path, optional
-        Where finished pieces are kept.
-    given : Frames, optional
-        Frames that are there already, to go with those sampled.
+        Folder in which finished pieces are kept.
+    given : SampledFrames, optional
+        Existing frames, which are joined with the sampled frames.
     continuations : sequence of Continuation
-        Frames to move on from.
+        Frames from which dynamics continue.
 
     Raises
     ------
@@ -59,8 +59,8 @@ def make_structures(
         If no structure is left.
     """
     pieces = parallel.in_pieces(jobs, groups, settings, continuations=continuations)
-    one = parallel.Sampler(settings, tuple(partners))
-    frames = parallel.sample(one, pieces, processes, folder=folder)
+    sampler = parallel.Sampler(settings, tuple(partners))
+    frames = parallel.sample(sampler, pieces, processes, folder=folder)
     if given is not None:
         frames.extend(given)
     frames = frames.without_duplicates()

@@ -1,4 +1,4 @@
-"""Molecules for scans and liquids: built-in lists, large sets, and what of them may be used."""
+"""Molecules for scans and liquids: built-in lists, large sets, and a selection from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ase_student.dynamics.langevin import Positions
 from ase_student.dynamics.trajectories import relaxed, trajectories
 from ase_student.potentials.base import Potential
 
-#: Small linear molecules and gases, which no other list has.
+#: Small linear molecules and gases that are in no other list.
 LINEAR = (
     "O=C=O", "N#N", "C#N", "C#C", "[C-]#[O+]", "O=C=S", "S=C=S", "N#CC#N", "CC#N", "CC#C",
     "C#CC#N", "C=C=C", "F", "Cl", "C=C", "O=S=O", "N=C=O", "CN=C=O", "[N-]=[N+]=O",
@@ -49,7 +49,7 @@ AROMATIC = (
     "Fc1cc2ccc3ccc4ccc5ccc1c1c2c3c4c51", "N#Cc1cc2ccc3ccc4ccc5ccc1c1c2c3c4c51",
     "C1c2ccc3c4c2c2c1ccc1c2c2c4c(ccc2C1)C3",
 )  # fmt: skip
-#: Molecules that two hydrogen bonds or one strong one join: acids, amides, amidines, bases.
+#: Molecules that form two hydrogen bonds or a strong one: acids, amides, amidines, bases.
 HYDROGEN_BONDING = (
     "O", "N", "F", "Cl", "OO", "NO", "CO", "CCO", "OCCO", "CN", "CNC", "NN", "C#N", "C=O", "CC=O",
     "CC(C)=O", "S", "CS",
@@ -66,7 +66,7 @@ HYDROGEN_BONDING = (
     "Nc1nc2[nH]cnc2c(=O)[nH]1", "O=c1[nH]cnc2[nH]cnc12", "CS(=O)O", "CS(N)(=O)=O",
     "CS(=O)(=O)O", "NS(=O)(=O)c1ccccc1", "COP(=O)(O)OC", "CP(=O)(O)O", "CS(C)=O", "CP(C)(C)=O",
 )  # fmt: skip
-#: Chains and bonds whose barriers a student should know.
+#: Chains, and bonds whose rotational barriers matter.
 FLEXIBLE = (
     "CCCC", "CCCCC", "CCCCCC", "CC(C)CC", "CCO", "CCCO", "OCCO", "COCCOC", "CCOCC", "COCC", "CCN",
     "NCCN", "NCCO", "CCS", "CSSC", "OO", "NN", "NO", "C=CC=C", "C=CCC", "C=CC=O", "CC=CC", "CCC=O",
@@ -86,12 +86,12 @@ BUILT_IN: dict[str, Callable[[], Iterable[str]]] = {
     "hydrogen-bonding": lambda: HYDROGEN_BONDING,
 }
 SETS: dict[str, Callable[[], Iterable[str]]] = {**LARGE_SETS, **BUILT_IN}
-#: Temperatures at which geometries are taken, K: from nearly at rest to hot.
+#: Range of the temperatures of geometries, K: from nearly at rest to hot.
 TEMPERATURES = (30.0, 600.0)
 #: Steps downhill to the driver's geometry, and steps of dynamics of 2 fs from there.
 DESCENT_STEPS = 60
 DYNAMICS_STEPS = 50
-#: Embeddings that are kept of a molecule.
+#: Number of conformers that are embedded of a molecule.
 CONFORMERS = 3
 
 
@@ -110,7 +110,7 @@ def read_sets(
     names : sequence of str
         Keys of `SETS`.
     files : sequence of path
-        Text with one SMILES per line; each is one more set.
+        Text with one SMILES per line; each file is a set.
     max_atoms : int
         Largest molecule.
     part : str or None
@@ -129,22 +129,22 @@ def read_sets(
     sets: list[list[Species]] = []
     skipped: Counter[str] = Counter()
     for name, smiles in sources.items():
-        found, left_out = select_species(smiles, max_atoms, None, seed=0)
+        selected, left_out = select_species(smiles, max_atoms, None, seed=0)
         skipped.update(left_out)
-        kept = [one for one in found if is_in_part(one.key, part, split_seed)]
-        if not kept:
+        in_part = [molecule for molecule in selected if is_in_part(molecule.key, part, split_seed)]
+        if not in_part:
             of_part = "" if part is None else f" of the {part} part"
             raise ValueError(
                 f"the set '{name}' has no suitable molecule{of_part} of at most "
                 f"{max_atoms} atoms; leave it out, or raise --max-atoms."
             )
-        skipped[f"not in the {part} part"] += len(found) - len(kept)
-        sets.append(kept)
+        skipped[f"not in the {part} part"] += len(selected) - len(in_part)
+        sets.append(in_part)
     return sets, dict(+skipped)
 
 
 def is_in_part(key: str, part: str | None, split_seed: int) -> bool:
-    """Return whether a molecule may be used for a part of the split; water belongs to all."""
+    """Return whether a molecule belongs to a part of the split; water belongs to all parts."""
     return part is None or key == WATER or split_of(key, split_seed) == part
 
 
@@ -158,7 +158,7 @@ class Embedder:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._known: dict[str, Molecule | UnsuitableError] = {}
+        self._results: dict[str, Molecule | UnsuitableError] = {}
 
     def __call__(self, species: Species) -> Molecule:
         """Return a molecule with a few conformers.
@@ -168,19 +168,19 @@ class Embedder:
         UnsuitableError
             If RDKit cannot embed it.
         """
-        if species.key not in self._known:
+        if species.key not in self._results:
             rng = generator(self.seed, species.key)
             try:
-                # Molecules that MMFF94 gets wrong are put right by the driver's descent.
+                # Wrong geometries of MMFF94 are corrected later, when the driver relaxes them.
                 molecule = embed(species, CONFORMERS, int(rng.integers(2**31 - 1)), mmff=False)
             except (UnsuitableError, RuntimeError) as error:
-                self._known[species.key] = UnsuitableError(str(error).splitlines()[0])
+                self._results[species.key] = UnsuitableError(str(error).splitlines()[0])
             else:
-                self._known[species.key] = molecule
-        known = self._known[species.key]
-        if isinstance(known, UnsuitableError):
-            raise known
-        return known
+                self._results[species.key] = molecule
+        result = self._results[species.key]
+        if isinstance(result, UnsuitableError):
+            raise result
+        return result
 
 
 def thermal_geometries(
@@ -200,23 +200,26 @@ def thermal_geometries(
         The driver, see :func:`ase_student.potentials.registry.load_potential`.
     rng : numpy.random.Generator
     between : (float, float), K
-        Each temperature is drawn from here.
+        Range from which each temperature is drawn.
 
     Returns
     -------
     list of (n_atoms, 3) float64, Å, or None
-        None where a molecule came apart or its forces are not known.
+        None if a molecule came apart, or if its forces are not known.
     """
-    starts = [one.atoms(one.conformers[int(rng.integers(len(one.conformers)))]) for one in drawn]
+    starts = [
+        molecule.atoms(molecule.conformers[int(rng.integers(len(molecule.conformers)))])
+        for molecule in drawn
+    ]
     minima = relaxed(starts, driver, DESCENT_STEPS)
     temperatures = rng.uniform(*between, size=len(drawn)).tolist()
     if not minima:
         return []
     moved = next(trajectories(minima, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
     return [
-        after.positions
-        if np.isfinite(after.positions).all()
-        and not came_apart(after.numbers, before.positions, after.positions)
+        atoms.positions
+        if np.isfinite(atoms.positions).all()
+        and not came_apart(atoms.numbers, start.positions, atoms.positions)
         else None
-        for before, after in zip(starts, moved, strict=True)
+        for start, atoms in zip(starts, moved, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Choose what to sample: molecules of lists, files and large sets, or variants of them."""
+"""Selection of the molecules to sample: from lists, files and large sets, or their variants."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ase_student.distill.molecules.species import Species
 from ase_student.distill.molecules.variants import variants
 from ase_student.distill.sampling.settings import MoleculeTask, SamplingSettings
 
-#: Variants are drawn at most so many times as there are to be.
-VARIANTS_DRAWN = 20
+#: Largest number of draws of variants; each draw is of as many variants as are wanted.
+MAX_VARIANT_DRAWS = 20
 
 
 def choose_jobs(
@@ -26,74 +26,80 @@ def choose_jobs(
     cover: Coverage | None = None,
     n_variants: int | None = None,
 ) -> tuple[list[MoleculeTask], tuple[Species, ...], dict[str, int]]:
-    """Return what to sample, what may meet in clusters, and counts of what was skipped.
+    """Return the molecules to sample, the partners for clusters, and counts of skipped molecules.
 
     Parameters
     ----------
     large : iterable of str
-        SMILES of which any number may be taken.
-    settings : Settings
+        SMILES of large sets, of which a part may be taken.
+    settings : SamplingSettings
     n_molecules : int, optional
-        How many of them to take, chosen by the seed; all by default.
+        Number of molecules to take from `large`, chosen by the seed; all by default.
     lists : mapping of str to sequence of str, optional
-        SMILES that are taken whole: 'small', 'biomolecules', or any other name.
-    cover : Cover, optional
-        Of the large sets only those molecules that are needed to have each kind of atom so often.
+        Lists of SMILES that are taken completely: 'small', 'biomolecules', or any other name.
+    cover : Coverage, optional
+        Takes from `large` only molecules that are needed for its number of examples of each kind of
+        atom.
     n_variants : int, optional
-        In place of the large sets, so many variants of their molecules, of which none is one of
-        these (:func:`ase_student.distill.molecules.variants.variants`).
+        Take this number of variants of the molecules in `large` instead of these molecules; no
+        variant is a molecule of `large` or of the lists
+        (:func:`ase_student.distill.molecules.variants.variants`).
 
     Raises
     ------
     ValueError
-        If there are no molecules to make variants of, or there are not as many.
+        If there are no molecules to make variants of, or not enough variants are found.
     """
     factors = {"small": settings.small_factor, "biomolecules": settings.biomolecule_factor}
     skipped: Counter[str] = Counter()
     jobs: dict[str, MoleculeTask] = {}
     small: list[Species] = []
     for name, listed in (lists or {}).items():
-        found, left_out = _selected(listed, settings.max_cluster_atoms, settings)
+        selected, left_out = _selected(listed, settings.max_cluster_atoms, settings)
         skipped.update(left_out)
         if name == "small":
-            small = found
-        for one in found:
+            small = selected
+        for molecule in selected:
             if factors.get(name, 1) > 0:
-                jobs.setdefault(one.key, MoleculeTask(one, factors.get(name, 1)))
-    found, left_out = _selected(large, settings.max_atoms, settings)
+                jobs.setdefault(molecule.key, MoleculeTask(molecule, factors.get(name, 1)))
+    selected, left_out = _selected(large, settings.max_atoms, settings)
     skipped.update(left_out)
     if n_variants is not None:
-        found, left_out = _variants(found, set(jobs), n_variants, settings)
+        selected, left_out = _variants(selected, set(jobs), n_variants, settings)
         skipped.update(left_out)
-    rest = [one for one in found if one.key not in jobs]
-    chosen = [(one, 1) for one in rest] if cover is None else cover.choose(rest)
-    jobs |= {one.key: MoleculeTask(one, n_times) for one, n_times in chosen[:n_molecules]}
-    # A third of the partners are small molecules, which fit and pair with anything.
-    others = [job.species for job in jobs.values() if job.species not in small]
-    partners = others + small * max(1, len(others) // max(1, 2 * len(small)))
+    candidates = [molecule for molecule in selected if molecule.key not in jobs]
+    chosen = (
+        [(molecule, 1) for molecule in candidates] if cover is None else cover.choose(candidates)
+    )
+    jobs |= {
+        molecule.key: MoleculeTask(molecule, n_times) for molecule, n_times in chosen[:n_molecules]
+    }
+    # A third of the partners are small molecules, which fit beside any molecule.
+    larger = [job.species for job in jobs.values() if job.species not in small]
+    partners = larger + small * max(1, len(larger) // max(1, 2 * len(small)))
     return list(jobs.values()), tuple(partners), dict(skipped)
 
 
 def _variants(
     parents: Sequence[Species], known: Collection[str], count: int, settings: SamplingSettings
 ) -> tuple[list[Species], dict[str, int]]:
-    """Return so many variants of the parents, none of which is known, and counts of the others."""
+    """Return `count` variants of the parents that are not known, and counts of skipped ones."""
     if not parents:
         raise ValueError("there are no molecules of a large set or a file to make variants of.")
     rng = species.generator(settings.seed, "variants")
-    drawn = variants([one.smiles for one in parents], rng)
-    names = {*known, *(one.key for one in parents)}
+    drawn = variants([molecule.smiles for molecule in parents], rng)
+    known_keys = {*known, *(molecule.key for molecule in parents)}
     chosen: list[Species] = []
     skipped: Counter[str] = Counter()
-    for _ in range(VARIANTS_DRAWN):
-        found, left_out = _selected(islice(drawn, count), settings.max_atoms, settings)
+    for _ in range(MAX_VARIANT_DRAWS):
+        selected, left_out = _selected(islice(drawn, count), settings.max_atoms, settings)
         skipped.update(left_out)
-        for one in found:
-            if one.key in names:
+        for molecule in selected:
+            if molecule.key in known_keys:
                 skipped["variant that is known"] += 1
             elif len(chosen) < count:
-                names.add(one.key)
-                chosen.append(one)
+                known_keys.add(molecule.key)
+                chosen.append(molecule)
         if len(chosen) == count:
             return chosen, dict(skipped)
     raise ValueError(f"only {len(chosen)} variants of {len(parents)} molecules were found.")
@@ -102,15 +108,15 @@ def _variants(
 def _selected(
     smiles: Iterable[str], max_atoms: int, settings: SamplingSettings
 ) -> tuple[list[Species], dict[str, int]]:
-    found, skipped = species.select_species(smiles, max_atoms, None, seed=settings.seed)
+    selected, skipped = species.select_species(smiles, max_atoms, None, seed=settings.seed)
     if settings.part is None:
-        return found, skipped
+        return selected, skipped
     # Water belongs to every part.
-    kept = [
-        one
-        for one in found
-        if one.key == WATER or split_of(one.key, settings.split_seed) == settings.part
+    in_part = [
+        molecule
+        for molecule in selected
+        if molecule.key == WATER or split_of(molecule.key, settings.split_seed) == settings.part
     ]
-    if len(kept) < len(found):
-        skipped[f"not in the {settings.part} part"] = len(found) - len(kept)
-    return kept, skipped
+    if len(in_part) < len(selected):
+        skipped[f"not in the {settings.part} part"] = len(selected) - len(in_part)
+    return in_part, skipped

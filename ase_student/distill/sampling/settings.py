@@ -1,4 +1,4 @@
-"""What to sample of every molecule."""
+"""Settings of the sampling."""
 
 from __future__ import annotations
 
@@ -11,57 +11,54 @@ from ase_student.distill.molecules.species import Species
 #: Name of the force field that needs neither a student nor a teacher.
 MMFF94 = "mmff94"
 
-#: Frames that come from one conformer if there are many, and how many conformers there are.
+#: Frames per conformer, and smallest and largest number of conformers of a molecule.
 FRAMES_PER_CONFORMER = 10
-FEWEST_CONFORMERS = 2
-MOST_CONFORMERS = 20
-#: Steps of 2 fs before a frame is kept; a cluster has to find its hydrogen bonds first.
+MIN_CONFORMERS = 2
+MAX_CONFORMERS = 20
+#: Steps of 2 fs before each frame; clusters take longer because their hydrogen bonds must form.
 MOLECULE_STEPS = 200
 CLUSTER_STEPS = 250
 MOLECULE_TEMPERATURES = ((300.0, 1000.0),)
 CLUSTER_TEMPERATURES = ((300.0, 600.0),)
 STRONG_DISPLACEMENTS = (0.03, 0.09)
-
-
 CLUSTER_MINIMISATION_STEPS = 50
-
-
-#: Careful steps downhill that take MMFF94's geometries, or those of no force field, to others.
+#: Short steps downhill from geometries of MMFF94, or of no force field, before another potential's
+#: dynamics.
 DESCENT_STEPS = 50
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """What to sample of every molecule.
+    """Settings of the sampling of every molecule and structure.
 
     Attributes
     ----------
     md, displaced, cluster, contact : int
         Frames per molecule from dynamics, from strong displacement, from the dynamics of a cluster
-        that holds it, and from such a cluster with one molecule pressed in or pulled away. Of a
-        file's structure or a crystal: frames from dynamics, and displaced ones of each scale.
+        that contains it, and from such a cluster with one molecule pressed in or pulled away. For a
+        structure of a file or a crystal: frames from dynamics, and displaced frames per scale.
     small_factor, biomolecule_factor : int
-        How many times more frames the molecules of the built-in lists get.
+        Factor of the number of frames for molecules of the built-in lists.
     max_atoms, max_cluster_atoms : int
-        Largest molecule, and largest cluster or molecule of life.
+        Number of atoms of the largest molecule, and of the largest cluster or biomolecule.
     dynamics : str
-        'mmff94', a student or a teacher.
+        Potential of the dynamics: 'mmff94', a student or a teacher.
     temperatures : tuple of (low, high), K
-        Each trajectory takes one of these ranges, and a temperature in it. Empty takes the usual
-        ones, which are cooler for clusters.
+        Each trajectory takes one of these ranges, and a temperature in it. If empty, the default
+        ranges are used, which are lower for clusters.
     steps : int or None
-        Steps of 2 fs before each frame; None takes the usual numbers.
+        Steps of 2 fs before each frame; None takes the default numbers.
     displacements : tuple of float, Å
-        Scales at which structures of files and crystals are displaced.
+        Standard deviations of the displacements of structures of files and crystals.
     strain : float
         Largest component of the strain of such structures along their periodic axes.
     foreign : bool
-        Whether structures of files and crystals are like nothing that a student will be used for;
-        they are called so, and what a student has seen leaves them out.
+        Whether structures of files and crystals are unlike everything that a student will be used
+        for. Their source is then 'foreign', and the training ranges of a student leave them out.
     part : str or None
-        Only molecules of this part of the split.
+        If given, only molecules of this part of the split are sampled.
     split_seed : int
-        Which split, see `split.split_of`.
+        Seed of the split, see :func:`ase_student.data.splits.split_of`.
     seed : int
     """
 
@@ -103,18 +100,20 @@ class SamplingSettings:
 
 
 def n_trajectories(settings: SamplingSettings) -> int:
-    """Return how many conformers of a molecule, or trajectories of a structure, share the frames.
+    """Return the number of conformers of a molecule, or of trajectories of a structure.
+
+    The frames are divided among them.
 
     >>> n_trajectories(SamplingSettings(md=3)), n_trajectories(SamplingSettings(md=50))
     (2, 5)
     """
-    wanted = -(-max(settings.md, settings.displaced) // FRAMES_PER_CONFORMER)
-    return min(max(wanted, FEWEST_CONFORMERS), MOST_CONFORMERS)
+    n_conformers = -(-max(settings.md, settings.displaced) // FRAMES_PER_CONFORMER)
+    return min(max(n_conformers, MIN_CONFORMERS), MAX_CONFORMERS)
 
 
 @dataclass(frozen=True)
 class MoleculeTask:
-    """A molecule, and how many times the usual number of frames it gets."""
+    """A molecule to sample, and the factor of its number of frames."""
 
     species: Species
     n_times: int = 1

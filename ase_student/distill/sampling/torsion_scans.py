@@ -1,4 +1,4 @@
-"""Molecules with one of their bonds turned through a full circle."""
+"""Torsion scans: molecules with one of their bonds rotated through a full circle."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ from ase_student.dynamics.langevin import Positions
 from ase_student.dynamics.trajectories import relaxed, trajectories
 from ase_student.potentials.base import Potential
 
-#: Single bonds outside of rings between atoms that are bound to others, hydrogen atoms included;
-#: not beside a triple bond.
-TURNED = "[!$(*#*);!D1;!#1]-;!@[!$(*#*);!D1;!#1]"
-#: How often a bond that turns more than hydrogen atoms is taken where there is one.
+#: Bonds that can be rotated: single bonds outside of rings, between atoms with further neighbors
+#: (hydrogen atoms count), and not next to a triple bond.
+ROTATABLE = "[!$(*#*);!D1;!#1]-;!@[!$(*#*);!D1;!#1]"
+#: Probability of choosing only among bonds that rotate more than hydrogen atoms, if there are any.
 HEAVY_SHARE = 0.8
-#: Force constant that holds the torsion, kcal/mol/rad², by how much it may deviate, degrees, and
-#: steps of MMFF94's minimisation.
+#: Force constant that restrains the torsion, kcal/mol/rad², its free deviation, degrees, and steps
+#: of MMFF94's minimization.
 STIFFNESS, SLACK, MMFF_STEPS = 200.0, 1.0, 100
-#: Steps downhill of the driver from MMFF94's geometry, which correct bonds and angles and leave the
+#: Steps downhill of the driver from MMFF94's geometry, which correct bonds and angles but not the
 #: torsion, then steps of dynamics of 2 fs.
 DESCENT_STEPS, DYNAMICS_STEPS = 15, 12
 TEMPERATURES = (10.0, 300.0)
-#: Scans that are made together.
+#: Number of scans that are made together.
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class TorsionScanSettings(StepSettings):
-    """What scans to make.
+    """Settings of the scans.
 
     Attributes
     ----------
     frames : int
-        How many, all scans together.
+        Number of frames of all scans together.
     angles : int
-        Of each scan, equally spaced over the circle from a random one.
+        Number of angles of each scan, equally spaced over the circle from a random angle on.
     seed : int
 
     Raises
@@ -63,7 +63,7 @@ class TorsionScanSettings(StepSettings):
 
     frames: int = option(1000, "how many frames", metavar="N", least=1)
     angles: int = option(12, "angles of each scan, equally spaced", metavar="N", least=1)
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all random choices")
 
 
 def scan_torsions(
@@ -74,8 +74,8 @@ def scan_torsions(
     Parameters
     ----------
     sets : sequence of sequence of Species
-        Each is drawn from as often as the others. Molecules without a bond that can be turned are
-        passed over.
+        Molecules are drawn from all sets equally often. Molecules without a bond that can be
+        rotated are skipped.
     settings : TorsionScanSettings
     driver : Potential
         Moves the atoms after MMFF94 has relaxed them, see
@@ -84,23 +84,23 @@ def scan_torsions(
     Raises
     ------
     ValueError
-        If next to nothing that is drawn can be used.
+        If almost no molecule that is drawn can be used.
     """
     frames = SampledFrames()
     embed = Embedder(settings.seed)
-    barren = 0
+    n_empty_batches = 0
     with tqdm(total=settings.frames, unit="frame", disable=None) as progress:
         for number in count():
-            before = len(frames.structures)
+            n_before = len(frames.structures)
             rng = generator(settings.seed, f"torsions {number}")
             _add_scans(frames, sets, settings, driver, embed, rng)
             del frames.structures[settings.frames :]
             del frames.sources[settings.frames :], frames.molecules[settings.frames :]
-            progress.update(len(frames.structures) - before)
+            progress.update(len(frames.structures) - n_before)
             if len(frames.structures) == settings.frames:
                 return frames
-            barren = barren + 1 if len(frames.structures) == before else 0
-            if barren == 5:
+            n_empty_batches = n_empty_batches + 1 if len(frames.structures) == n_before else 0
+            if n_empty_batches == 5:
                 reasons = ", ".join(f"{n} {reason}" for reason, n in frames.dropped.most_common(3))
                 raise ValueError(
                     f"no torsion of {5 * BATCH} molecules that were drawn can be used: {reasons}."
@@ -121,8 +121,8 @@ def _add_scans(
     starts: list[Atoms] = []
     dropped: Counter[str] = frames.dropped
     for _ in range(BATCH):
-        one = sets[int(rng.integers(len(sets)))]
-        species = one[int(rng.integers(len(one)))]
+        molecules = sets[int(rng.integers(len(sets)))]
+        species = molecules[int(rng.integers(len(molecules)))]
         try:
             scan = turned(embed(species), settings.angles, rng)
         except UnsuitableError as reason:
@@ -132,24 +132,24 @@ def _add_scans(
         names += [species.key] * len(scan)
     if not starts:
         return
-    begun = relaxed(starts, driver, DESCENT_STEPS)
-    temperatures = rng.uniform(*TEMPERATURES, size=len(begun)).tolist()
-    moved = next(trajectories(begun, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
-    for name, start, after in zip(names, starts, moved, strict=True):
-        if np.isfinite(after.positions).all() and (
-            not is_sane(start, after) or newly_bound(start, after)
+    minima = relaxed(starts, driver, DESCENT_STEPS)
+    temperatures = rng.uniform(*TEMPERATURES, size=len(minima)).tolist()
+    moved = next(trajectories(minima, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
+    for name, start, atoms in zip(names, starts, moved, strict=True):
+        if np.isfinite(atoms.positions).all() and (
+            not is_sane(start, atoms) or newly_bound(start, atoms)
         ):
             dropped["bond broken or formed"] += 1
         else:
-            frames.add(after, name, TORSION)
+            frames.add(atoms, name, TORSION)
 
 
 def turned(molecule: Molecule, angles: int, rng: np.random.Generator) -> list[Atoms]:
-    """Return a molecule with one of its bonds at several angles, the rest relaxed by MMFF94.
+    """Return a molecule with one of its bonds at several angles, relaxed by MMFF94 otherwise.
 
-    Each angle begins at the geometry of the one before it, so that neighbors of the turned bond
-    give way in the same sense; angles at which parts of the molecule cannot pass each other have
-    high energies and are kept as long as atoms do not clash.
+    Each angle starts from the geometry of the previous angle, so that neighbors of the rotated bond
+    move in the same sense. Angles at which parts of the molecule cannot pass each other have high
+    energies; they are kept as long as atoms do not clash.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def turned(molecule: Molecule, angles: int, rng: np.random.Generator) -> list[At
     Raises
     ------
     UnsuitableError
-        If it has no bond that can be turned, or MMFF94 lacks parameters.
+        If it has no bond that can be rotated, or MMFF94 lacks parameters.
     """
     chem, all_chem = import_rdkit()
     from rdkit.Chem import rdMolTransforms
@@ -169,7 +169,7 @@ def turned(molecule: Molecule, angles: int, rng: np.random.Generator) -> list[At
     torsions = torsions_of(molecule)
     if not torsions:
         raise UnsuitableError("no bond that can be turned")
-    heavy = [one for one in torsions if (molecule.numbers[[one[0], one[3]]] > 1).all()]
+    heavy = [atoms for atoms in torsions if (molecule.numbers[[atoms[0], atoms[3]]] > 1).all()]
     choices = heavy if heavy and rng.random() < HEAVY_SHARE else torsions
     torsion = choices[int(rng.integers(len(choices)))]
     parameters = all_chem.MMFFGetMoleculeProperties(molecule.rdkit)
@@ -196,16 +196,19 @@ def turned(molecule: Molecule, angles: int, rng: np.random.Generator) -> list[At
 
 
 def torsions_of(molecule: Molecule) -> list[tuple[int, int, int, int]]:
-    """Return four atoms of each bond that can be turned, the heaviest at the ends."""
+    """Return the four atoms of a torsion for each bond that can be rotated.
+
+    The outer atoms are the heaviest neighbors.
+    """
     chem, _ = import_rdkit()
     torsions = []
-    for j, k in molecule.rdkit.GetSubstructMatches(chem.MolFromSmarts(TURNED)):
-        ends = []
-        for inner, other in ((j, k), (k, j)):
+    for j, k in molecule.rdkit.GetSubstructMatches(chem.MolFromSmarts(ROTATABLE)):
+        outer_atoms = []
+        for inner, partner in ((j, k), (k, j)):
             bound = [a.GetIdx() for a in molecule.rdkit.GetAtomWithIdx(inner).GetNeighbors()]
-            outer = [a for a in bound if a != other]
-            ends.append(max(outer, key=lambda a: (int(molecule.numbers[a]), -a)))
-        torsions.append((ends[0], j, k, ends[1]))
+            candidates = [a for a in bound if a != partner]
+            outer_atoms.append(max(candidates, key=lambda a: (int(molecule.numbers[a]), -a)))
+        torsions.append((outer_atoms[0], j, k, outer_atoms[1]))
     return torsions
 
 

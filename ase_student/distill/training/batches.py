@@ -34,25 +34,25 @@ class Sample:
     positions : (n_atoms, 3) float64, Å
     neighbors : (n_atoms, n_neighbors) int32
     offsets : (n_atoms, n_neighbors, 3) float64, Å, or None
-        None for a structure that is not periodic: padding is then all that has an offset.
+        None for a structure that is not periodic: only padding then has an offset.
     energy : float, eV
         The teacher's total energy.
     forces : (n_atoms, 3) float32, eV/Å
     source : str
         How the structure was sampled.
     stress : (3, 3) float64, eV/Å³, or None
-        Positive in tension; None where the teacher gave none, or there are not three periodic axes.
+        Positive in tension; None if the teacher gave no stress, or if not all axes are periodic.
     volume : float, Å³
-        Of the cell; 0 without one.
+        Volume of the cell; 0 without a cell.
     atomic_energies : (n_atoms,) float64, eV, or None
-        The teacher's energies of the atoms; None where it gave none.
+        The teacher's energies of the atoms; None if it gave none.
     group : str or None
         File and number of the group of a complex or a fragment; None for other structures.
     fragment : int
         Which fragment of its group it is, from 0; -1 for complexes and structures of no group.
     conformers : str or None
         File and number of the group of conformers whose energies are compared; None for structures
-        of other sources than torsion scans.
+        that are not from a torsion scan.
     """
 
     numbers: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Several structures as one whose parts don't see each other.
+    """Several structures joined into one, without neighbors across structures.
 
     Attributes
     ----------
@@ -86,15 +86,15 @@ class Batch:
     forces : (n_atoms, 3) float32, eV/Å
     volumes : (n_structures,) float64, Å³
     stress : (n_structures, 3, 3) float64, eV/Å³, or None
-        NaN for structures without; None if none has one.
+        NaN for structures without a stress; None if no structure has one.
     atomic_energies : (n_atoms,) float64, eV, or None
-        NaN for structures without; None if none has them.
+        NaN for structures without atomic energies; None if no structure has them.
     interactions : (n_complexes, n_structures) float64, or None
-        Times the energies these are the interaction energies of the complexes whose fragments are
-        in the batch too; None if there is none.
+        Coefficients: multiplied by the energies they give the interaction energies of the complexes
+        whose fragments are in the batch too. None if there is no such complex.
     conformers : (n_conformers, n_structures) float64, or None
-        Times the energies these are the energies of conformers relative to the mean of their group;
-        None if there is none.
+        Coefficients: multiplied by the energies they give the energies of conformers relative to
+        the mean of their group. None if there is no such conformer.
     """
 
     inputs: tuple[Tensor, Tensor, Tensor, Tensor]
@@ -140,7 +140,7 @@ def samples_of(
         Rows of the labels.
     cutoff : float, Å
     path : path
-        Of their file, which tells groups of complexes from those of other files.
+        Path of the file. It distinguishes groups of complexes from those of other files.
     """
     crystals = structures.are_crystals
     samples = [
@@ -153,9 +153,10 @@ def samples_of(
 def _in_groups(
     samples: Sequence[Sample], structures: Structures, indices: NDArray[np.int64], path: Path
 ) -> list[Sample]:
-    """Return samples with the groups that they belong to.
+    """Return samples with the names of the groups that they belong to.
 
-    The numbers of groups are those of one file, whose path tells them from those of others.
+    Groups are numbered within a file. The file's path in their names distinguishes them from groups
+    of other files.
     """
     grouped = list(samples)
     if structures.fragments is not None:
@@ -181,7 +182,7 @@ def _sample(
     positions, cell = structures.positions[atoms], structures.cells[index]
     pbc = structures.pbc[index]
     matrix = neighbor_matrix(positions, cell, pbc, cutoff)
-    # Without a mask every row has numbers, also where there is no stress.
+    # If the labels have no mask, the array of stresses has values in every row, valid or not.
     stress = labels.stress_of(row) if is_crystal else None
     atomic_energies = None
     if labels.atomic_energies is not None:
@@ -249,7 +250,7 @@ def _stacked(
     shapes: Sequence[tuple[int, ...]],
     device: torch.device,
 ) -> Tensor | None:
-    """Return arrays as one tensor, with NaN for those that are missing; None if all are."""
+    """Return arrays as one tensor, with NaN for missing arrays; None if all are missing."""
     if all(array is None for array in arrays):
         return None
     filled = [
@@ -265,9 +266,9 @@ def shuffled(
     """Yield all samples once, in batches of random composition.
 
     Batches are filled from a window of shuffled samples that is sorted by the number of
-    neighbors, so that little padding is computed, and come in random order. A complex is in one
-    batch with its fragments, and a conformer with those that it is compared with; a batch then
-    holds a few structures more or less than `batch_size`.
+    neighbors, so that little padding is computed, and come in random order. A complex is in the
+    same batch as its fragments, and a conformer as those that it is compared with; a batch can
+    therefore hold a few structures more or less than `batch_size`.
     """
     window = 24 * batch_size
     units = units_of(samples)
@@ -279,8 +280,8 @@ def shuffled(
         n_placed += len(units[index])
     batches: dict[int, list[int]] = defaultdict(list)
     n_placed = 0
-    for part in windows.values():
-        for index in sorted(part, key=lambda index: neighbors[index]):
+    for window_units in windows.values():
+        for index in sorted(window_units, key=lambda index: neighbors[index]):
             batches[n_placed // batch_size] += units[index]
             n_placed += len(units[index])
     filled = list(batches.values())
@@ -289,11 +290,11 @@ def shuffled(
 
 
 def fit_reference_energies(samples: Sequence[Sample]) -> dict[int, float]:
-    """Return the energy per element, eV, that explains the total energies best.
+    """Return the energy per element, eV, that fits the total energies best.
 
-    Least squares; directions that the data leave open get the solution of smallest norm. Diatomics,
-    most of which are broken bonds, and foreign structures do not count where there is anything
-    else.
+    Least squares; what the data do not determine gets the solution of smallest norm. Diatomics,
+    most of which are broken bonds, and structures of other sources unlike use do not count, unless
+    there are no others.
     """
     samples = [sample for sample in samples if sample.source not in UNLIKE_USE] or samples
     elements = np.unique(np.concatenate([sample.numbers for sample in samples]))

@@ -1,4 +1,4 @@
-"""Labelled data in memory, in the parts of the split: to train on, to validate on, to test on."""
+"""Labelled data in memory, split into parts for training, validation and test."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ase_student.distill.training.settings import TrainingSettings
 from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.files import file_sha256
 
-# What a student's metadata keep of each data set's.
-_KEPT = ("teacher_settings", "structures_sha256", "max_force", "statistics")
+# Metadata of each data set that the metadata of a student repeat.
+_REPEATED_METADATA = ("teacher_settings", "structures_sha256", "max_force", "statistics")
 
 
 class TrainingData:
@@ -32,16 +32,16 @@ class TrainingData:
     Parameters
     ----------
     datasets : sequence of path
-        Labelled files, which are split. Of one that is given several times, the part for training
-        counts as often, the others once.
-    settings : Settings
+        Labelled files, which are split. If a file is given several times, its training part counts
+        that many times, the other parts once.
+    settings : TrainingSettings
         Says how to split.
     cutoff : float, Å
-        Of the neighbors.
+        Cutoff of the neighbors.
     tests : sequence of path
-        Labelled files that are for the test as a whole, each a test of its own.
+        Labelled files that are used only for testing, without a split; each is a test of its own.
     calibration : path, optional
-        Labelled file, of which the validation part is for the calibration of energies.
+        Labelled file; the energies are calibrated on its validation part.
 
     Attributes
     ----------
@@ -50,21 +50,21 @@ class TrainingData:
     calibration : list of Sample
         The samples to calibrate energies on; empty if there is no such file.
     calibration_sha256 : str or None
-        Of the file that they are from.
+        Hash of the calibration file.
     teacher : str or None
-        Of all files that say which; None if none does.
+        Teacher of all files that name one; None if no file does.
     provenance : list of dict
-        What is to be known of each file.
+        Origin of each file: hash, teacher, sampling, and the number of structures in each part.
     seen : TrainingRanges
-        Extremes of the part for training, which the guard of a calculator compares with.
+        Ranges of the training part, which the guard of a calculator compares with.
 
     Raises
     ------
     ValueError
-        If a file has no labels, or those of another teacher or of other settings, a part is empty,
-        also that of the file for the calibration, a part or a test has elements that are not
-        trained on, the molecules of a test are trained on (the structures, if these are what is
-        split), or the name of a test is taken.
+        If a file has no labels, or labels of another teacher or of other settings; if a part is
+        empty, or the validation part of the calibration file; if a part or a test has elements that
+        the training part lacks; if the molecules of a test are trained on (the structures, if the
+        split is by structure); or if two tests have the same name, or a test that of a part.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class TrainingData:
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """Atomic numbers of what is trained on, ascending."""
-        found = {int(z) for sample in self["train"] for z in np.unique(sample.numbers)}
-        return tuple(sorted(found))
+        """Atomic numbers in the training part, ascending."""
+        numbers = {int(z) for sample in self["train"] for z in np.unique(sample.numbers)}
+        return tuple(sorted(numbers))
 
     def chosen(self, part: str, limit: int) -> list[Sample]:
         """Return at most `limit` samples of a part, the same in every call."""
@@ -107,7 +107,7 @@ class TrainingData:
         units = units_of(samples)
         if len(units) == len(samples):
             return [samples[i] for i in generator.choice(len(samples), limit, replace=False)]
-        # A complex says nothing about interactions without its fragments.
+        # The interaction energy of a complex needs its fragments: groups are chosen as a whole.
         chosen: list[int] = []
         for index in generator.permutation(len(units)):
             if len(chosen) + len(units[index]) <= limit:
@@ -115,25 +115,25 @@ class TrainingData:
         return [samples[i] for i in chosen]
 
     def check(self) -> None:
-        """Raise ValueError if a part is empty or has elements that are not trained on."""
-        known = set(self.elements)
+        """Raise ValueError if a part is empty or has elements that the training part lacks."""
+        trained_elements = set(self.elements)
         for part in PARTS:
             if not self[part]:
                 raise ValueError(f"the data hold no {self._settings.split}s of the {part} part.")
-        named = {f"the {part} part": self[part] for part in PARTS}
-        named |= {f"the test '{name}'": samples for name, samples in self.tests.items()}
-        named["the file for the calibration"] = self.calibration
-        for name, samples in named.items():
+        samples_by_name = {f"the {part} part": self[part] for part in PARTS}
+        samples_by_name |= {f"the test '{name}'": samples for name, samples in self.tests.items()}
+        samples_by_name["the file for the calibration"] = self.calibration
+        for name, samples in samples_by_name.items():
             elements = {int(z) for sample in samples for z in np.unique(sample.numbers)}
-            if elements - known:
-                symbol = chemical_symbols[min(elements - known)]
+            if elements - trained_elements:
+                symbol = chemical_symbols[min(elements - trained_elements)]
                 raise ValueError(
                     f"{name} has {symbol}, which no molecule of the train part has; "
                     "label more molecules with it, or split by another split_seed."
                 )
 
     def _read(self, path: Path, times: int) -> dict[str, Any]:
-        """Add a file's samples to the parts and return what is to be known of the file."""
+        """Add the samples of a file to the parts and return the provenance of the file."""
         with self._labelled(path) as dataset:
             structures, labels = dataset.read_structures(), dataset.read_labels()
             metadata = dataset.metadata
@@ -147,7 +147,7 @@ class TrainingData:
             counts[part] += 1
             if part != "train":
                 continue
-            self._trained |= self._keys(structures, index)
+            self._trained |= self._split_keys(structures, index)
             if sample.source not in UNLIKE_USE:
                 self.seen.add(
                     sample.numbers,
@@ -162,19 +162,19 @@ class TrainingData:
             "structures": dict(counts),
             "times_in_training": times,
             "sampling": metadata.get("structures_metadata", {}).get("sampling"),
-            **{key: metadata[key] for key in _KEPT if key in metadata},
+            **{key: metadata[key] for key in _REPEATED_METADATA if key in metadata},
         }
 
     @contextmanager
     def _labelled(self, path: Path) -> Iterator[Dataset]:
-        """Open a file that must have labels of the same teacher as all others."""
+        """Open a file, whose labels must be of the same teacher as those of all other files."""
         with Dataset(path) as dataset:
             if not dataset.n_labels:
                 raise ValueError(f"{path}: has no labels; give what the step 'label' writes.")
             teacher = dataset.metadata.get("teacher")
             if None not in (teacher, self.teacher) and teacher != self.teacher:
                 raise ValueError(
-                    f"{path}: has labels of '{teacher}', but a file before it those of "
+                    f"{path}: has labels of '{teacher}', but an earlier file has labels of "
                     f"'{self.teacher}'; a student has one teacher."
                 )
             settings = dataset.metadata.get("teacher_settings")
@@ -182,8 +182,8 @@ class TrainingData:
                 difference = settings_difference(settings, self._teacher_settings)
                 if difference is not None:
                     raise ValueError(
-                        f"{path}: has labels of '{teacher}' with other settings than a file before "
-                        f"it: {difference}; label one of them again."
+                        f"{path}: has labels of '{teacher}' with other settings than an earlier "
+                        f"file: {difference}; label one of them again."
                     )
             self.teacher = self.teacher or teacher
             self._teacher_settings = self._teacher_settings or settings
@@ -212,35 +212,35 @@ class TrainingData:
         return self._samples_of(structures, labels, rows, path)
 
     def _read_test(self, path: Path) -> list[Sample]:
-        """Return a file's samples, none of which is of what is trained on."""
+        """Return the samples of a test file; none may have been trained on."""
         with self._labelled(path) as dataset:
             structures, labels = dataset.read_structures(), dataset.read_labels()
         samples = self._samples_of(structures, labels, range(len(labels)), path)
         for index in labels.structure_indices:
-            keys = self._keys(structures, index)
+            keys = self._split_keys(structures, index)
             if keys and keys <= self._trained:
                 names = sorted(key for key in keys if isinstance(key, str))
-                what = f"its molecules {', '.join(names)} are" if names else "it is"
+                subject = f"its molecules {', '.join(names)} are" if names else "it is"
                 raise ValueError(
-                    f"{path}: structure {index} is for the test as a whole, but {what} trained on."
+                    f"{path}: structure {index} is for the test only, but {subject} trained on."
                 )
         return samples
 
-    def _keys(self, structures: Structures, index: int) -> set[str | bytes]:
-        """Return what must not be in two parts: molecules but water, or the structure itself."""
+    def _split_keys(self, structures: Structures, index: int) -> set[str | bytes]:
+        """Return what must not be in two parts: the molecules except water, or the structure."""
         if self._settings.split == "structure":
             return {fingerprint(structures, index)}
         if structures.molecules is None:
             return set()
-        return {one for one in structures.molecules[index].split(".") if one != WATER}
+        return {smiles for smiles in structures.molecules[index].split(".") if smiles != WATER}
 
 
 def _check_names(tests: Sequence[Path]) -> None:
-    """Raise ValueError if two tests, or a test and a part, would have the same name."""
+    """Raise ValueError if two tests, or a test and a part of the data, have the same name."""
     for stem, times in Counter(path.stem for path in tests).items():
         if times > 1:
             raise ValueError(f"{times} tests are called '{stem}'; a test has its file's name.")
         if stem in PARTS:
             raise ValueError(
-                f"a test cannot be called '{stem}', as a part of the data is; rename its file."
+                f"a test cannot be called '{stem}', the name of a data part; rename its file."
             )

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from ase_student.data.sources import TORSION
 
-#: Structures of a torsion scan whose energies are compared in one batch.
+#: Number of structures of a torsion scan whose energies are compared in one batch.
 CONFORMERS = 4
 
 
 class GroupMember(Protocol):
-    """What is known of a structure that may belong to a group whose energies are compared."""
+    """A structure that may belong to a group whose energies are compared."""
 
     @property
     def numbers(self) -> NDArray[np.int64]:
@@ -36,14 +36,14 @@ class GroupMember(Protocol):
 
     @property
     def conformers(self) -> str | None:
-        """Name of its group of conformers; None for a structure of none."""
+        """Name of its group of conformers; None for a structure of no such group."""
 
 
 def units_of(samples: Sequence[GroupMember]) -> list[list[int]]:
     """Return the indices of samples in units: a whole group, or one structure of no group.
 
-    Units are in the order of their first samples. Of samples that are there several times, each
-    copy of a group is a unit.
+    Units are in the order of their first samples. If samples are repeated, each copy of a group is
+    a unit of its own.
     """
     units: dict[tuple[str | int, int], list[int]] = {}
     copies: dict[int, int] = defaultdict(int)
@@ -58,10 +58,10 @@ def units_of(samples: Sequence[GroupMember]) -> list[list[int]]:
 
 
 def interaction_coefficients(samples: Sequence[GroupMember]) -> NDArray[np.float64] | None:
-    """Return how the interaction energies of complexes follow from the energies of samples.
+    """Return the matrix that gives interaction energies of complexes from energies of samples.
 
     The interaction energy is that of the complex minus those of its fragments, all of which must be
-    among the samples; complexes that lack one are left out.
+    among the samples; complexes with a missing fragment are left out.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def interaction_coefficients(samples: Sequence[GroupMember]) -> NDArray[np.float
     Returns
     -------
     (n_complexes, n_samples) float64, or None
-        1 for the complex and -1 for its fragments; None if there is no complex.
+        Coefficients: 1 for the complex and -1 for its fragments; None if there is no complex.
     """
     fragments: dict[str, dict[int, int]] = defaultdict(dict)
     for index, sample in enumerate(samples):
@@ -80,19 +80,19 @@ def interaction_coefficients(samples: Sequence[GroupMember]) -> NDArray[np.float
     for index, sample in enumerate(samples):
         if sample.group is None or sample.fragment >= 0:
             continue
-        own = list(fragments[sample.group].values())
-        if own and sum(len(samples[i].numbers) for i in own) == len(sample.numbers):
+        indices = list(fragments[sample.group].values())
+        if indices and sum(len(samples[i].numbers) for i in indices) == len(sample.numbers):
             row = np.zeros(len(samples))
-            row[index], row[own] = 1.0, -1.0
+            row[index], row[indices] = 1.0, -1.0
             rows.append(row)
     return np.array(rows) if rows else None
 
 
 def conformer_coefficients(samples: Sequence[GroupMember]) -> NDArray[np.float64] | None:
-    """Return how the relative energies of conformers follow from the energies of samples.
+    """Return the matrix that gives relative energies of conformers from energies of samples.
 
-    The relative energy is that of a conformer minus the mean of its group's. A difference to one of
-    them, such as the lowest, would count the error of that one in all others.
+    The relative energy is the energy of a conformer minus the mean energy of its group. With a
+    single conformer as the reference, such as the lowest, its error would count in all others.
 
     Parameters
     ----------
@@ -121,9 +121,9 @@ def conformer_groups(
 ) -> list[int]:
     """Return the number of the group of conformers that each structure of a file belongs to.
 
-    Structures of torsion scans belong together where they follow each other and are of the same
-    molecule. A scan is divided into groups of about `size` angles around the whole circle, so that
-    a batch holds several molecules.
+    Consecutive structures of torsion scans of the same molecule are one scan. A scan is divided
+    into groups of about `size` structures, whose angles cover the whole circle, so that a batch
+    holds several molecules.
 
     Parameters
     ----------

@@ -1,13 +1,14 @@
 """Gradients of the training loss without derivatives of derivatives.
 
 The loss reads forces, so its gradient by the weights θ reads second derivatives of the energy. Of
-those only one direction is needed: with λ the loss's gradient by the forces,
+those only one direction is needed. With λ the gradient of the loss by the forces:
 
     Σ_i λ_i · dF_i/dθ = −d/dθ [λ · ∇E(x)] ≈ −[dE(x + hλ)/dθ − dE(x)/dθ] / h.
 
-The backward pass that gives the forces gives dE(x)/dθ too, and one at displaced atoms gives the
-rest. The same holds for the stress, with a strain for the displacement. The error is of first order
-in h and changes sign with it: signs that alternate from step to step leave one of second order.
+The backward pass that gives the forces also gives dE(x)/dθ; a second pass at displaced atoms gives
+dE(x + hλ)/dθ. The same holds for the stress, with a strain instead of the displacement. The error
+is of first order in h and changes its sign with h: if the sign alternates from step to step, an
+error of second order remains on average.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ from ase_student.distill.training.pair_batches import PairBatch
 from ase_student.distill.training.settings import TrainingSettings
 from ase_student.networks.kernels import CompiledNetwork, PairResults, PairStructures
 
-#: Largest displacement of an atom in Å, and largest component of a strain. Float32 energies still
-#: resolve it well; a test says how well.
+#: Largest displacement of an atom in Å, and largest component of a strain. The differences can
+#: still be resolved in float32; a test checks how well.
 STEP = 0.002
 
 
 class LossGradients(NamedTuple):
-    """The loss of a batch and its derivatives by what a network predicts.
+    """The loss of a batch and its derivatives by the predictions of a network.
 
     Attributes
     ----------
     value : float
     by_energies : (n_atoms,) float64, 1/eV
-        By the energies of single atoms.
+        Derivatives by the energies of single atoms.
     by_forces : (n_atoms, 3) float64, Å/eV
     by_strains : (n_structures, 3, 3) float64, 1/eV, or None
-        By the derivatives of the energies by a strain: the stress times the volume.
+        Derivatives by the virials, that is, by the derivatives of the energies by a strain (stress
+        times volume).
     """
 
     value: float
@@ -49,7 +51,7 @@ class LossGradients(NamedTuple):
 def differentiated_loss(
     results: PairResults, batch: PairBatch, settings: TrainingSettings, *, energy_weight: float
 ) -> LossGradients:
-    """Return :func:`ase_student.distill.training.loss.loss` and its derivatives, by hand.
+    """Return :func:`ase_student.distill.training.loss.loss` and its analytic derivatives.
 
     Parameters
     ----------
@@ -106,11 +108,12 @@ def _difference_term(
     differences : (n_structures,) float64, eV
         Errors of the energies.
     coefficients : (n_compared, n_structures) float64
-        Of complexes or conformers.
+        Coefficients of the compared energies of complexes or conformers.
     scale : float, eV
     """
     errors = coefficients @ differences / scale
-    # A mean over what is compared; the loss is a sum of theirs over the number of structures.
+    # `_rounded` gives a mean over the compared energies; the loss is their sum over the number of
+    # structures.
     term, factors = _rounded(errors * errors)
     share = len(errors) / len(differences)
     by_differences = (factors * errors) @ coefficients / scale
@@ -137,7 +140,7 @@ def _stress_term(
 def _atomic_term(
     energies: NDArray[np.float64], batch: PairBatch, settings: TrainingSettings
 ) -> tuple[float, NDArray[np.float64]]:
-    """Return the loss of the atoms' energies, each structure's mean error left out."""
+    """Return the loss of atomic energies, without the mean error of each structure."""
     assert batch.atomic_energies is not None
     errors = energies - batch.atomic_energies
     errors = (errors - _mean(errors, batch)) / settings.atomic_energy_scale
@@ -163,18 +166,18 @@ def backward_by_displacement(
     energy_weight: float,
     sign: float = 1.0,
 ) -> float:
-    """Return the loss of a batch, and add its gradient to those of the network's weights.
+    """Return the loss of a batch, and add its gradient to the gradients of the weights.
 
     Parameters
     ----------
     network : CompiledNetwork
-        Reads its weights anew.
+        Its weights are read again first.
     batch : PairBatch
     settings : TrainingSettings
     energy_weight : float
         See :func:`ase_student.distill.training.loss.loss`.
     sign : 1.0 or -1.0
-        Of the displacement.
+        Sign of the displacement.
     """
     network.read_weights()
     has_stress = bool(settings.stress_weight) and batch.stress is not None
@@ -184,9 +187,12 @@ def backward_by_displacement(
     if loss.by_strains is not None:
         largest = max(largest, float(np.abs(loss.by_strains).max()))
     step = sign * STEP / max(largest, 1e-30)
-    moved = _displaced(batch, -step * loss.by_forces, loss.by_strains, step)
+    structures = _displaced(batch, -step * loss.by_forces, loss.by_strains, step)
     displaced = network.evaluate(
-        moved, seeds=loss.by_energies + 1.0 / step, with_forces=False, with_gradient=True
+        structures,
+        seeds=loss.by_energies + 1.0 / step,
+        with_forces=False,
+        with_gradient=True,
     )
     assert displaced.gradient is not None
     assert at_rest.gradient is not None
@@ -205,7 +211,7 @@ def _displaced(
     strains: NDArray[np.float64] | None,
     factor: float,
 ) -> PairStructures:
-    """Return the structures under strains times a factor, and then with displaced atoms."""
+    """Return the structures after strains, times a factor, and displacements of the atoms."""
     structures = batch.structures
     positions, pairs = structures.positions, structures.pairs
     if strains is not None:

@@ -1,4 +1,4 @@
-"""Start a training on the devices that the command line names."""
+"""Start training on the devices given on the command line."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def launch(
     Raises
     ------
     ValueError
-        If there are no such devices, or another training is writing the folder.
+        If a device does not exist, or another training is writing to the folder.
     """
     checkpoint = arguments.folder / "checkpoint.pt"
     strategy = arguments.strategy
     if strategy == "auto" and arguments.devices > 1 and arguments.num_nodes == 1:
-        # Processes that are given a function work from wherever training is called.
+        # Processes that are started with a function work wherever training is called from.
         strategy = "ddp_spawn"
     try:
         fabric = Fabric(
@@ -42,12 +42,12 @@ def launch(
             strategy=strategy,
         )
     except (ValueError, RuntimeError) as error:
-        # What Lightning raises where there is no such device differs by kind.
+        # Which error Lightning raises for a missing device depends on the accelerator.
         raise ValueError(
             f"cannot train on {arguments.devices} device(s) '{arguments.accelerator}': {error}"
         ) from error
     if strategy == "ddp_spawn":
-        # Lightning looks into arguments, where it refuses frozen dataclasses, but not into this.
+        # Lightning inspects the arguments and refuses frozen dataclasses, but not in a partial.
         work = partial(_train, arguments=arguments, settings=settings, changes=changes)
         with only_writer(checkpoint):
             metrics: dict[str, Any] = fabric.launch(work)
@@ -70,7 +70,7 @@ def _train(
     parts = TrainingData(
         arguments.dataset, settings, cutoff, tests=arguments.test, calibration=arguments.calibrate
     )
-    training = Trainer(
+    trainer = Trainer(
         parts,
         arguments.student,
         arguments.folder,
@@ -79,4 +79,4 @@ def _train(
         changes=changes,
         start=start,
     )
-    return training.run()
+    return trainer.run()

@@ -1,4 +1,4 @@
-"""What training minimises: a network's predictions by autograd, and their loss."""
+"""The training loss, and the predictions of a network by autograd that it compares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ase_student.distill.training.settings import TrainingSettings
 
 
 class Predictions(NamedTuple):
-    """What a network says about a batch.
+    """Predictions of a network for a batch.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ def strained(batch: Batch, positions: Tensor, strain: Tensor) -> tuple[Tensor, T
     batch : Batch
     positions : (n_atoms, 3) float64, Å
     strain : (n_structures, 3, 3) float64
-        Its symmetric part counts.
+        Only its symmetric part is used.
     """
     offsets = batch.inputs[3]
     of_atoms = (0.5 * (strain + strain.transpose(1, 2)))[batch.structures]
@@ -52,7 +52,8 @@ def per_volume(batch: Batch, values: Tensor) -> Tensor:
     return values / volumes[:, None, None]
 
 
-#: A network's energies of atoms, (N,) float64 in eV, from the four inputs of a potential.
+#: A function that returns the energies of atoms, (n_atoms,) float64 in eV, from the four inputs of
+#: a potential.
 Energies = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
@@ -68,9 +69,9 @@ def predict(network: Energies, batch: Batch, create_graph: bool = False) -> Pred
 def predict_and_differentiate(
     network: Energies, batch: Batch, weights: Sequence[Tensor], *, create_graph: bool = False
 ) -> tuple[Predictions, tuple[Tensor | None, ...]]:
-    """Return what :func:`predict` does, and the gradient of the sum of energies by some weights.
+    """Return what :func:`predict` returns, and gradients of the sum of energies by some weights.
 
-    A weight that energies don't depend on has None for its gradient.
+    The gradient of a weight that the energies don't depend on is None.
     """
     numbers, positions, neighbors, offsets = batch.inputs
     positions = positions.detach().requires_grad_()
@@ -99,20 +100,20 @@ def predict_and_differentiate(
 def loss(
     predictions: Predictions, batch: Batch, settings: TrainingSettings, *, energy_weight: float
 ) -> Tensor:
-    """Return the training loss: every term quadratic for small errors, linear for large ones.
+    """Return the training loss: every term is quadratic for small errors, linear for large ones.
 
-    The weight of the energy term changes in the course of training and is given apart.
+    The weight of the energy term changes during training; it is an argument of its own.
     """
     squares = ((predictions.forces - batch.forces) ** 2).sum(1) / settings.force_scale**2
     total = _rounded(squares).mean()
-    scale = settings.energy_scale * torch.sqrt(batch.sizes)
-    deviations = (predictions.energies - batch.energies) / scale
+    energy_scales = settings.energy_scale * torch.sqrt(batch.sizes)
+    deviations = (predictions.energies - batch.energies) / energy_scales
     total = total + energy_weight * _rounded(deviations**2).mean().to(total.dtype)
     if settings.stress_weight and predictions.stress is not None and batch.stress is not None:
         errors = (predictions.stress - batch.stress) / settings.stress_scale
         # Structures without a stress hold NaN.
-        known = ~torch.isnan(batch.stress).any(dim=2).any(dim=1)
-        term = _rounded((errors[known] ** 2).sum((1, 2))).mean()
+        is_known = ~torch.isnan(batch.stress).any(dim=2).any(dim=1)
+        term = _rounded((errors[is_known] ** 2).sum((1, 2))).mean()
         total = total + settings.stress_weight * term.to(total.dtype)
     if settings.atomic_energy_weight and batch.atomic_energies is not None:
         total = total + settings.atomic_energy_weight * _atomic_term(predictions, batch, settings)
@@ -127,14 +128,14 @@ def loss(
 
 
 def _atomic_term(predictions: Predictions, batch: Batch, settings: TrainingSettings) -> Tensor:
-    """Return the loss of the atoms' energies, each structure's mean error left out."""
+    """Return the loss of atomic energies, without the mean error of each structure."""
     assert batch.atomic_energies is not None
     errors = predictions.atomic_energies - batch.atomic_energies
     errors = errors - (batch.totals(errors) / batch.sizes)[batch.structures]
-    known = ~torch.isnan(errors)
-    if not known.any():
+    is_known = ~torch.isnan(errors)
+    if not is_known.any():
         return predictions.forces.new_zeros(())
-    term = _rounded((errors[known] / settings.atomic_energy_scale) ** 2).mean()
+    term = _rounded((errors[is_known] / settings.atomic_energy_scale) ** 2).mean()
     return term.to(predictions.forces.dtype)
 
 
@@ -143,7 +144,7 @@ def _difference_term(
 ) -> Tensor:
     """Return the loss of differences of energies, per structure of the batch.
 
-    A complex, or a conformer, counts the same however many others are in its batch.
+    The weight of a complex or a conformer does not depend on how many others are in its batch.
     """
     errors = coefficients @ (predictions.energies - batch.energies)
     return _rounded((errors / scale) ** 2).sum() / len(batch.sizes)

@@ -18,7 +18,7 @@ from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN, PaiNNPotential
 
 EV_PER_KCAL_MOL = units.kcal / units.mol
-#: Atoms in a batch, about.
+#: Approximate number of atoms in a batch.
 BATCH_ATOMS = 1500
 
 
@@ -31,34 +31,34 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Return the errors on samples, by source and for all of them.
 
-    Diatomics, which nobody simulates, are a source of their own and not among all, unless there is
-    nothing else.
+    Sources that are unlike what is simulated, such as diatomics, are reported by themselves and do
+    not count in "all", unless there is no other source.
 
     Returns
     -------
     dict of str to dict
-        ``force_rmse`` (eV/Å, over components), ``force_rmse_mean`` (the same of each structure,
-        its mean), ``force_r2``, ``force_sigma`` (standard deviation of the teacher's components,
-        eV/Å), ``energy_mae`` (eV per atom), ``structures``, and ``stress_rmse`` (eV/Å³, over
-        components) where there is stress. Complexes whose fragments are among the samples add
-        ``interaction_mae_kcal_mol``, of the energy of a complex minus those of its fragments, and
-        ``complexes``, their number.
+        ``force_rmse`` (eV/Å, over components), ``force_rmse_mean`` (mean over structures of the
+        RMSE of each), ``force_r2``, ``force_sigma`` (standard deviation of the teacher's force
+        components, eV/Å), ``energy_mae`` (eV per atom), ``structures`` (their number), and
+        ``stress_rmse`` (eV/Å³, over components) where there is stress. If there are complexes
+        whose fragments are among the samples too: ``interaction_mae_kcal_mol``, the error of the
+        energy of a complex minus those of its fragments, and ``complexes``, their number.
     """
     rows: dict[str, list[list[float]]] = defaultdict(list)
     evaluated: list[Sample] = []
     energy_errors: list[float] = []
-    for part in _batches(samples):
-        energies, forces, virials = _predict(network, part, cutoff, device)
-        signed = _deviations(energies, part)
-        evaluated += part
+    for batch in _batches(samples):
+        energies, forces, virials = _predict(network, batch, cutoff, device)
+        signed = _deviations(energies, batch)
+        evaluated += batch
         energy_errors += [
             deviation * len(sample.numbers)
-            for deviation, sample in zip(signed.tolist(), part, strict=True)
+            for deviation, sample in zip(signed.tolist(), batch, strict=True)
         ]
         deviations = np.abs(signed).tolist()
-        ends = np.cumsum([len(sample.numbers) for sample in part])[:-1]
-        splits = np.split(forces, ends), np.split(virials, ends)
-        for sample, deviation, predicted, virial in zip(part, deviations, *splits, strict=True):
+        atom_splits = np.cumsum([len(sample.numbers) for sample in batch])[:-1]
+        splits = np.split(forces, atom_splits), np.split(virials, atom_splits)
+        for sample, deviation, predicted, virial in zip(batch, deviations, *splits, strict=True):
             truth = sample.forces.astype(np.float64)
             squares = float(((predicted - truth) ** 2).sum())
             moments = [float(truth.size), float(truth.sum()), float((truth**2).sum())]
@@ -68,21 +68,22 @@ def evaluate(
     counted = [source for source in rows if source not in UNLIKE_USE] or list(rows)
     rows["all"] = [row for source in counted for row in rows[source]]
     errors = {source: _errors(np.array(rows[source])) for source in sorted(rows) if source}
-    for source, found in _interaction_errors(evaluated, np.array(energy_errors)).items():
-        errors[source] |= found
+    interaction_errors_by_source = _interaction_errors(evaluated, np.array(energy_errors))
+    for source, interaction_errors in interaction_errors_by_source.items():
+        errors[source] |= interaction_errors
     return errors
 
 
 def _interaction_errors(
     samples: Sequence[Sample], energy_errors: NDArray[np.float64]
 ) -> dict[str, dict[str, float]]:
-    """Return the errors of interaction energies by the source of the complexes, and of all.
+    """Return the errors of interaction energies, by source of the complexes and for all of them.
 
     Parameters
     ----------
     samples : sequence of Sample
     energy_errors : (n,) float64, eV
-        Of their total energies.
+        Errors of the samples' total energies.
     """
     by_source: dict[str, list[float]] = defaultdict(list)
     for unit in units_of(samples):
@@ -108,13 +109,13 @@ def energy_deviations(
     *,
     device: torch.device,
 ) -> NDArray[np.float64]:
-    """Return the errors of the energies of samples with their signs, (n,) eV per atom."""
-    found = []
-    for part in _batches(samples):
-        energies, _, _ = _predict(network, part, cutoff, device)
-        found.append(_deviations(energies, part))
+    """Return the signed errors of the energies of samples, (n,) eV per atom."""
+    deviations_by_batch = []
+    for batch in _batches(samples):
+        energies, _, _ = _predict(network, batch, cutoff, device)
+        deviations_by_batch.append(_deviations(energies, batch))
     deviations = np.empty(len(samples))
-    deviations[_order(samples)] = np.concatenate(found)
+    deviations[_order(samples)] = np.concatenate(deviations_by_batch)
     return deviations
 
 
@@ -143,7 +144,7 @@ def _deviations(energies: NDArray[np.float64], part: Sequence[Sample]) -> NDArra
 
 
 def _batches(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Return samples of like numbers of neighbors together."""
+    """Return batches of samples that have similar numbers of neighbors."""
     batches: list[list[Sample]] = []
     n_atoms = 0
     for sample in (samples[index] for index in _order(samples)):
@@ -156,7 +157,7 @@ def _batches(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 def _order(samples: Sequence[Sample]) -> list[int]:
-    """Return the samples' indices by their numbers of neighbors."""
+    """Return the indices of the samples, sorted by the number of neighbors."""
     return sorted(range(len(samples)), key=lambda index: samples[index].neighbors.shape[1])
 
 

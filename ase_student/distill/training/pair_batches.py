@@ -1,4 +1,4 @@
-"""Batches of labelled structures on lists of pairs, as compiled networks take them."""
+"""Batches of labelled structures with lists of pairs, the input of compiled networks."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ class PairBatch:
     volumes : (n_structures,) float64, Å³
         1 for structures without a cell.
     stress : (n_structures, 3, 3) float64, eV/Å³, or None
-        NaN for structures without; None if none has one.
+        NaN for structures without a stress; None if no structure has one.
     atomic_energies : (n_atoms,) float64, eV, or None
-        NaN for structures without; None if none has them.
+        NaN for structures without atomic energies; None if no structure has them.
     interactions : (n_complexes, n_structures) float64, or None
-        Times the energies, the interaction energies of the complexes whose fragments are all in the
-        batch; None if there is no complex.
+        Coefficients: multiplied by the energies they give the interaction energies of the complexes
+        whose fragments are all in the batch. None if there is no complex.
     conformers : (n_conformers, n_structures) float64, or None
-        Times the energies, those of conformers relative to the mean of their group.
+        Coefficients: multiplied by the energies they give the energies of conformers relative to
+        the mean of their group. None if there is no conformer.
     """
 
     structures: PairStructures
@@ -71,16 +72,16 @@ class PairCollator:
 
     def __init__(self, cutoff: float):
         self.cutoff = cutoff
-        # A sample is kept with its pairs, so that no other one gets its identity.
+        # Each sample is kept beside its pairs: its id then cannot be given to another object.
         self._pairs: dict[int, tuple[Sample, PairList]] = {}
 
     def pairs_of(self, sample: Sample) -> PairList:
         """Return the pairs of a sample."""
-        known = self._pairs.get(id(sample))
-        if known is None:
+        sample_and_pairs = self._pairs.get(id(sample))
+        if sample_and_pairs is None:
             pairs = pair_list(sample.positions, sample.neighbors, sample.offsets, self.cutoff)
-            known = self._pairs[id(sample)] = (sample, pairs)
-        return known[1]
+            sample_and_pairs = self._pairs[id(sample)] = (sample, pairs)
+        return sample_and_pairs[1]
 
     def __call__(self, samples: Sequence[Sample]) -> PairBatch:
         """Return a batch of the samples in their order."""
@@ -111,9 +112,9 @@ class PairCollator:
 def _joined(
     lists: Sequence[PairList], atom_splits: NDArray[np.int64]
 ) -> tuple[PairList, NDArray[np.int64]]:
-    """Return the pairs of all structures, atoms numbered through, and where each begins."""
+    """Return the pairs of all structures, with atoms of the batch, and where each begins."""
     counts = [len(pairs.first) for pairs in lists]
-    before = np.repeat(atom_splits[:-1].astype(np.int32), counts)
+    atom_offsets = np.repeat(atom_splits[:-1].astype(np.int32), counts)
     shifts = None
     if any(pairs.shifts is not None for pairs in lists):
         shifts = np.concatenate(
@@ -122,15 +123,15 @@ def _joined(
                 for pairs, count in zip(lists, counts, strict=True)
             ]
         )
-    first = np.concatenate([pairs.first for pairs in lists]) + before
-    second = np.concatenate([pairs.second for pairs in lists]) + before
+    first = np.concatenate([pairs.first for pairs in lists]) + atom_offsets
+    second = np.concatenate([pairs.second for pairs in lists]) + atom_offsets
     return PairList(first, second, shifts), np.concatenate([[0], np.cumsum(counts)])
 
 
 def _stacked(
     arrays: Sequence[NDArray[np.float64] | None], shapes: Sequence[tuple[int, ...]]
 ) -> NDArray[np.float64] | None:
-    """Return arrays as one, with NaN for those that are missing; None if all are."""
+    """Return arrays joined into one, with NaN for missing arrays; None if all are missing."""
     if all(array is None for array in arrays):
         return None
     return np.concatenate(

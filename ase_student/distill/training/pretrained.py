@@ -1,4 +1,4 @@
-"""An earlier student whose weights a training begins with."""
+"""Training that starts from the weights of an earlier student."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from ase_student.student import Architecture, Student
 
 
 def network_of(start: Student, shape: Architecture) -> PaiNN:
-    """Return the network of a student; second moments that it lacks begin without influence."""
+    """Return the network of a student, with the tensor channels of a shape.
+
+    If the student has no tensor channels, the weights of the new ones are zero: predictions stay
+    the same.
+    """
     network = build_network(start)
     assert isinstance(network, PaiNN)
     if start.architecture == shape:
@@ -33,19 +37,20 @@ def network_of(start: Student, shape: Architecture) -> PaiNN:
     return wider
 
 
-def for_the_teacher_of(start: Student, parts: TrainingData, device: torch.device) -> Student:
-    """Return a student with reference energies for the teacher that labelled the data.
+def fit_to_teacher_of(start: Student, parts: TrainingData, device: torch.device) -> Student:
+    """Return a student whose reference energies fit the teacher that labelled the data.
 
-    Those of the same teacher stay as they are. Another one's energies have another zero: what the
-    student is wrong by is fitted per element.
+    A student of the same teacher is returned unchanged. The energies of another teacher have
+    another zero: the errors of the student's energies are fitted per element, and its reference
+    energies are shifted by the result.
 
     Raises
     ------
     ValueError
         If the data have an element that the student lacks.
     """
-    before = start.metadata.get("teacher")
-    if parts.teacher is None or before in (None, parts.teacher):
+    previous_teacher = start.metadata.get("teacher")
+    if parts.teacher is None or previous_teacher in (None, parts.teacher):
         return start
     network = build_network(start).to(device)
     assert isinstance(network, PaiNN)
@@ -62,32 +67,35 @@ def for_the_teacher_of(start: Student, parts: TrainingData, device: torch.device
 
 
 def check_split(start: Student, parts: TrainingData, settings: TrainingSettings) -> None:
-    """Raise ValueError if what a student was trained on may be in another part now.
+    """Raise ValueError if training data of the student may now be in the validation or test part.
 
-    So it may if the same is split by another seed, or the same structures by something else.
+    This can happen if the data are split by the same rule with another seed, or if the same
+    structures are split by another rule.
     """
-    own = settings.split, settings.split_seed
-    data = set(_structures(parts.provenance))
+    current_split = settings.split, settings.split_seed
+    current_hashes = set(_structure_hashes(parts.provenance))
     for metadata in _ancestry(start.metadata):
-        before = split_settings(metadata)
-        if before is None or before == own:
+        earlier_split = split_settings(metadata)
+        if earlier_split is None or earlier_split == current_split:
             continue
-        if before[0] == own[0] or data.intersection(_structures(metadata.get("data") or ())):
+        earlier_hashes = _structure_hashes(metadata.get("data") or ())
+        if earlier_split[0] == current_split[0] or current_hashes.intersection(earlier_hashes):
             raise ValueError(
-                f"the student to start from was trained where split = '{before[0]}' and "
-                f"split_seed = {before[1]}; with '{own[0]}' and {own[1]} it may be tested on what "
-                "it was trained on: split in the same way."
+                f"the student to start from was trained with split = '{earlier_split[0]}' and "
+                f"split_seed = {earlier_split[1]}; with '{current_split[0]}' and "
+                f"{current_split[1]} it may be tested on its own training data: "
+                "use the same split and split_seed."
             )
 
 
-def _structures(provenance: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what tells files of structures apart, whoever labelled them."""
+def _structure_hashes(provenance: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a hash of the structures of each file, which does not depend on their labels."""
     for entry in provenance:
         yield entry.get("structures_sha256") or entry["sha256"]
 
 
 def _ancestry(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield what is known of a student and of all that its weights come from."""
+    """Yield the metadata of a student, and then of each earlier student that it started from."""
     while metadata:
         yield metadata
         metadata = (metadata.get("training") or {}).get("start") or {}

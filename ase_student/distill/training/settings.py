@@ -1,4 +1,4 @@
-"""How to train: shapes of the students by name, and settings that a TOML file can give."""
+"""Settings of a training, which a TOML file can give, and shapes of the students by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ase_student.cli import suggestion
 from ase_student.data.splits import SPLITS
 from ase_student.student import Architecture
 
-# Within the parameter counts that the names stand for: 427,292, 77,203 and 21,459.
+# The parameter counts stay below those that the names stand for: 427,292, 77,203 and 21,459.
 SHAPES: dict[str, dict[str, int]] = {
     "original": {
         "features": 128,
@@ -40,7 +40,8 @@ SHAPES: dict[str, dict[str, int]] = {
         "tensor_channels": 16,
     },
 }
-#: Where training data begin, at 0.6 times the sum of covalent radii, the network is all there.
+#: Å. The network's inner switching ends here. The shortest distances of training data, 0.6 times
+#: the sum of covalent radii, are longer.
 INNER_CUTOFF = 0.5
 OPTIMIZERS = ("soap", "adam")
 GRADIENTS = ("autograd", "compiled")
@@ -59,7 +60,7 @@ _NOT_NEGATIVE = (
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train.
+    """Settings of a training.
 
     Attributes
     ----------
@@ -69,68 +70,70 @@ class TrainingSettings:
         Structures in a batch, on every device.
     optimizer : 'soap' or 'adam'
         SOAP (Vyas et al., ICLR 2025, arXiv:2409.11321) is Adam in the eigenbasis of Shampoo's
-        preconditioner; it needs a third of Adam's steps here and 5 to 10 % more time for each.
+        preconditioner; it needs a third of Adam's steps here, and 5 to 10 % more time per step.
     learning_rate : float
         Highest rate, reached after `warmup` steps, then lowered along half a cosine.
     final_learning_rate : float
     warmup : int
         Steps.
     weight_decay : float
-        Weights shrink by this times the rate in every step (SOAP only).
+        In every step weights shrink by the fraction `weight_decay` times the rate (SOAP only).
     max_gradient_norm : float
-        Longer gradients are shortened to this length.
+        Gradients with a larger norm are scaled down to this norm.
     ema_decay : float
         Weights of the result are an exponential moving average over about 1 / (1 - decay) steps.
     force_scale : float
         eV/Å. Force errors count quadratically below and linearly above.
     energy_scale : float
-        eV per √atom, the same for the error of the total energy.
+        eV per √atom. The same limit for errors of the total energy.
     energy_weight : float
-        Of the energy term relative to the force term, at the beginning.
+        Weight of the energy term relative to the force term at the beginning.
     final_energy_weight : float
-        The same at the end. Forces are learnt faster while the energy counts little.
+        Weight of the energy term at the end. Forces are learned faster while the energy counts
+        little.
     stress_scale : float
-        eV/Å³, the same for the stress of periodic structures that have one.
+        eV/Å³. The same limit for errors of the stress, of periodic structures whose labels hold it.
     stress_weight : float
-        0 leaves the stress out.
+        Weight of the stress term; 0 leaves it out.
     atomic_energy_scale : float
-        eV, the same for the teacher's energies of single atoms, of which each structure's mean
-        error is left out: the energy term holds that.
+        eV. The same limit for errors of the energies of single atoms, if the teacher gives them.
+        The mean error of each structure is subtracted: the energy term contains it.
     atomic_energy_weight : float
-        0 leaves them out.
+        Weight of the term of atomic energies; 0 leaves it out.
     interaction_scale : float
-        eV, the same for the interaction energy of a complex: its energy minus those of its
-        fragments in the same geometries, where the data hold both.
+        eV. The same limit for errors of the interaction energy of a complex: its energy minus those
+        of its fragments in the same geometries, where the data hold both.
     interaction_weight : float
-        Of each such complex relative to the other terms of a structure. 0 leaves them out.
+        Weight of each such complex relative to the other terms of a structure; 0 leaves the term
+        out.
     conformer_scale : float
-        eV, the same for the energy of a frame of a torsion scan minus the mean of others of the
-        scan.
+        eV. The same limit for errors of the relative energy of a frame of a torsion scan: its
+        energy minus the mean energy of its group of frames of the scan.
     conformer_weight : float
-        Of each such frame. 0 leaves them out.
+        Weight of each such frame; 0 leaves the term out.
     validate_every : int
         Steps between evaluations on the validation part, each of which writes a checkpoint.
     validation_structures : int
-        How many structures of the validation part to take, chosen by the seed.
+        Largest number of structures of the validation part to evaluate, chosen by the seed.
     split : 'molecule' or 'structure'
-        What is never on both sides of the split. Splitting by structure is for students of one
-        molecule or crystal: the test then says nothing about other molecules.
+        What is never in two parts of the split. Splitting by structure is for students of a single
+        molecule or crystal: the test then gives no information about other molecules.
     split_seed : int
-        Of the split; two students that are to be compared need the same.
+        Seed of the split; two students can only be compared if theirs is the same.
     seed : int
-        Of the weights and the order of the data.
+        Seed of the weights and of the order of the data.
     gradient : 'autograd' or 'compiled'
-        How the loss is differentiated. 'compiled' takes a network and an optimizer that a C++
-        compiler makes for this processor, and derivatives of forces from a displaced structure
+        How the loss is differentiated. 'compiled' compiles the network and the optimizer with a C++
+        compiler for this processor, and takes derivatives of forces from a displaced structure
         (:mod:`ase_student.distill.training.finite_difference`): several times faster, on CPUs
         only.
 
     Raises
     ------
     ValueError
-        If a value cannot be meant.
+        If a value is invalid.
     TypeError
-        If a value is of another type.
+        If a value has the wrong type.
     """
 
     epochs: int = 20
@@ -188,7 +191,7 @@ class TrainingSettings:
                 raise ValueError(f"{name} must be one of {allowed}; given '{getattr(self, name)}'.")
 
 
-#: What the table [architecture] may set; elements come from the data.
+#: Keys that the table [architecture] may set; the elements come from the data.
 ARCHITECTURE_KEYS = tuple(
     field.name for field in dataclasses.fields(Architecture) if field.name != "elements"
 )
@@ -200,8 +203,9 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Parameters
     ----------
     path : path
-        Keys are the names of :class:`TrainingSettings`; the table ``[architecture]`` holds those of
-        :class:`ase_student.student.Architecture` but its elements.
+        Its keys are the attributes of :class:`TrainingSettings`; those of the table
+        ``[architecture]`` are the attributes of :class:`ase_student.student.Architecture`, except
+        the elements.
 
     Raises
     ------
@@ -220,15 +224,15 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(architecture, dict):
         raise ValueError(f"{path}: [architecture] must be a table.")
     names = [field.name for field in dataclasses.fields(TrainingSettings)]
-    for given, known, where in (
+    for section, allowed, place in (
         (content, names, ""),
         (architecture, ARCHITECTURE_KEYS, " in [architecture]"),
     ):
-        unknown = sorted(given.keys() - set(known))
+        unknown = sorted(section.keys() - set(allowed))
         if unknown:
             raise ValueError(
-                f"{path}: unknown key '{unknown[0]}'{where}; allowed: {', '.join(known)}."
-                f"{suggestion(unknown[0], known)}"
+                f"{path}: unknown key '{unknown[0]}'{place}; allowed: {', '.join(allowed)}."
+                f"{suggestion(unknown[0], allowed)}"
             )
     return content, architecture
 

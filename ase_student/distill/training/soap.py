@@ -1,4 +1,4 @@
-"""SOAP with the work of every step compiled."""
+"""The optimizer SOAP, with the steps compiled."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import torch
 from pytorch_optimizer import SOAP
 from torch import Tensor
 
-#: Columns of the table that ``soap.h`` reads, int64: sizes and addresses.
 MOMENTS = ("exp_avg", "exp_avg_sq", "exp_avg_projected")
+#: Columns of the table that ``soap.h`` reads, int64: sizes and addresses.
 _SIZES, _GRADIENT, _VALUES = slice(0, 3), 3, 4
 
 
 class CompiledSoap(SOAP):
     """SOAP of pytorch_optimizer on a compiled network's weights.
 
-    It computes what its base class does, up to rounding, and reads its checkpoints. Eigenbases are
-    changed by the base class. The projected mean of the gradient is kept, not computed anew.
+    Results are those of the base class, up to rounding, and checkpoints of the base class can be
+    read. The base class updates the eigenbases. The projected mean of the gradient is kept from
+    step to step, not computed again.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ class CompiledSoap(SOAP):
     library : ctypes.CDLL
         See :func:`ase_student.networks.kernels.build.compile_network`.
     **settings
-        Those of the base class.
+        Settings of the base class.
     """
 
     def __init__(self, weights: Any, library: ctypes.CDLL, **settings: Any):
@@ -44,7 +45,7 @@ class CompiledSoap(SOAP):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Change the weights; the first step only begins the statistics."""
+        """Update the weights; the first step only starts the statistics."""
         (group,) = self.param_groups
         if group.get("step", 0) == 0:
             super().step(closure)
@@ -85,7 +86,7 @@ class CompiledSoap(SOAP):
         )
 
     def _addresses(self, weights: list[Tensor]) -> np.ndarray:
-        """Return for every weight its sizes and the addresses of what belongs to it."""
+        """Return the table of the weights: sizes, and addresses of the tensors of each weight."""
         table = np.zeros((len(weights), 14), np.int64)
         is_new = False
         for row, weight in zip(table, weights, strict=True):
@@ -111,9 +112,9 @@ class CompiledSoap(SOAP):
     @staticmethod
     def _check(status: int) -> None:
         if status:
-            raise MemoryError("no memory left for a step of the optimizer.")
+            raise MemoryError("not enough memory for a step of the optimizer.")
 
 
 def _contiguous(matrix: Tensor | list[Any]) -> Tensor | list[Any]:
-    """Return a matrix as the library reads it; an axis that has none has an empty list."""
+    """Return a matrix in contiguous memory; an axis without a matrix has an empty list."""
     return matrix.contiguous() if isinstance(matrix, Tensor) else matrix

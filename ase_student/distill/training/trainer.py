@@ -30,7 +30,11 @@ from ase_student.distill.training.finite_difference import backward_by_displacem
 from ase_student.distill.training.loss import loss, predict
 from ase_student.distill.training.metrics import energy_deviations, evaluate
 from ase_student.distill.training.pair_batches import PairCollator
-from ase_student.distill.training.pretrained import check_split, for_the_teacher_of, network_of
+from ase_student.distill.training.pretrained import (
+    check_split,
+    fit_to_teacher_of,
+    network_of,
+)
 from ase_student.distill.training.settings import TrainingSettings, architecture_of
 from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.files import replaced_when_complete
@@ -39,40 +43,41 @@ from ase_student.networks.kernels import CompiledNetwork
 from ase_student.networks.painn import PaiNN
 from ase_student.student import Student
 
-#: What of two students is the better one: 10 meV/atom count like 0.1 eV/Å in the mean structure.
-#: Over all components a single strange molecule would decide, and keep an unfinished student.
+#: Weight of the energy error (eV/atom) in the score that decides which student is kept: 10 meV/atom
+#: count like 0.1 eV/Å of the force error of the mean structure. With the force error over all
+#: components a single unusual molecule could decide, and an unfinished student could be kept.
 ENERGY_IN_SCORE = 10.0
-#: Gradients that are not finite, one after another, that end a training.
-MOST_NOT_FINITE = 20
+#: Training ends with an error after this many gradients in a row that are not finite.
+MAX_NOT_FINITE = 20
 
 
 class Trainer:
-    """One training run in a folder.
+    """A training run that keeps its state in a folder.
 
-    The folder holds ``checkpoint.pt``, from which a run that was stopped goes on,
+    The folder holds ``checkpoint.pt``, from which an interrupted run continues,
     ``weights.safetensors``, the best student so far, and ``history.jsonl``, the validation errors.
 
     Parameters
     ----------
-    parts : Parts
+    parts : TrainingData
         The data.
     name : str
-        Of the shape.
+        Name of the student's shape, a key of `SHAPES`.
     folder : path
-    settings : Settings
+    settings : TrainingSettings
     fabric : Fabric, optional
         Devices and processes, already launched; by default one process on the CPU.
     changes : dict, optional
         Other values for attributes of the architecture.
     start : Student, optional
-        Whose weights to begin with. If it is of another teacher, its reference energies are
-        fitted to the data.
+        Student whose weights the training starts from. If it was trained on another teacher, its
+        reference energies are fitted to the data.
 
     Raises
     ------
     ValueError
-        If `start` has another architecture, but for tensor channels that it may lack, lacks an
-        element of the data, or its data were split in another way.
+        If `start` has another architecture (it may lack the tensor channels), if it lacks an
+        element of the data, or if its data were split in another way.
     """
 
     def __init__(
@@ -120,7 +125,7 @@ class Trainer:
                 f"the student to start from has the shape {self.start.architecture}; "
                 f"this run wants {architecture_of(self.name, elements, changes)}."
             )
-        start = for_the_teacher_of(self.start, self.parts, self.fabric.device)
+        start = fit_to_teacher_of(self.start, self.parts, self.fabric.device)
         self.references = dict(start.reference_energies)
         return network_of(start, shape)
 
@@ -133,7 +138,7 @@ class Trainer:
         return CompiledNetwork(self.network)
 
     def _runnable(self, network: nn.Module) -> PaiNN | CompiledNetwork:
-        """Return a network of the same shape as it is evaluated: compiled, if that is at hand."""
+        """Return the form of a network that is evaluated: compiled, if this training compiles."""
         assert isinstance(network, PaiNN)
         if self.compiled is None:
             return network
@@ -161,11 +166,11 @@ class Trainer:
     def _batches(self) -> Iterator[list[Sample]]:
         """Yield this process's batches from the current step on."""
         while self.step < self.n_steps:
-            epoch, done = divmod(self.step, self.steps_per_epoch)
+            epoch, n_done = divmod(self.step, self.steps_per_epoch)
             generator = np.random.default_rng([self.settings.seed, epoch])
             batches = list(shuffled(self.parts["train"], self.settings.batch_size, generator))
-            for turn in range(done, self.steps_per_epoch):
-                index = turn * self.fabric.world_size + self.fabric.global_rank
+            for batch_number in range(n_done, self.steps_per_epoch):
+                index = batch_number * self.fabric.world_size + self.fabric.global_rank
                 yield batches[index % len(batches)]
 
     def _train_on(self, samples: list[Sample]) -> float:
@@ -179,11 +184,11 @@ class Trainer:
             self.not_finite = 0
             self.optimizer.step()
         else:
-            # One structure where the network is wild teaches nothing yet; many are the end.
+            # A single such structure is skipped; many in a row end the training.
             self.not_finite += 1
-            if self.not_finite == MOST_NOT_FINITE:
+            if self.not_finite == MAX_NOT_FINITE:
                 raise ValueError(
-                    f"the gradient was not finite in {MOST_NOT_FINITE} steps up to {self.step}; "
+                    f"the gradient was not finite in {MAX_NOT_FINITE} steps up to {self.step}; "
                     "begin again in another folder with a learning_rate below "
                     f"{self.settings.learning_rate:g}."
                 )
@@ -192,7 +197,7 @@ class Trainer:
         return value
 
     def _differentiate(self, samples: list[Sample]) -> float:
-        """Return the loss, its gradient added to those of the weights."""
+        """Return the loss, and add its gradient to the gradients of the weights."""
         weight = energy_weight(self.step, self.n_steps, self.settings)
         if self.compiled is not None:
             return backward_by_displacement(
@@ -209,10 +214,10 @@ class Trainer:
         return float(value.detach())
 
     def _average_gradients(self) -> None:
-        """Give all processes the mean of their gradients, in one message.
+        """Replace the gradients in all processes by their mean, in one message.
 
-        A student is so small that overlapping this with the backward pass gains nothing, and
-        doing it here works with gradients of gradients, with any strategy.
+        A student is so small that overlapping this with the backward pass gains nothing. Done
+        here, it works with gradients of gradients, and with any strategy.
         """
         if self.fabric.world_size == 1:
             return
@@ -220,10 +225,9 @@ class Trainer:
         joined = torch.cat([gradient.flatten() for gradient in gradients])
         mean = self.fabric.all_reduce(joined, reduce_op="mean")
         assert isinstance(mean, Tensor)
-        for gradient, part in zip(
-            gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True
-        ):
-            gradient.copy_(part.view_as(gradient))
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, mean_gradient in zip(gradients, mean.split(sizes), strict=True):
+            gradient.copy_(mean_gradient.view_as(gradient))
 
     def _update_average(self) -> None:
         decay = min(self.settings.ema_decay, self.step / (self.step + 10.0))
@@ -233,7 +237,7 @@ class Trainer:
             )
 
     def _is_due(self) -> bool:
-        """Say whether to validate now: early, so that a hopeless run is seen, then regularly."""
+        """Return whether to validate now: once early, to notice a failed run, then regularly."""
         early = min(self.settings.validate_every, 200)
         return self.step in (early, self.n_steps) or self.step % self.settings.validate_every == 0
 
@@ -285,7 +289,7 @@ class Trainer:
         return self.folder / "history.jsonl"
 
     def _setup(self) -> str:
-        """Return what a checkpoint must agree on with the run that continues it."""
+        """Return as JSON what must be the same in a checkpoint and in the run that continues it."""
         data = [[entry["sha256"], entry["times_in_training"]] for entry in self.parts.provenance]
         start = None if self.start is None else self.start.sha256
         architecture = dataclasses.asdict(self.network.shape)
@@ -297,31 +301,31 @@ class Trainer:
         if path.is_file():
             self._read_checkpoint(path)
         elif self._weights.is_file() and self._n_validations() != 1:
-            # One that was stopped before its first checkpoint has validated once.
+            # A run that was stopped before its first checkpoint has validated once.
             raise ValueError(
                 f"'{self.folder}' holds a student and no checkpoint to go on from; it would be "
                 "replaced: give another folder."
             )
-        # Before anybody writes to what the others look at.
+        # No process writes to the folder before all processes have looked at it.
         self.fabric.barrier()
         if self.fabric.is_global_zero and self._history.is_file():
-            self._forget_later_rows()
+            self._remove_later_rows()
 
     def _n_validations(self) -> int:
         if not self._history.is_file():
             return 0
         return len(self._history.read_text(encoding="utf-8").splitlines())
 
-    def _forget_later_rows(self) -> None:
-        """Take validations after the checkpoint's out of the history; they are done again."""
-        kept = []
+    def _remove_later_rows(self) -> None:
+        """Remove validations later than the checkpoint from the history; they are done again."""
+        kept_lines = []
         for line in self._history.read_text(encoding="utf-8").splitlines(keepends=True):
-            # The last line may be half written.
+            # The last line may be incomplete.
             with suppress(json.JSONDecodeError):
                 if json.loads(line)["step"] <= self.step:
-                    kept.append(line)
+                    kept_lines.append(line)
         with replaced_when_complete(self._history) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.write_text("".join(kept_lines), encoding="utf-8")
 
     def _read_checkpoint(self, path: Path) -> None:
         check_archive(path, str(path))
@@ -356,7 +360,7 @@ class Trainer:
         return Student(self.network.shape, tensors, self.references, metadata)
 
     def _origin(self) -> dict[str, Any]:
-        """Return what is known of the training that the first weights come from."""
+        """Return metadata of the student that this training started from; empty without one."""
         if self.start is None:
             return {}
         return {
@@ -385,7 +389,7 @@ class Trainer:
         return metrics
 
     def _calibrated(self, student: Student) -> Student:
-        """Return a student whose energies have no median error where the calibration is done.
+        """Return a student whose energies have no median error on the calibration data.
 
         All reference energies are shifted by the same energy: neither forces nor differences of
         energies at equal numbers of atoms change.
@@ -434,7 +438,7 @@ def make_optimizer(
 
 
 def learning_rate(step: int, n_steps: int, settings: TrainingSettings) -> float:
-    """Return the rate of a step: a linear rise, then half a cosine down."""
+    """Return the learning rate of a step: a linear rise, then a fall along half a cosine."""
     rise = min(1.0, (step + 1) / max(settings.warmup, 1))
     fall = 0.5 * (1.0 + np.cos(np.pi * min(1.0, step / max(n_steps, 1))))
     low, high = settings.final_learning_rate, settings.learning_rate
@@ -442,6 +446,6 @@ def learning_rate(step: int, n_steps: int, settings: TrainingSettings) -> float:
 
 
 def energy_weight(step: int, n_steps: int, settings: TrainingSettings) -> float:
-    """Return the weight of the energy term of a step: it grows by factors, late more than early."""
+    """Return the weight of the energy term of a step: its logarithm grows with the step squared."""
     growth = settings.final_energy_weight / settings.energy_weight
     return float(settings.energy_weight * growth ** ((step / max(n_steps, 1)) ** 2))

@@ -29,9 +29,13 @@ from ase_student.distill.active_learning.exploration import (
 )
 from ase_student.distill.active_learning.grow import check_teacher, grow
 from ase_student.distill.active_learning.initial import choose_starts
-from ase_student.distill.active_learning.trajectories import LAST_FRAMES, WATCHED, run_trajectories
+from ase_student.distill.active_learning.trajectories import (
+    CHECK_INTERVAL,
+    LAST_FRAMES,
+    run_trajectories,
+)
 from ase_student.distill.active_learning.uncertainty import (
-    MOST_OF_ONE,
+    MAX_PER_TRAJECTORY,
     Uncertainties,
     estimate_uncertainties,
     rank_correlation,
@@ -263,13 +267,13 @@ class Springs:
         return answers
 
 
-def test_a_trajectory_that_goes_astray_ends_with_its_last_sane_frames() -> None:
+def test_an_unstable_trajectory_ends_with_its_last_sane_frames() -> None:
     pair = [(0.0, 0, 0), (0.96, 0, 0)]
     kinds = [Atoms(symbols, pair) for symbols in ("CH", "NH", "OH", "FH")]
     walks = run_trajectories(
         kinds, Springs(), [300.0] * 4, n_steps=400, every=200, rng=np.random.default_rng(0)
     )
-    assert sorted(walks.astray.tolist()) == [1, 2, 3]
+    assert sorted(walks.unstable.tolist()) == [1, 2, 3]
     # Nothing is left of what had no forces from the first step on.
     counts = np.bincount(walks.owners, minlength=4).tolist()
     assert (counts[0], counts[3]) == (2, 0)
@@ -328,7 +332,7 @@ def test_the_most_doubtful_are_chosen_and_none_twice(seed: int) -> None:
     assert doubtful[: sum(index % 20 == 19 for index in left)] == [
         index for index in left if index % 20 == 19
     ]
-    assert np.bincount(np.array(doubtful) // 20).tolist() == [MOST_OF_ONE] * 2
+    assert np.bincount(np.array(doubtful) // 20).tolist() == [MAX_PER_TRAJECTORY] * 2
     # Beyond that, one trajectory may give as many as it takes.
     doubtful, random = select(
         frames, [0] * 20 + [1] * 20, found, n_doubtful=30, n_random=10, rng=rng
@@ -467,9 +471,9 @@ def test_a_student_that_cannot_run_is_said(
         StudentPotential, "evaluate", lambda self, structures: [refusal] * len(structures)
     )
     job.run_dynamics()
-    with pytest.raises(ValueError, match="all 5 trajectories went astray at once"):
+    with pytest.raises(ValueError, match="all 5 trajectories became unstable at once"):
         job.choose()
 
 
 def test_frames_are_watched_as_often_as_they_are_taken() -> None:
-    assert ExplorationSettings().every % WATCHED == 0
+    assert ExplorationSettings().every % CHECK_INTERVAL == 0

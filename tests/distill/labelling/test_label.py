@@ -300,8 +300,8 @@ def test_one_reason_for_all_of_the_first_piece_stops(path, tmp_path, monkeypatch
     if not stops:
         assert label.label_structures(path, teacher, output)["n_failures"] == len(failing)
         return
-    message = "could label none of the first 2 structures of structures.h5; it says of structure 0 "
-    with pytest.raises(ValueError, match=f"{message}and all others: no licence"):
+    message = "could label none of the first 2 structures of structures.h5; its message for "
+    with pytest.raises(ValueError, match=f"{message}structure 0 and all others: no licence"):
         label.label_structures(path, teacher, output)
     assert teacher.asked == 2
     assert [file.name for file in tmp_path.iterdir()] == ["structures.h5"]
@@ -369,7 +369,9 @@ def test_a_teacher_that_always_fails_leaves_no_file(path, tmp_path, capsys):
     assert main([*command, "--teacher", teacher]) == 2
     error = capsys.readouterr().err
     assert f"the teacher '{teacher}' could label none of the first 2 structures of " in error
-    assert "it says of structure 0 and all others: NotImplementedError: No EMT-potential" in error
+    assert (
+        "its message for structure 0 and all others: NotImplementedError: No EMT-potential" in error
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["structures.h5"]
 
 

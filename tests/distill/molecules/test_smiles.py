@@ -76,7 +76,10 @@ def test_sequences_have_the_right_formula_and_no_charge(sequence, formula):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"# only a comment\n\n", "has no SMILES"), (b"\xff\xfe\x00C", "is no text file of SMILES")],
+    [
+        (b"# only a comment\n\n", "has no SMILES"),
+        (b"\xff\xfe\x00C", "is not a text file of SMILES"),
+    ],
 )
 def test_files_that_hold_no_smiles_are_refused(tmp_path, content, message):
     path = tmp_path / "bad.smi"
@@ -95,4 +98,4 @@ def test_lines_that_cannot_be_read_are_named(tmp_path, capsys):
         f"{path}, line 4: RDKit cannot read 'C1CC('.",
         f"{path}, line 5: RDKit cannot read 'notasmiles'.",
     ]
-    assert said[10:] == [f"{path}: nor 4 other lines."]
+    assert said[10:] == [f"{path}: RDKit cannot read 4 other lines."]

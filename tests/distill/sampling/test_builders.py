@@ -56,7 +56,7 @@ def test_surfaces_are_built_and_repeated():
         (builders.crystal, "Ga", "cannot be built by ASE"),
         (builders.surface, "Cu:fcc111", "must be 'element:face:2,2,4:vacuum'"),
         (builders.surface, "Cu:fcc11:1,1,1:5", "has no known face; available: fcc100"),
-        (builders.surface, "Qq:fcc111:1,1,1:5", "is of no known element"),
+        (builders.surface, "Qq:fcc111:1,1,1:5", "has an unknown element"),
         (builders.surface, "Cu:fcc111:1,1:5", "needs a size of three whole numbers"),
         (builders.surface, "Cu:bcc111:1,1,1:5", "cannot be built by ASE"),
     ],
@@ -82,7 +82,7 @@ def test_files_are_read_whatever_they_hold(tmp_path):
         ([molecule("H2O"), Atoms()], (1, 1, 1), "structure 1 of '.*' has no atoms"),
         ([molecule("H2O")], (1, 2, 1), "'.*' is not periodic along axis 1: it cannot be repeated"),
         ([Atoms("H", [[np.nan, 0, 0]])], (1, 1, 1), "positions or a cell that are not finite"),
-        ([Atoms("X")], (1, 1, 1), "has atoms of no element"),
+        ([Atoms("X")], (1, 1, 1), "has atoms without an element"),
         ([Atoms("H", cell=[1, 1, 0], pbc=True)], (1, 1, 1), "its cell is not complete"),
     ],
 )
@@ -130,9 +130,11 @@ def test_frames_of_few_structures_split_by_groups_and_of_many_by_structures():
     assert sum(one.n_frames for one in few if one.displacement is None) == 40
     assert len({one.name for one in few}) == len(few)
     assert len({split_of(one.name) for one in few}) > 1
-    many = builders._origins("box", [molecule("H2O")] * builders.MANY, (1, 1, 1), "box")
+    many = builders._origins(
+        "box", [molecule("H2O")] * builders.MIN_WHOLE_STRUCTURES, (1, 1, 1), "box"
+    )
     names = {one.name for one in rattle.groups_of(many, settings)}
-    assert names == {f"box#{i}" for i in range(builders.MANY)}
+    assert names == {f"box#{i}" for i in range(builders.MIN_WHOLE_STRUCTURES)}
 
 
 def test_a_part_takes_its_groups_alone():

@@ -284,7 +284,7 @@ def test_the_command_writes_a_data_set(tmp_path, capsys):
         (["--smiles", "nowhere.smi"], "no file of SMILES at 'nowhere.smi'."),
         (["--sequence", "ACX"], "the sequence 'ACX' has 'X'"),
         (["--sequence", "rna:"], "the sequence 'rna:' has no letters"),
-        (["--sequence", "protein:A"], "'protein:A' is of no known kind of sequence"),
+        (["--sequence", "protein:A"], "'protein:A' has an unknown kind of sequence"),
         (["--dynamics", "tiney"], "nothing named 'tiney' can drive dynamics"),
         (["--peptides", "-2"], "--peptides is -2; it must not be negative."),
         (["--steps", "0"], "--steps is 0; it must be at least 1."),

@@ -40,7 +40,7 @@ from ase_student.distill.training.loss import predict  # noqa: E402
 from ase_student.distill.training.metrics import energy_deviations, evaluate  # noqa: E402
 from ase_student.distill.training.settings import SHAPES, TrainingSettings  # noqa: E402
 from ase_student.distill.training.trainer import (  # noqa: E402
-    MOST_NOT_FINITE,
+    MAX_NOT_FINITE,
     Trainer,
     energy_weight,
     learning_rate,
@@ -330,7 +330,7 @@ def test_data_given_twice_count_twice_in_training_only(dataset: Path) -> None:
     assert [entry["times_in_training"] for entry in twice.provenance] == [2]
 
 
-@pytest.mark.parametrize("n_wild", [MOST_NOT_FINITE - 1, MOST_NOT_FINITE])
+@pytest.mark.parametrize("n_wild", [MAX_NOT_FINITE - 1, MAX_NOT_FINITE])
 def test_steps_without_a_finite_gradient_change_nothing(
     dataset: Path, tmp_path: Path, n_wild: int
 ) -> None:
@@ -338,12 +338,12 @@ def test_steps_without_a_finite_gradient_change_nothing(
     before = [weight.clone() for weight in training.network.parameters()]
     samples = training.parts["train"][:2]
     wild = [dataclasses.replace(samples[0], energy=float("inf"))]
-    for _ in range(MOST_NOT_FINITE - 1):
+    for _ in range(MAX_NOT_FINITE - 1):
         training._train_on(wild)
     assert all(
         torch.equal(*pair) for pair in zip(before, training.network.parameters(), strict=True)
     )
-    if n_wild == MOST_NOT_FINITE:
+    if n_wild == MAX_NOT_FINITE:
         with pytest.raises(ValueError, match="not finite in 20 steps up to 19; begin again"):
             training._train_on(wild)
     else:
@@ -385,7 +385,7 @@ def test_data_may_not_be_split_in_another_way_than_before(dataset: Path, tmp_pat
     train(dataset, tmp_path / "second", start=load_student(str(tmp_path / "first")))
     start = load_student(str(tmp_path / "second"))
     reseeded = dataclasses.replace(SETTINGS, split_seed=1)
-    with pytest.raises(ValueError, match="with 'molecule' and 1 it may be tested on what it"):
+    with pytest.raises(ValueError, match="with 'molecule' and 1 it may be tested on its own"):
         begin(dataset, tmp_path / "third", reseeded, start=start)
     by_structure = dataclasses.replace(SETTINGS, split="structure")
     with pytest.raises(ValueError, match="split = 'molecule' and split_seed = 0; with 'structure'"):
@@ -441,7 +441,7 @@ def test_a_student_has_one_teacher(dataset: Path, tmp_path: Path) -> None:
     other = labelled_by("another", tmp_path / "other.h5", dataset, range(60))
     unknown = labelled_by(None, tmp_path / "unknown.h5", dataset, range(60))
     assert TrainingData([unknown, other], SETTINGS, CUTOFF).teacher == "another"
-    message = "other.h5: has labels of 'another', but a file before it those of 'morse'"
+    message = "other.h5: has labels of 'another', but an earlier file has labels of 'morse'"
     for others in ([other], [unknown, other]):
         with pytest.raises(ValueError, match=message):
             TrainingData([dataset, *others], SETTINGS, CUTOFF)
@@ -515,7 +515,7 @@ def test_no_structure_of_a_test_is_trained_on(dataset: Path, tmp_path: Path) -> 
     )
     row = parts.index("train")
     bad = labelled_by("morse", tmp_path / "bad.h5", dataset, [*held_out[:2], row])
-    with pytest.raises(ValueError, match="structure 2 is for the test as a whole, but it is train"):
+    with pytest.raises(ValueError, match="structure 2 is for the test only, but it is train"):
         TrainingData([dataset], settings, CUTOFF, tests=[bad])
 
 
