@@ -59,7 +59,7 @@ bench-peers: .venv/.made $(declared)
 	.venv-peers/bin/python -m pytest benchmarks/test_peers.py benchmarks/test_md.py -k 'aspirin or peers' \
 		--benchmark-json peers.json $(ARGS)
 
-lint: .venv/.lint
+lint: .venv/.test
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
@@ -98,11 +98,9 @@ endif
 .venv/.demo: .venv/.made $(declared)
 	$(call install,plot)
 
+# One environment for tests and lint: each installation compiles the engine, and mypy reads the
+# annotations of what the tests install.
 .venv/.test: .venv/.made $(declared)
-	$(call install,test)
-
-# mypy reads the annotations of what the tests install.
-.venv/.lint: .venv/.test $(declared)
 	$(call install,test$(comma)dev)
 
 clean:

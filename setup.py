@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -51,19 +52,25 @@ class BuildEngine(build_ext):
         if self.compiler.compiler_type == "msvc":
             raise CompileError("the C++ engine needs GCC or Clang")
         network = str(SOURCES / "network.cpp")
-        common = sorted(str(path) for path in SOURCES.glob("*.cpp") if str(path) != network)
-        objects = self._compile(common, "common", [], FLAGS)
+        others = sorted(str(path) for path in SOURCES.glob("*.cpp") if str(path) != network)
         is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+        # Folder, source, macros and flags of each object; those that take longest come first.
+        tasks = []
         for namespace, name, width, flags in X86 if is_x86 else OTHERS:
             for precision, real in (("single", "float"), ("double", "double")):
+                folder = f"{namespace}_{precision}"
                 macros = [
-                    ("ASE_NAMESPACE", f"{namespace}_{precision}"),
+                    ("ASE_NAMESPACE", folder),
                     ("ASE_NAME", f'"{name}"'),
                     ("ASE_REAL", real),
                     ("ASE_VECTOR_BYTES", str(width)),
                 ]
-                folder = f"{namespace}_{precision}"
-                objects += self._compile([network], folder, macros, [*FLAGS, *flags])
+                tasks.append((folder, network, macros, [*FLAGS, *flags]))
+        tasks += [("common", source, [], FLAGS) for source in others]
+        # The compiler runs in processes of its own: threads are enough to wait for them.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            compiled = threads.map(self._compile, *zip(*tasks, strict=True))
+            objects = [path for paths in compiled for path in paths]
         library = Path(self.get_ext_fullpath(ext.name))
         library.parent.mkdir(parents=True, exist_ok=True)
         static = ["-static"] if sys.platform == "win32" else []
@@ -71,9 +78,10 @@ class BuildEngine(build_ext):
             objects, str(library), extra_postargs=["-pthread", *static], target_lang="c++"
         )
 
-    def _compile(self, sources, folder, macros, flags):
+    def _compile(self, folder, source, macros, flags):
+        """Compile one source into a folder of its own, and return the object's path in a list."""
         return self.compiler.compile(
-            sources,
+            [source],
             output_dir=str(Path(self.build_temp, folder)),
             macros=macros,
             extra_postargs=flags,

@@ -6,7 +6,6 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ _SEAL = re.compile(r', "sha256": "([0-9a-f]{64})"\}$')
 
 def student_folder(name: str) -> Path:
     """Return the folder of a bundled student."""
-    return Path(str(files("ase_student"))) / "students" / name
+    return Path(__file__).parent / "students" / name
 
 
 def available_students() -> tuple[str, ...]:

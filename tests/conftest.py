@@ -1,6 +1,8 @@
 """Settings and fixtures of all tests."""
 
+import contextlib
 import functools
+import io
 import os
 from importlib.metadata import PackageNotFoundError, distribution
 
@@ -65,3 +67,36 @@ def calculators(request):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def exported_tiny(tmp_path_factory):
+    """Return a function that exports the bundled student, once in all processes of a test run.
+
+    Its argument is the precision. It returns a folder with ``tiny.onnx``, ``tiny.pt`` and
+    ``export.json``, which tests only read, and what the command printed.
+    """
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    filelock = pytest.importorskip("filelock")
+    from ase_student.export.__main__ import main
+
+    root = tmp_path_factory.getbasetemp()
+    # Each process of pytest-xdist has a folder of its own in the one that they share.
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exported-tiny"
+    shared.mkdir(exist_ok=True)
+
+    @functools.cache
+    def export(dtype):
+        folder, printed = shared / dtype / "folder", shared / f"{dtype}.txt"
+        with filelock.FileLock(shared / f"{dtype}.lock"):
+            # Written last: without it, no process has exported yet, or one failed.
+            if not printed.exists():
+                output, errors = io.StringIO(), io.StringIO()
+                with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+                    status = main(["tiny", "-o", str(folder), "--dtype", dtype])
+                assert (status, errors.getvalue()) == (0, "")
+                printed.write_text(output.getvalue(), encoding="utf-8")
+            return folder, printed.read_text(encoding="utf-8")
+
+    return export

@@ -6,7 +6,6 @@ reads its format, and runs it. torch and onnxruntime are imported when they are 
 
 import importlib.util
 import os
-import zipfile
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -82,7 +81,10 @@ def _exported_file(model: str | os.PathLike[str]) -> tuple[Path, str] | None:
     path = resolve_model(model)
     if path.suffix == ".onnx":
         return path, "onnx"
-    # Both kinds of torch files are zip archives; only a program has code.
+    # Imported here: a bundled student needs none of it. Both kinds of torch files are zip archives;
+    # only a program has code.
+    import zipfile
+
     if not zipfile.is_zipfile(path):
         return None
     try:

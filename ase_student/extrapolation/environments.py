@@ -45,6 +45,7 @@ _PLACE[[atomic_numbers[symbol] for symbol in COVALENT]] = np.arange(len(COVALENT
 _WEIGHTS = np.where(_PLACE >= 0, 1 << (_BITS * np.maximum(_PLACE, 0)), 0)
 _OWN = 1 << (_BITS * len(COVALENT))
 _RADII = np.where(_PLACE >= 0, covalent_radii, np.nan)[: len(chemical_symbols)]
+_SYMBOL = re.compile("[A-Z][a-z]?")
 #: Key of an atom of another element, and of one with more bonds than can be counted.
 NOT_COVALENT, TOO_MANY = -1, -2
 
@@ -172,13 +173,14 @@ def environment_key(name: str) -> int:
         If it is not the text of an environment.
     """
     own, _, bonded = name.removesuffix(")").partition("(")
-    symbols = re.findall("[A-Z][a-z]?", bonded)
+    symbols = _SYMBOL.findall(bonded)
     if name != f"{own}({''.join(symbols)})" or len(symbols) > MOST_BONDS:
         raise ValueError(f"'{name}' is no environment of an atom")
     # Raises ValueError too for a symbol that is not there.
-    return COVALENT.index(own) * _OWN + sum(
-        1 << (_BITS * COVALENT.index(symbol)) for symbol in symbols
-    )
+    key = COVALENT.index(own) * _OWN
+    for symbol in symbols:
+        key += 1 << (_BITS * COVALENT.index(symbol))
+    return key
 
 
 class Environments:

@@ -339,9 +339,13 @@ def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
     # Number of atoms, sum and sum of squares of their orders, by element and number of bonds.
     sums = np.zeros((3, len(COVALENT), MOST_BONDS + 1))
     if seen.n_structures >= FEWEST_STRUCTURES:
-        for key, n_atoms, mean, deviation, _, _ in seen.environments.statistics():
-            place, n_bonds = (int(part[0]) for part in elements_and_bonds(np.array([key])))
-            n_bonds = min(n_bonds, MOST_BONDS)
+        keys = np.array(list(seen.environments.rows), dtype=np.int64)
+        places, numbers_of_bonds = elements_and_bonds(keys)
+        kinds = zip(places.tolist(), numbers_of_bonds.clip(max=MOST_BONDS).tolist(), strict=True)
+        statistics = seen.environments.statistics()
+        for (place, n_bonds), (key, n_atoms, mean, deviation, _, _) in zip(
+            kinds, statistics, strict=True
+        ):
             sums[:, place, n_bonds] += n_atoms * np.array([1.0, mean, mean**2 + deviation**2])
             rows.append((key, place, n_bonds, n_atoms, mean, deviation))
     n_atoms = sums[0].clip(min=1.0)
@@ -365,8 +369,8 @@ def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
 def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     """Return distances between those that were seen, (119, 119, n_bins); None without a record."""
     # Of 119 elements training has seen a few; the table of all pairs is large.
-    first, second, _ = np.nonzero(seen.distances)
-    known = np.ix_(*2 * [np.union1d(first, second)])
+    is_pair = seen.distances.any(axis=2)
+    known = np.ix_(*2 * [np.flatnonzero(is_pair.any(axis=0) | is_pair.any(axis=1))])
     counts = seen.distances[known]
     if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
         return None

@@ -112,14 +112,9 @@ def test_numpy_example_finds_the_neighbors_that_the_package_finds(name):
 
 
 @pytest.fixture(scope="module")
-def torchscript(tmp_path_factory):
+def torchscript(exported_tiny):
     """TorchScript file of the bundled student."""
-    pytest.importorskip("torch")
-    from ase_student.export import export_student
-
-    folder = tmp_path_factory.mktemp("export")
-    export_student("tiny", folder, formats=["torchscript"])
-    return folder / "tiny.pt"
+    return exported_tiny("float32")[0] / "tiny.pt"
 
 
 @pytest.fixture(scope="module")

@@ -89,11 +89,9 @@ def perturbed(student):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny(exported_tiny):
     """Folder with both files of the bundled student, made by the command."""
-    folder = tmp_path_factory.mktemp("export") / "new" / "folder"
-    status, output, errors = run("tiny", "-o", folder)
-    assert (status, errors) == (0, "")
+    folder, output = exported_tiny("float32")
     lines = output.splitlines()
     assert [line.split(":")[0] for line in lines] == [str(folder / name) for name in FILES.values()]
     assert all("kB, within " in line for line in lines)
