@@ -19,6 +19,7 @@ from ase_student.data.hdf5_layout import (
     read_indices,
     read_layout,
 )
+from ase_student.neighbors import LARGEST_COORDINATE
 
 #: Rows of a large column that are read at once.
 BLOCK_ROWS = 1_000_000
@@ -47,8 +48,8 @@ def check(file: Any, name: str) -> None:
 
 def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:
     n = len(splits) - 1
-    _check_finite(file, name, "structures/positions", splits)
-    _check_finite(file, name, "structures/cells", np.arange(n + 1))
+    _check_coordinates(file, name, "structures/positions", splits)
+    _check_coordinates(file, name, "structures/cells", np.arange(n + 1))
 
     def known(numbers: NDArray[Any]) -> NDArray[np.bool_]:
         return (numbers >= 1) & (numbers <= 118)
@@ -149,6 +150,15 @@ def _check_atomic_energies(file: Any, name: str, splits: NDArray[np.int64]) -> N
             said = f"add up to {sums[i]:.10g} eV but its energy is {energy:.10g} eV"
             rows = f"{splits[label]}:{splits[label + 1]}"
             raise ValueError(f"{name}: {path}[{rows}] of label {label} {said}.")
+
+
+def _check_coordinates(file: Any, name: str, path: str, splits: NDArray[np.int64]) -> None:
+    def is_near(values: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.abs(values) < LARGEST_COORDINATE
+
+    _check_values(
+        file, name, path, splits, is_near, f"is not finite, or beyond {LARGEST_COORDINATE:.0e} Å"
+    )
 
 
 def _check_finite(file: Any, name: str, path: str, splits: NDArray[np.int64]) -> None:

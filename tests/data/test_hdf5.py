@@ -230,6 +230,10 @@ BROKEN = {
         edited("structures/atomic_numbers", lambda x: x.astype(float)),
         "type float64; it must be (rows) integers",
     ),
+    "far cell": (
+        edited("structures/cells", with_value((1, 2, 0), 1e300)),
+        "structures/cells[1, 2, 0] = 1e+300 (structure 1) is not finite, or beyond 1e+08 Å",
+    ),
     "nan position": (
         edited("structures/positions", with_value((4, 1), np.nan)),
         "structures/positions[4, 1] = nan (structure 2) is not finite",
