@@ -1,4 +1,4 @@
-"""What the commands that sample scans, liquids and crystals have in common."""
+"""Options and output that the commands for scans, liquids and crystals share."""
 
 from __future__ import annotations
 
