@@ -21,7 +21,7 @@ from ase_student.potentials.base import Potential
 from ase_student.potentials.registry import identity, load_potential
 
 PART = (
-    Option("part", "molecules of this part of the split only", choices=PARTS),
+    Option("part", "only what belongs to this part of the split", choices=PARTS),
     Option("split-seed", "of the split", int, default=0),
 )
 #: The driver: the student or teacher that moves atoms.
