@@ -54,8 +54,8 @@ def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:
     def known(numbers: NDArray[Any]) -> NDArray[np.bool_]:
         return (numbers >= 1) & (numbers <= 118)
 
-    said = "is not an atomic number from 1 to 118"
-    _check_values(file, name, "structures/atomic_numbers", splits, known, said)
+    fault = "is not an atomic number from 1 to 118"
+    _check_values(file, name, "structures/atomic_numbers", splits, known, fault)
     _check_cells(file, name, n)
     for column in ("sources", "molecules"):
         _check_text(file, name, f"structures/{column}")
@@ -72,8 +72,8 @@ def _check_cells(file: Any, name: str, n: int) -> None:
         if len(flat):
             i = int(flat[0]) + start
             axes = ", ".join(np.array(["x", "y", "z"])[pbc[flat[0]]])
-            said = f"does not span a cell, though structures/pbc says that {axes} are periodic"
-            raise ValueError(f"{name}: structures/cells[{i}] (structure {i}) {said}.")
+            fault = f"does not span a cell, though structures/pbc says that {axes} are periodic"
+            raise ValueError(f"{name}: structures/cells[{i}] (structure {i}) {fault}.")
 
 
 def _check_text(file: Any, name: str, path: str) -> None:
@@ -102,8 +102,8 @@ def _check_labels(
     if len(differs):
         i = int(differs[0])
         atoms = np.diff(structure_splits)[indices[i]]
-        said = f"{np.diff(splits)[i]} forces but structure {indices[i]} has {atoms} atoms"
-        raise ValueError(f"{name}: labels/forces_splits gives label {i} {said}.")
+        fault = f"{np.diff(splits)[i]} forces but structure {indices[i]} has {atoms} atoms"
+        raise ValueError(f"{name}: labels/forces_splits gives label {i} {fault}.")
     _check_finite(file, name, "labels/energy", np.arange(n + 1))
     _check_finite(file, name, "labels/forces", splits)
     _check_stress(file, name, n)
@@ -115,7 +115,7 @@ def _check_labels(
 
 
 def _check_stress(file: Any, name: str, n: int) -> None:
-    """Check the rows of the stress that are said to be real."""
+    """Check the rows of the stress that count as real."""
     if "labels/stress" not in file:
         return
     if "labels/stress_mask" not in file:
@@ -127,8 +127,8 @@ def _check_stress(file: Any, name: str, n: int) -> None:
         bad = np.argwhere(real[:, None] & ~np.isfinite(stress))
         if len(bad):
             row, axis = bad[0].tolist()
-            said = f"= {stress[row, axis]} (label {start + row}) is not finite"
-            raise ValueError(f"{name}: labels/stress[{start + row}, {axis}] {said}.")
+            fault = f"= {stress[row, axis]} (label {start + row}) is not finite"
+            raise ValueError(f"{name}: labels/stress[{start + row}, {axis}] {fault}.")
 
 
 def _check_atomic_energies(file: Any, name: str, splits: NDArray[np.int64]) -> None:
@@ -147,9 +147,9 @@ def _check_atomic_energies(file: Any, name: str, splits: NDArray[np.int64]) -> N
         if len(bad):
             i = int(bad[0])
             label, energy = first + i, file["labels/energy"][first + i]
-            said = f"add up to {sums[i]:.10g} eV but its energy is {energy:.10g} eV"
+            fault = f"add up to {sums[i]:.10g} eV but its energy is {energy:.10g} eV"
             rows = f"{splits[label]}:{splits[label + 1]}"
-            raise ValueError(f"{name}: {path}[{rows}] of label {label} {said}.")
+            raise ValueError(f"{name}: {path}[{rows}] of label {label} {fault}.")
 
 
 def _check_coordinates(file: Any, name: str, path: str, splits: NDArray[np.int64]) -> None:
@@ -175,7 +175,7 @@ def _check_values(
     path: str,
     splits: NDArray[np.int64],
     good: Callable[[NDArray[Any]], NDArray[np.bool_]],
-    said: str,
+    fault: str,
 ) -> None:
     """Check every value of a column, in blocks, and name the first bad one."""
     data = file[path]
@@ -188,4 +188,4 @@ def _check_values(
             value = data[(row, *rest)]
             place = ", ".join(map(str, (row, *rest)))
             what = "label" if path.startswith("labels/") else "structure"
-            raise ValueError(f"{name}: {path}[{place}] = {value} ({what} {owner}) {said}.")
+            raise ValueError(f"{name}: {path}[{place}] = {value} ({what} {owner}) {fault}.")

@@ -1,4 +1,4 @@
-"""Check that complexes in a data set hold the fragments that they are said to hold."""
+"""Check that complexes in a data set consist of the fragments of their group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_fragments(file: Any, name: str, splits: NDArray[np.int64]) -> None:
     ----------
     file : h5py.File
     name : str
-        What messages call it.
+        Name of the file in messages.
     splits : (n + 1,) int64
         Where the atoms of each structure begin.
 

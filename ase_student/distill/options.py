@@ -88,7 +88,7 @@ class Option:
     def broken_limit(self, value: Any) -> str | None:
         """Return what is wrong with a value, such as '-1; it must not be negative', or None."""
         values = value if isinstance(value, (list, tuple)) else [value]
-        if self.least is None or value is None or all(one >= self.least for one in values):
+        if self.least is None or value is None or all(number >= self.least for number in values):
             return None
         rule = "not be negative" if self.least == 0 else f"be at least {self.least:g}"
         return f"{min(values)}; it must {rule}"

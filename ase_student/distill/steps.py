@@ -1,4 +1,4 @@
-"""The steps of distillation by name, and what their commands have in common."""
+"""Names of the steps of distillation, and how a step is run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ STEPS = {
     "torsions": "sample molecules with bonds turned through a full circle",
     "liquids": "sample droplets of liquids, mixtures and solutions",
     "crystals": "sample surroundings of molecules in their crystals",
-    "label": "let a teacher label structures",
+    "label": "label structures with a teacher",
     "import": "read labelled structures of other programs",
     "train": "train a student on the labels",
-    "grow": "find with a student's own dynamics what it should be trained on next",
+    "grow": "select structures by a student's own dynamics, and label them",
     "bundle": "add ONNX file and model card to a trained student",
-    "subset": "take held-out structures out of a labelled file",
-    "run": "take all these steps from a recipe",
+    "subset": "select held-out structures of a labelled file",
+    "run": "run all steps of a recipe",
 }
 
 
@@ -54,14 +54,14 @@ def step_module(step: str) -> Any:
 
 
 def run_step(arguments: argparse.Namespace, argv: Sequence[str]) -> str:
-    """Run the step that a command line asks for and return its summary.
+    """Run the step of a command line and return its summary.
 
     Parameters
     ----------
     arguments : argparse.Namespace
-        What the parser made of `argv`, the name of the step in ``step``.
+        The parsed words of `argv`, with the name of the step as ``step``.
     argv : sequence of str
-        Is kept in the metadata of what the step writes.
+        Words of the command line, for the metadata of the output.
 
     Raises
     ------

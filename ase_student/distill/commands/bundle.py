@@ -1,4 +1,4 @@
-"""Put a trained student into a folder with its ONNX file, its model card and its metrics."""
+"""Write a trained student to a folder with its ONNX file, its model card and its metrics."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ OPTIONS = (
         "learning curve and stability are kept",
     ),
     output_folder("folder, named after the student"),
-    Option("recipe", "what to say of how it is made, e.g. recipes/tiny.toml"),
+    Option("recipe", "recipe to name in the model card, e.g. recipes/tiny.toml"),
     Option(
         "stability",
         "JSON of python -m ase_student.validation.stability; several make one table",
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> str:
         if arguments.chemistry is None
         else chemistry(arguments.chemistry, student.sha256),
     }
-    # Whatever is wrong with the report shows before anything is written.
+    # Errors in the report are raised before anything is written.
     card_text = card(student, folder.absolute().name, report, recipe=arguments.recipe)
     save_student(student, folder / "weights.safetensors")
     export_student(folder / "weights.safetensors", folder, formats=("onnx",))
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def _known(path: Path, sha256: str) -> dict[str, Any]:
-    """Return what an earlier call wrote of the same weights; nothing if there is none."""
+    """Return the report that an earlier call wrote for the same weights, or an empty one."""
     if not path.is_file():
         return {}
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -95,7 +95,7 @@ def joined(tables: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If one run is in two of them.
+        If a run is in two of the tables.
     """
     runs = [run for table in tables for run in table["runs"]]
     counts = Counter((run["name"], run["temperature"], run["picoseconds"]) for run in runs)
@@ -128,7 +128,7 @@ def stability(path: Path, sha256: str) -> dict[str, Any]:
 
 
 def chemistry(path: Path, sha256: str) -> dict[str, Any]:
-    """Return what a validation says these weights are good for: ``words`` and ``verdicts``.
+    """Return the verdicts of a validation on these weights: ``words`` and ``verdicts``.
 
     Raises
     ------
@@ -137,8 +137,8 @@ def chemistry(path: Path, sha256: str) -> dict[str, Any]:
     """
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-        own = [one for one in report["students"] if one["weights_sha256"] == sha256]
-        return {key: own[0]["chemistry"][key] for key in ("words", "verdicts")}
+        matching = [row for row in report["students"] if row["weights_sha256"] == sha256]
+        return {key: matching[0]["chemistry"][key] for key in ("words", "verdicts")}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"{path}: has no chemistry of these weights ({sha256}); give metrics.json of "

@@ -51,8 +51,8 @@ _STARTS = grouped(
     Option("repeat", "repeat each along its periodic axes", int, nargs=3, least=1, metavar="N"),
     Option(
         "foreign",
-        "they are like nothing that the student will be used for and only keep it sane: their "
-        "errors are reported apart, and what the student has seen leaves them out",
+        "the structures are unlike those of any use and only keep the student stable: their "
+        "errors are reported separately, and they do not count as seen in training",
         bool,
         default=False,
     ),

@@ -1,4 +1,4 @@
-"""Find with a student's own dynamics what it should be trained on next, and label that."""
+"""Run a student's own dynamics, select frames where it is likely to be wrong, and label them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ase_student.potentials.registry import load_teacher
 OPTIONS = (
     positional(
         "runs",
-        "folder of a run, weights, or name of a student; a second one, of another seed, says where "
-        "the first is likely to be wrong",
+        "folder of a run, weights, or name of a student; a second one, of another seed, "
+        "shows where the first is likely to be wrong",
         nargs="+",
         metavar="RUN",
     ),
@@ -25,8 +25,7 @@ OPTIONS = (
     Option("teacher", "as for the step 'label'", required=True, metavar="NAME"),
     Option(
         "start-structures",
-        "HDF5 files that the student was trained on; only of the training part of its split is "
-        "anything used",
+        "HDF5 files that the student was trained on; only the training part of its split is used",
         Path,
         nargs="+",
         required=True,
@@ -73,10 +72,10 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """Return in words what was found."""
+    """Return the report of `grow` in words."""
     lines = [
-        f"{report['astray']} of {report['trajectories']} trajectories went astray, "
-        f"{report['outside']} of {report['frames']} frames lie outside of what training saw"
+        f"{report['astray']} of {report['trajectories']} trajectories became unstable, "
+        f"{report['outside']} of {report['frames']} frames lie outside the training data"
     ]
     lines += [
         f"{name} frames: force RMSE {report[name]['force_rmse']:.3f} eV/Å (median "
@@ -86,7 +85,9 @@ def summary(report: dict[str, Any]) -> str:
         if report[name]["structures"]
     ]
     if report["ratio"] is not None:
-        lines.append(f"{report['ratio']:.2f} times the median where doubtful")
+        lines.append(
+            f"median error of doubtful frames: {report['ratio']:.2f} times that of random ones"
+        )
     if report["correlation"] is not None:
-        lines.append(f"rank correlation of doubt and error: {report['correlation']:.2f}")
+        lines.append(f"rank correlation of uncertainty and error: {report['correlation']:.2f}")
     return "\n".join(f"  {line}" for line in lines)

@@ -1,9 +1,9 @@
-"""Bring labelled structures of other programs into one data set.
+"""Convert labelled structures of other programs to one data set.
 
 Reads extended XYZ, ASE databases (.db, .json), ASE trajectories (.traj), .npz in the layout of
 rMD17 (coords, energies, forces, nuclear_charges) and the HDF5 files of SPICE, ANI-1x and QM7-X,
-whose units are known. What the command line does not say is in eV and Å, but the energies of .npz
-are in kcal/mol, as those of rMD17.
+whose units are known. In other files, values are in eV and Å unless an option names a unit; only
+energies of .npz are in kcal/mol, as in rMD17.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ OPTIONS = (
         default=MAX_FORCE,
         metavar="F",
     ),
-    Option("skip-invalid", "leave out structures that are wrong", bool, default=False),
+    Option("skip-invalid", "leave out invalid structures", bool, default=False),
 )
 
 

@@ -1,4 +1,4 @@
-"""Let a teacher label structures, in steps that survive an interruption."""
+"""Label structures with a teacher; the same command continues an interrupted run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ase_student.distill.options import Option, output_file, positional
 from ase_student.potentials.registry import TEACHERS, load_teacher
 
 #: Kinds of failures in the summary.
-_REASONS_TOLD = 3
+_REASONS_SHOWN = 3
 
 
 #: Options of every command that labels.
 LABELLING = (
     Option(
         "max-force",
-        "give no label where a force is larger, eV/Å",
+        "give no label to structures with a larger force, eV/Å",
         float,
         default=MAX_FORCE,
         metavar="F",
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def summary(report: dict[str, Any], teacher: str) -> str:
-    """Return in one line what `label_structures` reports."""
+    """Return the report of `label_structures` in one line."""
     text = f"{report['n_labels']} structures labelled by {teacher}"
     if 0 < report["n_atomic_energies"] < report["n_labels"]:
         text += f", {report['n_atomic_energies']} of them with atomic energies"
@@ -81,6 +81,6 @@ def summary(report: dict[str, Any], teacher: str) -> str:
         text += f", {report['n_without_stress']} crystals of them without stress"
     text += f", {report['n_failures']} failed"
     reasons = [f"{n} × {reason}" for reason, n in report["failure_reasons"].items()]
-    if len(reasons) > _REASONS_TOLD:
-        reasons[_REASONS_TOLD:] = ["others for other reasons, see /failures in the file"]
+    if len(reasons) > _REASONS_SHOWN:
+        reasons[_REASONS_SHOWN:] = ["others for other reasons, see /failures in the file"]
     return f"{text}: {'; '.join(reasons)}." if reasons else f"{text}."

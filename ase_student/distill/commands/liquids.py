@@ -55,13 +55,13 @@ def run(arguments: argparse.Namespace) -> str:
     if not liquids:
         raise ValueError(f"no liquid that was asked for belongs to the {arguments.part} part.")
     sets, skipped = read_sets(arguments)
-    solutes = [one for listed in sets for one in listed]
+    solutes = [solute for listed in sets for solute in listed]
     frames = sample_liquids(liquids, solutes, settings, driver=driver(arguments))
     counts = write_sampled(
         arguments,
         Structures.from_atoms(frames.structures, frames.sources, frames.molecules),
         {**asdict(settings), "max_atoms": arguments.max_atoms},
-        made_of=[*(one.key for one in liquids), *arguments.sets],
+        made_of=[*(liquid.key for liquid in liquids), *arguments.sets],
         dropped=frames.dropped,
         skipped=skipped,
     )

@@ -1,4 +1,4 @@
-"""Take all steps of a distillation from one recipe, and go on where an earlier run stopped."""
+"""Run all steps of a distillation from one recipe, and continue where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ase_student.distill.steps import PROGRAM
 OPTIONS = (
     positional("recipe", "TOML file"),
     output_folder(
-        "where everything goes (default: what the recipe says, or a folder of its name)",
+        "folder for all outputs (default: that of the recipe, or one with its name)",
         required=False,
     ),
     Option(
         "force",
-        "make anew what was made with other settings, and what depends on it; what was there is "
-        "moved to a folder 'replaced-N'",
+        "make outputs again that were made with other settings, with all that depends on them; the "
+        "old ones are moved to a folder 'replaced-N'",
         bool,
         default=False,
     ),
-    Option("dry-run", "print the commands, run nothing", bool, default=False),
+    Option("dry-run", "print the commands without running them", bool, default=False),
 )
 
 
@@ -35,10 +35,10 @@ def run(arguments: argparse.Namespace) -> str:
     folder, steps = read_recipe(arguments.recipe, arguments.folder)
     if arguments.dry_run:
         return "\n".join(_shown(steps))
-    found = states(steps, _unused(folder) if arguments.force else None)
-    run_steps(steps, found)
-    n_before = found.count("finished")
-    return f"{folder}: {len(steps)} steps, of which {n_before} had been finished before."
+    step_states = states(steps, _unused(folder) if arguments.force else None)
+    run_steps(steps, step_states)
+    n_before = step_states.count("finished")
+    return f"{folder}: {len(steps)} steps, {n_before} of them finished in earlier runs."
 
 
 def _shown(steps: Sequence[RecipeStep]) -> Iterator[str]:

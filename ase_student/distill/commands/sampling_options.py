@@ -1,4 +1,4 @@
-"""What the commands that sample molecules or given structures have in common."""
+"""Options and output that the commands for molecules and given structures share."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ STEPS = Option(
     metavar="N",
 )
 SEED = Option("seed", "of all that is drawn", int, default=DEFAULT.seed, least=0)
-PROCESSES = Option("processes", "how many share the work", int, default=1, least=1, metavar="N")
+PROCESSES = Option(
+    "processes", "number of processes that share the work", int, default=1, least=1, metavar="N"
+)
 
 
 def number_option(name: str, text: str, *, least: int = 0) -> Option:
@@ -72,7 +74,7 @@ def sampling_settings(arguments: argparse.Namespace) -> SamplingSettings:
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     settings = SamplingSettings(**{**given, **lists})
     if settings.dynamics != MMFF94:
-        # What is missing is better said before the work than during it.
+        # A model that cannot be loaded is reported before the work begins.
         registry.load_potential(settings.dynamics)
     return settings
 

@@ -1,4 +1,4 @@
-"""What the commands that sample scans, liquids and crystals have in common."""
+"""Options and output that the commands for scans, liquids and crystals share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ase_student.potentials.base import Potential
 from ase_student.potentials.registry import identity, load_potential
 
 PART = (
-    Option("part", "molecules of this part of the split only", choices=PARTS),
+    Option("part", "only what belongs to this part of the split", choices=PARTS),
     Option("split-seed", "of the split", int, default=0),
 )
 #: The driver: the student or teacher that moves atoms.

@@ -72,15 +72,15 @@ _MOLECULES = grouped(
     ),
     Option(
         "oversample",
-        "with --cover: as many times more frames of molecules with a kind of atom that fewer than "
-        "N have as make up for it",
+        "with --cover: more frames of molecules with a kind of atom that fewer than N molecules "
+        "have, in inverse proportion to their number",
         bool,
         default=False,
     ),
     Option(
         "by-degree",
-        "with --cover: elements that an atom is bonded to are told apart by how many they are "
-        "bonded to themselves",
+        "with --cover: kinds of atoms also differ by the number of bonds of the elements that an "
+        "atom is bonded to",
         bool,
         default=False,
     ),
@@ -111,7 +111,7 @@ _SAMPLING = grouped(
     ),
     number_option(
         "biomolecule-factor",
-        "how many times more frames the built-in molecules of life get; 0: none",
+        "how many times more frames the built-in biomolecules get; 0: none",
     ),
     Option(
         "dynamics",

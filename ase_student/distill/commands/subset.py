@@ -1,4 +1,4 @@
-"""Take some structures of one part of the split out of a labelled file."""
+"""Select some structures of one part of the split from a labelled file."""
 
 import argparse
 from collections import defaultdict

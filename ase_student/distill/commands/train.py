@@ -12,20 +12,20 @@ from ase_student.distill.training.settings import SHAPES, TrainingSettings, read
 
 OPTIONS = (
     positional(
-        "dataset", "labelled HDF5 files; one that is given several times counts so often", nargs="+"
+        "dataset", "labelled HDF5 files; one that is given N times counts N times", nargs="+"
     ),
     output_folder("folder of the run"),
     Option("student", "shape of the network", choices=tuple(SHAPES), default="tiny"),
-    Option("start", "train on from this student: a name, a folder or weights", Path),
+    Option("start", "student to train further: a name, a folder or weights", Path),
     Option("test", "labelled HDF5 files, each a test of its own", Path, nargs="+", default=()),
     Option(
         "calibrate",
-        "labelled HDF5 file; in the end all energies are shifted by the same for every atom, so "
-        "that their median error vanishes in its validation part",
+        "labelled HDF5 file; at the end, energies are shifted by a constant per atom so that their "
+        "median error on its validation part is zero",
         Path,
         metavar="FILE",
     ),
-    Option("settings", "TOML file; options given here outrank it", Path),
+    Option("settings", "TOML file; options of the command line take precedence", Path),
     # Without defaults: what is not given is taken from the TOML file.
     *(
         Option(field.name.replace("_", "-"), f"default: {field.default}", type(field.default))
@@ -43,7 +43,7 @@ OPTIONS = (
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Train as the command line says, going on where an earlier run stopped."""
+    """Train as the command line says; an earlier run that stopped is continued."""
     for path in filter(None, (*arguments.dataset, *arguments.test, arguments.calibrate)):
         if not path.is_file():
             raise FileNotFoundError(f"no data set at '{path}'.")

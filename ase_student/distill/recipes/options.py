@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from ase_student import cli
 from ase_student.distill.options import ModelName, Option, add_options
 
-#: What a value must be for an option of this type.
+#: By type of an option: description and types of a value in a recipe.
 _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
     int: ("an integer", (int,)),
     float: ("a number", (float, int)),
@@ -23,10 +23,10 @@ _KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
 
 
 class StrictParser(cli.Parser):
-    """A parser that raises ValueError instead of ending the program."""
+    """A parser that raises ValueError where argparse ends the program."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what was wrong with the arguments."""
+        """Raise ValueError with the message."""
         raise ValueError(cli.sentence(message))
 
 
@@ -39,9 +39,9 @@ class Command:
     argv : list of str
         Positional arguments first.
     output : path
-        What ``-o`` names.
+        File or folder that the step writes.
     inputs : dict of str to list of path
-        By option, what is read.
+        By option, files and folders that the step reads.
     files : dict of path to str
         Files to write before the command is run: options that were given as tables.
     settings : dict
@@ -76,7 +76,7 @@ def command_from(
     folder : path
         Where the output goes.
     find : callable
-        Says which file or folder a text stands for.
+        Returns the file or folder that a text names.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def _output_name(value: Any, name: str) -> str:
 
 
 def _words(option: Option, value: Any, command: Command, find: Callable[[str], Path]) -> list[str]:
-    """Return the words that stand for a value, and note in `command` what it means."""
+    """Return the words of the command line for a value, and add the value to `command`."""
     if option.is_flag:
         if not isinstance(value, bool):
             raise ValueError(f"'{option.name}' must be true or false; given {value!r}.")
@@ -210,7 +210,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, (str, bool, int)):
-        # What JSON and TOML write alike.
+        # JSON and TOML write these in the same way.
         return json.dumps(value)
     raise ValueError(f"a table of options cannot hold {value!r}.")
 

@@ -1,4 +1,4 @@
-"""Take all steps of a distillation from one recipe, and go on where an earlier run stopped."""
+"""Run all steps of a distillation from one recipe, and continue where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class RecipeStep:
     Attributes
     ----------
     where : str
-        What messages call it.
+        File, number and name of the step, for messages.
     name : str
-        Of the command.
+        Of the step.
     command : Command
     """
 
@@ -53,7 +53,7 @@ class RecipeStep:
 
 
 def read_recipe(path: Path, folder: Path | None = None) -> tuple[Path, list[RecipeStep]]:
-    """Read a recipe and check all that can be checked before anything is run.
+    """Read a recipe and check everything that can be checked before a step runs.
 
     A recipe is a TOML file with an array of tables ``[[step]]``. Each names its step as
     ``command``; its other keys are the options of this step's command line. A path is the output
@@ -77,7 +77,7 @@ def read_recipe(path: Path, folder: Path | None = None) -> tuple[Path, list[Reci
     FileNotFoundError
         If there is no such recipe.
     ValueError
-        If it is not TOML, or holds what it must not hold; the message names file, step and key.
+        If it is not TOML, or a key or value is invalid; the message names file, step and key.
     """
     table = _read_table(path)
     if folder is None:
@@ -119,7 +119,7 @@ def _add_steps(
         included = path.parent / name
         _add_steps(included, _read_table(included), folder, steps, (*within, path.resolve()))
     tables = table.get("step", [])
-    if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
         raise ValueError(f"{path}: a step must be a table [[step]].")
     for number, options in enumerate(tables, 1):
         steps.append(_step(path, number, options, folder, steps))
@@ -127,7 +127,7 @@ def _add_steps(
 
 def _texts(value: Any, where: str) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(one, str) for one in values):
+    if not all(isinstance(text, str) for text in values):
         raise ValueError(f"{where} must be a text or an array of texts; given {value!r}.")
     return values
 
@@ -156,7 +156,7 @@ def _step(
             return beside
         listed = ", ".join(f"'{output.name}'" for output in made) or "there is none"
         raise FileNotFoundError(
-            f"'{text}', but neither an earlier step makes it ({listed}) nor is there '{beside}'."
+            f"'{text}', but no earlier step makes it ({listed}), and '{beside}' does not exist."
         )
 
     try:
@@ -169,20 +169,20 @@ def _step(
 
 
 def states(steps: Sequence[RecipeStep], aside: Path | None = None) -> list[State]:
-    """Say of every step how far it is.
+    """Return the state of every step: new, begun or finished.
 
     Parameters
     ----------
     steps : list of RecipeStep
     aside : path, optional
-        Folder to which outputs are moved that were made in another way than is asked for now.
+        Folder for outputs that were made in another way than the recipe says now; they are moved.
 
     Raises
     ------
     ValueError
         If there is such an output and no folder to move it to.
     """
-    found: list[State] = []
+    step_states: list[State] = []
     pending: list[Path] = []
     for step in steps:
         try:
@@ -190,26 +190,26 @@ def states(steps: Sequence[RecipeStep], aside: Path | None = None) -> list[State
         except ChangedError as error:
             if aside is None:
                 raise ValueError(
-                    f"{step.where}: '{step.command.output}' cannot be taken over: {error}; --force "
-                    "moves it aside and makes it anew with all that depends on it, another -o "
-                    "leaves it alone."
+                    f"{step.where}: '{step.command.output}' cannot be reused: {error}; --force "
+                    "moves it aside and makes it again, with all that depends on it; with another "
+                    "-o it stays."
                 ) from error
             set_aside(step.command.output, aside)
             state = "new"
         if state != "finished":
             pending.append(step.command.output)
-        found.append(state)
-    return found
+        step_states.append(state)
+    return step_states
 
 
-def run_steps(steps: Sequence[RecipeStep], found: Sequence[State]) -> None:
-    """Run the steps that are not finished, each announced and summed up in a line."""
-    for number, (step, state) in enumerate(zip(steps, found, strict=True), 1):
+def run_steps(steps: Sequence[RecipeStep], step_states: Sequence[State]) -> None:
+    """Run the steps that are not finished; print a line before and after each."""
+    for number, (step, state) in enumerate(zip(steps, step_states, strict=True), 1):
         line = f"[{number}/{len(steps)}] {step.name}: {step.command.output}"
         if state == "finished":
-            say(f"{line} was made before")
+            say(f"{line} is finished already")
             continue
-        say(f"{line} is {'gone on with' if state == 'begun' else 'begun'}")
+        say(f"{line} is {'continued' if state == 'begun' else 'started'}")
         started = time.monotonic()
         summary = _run_step(step)
         say(f"{summary} [{time.monotonic() - started:.0f} s]")
@@ -222,7 +222,7 @@ def _run_step(step: RecipeStep) -> str:
     for file, text in step.command.files.items():
         with replaced_when_complete(file) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    # What it reads is there by now, and stays as it is until the step is finished.
+    # All its inputs exist by now, and do not change until the step is finished.
     record = new_record(step.name, step.command)
     write_record(record, output)
     parser = StrictParser()
@@ -240,9 +240,9 @@ def _run_step(step: RecipeStep) -> str:
 
 @contextmanager
 def _command_line(argv: Sequence[str]) -> Iterator[None]:
-    """Let the process look as if it had been started with a step's own command.
+    """Set ``sys.argv`` to the command of a step.
 
-    Training on several nodes starts copies of the process that it finds itself in.
+    Training on several nodes starts copies of the process from its own command line.
     """
     before = sys.argv
     sys.argv = [before[0], *argv]

@@ -1,4 +1,4 @@
-"""How the outputs of steps were made, so that no step is repeated and no output mistaken."""
+"""Records of how outputs were made, by which a recipe tells finished steps from changed ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ONCE_STRUCTURES = {
 
 
 class ChangedError(Exception):
-    """What is on disk is not what was asked for; the message says in what way."""
+    """An output was not made as the recipe says now; the message says what differs."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def new_record(step: str, command: Command) -> Record:
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file, of a student by its name, or of a folder.
 
-    A folder with ``weights.safetensors`` is a training run, of which nothing else matters.
+    Of a folder with ``weights.safetensors``, a training run, only this file counts.
     """
     if str(path) in available_students() or not path.is_dir():
         return file_sha256(resolve_model(str(path)))
@@ -122,7 +122,7 @@ def _renamed(record: Record) -> Record:
 
 
 def state_of(step: str, command: Command, pending: Collection[Path]) -> State:
-    """Say how far a step is.
+    """Return how far a step is: 'new', 'begun' or 'finished'.
 
     Parameters
     ----------
@@ -134,38 +134,39 @@ def state_of(step: str, command: Command, pending: Collection[Path]) -> State:
     Raises
     ------
     ChangedError
-        If something would be lost or mixed up if the step were run as it is asked for now: an
-        output, or part of one, that was made with other settings, of other inputs, or nobody knows
-        how.
+        If there is an output, or part of one, that was made with other settings or from other
+        inputs, or that has no record.
     """
-    left = _left(command.output)
-    if not left:
+    written = _written(command.output)
+    if not written:
         return "new"
     record = read_record(command.output)
     if record is None:
-        raise ChangedError(f"'{left[0]}' is there without a record of how it was made")
+        raise ChangedError(f"'{written[0]}' has no record of how it was made")
     if record.step != step:
         raise ChangedError(f"it was made by '{record.step}'")
     for paths in command.inputs.values():
         for path in paths:
             if any(path == output or output in path.parents for output in pending):
-                raise ChangedError(f"it was made from an earlier '{path}', which is not there now")
+                raise ChangedError(
+                    f"it was made from an earlier '{path}', which does not exist now"
+                )
     wanted = new_record(step, command)
     for key in sorted({*record.settings, *wanted.settings}):
         before, now = (_shown(settings, key) for settings in (record.settings, wanted.settings))
         if before != now:
             option = key.replace("_", "-")
-            raise ChangedError(f"it was made with {option} {before}, and is now asked with {now}")
+            raise ChangedError(f"it was made with {option} {before}, the recipe now has {now}")
     changed = [key for key in wanted.inputs if wanted.inputs[key] != record.inputs.get(key)]
     changed += sorted(record.inputs.keys() - wanted.inputs.keys())
     if changed:
         option = changed[0].replace("_", "-")
-        raise ChangedError(f"what it was made from ({option}) has changed since")
+        raise ChangedError(f"its input ({option}) has changed since")
     return "finished" if record.summary is not None and command.output.exists() else "begun"
 
 
-def _left(output: Path) -> list[Path]:
-    """Return what a step has written, finished or not."""
+def _written(output: Path) -> list[Path]:
+    """Return the files and folders that a step has written, finished or not."""
     partial = output.with_name(f"{output.name}.partial")
     return [
         path
@@ -181,6 +182,6 @@ def _shown(settings: dict[str, Any], key: str) -> str:
 def set_aside(output: Path, folder: Path) -> None:
     """Move what a step has written, and its record, to another folder."""
     folder.mkdir(exist_ok=True)
-    for path in (*_left(output), record_path(output)):
+    for path in (*_written(output), record_path(output)):
         if path.exists():
             path.rename(folder / path.name)

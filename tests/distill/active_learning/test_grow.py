@@ -122,7 +122,7 @@ def test_frames_where_two_students_differ_are_more_wrong(
     assert report["doubtful"]["structures"] == report["random"]["structures"] == 12
     assert found["n_labels"] == 24
     assert report["frames"] == 7 * 20
-    assert "times the median where doubtful\n  rank correlation of doubt" in summary(report)
+    assert "times that of random ones\n  rank correlation of uncertainty" in summary(report)
     with Dataset(output) as dataset:
         structures, metadata = dataset.read_structures(), dataset.metadata
     assert structures.sources == (DOUBTFUL,) * 12 + (RANDOM,) * 12

@@ -114,9 +114,9 @@ def cook(path: Path = Path("r.toml"), **options: Any) -> str:
 def test_outputs_are_found_by_later_steps(step: Copying, capsys: pytest.CaptureFixture) -> None:
     summary = cook(write(TWO_STEPS))
     assert Path("r/b").read_text(encoding="utf-8") == "one beside two"
-    assert summary == "r: 2 steps, of which 0 had been finished before."
+    assert summary == "r: 2 steps, 0 of them finished in earlier runs."
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "[1/2] copy: r/a is begun"
+    assert lines[0] == "[1/2] copy: r/a is started"
     assert re.fullmatch(r"r/b: 14 letters\. \[\d+ s\]", lines[3])
     # While a step runs, the process looks as if it had been started for this step.
     assert step.runs[1] == ["copy", "r/a", "beside.txt", "-o", "r/b", "--text=two"]
@@ -167,7 +167,7 @@ def test_a_student_that_is_read_may_not_change(step: Copying) -> None:
     Path("tiny/notes").write_text("new", encoding="utf-8")
     cook(path)
     Path("beside.txt").write_text("another", encoding="utf-8")
-    with pytest.raises(ValueError, match="step 3 'copy': 'r/c' cannot be taken over: .*model"):
+    with pytest.raises(ValueError, match="step 3 'copy': 'r/c' cannot be reused: .*model"):
         cook(path)
 
 
@@ -193,9 +193,9 @@ def test_a_dry_run_prints_commands_and_writes_nothing(step: Copying) -> None:
 
 def test_finished_steps_are_not_repeated(step: Copying, capsys: pytest.CaptureFixture) -> None:
     cook(write(TWO_STEPS))
-    assert cook().endswith("of which 2 had been finished before.")
+    assert cook().endswith("2 of them finished in earlier runs.")
     assert len(step.runs) == 2
-    assert "[2/2] copy: r/b was made before\n" in capsys.readouterr().out
+    assert "[2/2] copy: r/b is finished already\n" in capsys.readouterr().out
     # What changes no result may change.
     cook(write(TWO_STEPS.replace('"two"', '"two"\nprocesses = 2')))
     assert len(step.runs) == 2
@@ -209,7 +209,7 @@ def test_an_interrupted_step_is_gone_on_with(step: Copying, capsys: pytest.Captu
     step.interrupts = False
     capsys.readouterr()
     cook()
-    assert "[1/2] copy: r/a is gone on with\n" in capsys.readouterr().out
+    assert "[1/2] copy: r/a is continued\n" in capsys.readouterr().out
     assert Path("r/b").read_text(encoding="utf-8") == "one beside two"
 
 
@@ -219,7 +219,7 @@ def test_other_settings_are_not_mixed_with_what_was_begun(step: Copying) -> None
     with pytest.raises(KeyboardInterrupt):
         cook()
     step.interrupts = False
-    with pytest.raises(ValueError, match=r"step 1 'copy': 'r/a' cannot .* text \"one \", and is"):
+    with pytest.raises(ValueError, match=r"step 1 'copy': 'r/a' cannot .* text \"one \", the"):
         cook(write(TWO_STEPS.replace("one ", "other ")))
     cook(force=True)
     assert Path("r/a").read_text(encoding="utf-8") == "other "
@@ -231,32 +231,32 @@ def test_other_settings_are_not_mixed_with_what_was_begun(step: Copying) -> None
     [
         (
             lambda: write(TWO_STEPS.replace("one ", "uno ")),
-            r"step 1 'copy': 'r/a' cannot .* made with text \"one \", and is now asked with",
+            r"step 1 'copy': 'r/a' cannot .* made with text \"one \", the recipe now has",
             ["a", "b"],
         ),
         (
             lambda: write(TWO_STEPS.replace('"two"', '"two"\ntimes = 2')),
-            r"step 2 'copy': 'r/b' .* made with times its default, and is now asked with 2",
+            r"step 2 'copy': 'r/b' .* made with times its default, the recipe now has 2",
             ["b"],
         ),
         (
             lambda: Path("beside.txt").write_text("else", encoding="utf-8"),
-            r"step 2 'copy': 'r/b' .* what it was made from \(sources\) has changed",
+            r"step 2 'copy': 'r/b' .* its input \(sources\) has changed",
             ["b"],
         ),
         (
             lambda: Path("r/a").write_text("by hand", encoding="utf-8"),
-            r"step 2 'copy': 'r/b' .* what it was made from \(sources\) has changed",
+            r"step 2 'copy': 'r/b' .* its input \(sources\) has changed",
             ["b"],
         ),
         (
             lambda: Path("r/a").unlink(),
-            r"step 2 'copy': 'r/b' .* made from an earlier 'r/a', which is not there now",
+            r"step 2 'copy': 'r/b' .* made from an earlier 'r/a', which does not exist now",
             ["b"],
         ),
         (
             lambda: Path("r/b.step.json").unlink(),
-            r"step 2 'copy': 'r/b' .* 'r/b' is there without a record",
+            r"step 2 'copy': 'r/b' .* 'r/b' has no record",
             ["b"],
         ),
         (
@@ -279,7 +279,7 @@ def test_nothing_is_replaced_without_force(
     cook(force=True)
     for name in kept:
         assert Path("r/replaced-1", name).read_bytes() == before[name]
-    assert cook().endswith("of which 2 had been finished before.")
+    assert cook().endswith("2 of them finished in earlier runs.")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_frames_that_were_moved_on_by_an_earlier_version_still_count(tmp_path: P
     command = Command(output=output, settings=settings, inputs={"structures": [start]})
     assert state_of("continue", command, []) == "finished"
     start.write_text("others", encoding="utf-8")
-    with pytest.raises(ChangedError, match=r"what it was made from \(structures\) has changed"):
+    with pytest.raises(ChangedError, match=r"its input \(structures\) has changed"):
         state_of("continue", command, [])
 
 
@@ -380,8 +380,8 @@ STEP = '[[step]]\ncommand = "copy"\ntext = "x"\noutput = "a"\n'
         (STEP.replace('"a"', '".."'), "'output' must be a plain name"),
         (STEP.replace('"a"', "1"), "'output' must be a plain name, without a folder; given 1"),
         (STEP + "sources = []", "'sources' must be an array of at least one; given 0"),
-        (STEP + "sources = ['b']", r"'sources' is 'b', but .* \(there is none\) nor .* 'b'"),
-        (STEP + "sources = ['a']", "'sources' is 'a', but neither"),
+        (STEP + "sources = ['b']", r"'sources' is 'b', but .* \(there is none\), and 'b' does"),
+        (STEP + "sources = ['a']", "'sources' is 'a', but no earlier"),
         (STEP + STEP + "", "step 2 'copy': 'a' is made by an earlier step already"),
         (STEP + STEP.replace('"a"', '"b"') + "sources = ['c']", r"earlier step makes it \('a'\)"),
     ],
@@ -464,9 +464,9 @@ def test_a_whole_recipe_survives_an_interruption(
     history = Path("whole/first/history.jsonl").read_text(encoding="utf-8")
     assert main(["run", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "[2/5] label: whole/labelled.h5 was made before" in out
-    assert "[3/5] train: whole/first is gone on with" in out
-    assert out.endswith("whole: 5 steps, of which 2 had been finished before.\n")
+    assert "[2/5] label: whole/labelled.h5 is finished already" in out
+    assert "[3/5] train: whole/first is continued" in out
+    assert out.endswith("whole: 5 steps, 2 of them finished in earlier runs.\n")
     # Training was all done but for its end.
     assert Path("whole/first/history.jsonl").read_text(encoding="utf-8") == history
     with Dataset("whole/grown.h5") as dataset:
