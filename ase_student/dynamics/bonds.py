@@ -162,7 +162,7 @@ def is_cluster(molecules: str, atoms: Atoms) -> bool:
     return "." in molecules and not atoms.pbc.any()
 
 
-def is_sane(original: Atoms, current: Atoms) -> bool:
+def is_physical(original: Atoms, current: Atoms) -> bool:
     """Return whether a structure is physical: finite, no clash, and in molecules no lost bond."""
     if not np.isfinite(current.positions).all():
         return False

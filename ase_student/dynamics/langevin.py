@@ -210,7 +210,7 @@ def descended(positions: Positions, forces: Forces, n_steps: int) -> Positions:
     return positions
 
 
-def after(steps: Iterator[Positions], n_steps: int) -> Positions:
+def positions_after(steps: Iterator[Positions], n_steps: int) -> Positions:
     """Return the positions that dynamics reaches after some steps.
 
     If the dynamics diverge, the positions are not finite; no error is raised.

@@ -72,7 +72,7 @@ def trajectories(
         rng,
     )
     while True:
-        yield _separated(structures, langevin.after(steps, n_steps))
+        yield _separated(structures, langevin.positions_after(steps, n_steps))
 
 
 def _joined(

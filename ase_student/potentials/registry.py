@@ -75,8 +75,8 @@ def load_teacher(name: str) -> Teacher:
     ----------
     name : str
         A key of `TEACHERS`, or ``'package.module:Class'``; the class, or any other callable that
-        returns a teacher or an ASE calculator, is called. Options may follow the name or path, as in
-        ``'so3lr:long_range=12,dtype=float64'``; they are the keyword arguments of the call.
+        returns a teacher or an ASE calculator, is called. Options may follow the name or path, as
+        in ``'so3lr:long_range=12,dtype=float64'``; they are the keyword arguments of the call.
 
     Raises
     ------
