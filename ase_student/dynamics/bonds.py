@@ -69,7 +69,7 @@ class Topology:
         return np.linalg.norm(vectors, axis=1) / (radii[self.first] + radii[self.second])
 
     def change(self, atoms: Atoms) -> str | None:
-        """Return a description of the first change of bonds found; None without a change.
+        """Return a description of a broken, formed or collapsed bond; None if there is none.
 
         Parameters
         ----------

@@ -59,7 +59,7 @@ def process_pool(
 
 
 def end_with_parent() -> None:
-    """End this process as soon as its parent process has ended, if it has one in this program.
+    """End this process as soon as the process has ended that started it by multiprocessing.
 
     Processes in the background of a shell ignore SIGINT, and a process that waits for work would
     wait without end. All files are written under temporary names and renamed, so that only

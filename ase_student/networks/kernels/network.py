@@ -57,8 +57,8 @@ def pair_list(
     atoms = np.arange(len(neighbors))[:, None]
     is_taken = neighbors > atoms
     if offsets is not None:
-        # Of the two pairs of an atom with its own images in opposite directions, the pair whose
-        # offset has a positive first component other than zero is taken.
+        # Of the two pairs of an atom with opposite images of itself, take the pair in which the
+        # first component of the offset that is not zero is positive.
         x, y, z = offsets[..., 0], offsets[..., 1], offsets[..., 2]
         is_positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
         is_taken |= (neighbors == atoms) & is_positive
