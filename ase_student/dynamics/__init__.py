@@ -1,1 +1,1 @@
-"""Langevin dynamics, many trajectories at once, and what becomes of bonds."""
+"""Langevin dynamics, many trajectories at once, and changes of bonds."""

@@ -1,4 +1,4 @@
-"""Which atoms are bonded or clash, and whether that has changed."""
+"""Bonds and clashes of atoms, and changes of bonds."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from numpy.typing import NDArray
 from ase_student.dynamics.langevin import Positions
 from ase_student.neighbors import neighbor_matrix
 
-# Distances of two atoms at which something is decided, from near to far, as multiples of the sum of
-# their covalent radii (Cordero et al., Dalton Trans. 2008, 2832). They differ on purpose: what
-# ends a trajectory needs more evidence than what leaves out a frame.
+# Thresholds of the distance of two atoms, from short to long, as multiples of the sum of their
+# covalent radii (Cordero et al., Dalton Trans. 2008, 2832). They differ on purpose: to end a
+# trajectory needs clearer evidence than to leave out a frame.
 
-#: Closer atoms clash, bonded or not: such a structure is wrong.
+#: Closer atoms clash, bonded or not: such a structure is unphysical.
 CLASH = 0.6
-#: Two atoms that were not bonded have formed a bond where they are closer than this: the distance
-#: of the minimum, so that atoms that only share a proton have not.
+#: Two atoms that were not bonded have formed a bond if they are closer than this. It is the
+#: distance of the energy minimum, so that atoms that only share a proton do not count.
 FORMED = 1.0
-#: Two atoms are bonded below this: the longest bonds reach 1.15, and hydrogen bonds begin at 1.5.
+#: Two atoms are bonded below this: the longest bonds reach 1.15, the shortest hydrogen bonds 1.5.
 BONDED = 1.25
-#: Two atoms that were farther apart than this were not bonded; between this and `BONDED` nothing
-#: is said about new bonds.
+#: Two atoms that were farther apart than this were not bonded. Between `BONDED` and this the state
+#: is undecided, and a later bond does not count as new.
 UNBOUND = 1.45
-#: A bond is broken beyond this where a student is judged, 2.3 Å for C-C and 1.45 Å for O-H: at
-#: 600 K no vibration of a bond comes near, because it costs some 2 eV, 40 times the thermal energy.
+#: In tests of a student, a bond is broken beyond this, 2.3 Å for C-C and 1.45 Å for O-H. At 600 K
+#: no bond vibration reaches it, because it costs about 2 eV, 40 times the thermal energy.
 BROKEN = 1.5
-#: Where frames are sampled, a bond is lost only beyond this, 2.74 Å for C-C: stretched bonds belong
-#: into training data.
-APART = 1.8
+#: In sampling, a bond is lost only beyond this, 2.74 Å for C-C: stretched bonds should be in the
+#: training data.
+LOST = 1.8
 
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """The bonds of a structure, and where its atoms must not come.
+    """The bonds of a structure, to find later changes and clashes.
 
     Attributes
     ----------
     first, second : (n_bonds,) int64
         Atoms of each bond, in both directions.
     offsets : (n_bonds, 3) float64, Å
-        Lattice translation of the second atom's image. Positions of dynamics are not wrapped, so
-        a bond keeps it.
+        Lattice translation of the second atom's image. In dynamics positions are not wrapped, so
+        that it stays the same for each bond.
     is_bonded : (n_atoms, n_atoms) bool
     """
 
@@ -69,12 +69,12 @@ class Topology:
         return np.linalg.norm(vectors, axis=1) / (radii[self.first] + radii[self.second])
 
     def change(self, atoms: Atoms) -> str | None:
-        """Return what has become of the bonds in words, None if nothing.
+        """Return a description of a broken, formed or collapsed bond; None if there is none.
 
         Parameters
         ----------
         atoms : Atoms
-            The structure later, its atoms not wrapped into the cell since.
+            The structure at a later time, with atoms not wrapped into the cell.
         """
         stretches = self.stretches(atoms)
         if len(stretches) and stretches.max() > BROKEN:
@@ -84,12 +84,12 @@ class Topology:
             )
         first, second, _, ratios = _close_pairs(atoms, FORMED)
         limits = np.where(self.is_bonded[first, second], CLASH, FORMED)
-        wrong = np.flatnonzero(ratios < limits)
-        if not len(wrong):
+        changed = np.flatnonzero(ratios < limits)
+        if not len(changed):
             return None
-        worst = int(wrong[ratios[wrong].argmin()])
-        what = "formed" if ratios[worst] >= CLASH else "collapsed"
-        return _in_words(atoms, first[worst], second[worst], ratios[worst], what)
+        worst = int(changed[ratios[changed].argmin()])
+        verb = "formed" if ratios[worst] >= CLASH else "collapsed"
+        return _in_words(atoms, first[worst], second[worst], ratios[worst], verb)
 
 
 def _close_pairs(
@@ -110,11 +110,11 @@ def _close_pairs(
     return first, second, offsets, distances / (radii[first] + radii[second])
 
 
-def _in_words(atoms: Atoms, i: int, j: int, ratio: float, what: str) -> str:
+def _in_words(atoms: Atoms, i: int, j: int, ratio: float, verb: str) -> str:
     i, j = min(i, j), max(i, j)
     symbols = atoms.symbols
     length = ratio * covalent_radii[atoms.numbers[[i, j]]].sum()
-    return f"the bond {symbols[i]}{i}-{symbols[j]}{j} {what} ({length:.2f} Å)"
+    return f"the bond {symbols[i]}{i}-{symbols[j]}{j} {verb} ({length:.2f} Å)"
 
 
 def clashes(
@@ -140,49 +140,51 @@ def clashes(
     try:
         matrix = neighbor_matrix(positions, cell, pbc, 2 * CLASH * radii.max())
     except ValueError:
-        # Two atoms on one spot.
+        # Two atoms are at the same position.
         return True
     vectors = positions[matrix.neighbors] + matrix.offsets(cell) - positions[:, None]
     limits = CLASH * (radii[:, None] + radii[matrix.neighbors])
     return bool((np.linalg.norm(vectors, axis=-1) < limits).any())
 
 
-def came_apart(numbers: NDArray[np.int64], before: Positions, after: Positions) -> bool:
-    """Return whether any two atoms that were bound to each other no longer are."""
+def came_apart(numbers: NDArray[np.int64], original: Positions, current: Positions) -> bool:
+    """Return whether a bond was lost between two sets of positions of the same atoms."""
     i, j = np.triu_indices(len(numbers), 1)
     bond = covalent_radii[numbers[i]] + covalent_radii[numbers[j]]
-    bound = np.linalg.norm(before[i] - before[j], axis=1) < BONDED * bond
-    apart = np.linalg.norm(after[i] - after[j], axis=1) > APART * bond
-    return bool((bound & apart).any())
+    bound = np.linalg.norm(original[i] - original[j], axis=1) < BONDED * bond
+    is_lost = np.linalg.norm(current[i] - current[j], axis=1) > LOST * bond
+    return bool((bound & is_lost).any())
 
 
 def is_cluster(molecules: str, atoms: Atoms) -> bool:
-    """Return whether a structure, by what it is made of, has parts that would fly apart."""
+    """Return whether a structure consists of several molecules that would drift apart."""
     # A crystal may have a dot in its name.
     return "." in molecules and not atoms.pbc.any()
 
 
-def is_sane(before: Atoms, after: Atoms) -> bool:
-    """Return whether a structure is still what it was: no clash, and in molecules no bond lost."""
-    if not np.isfinite(after.positions).all():
+def is_physical(original: Atoms, current: Atoms) -> bool:
+    """Return whether a structure is physical: finite, no clash, and in molecules no lost bond."""
+    if not np.isfinite(current.positions).all():
         return False
-    if clashes(after.numbers, after.positions, after.cell.array, after.pbc):
+    if clashes(current.numbers, current.positions, current.cell.array, current.pbc):
         return False
     # In a crystal, atoms may change places.
-    is_molecular = not before.pbc.any()
-    return not (is_molecular and came_apart(before.numbers, before.positions, after.positions))
+    is_molecular = not original.pbc.any()
+    return not (
+        is_molecular and came_apart(original.numbers, original.positions, current.positions)
+    )
 
 
-def newly_bound(before: Atoms, after: Atoms) -> int:
-    """Return how many atoms of a molecule are bound to others than before.
+def newly_bound(original: Atoms, current: Atoms) -> int:
+    """Return the number of atoms of a molecule with new bonds; zero for crystals.
 
-    Where a student finds a bond that nobody has shown to it, it has a hole. Zero in crystals.
+    A new bond in a student's dynamics shows that its energy is wrong there.
     """
-    if before.pbc.any():
+    if original.pbc.any():
         return 0
-    radii = covalent_radii[before.numbers]
+    radii = covalent_radii[original.numbers]
     bonds = radii[:, None] + radii
     np.fill_diagonal(bonds, 0.0)
-    was_apart = before.get_all_distances() > UNBOUND * bonds
-    is_bound = after.get_all_distances() < BONDED * bonds
+    was_apart = original.get_all_distances() > UNBOUND * bonds
+    is_bound = current.get_all_distances() < BONDED * bonds
     return int((was_apart & is_bound).any(axis=1).sum())

@@ -1,4 +1,4 @@
-"""Langevin dynamics and steps downhill, for one structure or many side by side."""
+"""Langevin dynamics and steps downhill, for a structure or for many at once."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from ase import Atoms, units
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
-#: Steps whose noise is drawn at once. A generator of its own for every block makes the noise of a
-#: step independent of where a run was interrupted.
+#: Number of steps whose noise is drawn together. Each such block has a random generator of its own:
+#: the noise of a step does not depend on where a run was interrupted.
 NOISE_STEPS = 100
 
 Positions = NDArray[np.float64]
 Forces = Callable[[Positions], Positions]
-#: Masses do not change which configurations a thermostat visits, so hydrogen is made heavier, which
-#: allows a longer step and so more distance between frames at the same cost.
+#: The configurations that a thermostat samples do not depend on masses. Heavier hydrogen allows
+#: longer steps, and so more different frames at the same cost.
 HYDROGEN_MASS = 4.0
 TIMESTEP = 2.0 * units.fs
 FRICTION = 0.02 / units.fs
-#: Restoring force, eV/Å², on atoms of a cluster that leave its first radius.
+#: Force constant, eV/Å², of the wall for atoms of a cluster beyond its initial radius.
 CONFINEMENT = 0.1
-#: Step downhill, Å per eV/Å (less than two over the stiffest bond's force constant), and its limit.
+#: Step downhill, Å per eV/Å (less than 2 divided by the force constant of the stiffest bond), and
+#: the longest step, Å.
 DESCENT = 0.01
 LONGEST_DESCENT = 0.05
 
 
 class Baoab:
-    """The splitting BAOAB of Langevin dynamics, for atoms of any masses.
+    """The splitting BAOAB of Langevin dynamics.
 
-    Its configurations are those of the temperature even at long steps (Leimkuhler and Matthews,
-    Appl. Math. Res. eXpress 2013, 34). A step is `accelerated` by the forces before it, `moved`,
-    and `accelerated` by the forces at the new positions.
+    The distribution of its configurations is accurate even for long steps (Leimkuhler and Matthews,
+    Appl. Math. Res. eXpress 2013, 34). A step consists of `accelerated` with the old forces,
+    `moved`, and `accelerated` with the forces at the new positions.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class Baoab:
         self._kick = self._thermal * np.sqrt(1.0 - self._keep**2)
 
     def draw(self, rng: np.random.Generator, n_atoms: int) -> NDArray[np.float64]:
-        """Return velocities (n_atoms, 3) that have the temperature, in ASE units."""
+        """Return random velocities (n_atoms, 3) at the temperature, in ASE units."""
         velocities: NDArray[np.float64] = self._thermal * rng.normal(size=(n_atoms, 3))
         return velocities
 
@@ -76,7 +77,7 @@ class Baoab:
         positions : (n_atoms, 3) float64, Å
         velocities : (n_atoms, 3) float64, ASE units
         noise : (n_atoms, 3) float64
-            Standard normal.
+            Standard normal random numbers.
         """
         positions = positions + self._half * velocities
         velocities = self._keep * velocities + self._kick * noise
@@ -84,24 +85,24 @@ class Baoab:
 
 
 class Walker:
-    """One structure under Langevin dynamics, moved by forces that come from outside.
+    """A structure under Langevin dynamics, moved by forces that are computed elsewhere.
 
-    A step of :class:`Baoab` is made in two parts, so that the forces of many walkers can be
-    computed at once in between.
+    A step of :class:`Baoab` is done in two parts, so that the forces of many walkers can be
+    computed together in between.
 
     Parameters
     ----------
     atoms : Atoms
-        Copied. Masses are those of ASE, hydrogen's included.
+        Copied. Masses are those of ASE, also for hydrogen.
     temperature : float, K
     timestep, friction : float, ASE units
     seed : sequence of int
-        Of the initial velocities and the noise.
+        Seed of the initial velocities and the noise.
 
     Attributes
     ----------
     atoms : Atoms
-        Where it is now; positions are never wrapped.
+        Current structure; positions are never wrapped.
     velocities : (n_atoms, 3) float64, ASE units
     """
 
@@ -118,7 +119,7 @@ class Walker:
         self.velocities: NDArray[np.float64] = self._splitting.draw(rng, len(atoms))
 
     def move(self, step: int, forces: NDArray[np.float64]) -> None:
-        """Move to the positions after a step, by the forces in eV/Å before it."""
+        """Move to the positions after a step, with the forces in eV/Å before the step."""
         block, row = divmod(step, NOISE_STEPS)
         if block != self._block:
             rng = np.random.default_rng([*self._seed, block + 1])
@@ -129,12 +130,12 @@ class Walker:
         )
 
     def arrive(self, forces: NDArray[np.float64]) -> None:
-        """Complete a step by the forces in eV/Å at the new positions."""
+        """Complete a step with the forces in eV/Å at the new positions."""
         self.velocities = self._splitting.accelerated(self.velocities, forces)
 
     @property
     def temperature(self) -> float:
-        """Kinetic temperature in K; at steps of 1 fs some 2 % below that of the positions."""
+        """Kinetic temperature in K; with steps of 1 fs about 2 % below that of the positions."""
         twice_kinetic = float((self._masses * self.velocities**2).sum())
         return twice_kinetic / (3 * len(self.atoms) * units.kB)
 
@@ -146,7 +147,7 @@ def langevin(
     temperature: float | Positions,
     rng: np.random.Generator,
 ) -> Iterator[Positions]:
-    """Yield positions of Langevin dynamics, one step after the other, for ever.
+    """Yield the positions after each step of Langevin dynamics, without end.
 
     See :class:`Baoab` for the integrator.
 
@@ -154,11 +155,11 @@ def langevin(
     ----------
     numbers : (n_atoms,) int64
     positions : (n_atoms, 3) float64, Å
-        Where to begin; velocities are drawn for the temperature.
+        Initial positions; velocities are drawn for the temperature.
     forces : callable
         Forces in eV/Å at any positions.
     temperature : float or (n_atoms, 1) float64, K
-        With one per atom, many molecules can be moved as one system.
+        With a value per atom, many molecules can be moved as one system.
     rng : numpy.random.Generator
     """
     masses = np.where(numbers == 1, HYDROGEN_MASS, atomic_masses[numbers])[:, None]
@@ -175,9 +176,9 @@ def langevin(
 
 
 def wall(positions: Positions, radius: float) -> Positions:
-    """Return forces (n_atoms, 3) that draw atoms back, harmonically, into a sphere about the mean.
+    """Return harmonic forces (n_atoms, 3) that keep atoms in a sphere about their mean position.
 
-    Inside the sphere nothing is changed.
+    Inside the sphere they are zero.
     """
     from_center = positions - positions.mean(0)
     distance = np.linalg.norm(from_center, axis=1, keepdims=True)
@@ -187,20 +188,20 @@ def wall(positions: Positions, radius: float) -> Positions:
 
 
 def radius_of(positions: Positions) -> float:
-    """Return the radius of the sphere about the mean position that just holds all atoms."""
+    """Return the radius of the smallest sphere about the mean position that holds all atoms."""
     return float(np.linalg.norm(positions - positions.mean(0), axis=1).max())
 
 
 def confined(forces: Forces, positions: Positions) -> Forces:
-    """Return `forces` plus a soft wall that keeps a cluster as close as it is at `positions`."""
+    """Return `forces` plus a soft wall with the radius that the cluster has at `positions`."""
     radius = radius_of(positions)
     return lambda positions: forces(positions) + wall(positions, radius)
 
 
 def descended(positions: Positions, forces: Forces, n_steps: int) -> Positions:
-    """Return positions after some steps downhill, none of which moves an atom far.
+    """Return positions after some short steps downhill.
 
-    A gentle start for dynamics from a geometry that another force field or a person made.
+    Dynamics can then start from geometries of another force field, or drawn by hand.
     """
     for _ in range(n_steps):
         step = DESCENT * forces(positions)
@@ -209,10 +210,10 @@ def descended(positions: Positions, forces: Forces, n_steps: int) -> Positions:
     return positions
 
 
-def after(steps: Iterator[Positions], n_steps: int) -> Positions:
+def positions_after(steps: Iterator[Positions], n_steps: int) -> Positions:
     """Return the positions that dynamics reaches after some steps.
 
-    Dynamics that diverges ends in positions that are not finite; it raises nothing.
+    If the dynamics diverge, the positions are not finite; no error is raised.
     """
     with np.errstate(all="ignore"):
         for _ in range(n_steps - 1):

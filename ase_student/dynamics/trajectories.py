@@ -13,9 +13,9 @@ from ase_student.potentials.base import Potential, forces_of
 
 
 def relaxed(structures: Sequence[Atoms], driver: Potential, n_steps: int) -> list[Atoms]:
-    """Return the structures after some careful steps downhill, see `langevin.descended`.
+    """Return the structures after some short steps downhill, see `langevin.descended`.
 
-    Positions are NaN where there are no forces.
+    Positions of structures without forces are NaN.
     """
     if not structures:
         return []
@@ -34,20 +34,20 @@ def trajectories(
     rng: np.random.Generator,
     confined: bool = False,
 ) -> Iterator[list[Atoms]]:
-    """Yield all structures every some steps of Langevin dynamics, for ever.
+    """Yield all structures after every `n_steps` steps of Langevin dynamics, without end.
 
-    They are moved as one system, each at its own temperature, but do not feel each other. One for
-    which there are no forces ends: its positions are NaN from then on, and the others go on.
+    They are moved as one system, each at its own temperature, but do not interact. If there are no
+    forces for a structure, its positions are NaN from then on; the others continue.
 
     Parameters
     ----------
     structures : sequence of Atoms
-        Where to begin; velocities are drawn for the temperatures. They are not changed.
+        Initial structures, which are not changed; velocities are drawn for the temperatures.
     driver : Potential
     temperatures : sequence of float, K
         One per structure.
     n_steps : int
-        Steps of `langevin.TIMESTEP` between what is yielded.
+        Steps of `langevin.TIMESTEP` between the yielded structures.
     rng : numpy.random.Generator
     confined : bool
         Whether a soft wall keeps the parts of a cluster together, see `langevin.wall`.
@@ -72,28 +72,31 @@ def trajectories(
         rng,
     )
     while True:
-        yield _separated(structures, langevin.after(steps, n_steps))
+        yield _separated(structures, langevin.positions_after(steps, n_steps))
 
 
 def _joined(
     structures: Sequence[Atoms], driver: Potential, radii: Sequence[float] | None
 ) -> Forces:
     """Return the forces on all structures as a function of all their positions."""
-    ends = np.cumsum([len(atoms) for atoms in structures])
-    working = [Atoms(one.numbers, one.positions, cell=one.cell, pbc=one.pbc) for one in structures]
+    atom_ends = np.cumsum([len(atoms) for atoms in structures])
+    working = [
+        Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        for atoms in structures
+    ]
 
     def joint(positions: Positions) -> Positions:
         result = np.full_like(positions, np.nan)
-        parts = np.split(positions, ends[:-1])
+        parts = np.split(positions, atom_ends[:-1])
         alive = [i for i, part in enumerate(parts) if np.isfinite(part).all()]
         for i in alive:
             working[i].positions = parts[i]
-        answers = forces_of(driver, [working[i] for i in alive]) if alive else []
-        for i, answer in zip(alive, answers, strict=True):
-            own = slice(ends[i] - len(parts[i]), ends[i])
-            result[own] = answer
+        forces_by_structure = forces_of(driver, [working[i] for i in alive]) if alive else []
+        for i, forces in zip(alive, forces_by_structure, strict=True):
+            rows = slice(atom_ends[i] - len(parts[i]), atom_ends[i])
+            result[rows] = forces
             if radii is not None:
-                result[own] += langevin.wall(parts[i], radii[i])
+                result[rows] += langevin.wall(parts[i], radii[i])
         return result
 
     return joint
@@ -104,10 +107,10 @@ def _positions(structures: Sequence[Atoms]) -> Positions:
 
 
 def _separated(structures: Sequence[Atoms], positions: Positions) -> list[Atoms]:
-    """Return new structures at these positions; all NaN where any is not finite."""
+    """Return new structures at these positions; if any position is not finite, all are NaN."""
     separated = []
-    ends = np.cumsum([len(atoms) for atoms in structures])
-    for atoms, part in zip(structures, np.split(positions, ends[:-1]), strict=True):
+    atom_ends = np.cumsum([len(atoms) for atoms in structures])
+    for atoms, part in zip(structures, np.split(positions, atom_ends[:-1]), strict=True):
         part = part if np.isfinite(part).all() else np.full_like(part, np.nan)
         separated.append(Atoms(atoms.numbers, part, cell=atoms.cell, pbc=atoms.pbc))
     return separated

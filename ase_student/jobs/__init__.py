@@ -1,1 +1,1 @@
-"""Resumable work on many pieces: its store, its processes and its executors."""
+"""Resumable work in many pieces: its store, its processes and its executors."""

@@ -1,7 +1,7 @@
 """Executors of independent work: this process, processes of this machine, workers of Dask.
 
-All three are an `Executor` of the standard library, so that one loop serves them. What the work is
-does not depend on who does it, and so the results do not either.
+All three have the interface `Executor` of the standard library, so that a single loop uses them.
+The results do not depend on which of them does the work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from ase_student.jobs.processes import KEPT, process_pool
+from ase_student.jobs.processes import RESUME_HINT, process_pool
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -21,16 +21,16 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the work.
+    """An executor, and how to use it.
 
     Attributes
     ----------
     executor : Executor
     n_ahead : callable
-        Returns how many pieces of work to hand out before the first comes back.
+        Returns the number of pieces of work to submit before the first is finished.
     are_elsewhere : bool
-        Whether they are other processes, which load what they need themselves, such as a teacher
-        or a student; otherwise they take what this process has.
+        Whether the work is done in other processes, which load their own teacher or student;
+        otherwise those of this process are used.
     """
 
     executor: Executor
@@ -41,17 +41,17 @@ class Workers:
 def workers_for(
     processes: int, scheduler: str | None, *, doing: str = "labels"
 ) -> AbstractContextManager[Workers]:
-    """Return who does the work, to be used in a ``with`` statement.
+    """Return a context manager that gives the workers.
 
     Parameters
     ----------
     processes : int
-        How many processes on this machine. They are started anew: a script that asks for more
-        than one needs ``if __name__ == "__main__":``.
+        Number of processes on this machine. They are started with the method 'spawn': a script
+        that asks for more than one needs ``if __name__ == "__main__":``.
     scheduler : str or None
-        Address of a Dask scheduler, whose workers do it instead.
+        Address of a Dask scheduler, whose workers do the work instead.
     doing : str
-        What they do, for errors: 'labels'.
+        Verb for the work in messages of errors, such as 'labels'.
     """
     if scheduler is not None:
         return dask_workers(scheduler)
@@ -61,16 +61,16 @@ def workers_for(
 def completed(
     workers: Workers, calls: Iterable[tuple[Key, Callable[[], Result]]]
 ) -> Iterator[tuple[Key, Result]]:
-    """Let workers make calls, and yield each result with its key when it is there.
+    """Let workers make calls, and yield each result with its key when it is finished.
 
-    Calls are drawn only as they are needed, and no result that came back is lost to another's
-    error, which is raised when those that came with it have been yielded.
+    Calls are taken from the iterable only when they are needed. If a call fails, results that are
+    finished at the same time are yielded before its error is raised.
 
     Parameters
     ----------
     workers : Workers
     calls : iterable of (key, callable)
-        Callables that other processes can be sent, such as `functools.partial` of a function.
+        Callables that can be sent to other processes, such as a `functools.partial`.
     """
     waiting = iter(calls)
     running: dict[Future[Result], Key] = {}
@@ -79,9 +79,9 @@ def completed(
             running[workers.executor.submit(call)] = key
         if not running:
             return
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
         error: BaseException | None = None
-        for future in done:
+        for future in finished:
             key = running.pop(future)
             try:
                 result = future.result()
@@ -93,8 +93,8 @@ def completed(
             raise error
 
 
-class _AtOnce(Executor):
-    """Does what is submitted at once, in this process."""
+class _InThisProcess(Executor):
+    """Executor that makes each call in this process, when it is submitted."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -107,47 +107,47 @@ class _AtOnce(Executor):
 
 @contextmanager
 def this_process() -> Iterator[Workers]:
-    """Work in this process, with what it has."""
-    yield Workers(_AtOnce(), lambda: 1, are_elsewhere=False)
+    """Give workers that use this process."""
+    yield Workers(_InThisProcess(), lambda: 1, are_elsewhere=False)
 
 
 @contextmanager
 def local_processes(
-    n: int, doing: str, begin: Callable[..., None] | None = None, *given: Any
+    n: int, doing: str, initializer: Callable[..., None] | None = None, *arguments: Any
 ) -> Iterator[Workers]:
-    """Work in `n` processes of one thread each, which end with the block.
+    """Give `n` processes of one thread each, which end with the block.
 
     Parameters
     ----------
-    n, doing, begin, *given
+    n, doing, initializer, *arguments
         See :func:`ase_student.jobs.processes.process_pool`.
 
     Raises
     ------
     ChildProcessError
-        If one of them died.
+        If a process died.
     """
-    with process_pool(n, doing, begin, *given) as executor:
+    with process_pool(n, doing, initializer, *arguments) as executor:
         yield Workers(executor, lambda: 2 * n, are_elsewhere=True)
 
 
 @contextmanager
 def dask_workers(address: str) -> Iterator[Workers]:
-    """Work on a Dask cluster, whose workers may come and go.
+    """Give the workers of a Dask cluster, whose number may change.
 
     Parameters
     ----------
     address : str
-        Of the scheduler, such as ``'tcp://node7:8786'``.
+        Address of the scheduler, such as ``'tcp://node7:8786'``.
 
     Raises
     ------
     ImportError
         If distributed is not installed.
     ConnectionError
-        If there is no scheduler, or it went away.
+        If there is no scheduler, or if the connection is lost.
     ChildProcessError
-        If workers died several times over the same piece.
+        If workers died several times during the same piece.
     """
     try:
         from distributed import Client, KilledWorker
@@ -160,15 +160,15 @@ def dask_workers(address: str) -> Iterator[Workers]:
     with client:
         executor = client.get_executor(pure=False)
         try:
-            # One piece at work and one at hand for every worker; one waits for the first worker.
+            # Two pieces per worker, one being processed and one waiting; at least one in total.
             yield Workers(executor, lambda: max(1, 2 * len(client.ncores())), are_elsewhere=True)
         except KilledWorker as error:
             raise ChildProcessError(
-                f"Dask workers died again and again over the same piece; {KEPT}."
+                f"Dask workers died again and again during the same piece; {RESUME_HINT}."
             ) from error
         except CancelledError as error:
             raise ConnectionError(
-                f"the Dask scheduler at '{address}' went away or dropped the work; {KEPT}."
+                f"the Dask scheduler at '{address}' went away or dropped the work; {RESUME_HINT}."
             ) from error
         finally:
             executor.shutdown(wait=False)

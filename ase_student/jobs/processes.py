@@ -12,44 +12,46 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from typing import Any
 
-#: What numerical libraries take their number of threads from, when they are loaded.
+#: Environment variables from which numerical libraries read their number of threads when loaded.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-KEPT = "what was finished is kept: run the same command again to go on"
+#: End of messages of errors after which a command can be continued.
+RESUME_HINT = "finished work is kept: run the same command again to continue"
 
 
 @contextmanager
 def process_pool(
-    n: int, doing: str, begin: Callable[..., None] | None = None, *given: Any
+    n: int, doing: str, initializer: Callable[..., None] | None = None, *arguments: Any
 ) -> Iterator[ProcessPoolExecutor]:
-    """Give work to `n` processes of one thread each, which end with the block.
+    """Give an executor of `n` processes of one thread each, which end with the block.
 
     Parameters
     ----------
     n : int
     doing : str
-        What they do, for the error: 'labels'.
-    begin : callable, optional
-        Called with what is `given`, once in each process before it works.
+        Verb for the work in the message of the error, such as 'labels'.
+    initializer : callable, optional
+        Called with `arguments` once in each process before it works.
 
     Raises
     ------
     ChildProcessError
-        If one of them died.
+        If a process died.
     """
-    others = set(active_children())
+    earlier_children = set(active_children())
     executor = ProcessPoolExecutor(
-        n, get_context("spawn"), initializer=_begin_process, initargs=(begin, given)
+        n, get_context("spawn"), initializer=_begin_process, initargs=(initializer, arguments)
     )
     try:
         with _one_thread():
             yield executor
     except BaseException as error:
-        # Whatever stops this process must not wait for pieces that nobody will collect.
-        for process in set(active_children()) - others:
+        # Do not wait for unfinished pieces: their results are not used any more.
+        for process in set(active_children()) - earlier_children:
             process.terminate()
         if isinstance(error, BrokenProcessPool):
             raise ChildProcessError(
-                f"a process that {doing} was killed, ran out of memory or could not start; {KEPT}."
+                f"a process that {doing} was killed, ran out of memory or could not start; "
+                f"{RESUME_HINT}."
             ) from error
         raise
     finally:
@@ -57,10 +59,11 @@ def process_pool(
 
 
 def end_with_parent() -> None:
-    """Let this process, if another has started it, end as soon as that has ended.
+    """End this process as soon as the process has ended that started it by multiprocessing.
 
-    Whatever a shell has put into the background ignores SIGINT, and a process that waits for work
-    waits for ever. All files are written beside and renamed, so that only unfinished work is lost.
+    Processes in the background of a shell ignore SIGINT, and a process that waits for work would
+    wait without end. All files are written under temporary names and renamed, so that only
+    unfinished work is lost.
     """
     parent = parent_process()
     if parent is None:
@@ -73,23 +76,23 @@ def end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _begin_process(begin: Callable[..., None] | None, given: tuple[Any, ...]) -> None:
-    # Ctrl-C, which a terminal sends to all processes, is left to the one that waits for them.
+def _begin_process(initializer: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    # A terminal sends Ctrl-C to all processes; only the parent, which waits for them, handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    if begin is not None:
-        begin(*given)
+    if initializer is not None:
+        initializer(*arguments)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let processes that are started meanwhile use one thread each."""
-    before = {name: os.environ.get(name) for name in _THREADS}
+    """Let processes that are started in the block use one thread each."""
+    earlier_values = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in earlier_values.items():
             if value is None:
                 del os.environ[name]
             else:

@@ -1,4 +1,4 @@
-"""Folders of finished chunks of work, which belong to one job and survive an interruption."""
+"""Folders of finished chunks of work, which belong to a job and survive an interruption."""
 
 from __future__ import annotations
 
@@ -19,61 +19,61 @@ _NAME = "job.json"
 
 
 def check_job(folder: Path, job: Mapping[str, Any], what: str) -> bool:
-    """Return whether a folder was begun by this job; False if it has not been begun at all.
+    """Return whether a folder belongs to this job; False if it belongs to no job yet.
 
     Parameters
     ----------
     folder : path
     job : mapping
-        What decides the content of the folder; JSON only.
+        Everything that determines the content of the folder, as JSON types.
     what : str
-        What the folder holds and how it came about, for the message: 'labels made'.
+        Content of the folder and how it was made, for the message: 'labels made'.
 
     Raises
     ------
     ValueError
-        If the folder was begun by another job.
+        If the folder belongs to another job.
     """
-    known = folder / _NAME
-    if not known.exists():
+    path = folder / _NAME
+    if not path.exists():
         return False
-    before = json.loads(known.read_text(encoding="utf-8"))
-    # As JSON gives it back: tuples become lists.
-    now = json.loads(json.dumps(job))
-    differs = sorted(key for key in now if before.get(key) != now[key])
-    if differs:
+    earlier_job = json.loads(path.read_text(encoding="utf-8"))
+    # Through JSON, which turns tuples into lists.
+    current_job = json.loads(json.dumps(job))
+    different_keys = sorted(key for key in current_job if earlier_job.get(key) != current_job[key])
+    if different_keys:
         raise ValueError(
-            f"'{folder}' holds {what} with other {', '.join(differs)}: "
+            f"'{folder}' holds {what} with other {', '.join(different_keys)}: "
             "delete it or write to another file."
         )
     return True
 
 
 def begin_job(folder: Path, job: Mapping[str, Any]) -> None:
-    """Make a folder that belongs to a job."""
+    """Create a folder that belongs to a job."""
     folder.mkdir(parents=True, exist_ok=True)
     with replaced_when_complete(folder / _NAME) as temporary:
         temporary.write_text(json.dumps(job, indent=1), encoding="utf-8")
 
 
 class ChunkStore:
-    """Finished chunks of work on disk, one archive each, in a folder that belongs to one job.
+    """Finished chunks of work on disk, one archive each, in a folder that belongs to a job.
 
     A chunk is a mapping of names to arrays and has a key, which is the name of its file. The folder
-    is made for the first chunk.
+    is created with the first chunk.
 
     Parameters
     ----------
     folder : path
     job : dict
-        What decides the chunks; JSON only.
+        Everything that determines the chunks, as JSON types.
     what : str
-        What the folder holds and how it came about, for the message: 'labels made'.
+        Content of the folder and how it was made, for the message: 'labels made'.
 
     Raises
     ------
     ValueError
-        If the folder was begun by another job.
+        If the folder belongs to another job.
     """
 
     def __init__(self, folder: Path, job: Mapping[str, Any], *, what: str) -> None:
@@ -85,11 +85,11 @@ class ChunkStore:
         return self.folder / f"{key}.npz"
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Return those of some chunks that are not finished, in their order."""
+        """Return the keys of chunks that are not finished, in the given order."""
         return [key for key in keys if not self.path(key).exists()]
 
     def write(self, key: str, arrays: Mapping[str, Any]) -> None:
-        """Keep a finished chunk."""
+        """Write a finished chunk."""
         if not self._is_begun:
             begin_job(self.folder, self._job)
             self._is_begun = True
@@ -118,7 +118,7 @@ class ChunkStore:
 
 
 def numbered(index: int) -> str:
-    """Return the key of a chunk that is known by its number."""
+    """Return the key of a chunk with a number."""
     return f"{index:06d}"
 
 
@@ -129,12 +129,12 @@ def what_to_install(error: ModuleNotFoundError) -> ImportError:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Keep other processes from writing the same file, and from its pieces, meanwhile.
+    """Prevent other processes from writing the same file, or its pieces, during the block.
 
     Raises
     ------
     ValueError
-        If another process is at it.
+        If another process is writing it.
     """
     try:
         from filelock import FileLock, Timeout

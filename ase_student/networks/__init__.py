@@ -1,4 +1,4 @@
-"""Build torch modules from students."""
+"""Torch modules of students."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ def build_network(student: Student, dtype: torch.dtype = torch.float32) -> nn.Mo
     Raises
     ------
     ValueError
-        If a tensor is missing, unknown or has another shape than the architecture asks for.
+        If a tensor is missing or unknown, or its shape is not that of the architecture.
     """
     if student.architecture.family != Architecture.family:
         from ase_student.legacy import build_legacy_network
@@ -59,13 +59,13 @@ def _build_painn(student: Student, dtype: torch.dtype) -> PaiNN:
 
 
 def _check_sizes(student: Student) -> None:
-    """Refuse sizes that do not fit the tensors, before anything of these sizes is allocated."""
+    """Raise ValueError if sizes do not fit the tensors, before memory for them is allocated."""
     architecture = student.architecture
     widths = {name: getattr(architecture, name) for name in WIDTHS}
     n_values = sum(tensor.size for tensor in student.tensors.values())
-    one, other = sorted(widths.values())[-2:]
-    # There are matrices with as many rows and columns as the two largest widths, or nearly so.
-    if widths["blocks"] > len(student.tensors) or one * other > 4 * n_values:
+    second_largest, largest = sorted(widths.values())[-2:]
+    # Some matrix has about as many rows and columns as the two largest widths.
+    if widths["blocks"] > len(student.tensors) or second_largest * largest > 4 * n_values:
         sizes = ", ".join(f"{name} {width}" for name, width in widths.items())
         raise ValueError(
             f"the student has {len(student.tensors)} tensors with {n_values:,} values, too few for "

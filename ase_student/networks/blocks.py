@@ -1,4 +1,4 @@
-"""The blocks of PaiNN, each with its backward pass written out by hand."""
+"""The blocks of PaiNN, each with an analytic backward pass."""
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Perceptron(nn.Module):
         return self.second(active), (gate, active)
 
     def backward(self, gradient: Tensor, cache: Cache) -> Tensor:
-        """Return the gradient by the inputs from that by the outputs."""
+        """Return the gradient by the inputs from the gradient by the outputs."""
         gate, active = cache
         # SiLU'(x) = σ(x) (1 + x (1 − σ(x))) = σ + SiLU (1 − σ)
         slope = gate + active * (1.0 - gate)
@@ -38,7 +38,7 @@ class ElementInteraction(nn.Module):
     With h_c(j) the element channels of neighbor j, and own embedding e:
     s_i = e_i + Σ_j Σ_nc g_n(d_ij) h_c(j) B_nc,  v_i = Σ_j Σ_nc u_ij g_n(d_ij) h_c(j) B'_nc.
 
-    If the architecture has tensor channels, :class:`SecondMoments` add to both.
+    If the architecture has tensor channels, :class:`SecondMoments` are added to both.
     """
 
     def __init__(self, shape: Architecture):
@@ -46,7 +46,7 @@ class ElementInteraction(nn.Module):
         n_elements, n_features = len(shape.elements), shape.features
         self.n_rbf = shape.n_rbf
         self.embedding = nn.Parameter(0.5 * torch.randn(n_elements, n_features))
-        # The identity when every element has a channel of its own.
+        # The identity if every element has a channel of its own.
         channels = torch.eye(n_elements, shape.element_channels)
         if shape.element_channels < n_elements:
             channels = 0.7 * torch.randn(n_elements, shape.element_channels)
@@ -72,12 +72,14 @@ class ElementInteraction(nn.Module):
         self, by_scalars: Tensor, by_vectors: Tensor, cache: Cache, pairs: Pairs
     ) -> Coefficients:
         """Return the pair coefficients from the gradients by scalars and vectors."""
-        senders, species, *rest = cache
+        senders, species, *moments_cache = cache
         by_moments = []
         if self.moments is not None:
-            by_vectors, by_seconds = self.moments.backward(by_scalars, by_vectors, tuple(rest))
+            by_vectors, by_seconds = self.moments.backward(
+                by_scalars, by_vectors, tuple(moments_cache)
+            )
             by_moments = [self._by_component(by_seconds)]
-        # Moments of one, three and five components; from j to i those of three change sign.
+        # Moments of one, three and five components; from j to i those of three change their sign.
         gradients = [
             self._by_component((by_scalars @ self.scalars.weight).unsqueeze(1)),
             self._by_component(by_vectors @ self.vectors.weight),
@@ -88,32 +90,36 @@ class ElementInteraction(nn.Module):
         # then look up the element of i.
         n_elements = self.channels.shape[0]
         rows = pairs.neighbors * n_elements + species.unsqueeze(1)
-        signed = torch.cat([sign * one for sign, one in zip(signs, gradients, strict=True)], dim=1)
+        signed = torch.cat(
+            [sign * gradient for sign, gradient in zip(signs, gradients, strict=True)], dim=1
+        )
         table = (self.channels @ signed.transpose(1, 2)).reshape(-1, signed.shape[1])
-        others = embedding(rows, table).transpose(1, 2)
+        received = embedding(rows, table).transpose(1, 2)
         # i receives from j: contract the moments of i with the channels of j.
-        parts = others.split([one.shape[1] for one in gradients], dim=1)
-        n_atoms, _, n_neighbors = others.shape
+        parts = received.split([gradient.shape[1] for gradient in gradients], dim=1)
+        n_atoms, _, n_neighbors = received.shape
         sums = [
-            (one @ senders.transpose(1, 2) + other).reshape(n_atoms, self.n_rbf, -1, n_neighbors)
-            for one, other in zip(gradients, parts, strict=True)
+            (gradient @ senders.transpose(1, 2) + part).reshape(
+                n_atoms, self.n_rbf, -1, n_neighbors
+            )
+            for gradient, part in zip(gradients, parts, strict=True)
         ]
         return Coefficients(sums[0].squeeze(2), *sums[1:])
 
     def _by_component(self, gradient: Tensor) -> Tensor:
         """Return the gradient (N, A, R C) by moments of A components as (N, R A, C)."""
         n_atoms, n_components, _ = gradient.shape
-        apart = gradient.reshape(n_atoms, n_components, self.n_rbf, -1).transpose(1, 2)
-        return apart.reshape(n_atoms, self.n_rbf * n_components, -1)
+        by_function = gradient.reshape(n_atoms, n_components, self.n_rbf, -1).transpose(1, 2)
+        return by_function.reshape(n_atoms, self.n_rbf * n_components, -1)
 
 
 class SecondMoments(nn.Module):
-    """What the second moments of the surroundings add to scalars and vectors.
+    """Contribution of second moments of an atom's environment to its scalars and vectors.
 
     With y(u) half the :func:`quadrics` of a direction, t_i = Σ_j Σ_nc y(u_ij) g_n h_c(j) M_nc, its
-    norm ‖t‖² = 3 (t_0² + t_1² + t_2²) + t_3² + t_4² − t_3 t_4, which no rotation changes, and t v
-    the symmetric matrix that t stands for times a vector: Δs_i = S √(‖t_i‖² + 1) and
-    Δv_i = V (t_i W v_i).
+    norm ‖t‖² = 3 (t_0² + t_1² + t_2²) + t_3² + t_4² − t_3 t_4, which is invariant under rotations,
+    and t v the product of the symmetric matrix with the components t and a vector:
+    Δs_i = S √(‖t_i‖² + 1) and Δv_i = V (t_i W v_i).
     """
 
     def __init__(self, shape: Architecture):
@@ -145,7 +151,7 @@ class SecondMoments(nn.Module):
     def backward(
         self, by_scalars: Tensor, by_vectors: Tensor, cache: Cache
     ) -> tuple[Tensor, Tensor]:
-        """Return the gradients by the vectors and by the moments; that by the scalars stays."""
+        """Return the gradients by the vectors and by the moments; that by scalars is the same."""
         matrices, norms, turned = cache
         by_norms = by_scalars @ self.scalars.weight
         by_products = by_vectors @ self.vectors.weight
@@ -156,7 +162,7 @@ class SecondMoments(nn.Module):
 
     @staticmethod
     def _matrices(mixed: Tensor) -> Tensor:
-        """Return half the derivatives of ‖t‖² by t: what :func:`contracted` takes for matrices."""
+        """Return half the derivatives of ‖t‖² by t, the matrices that :func:`contracted` takes."""
         straight, crossed = mixed[:, 3:], mixed[:, 3:].flip(1)
         return torch.cat([3.0 * mixed[:, :3], straight - 0.5 * crossed], dim=1)
 
@@ -186,7 +192,7 @@ class Interaction(nn.Module):
         plain, gate, directed = gates.chunk(3, dim=1)
         carriers = self.vector_senders(vectors)
         carried = (carriers * gate.unsqueeze(1)).reshape(n_atoms, 3 * width)
-        # What is summed with radial functions goes as one message of 4 M channels.
+        # Everything that is summed with radial functions is sent as one message of 4 M channels.
         sent = torch.cat([plain, carried], dim=1)
         sent_j, directed_j = pairs.gather(sent), pairs.gather(directed)
         sums = (pairs.sum_radial(sent_j) * self._radial_filters()).sum(1)
@@ -211,14 +217,14 @@ class Interaction(nn.Module):
         )
         received_j = pairs.gather(received)
         into_vectors_j = pairs.gather_by_axis(into_vectors)
-        # What the neighbors received from this atom; they saw it in the opposite direction.
+        # What the neighbors received from this atom; for them its direction is the opposite one.
         by_sent = (pairs.sum_radial(received_j) * filters).sum(1)
         by_carried = by_sent[:, width:].reshape(n_atoms, 3, width)
         by_directed = -(pairs.sum_projected(into_vectors_j) * self.filters[2]).sum(1)
         by_gates = torch.cat(
             [by_sent[:, :width], (by_carried * carriers).sum(1), by_directed], dim=1
         )
-        # Both directions of every pair: what i has received from j, and j from i.
+        # Both directions of every pair: what i received from j, and j from i.
         radial = contract(filters * received.unsqueeze(1), sent_j)
         radial = radial + contract(filters * sent.unsqueeze(1), received_j)
         into = (self.filters[2].unsqueeze(1) * into_vectors.unsqueeze(1)).reshape(
@@ -235,7 +241,7 @@ class Interaction(nn.Module):
         )
 
     def _radial_filters(self) -> Tensor:
-        """Return the filters of the plain channels and of the three axes of the carried ones."""
+        """Return the filters of the plain channels and of the three axes of the vector channels."""
         carried = self.filters[1]
         return torch.cat([self.filters[0], carried, carried, carried], dim=1)
 
@@ -243,8 +249,8 @@ class Interaction(nn.Module):
 class Update(nn.Module):
     """PaiNN update block (paper, eqs. 9 and 10) with √(‖V v‖² + 1) for the norm.
 
-    The norm has no kink where a vector vanishes by symmetry. The last block's vectors are not
-    read by anything, so it has no parameters for them.
+    This norm is differentiable where a vector vanishes by symmetry. The vectors of the last block
+    are not used, so it has no parameters for them.
     """
 
     def __init__(self, shape: Architecture, is_last: bool):

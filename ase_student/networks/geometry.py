@@ -1,8 +1,8 @@
 """Pair geometry and radial functions, each with its derivative by distance.
 
 Arrays of pairs are laid out with the neighbors last: sums over neighbors are then matrix products
-of contiguous blocks, and everything that is computed per pair runs along a contiguous axis. Numbers
-of pairs keep an axis of one, so that they broadcast without being reshaped.
+of contiguous blocks, and all computations per pair run along a contiguous axis. Scalars of pairs
+keep an axis of length one, so that they broadcast without a reshape.
 """
 
 from typing import NamedTuple
@@ -51,8 +51,8 @@ def pair_geometry(
 def quadrics(first: Tensor, second: Tensor) -> Tensor:
     """Return the symmetric products xy, yz, xz, x² − z² and y² − z² of vectors with vectors.
 
-    Of a vector a with itself they are 2 a_x a_y, ..., 2 (a_x² − a_z²): what spherical harmonics of
-    degree 2 span, without irrational constants.
+    For a vector a with itself they are 2 a_x a_y, ..., 2 (a_x² − a_z²): they span the same space as
+    spherical harmonics of degree 2, without irrational constants.
 
     Parameters
     ----------
@@ -114,8 +114,9 @@ def envelope(distances: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
 def envelope_between(distances: Tensor, nearest: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
     """Return an envelope that vanishes up to ``nearest`` as well, and its derivative by ``d``.
 
-    ``((1 - w³) (1 - (d / cutoff)²))³``, where w falls linearly from 1 at ``nearest`` to 0 at 1.2
-    times that. It is :func:`envelope` beyond, and twice differentiable everywhere.
+    It is ``((1 - w³) (1 - (d / cutoff)²))³``, where w falls linearly from 1 at ``nearest`` to 0 at
+    1.2 times ``nearest``. At longer distances it equals :func:`envelope`. It is twice
+    differentiable everywhere.
 
     Parameters
     ----------
@@ -127,9 +128,9 @@ def envelope_between(distances: Tensor, nearest: Tensor, cutoff: Tensor) -> tupl
     rate = 5.0 / nearest
     w = torch.clamp(6.0 - distances * rate, 0.0, 1.0)
     square = w * w
-    seen = 1.0 - square * w
-    product = seen * inside
-    slope = inside * square * rate * 9.0 + seen * distances * (-6.0 / (cutoff * cutoff))
+    switch = 1.0 - square * w
+    product = switch * inside
+    slope = inside * square * rate * 9.0 + switch * distances * (-6.0 / (cutoff * cutoff))
     product_square = product * product
     return product_square * product, product_square * slope
 
@@ -137,10 +138,9 @@ def envelope_between(distances: Tensor, nearest: Tensor, cutoff: Tensor) -> tupl
 class RadialBasis(nn.Module):
     """Gaussians of ``exp(-rate * d)``, times the cutoff envelope.
 
-    The exponential coordinate (PhysNet, Unke and Meuwly, JCTC 2019, eq. 7) spends more functions
-    on bonds than on the distances between molecules; its rate is lower than PhysNet's
-    1 / Å, which would leave a basis this small without resolution beyond 3 Å. Centers and widths
-    are trained.
+    With the exponential coordinate (PhysNet, Unke and Meuwly, JCTC 2019, eq. 7) more functions
+    describe bonds than distances between molecules. Its rate is lower than the 1 / Å of PhysNet,
+    with which a basis this small has no resolution beyond 3 Å. Centers and widths are trained.
 
     Parameters
     ----------
@@ -148,8 +148,8 @@ class RadialBasis(nn.Module):
     cutoff : float, Å
     """
 
-    # Constants of the graph are powers of two or stored as tensors: exporters round Python floats
-    # to float32, which would show in float64 files.
+    # Constants are powers of two or stored as tensors: exporters round Python floats to float32,
+    # which would change results of float64 files.
     RATE = 0.375
     SHORTEST = 0.5
 

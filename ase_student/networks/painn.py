@@ -1,21 +1,21 @@
-"""PaiNN on a neighbor matrix, with its forces and virials written out by hand.
+"""PaiNN on a neighbor matrix, with analytic backward passes for forces and virials.
 
-The network is PaiNN (Schütt, Unke and Gastegger, ICML 2021, arXiv:2102.03150) with four changes,
-the first two to spend less work on every pair, the third to be smooth, the fourth to see angles:
+The network is PaiNN (Schütt, Unke and Gastegger, ICML 2021, arXiv:2102.03150) with four changes.
+The first two reduce the work per pair, the third makes energies smooth, the fourth adds angles:
 
-- the first interaction, whose senders are bare elements, has a radial function for every pair of
-  element channel and feature instead of a product of an embedding and a filter, and its sums over
-  neighbors run over the few element channels;
+- in the first interaction, the only input from neighbors is their element. It has a radial function
+  for every pair of element channel and feature instead of a product of an embedding and a filter,
+  and its sums over neighbors run over the few element channels;
 - later interactions send messages through fewer channels than an atom has features;
-- the filters have no bias, so they vanish at the cutoff with the envelope, whatever the weights;
-- the first interaction also gathers second moments, whose norms tell a line from a right angle,
-  which no product of vectors does.
+- the filters have no bias, so they vanish at the cutoff with the envelope for any weights;
+- the first interaction also sums second moments. Their norms distinguish a linear from a
+  right-angled arrangement of neighbors, which products of vectors do not.
 
-Every block has a ``forward`` and a ``backward``. The backward passes gather and sum over neighbors
-only. They rest on the symmetry of the neighbor list: if the image of j is in the row of i, then
+Every block has a ``forward`` and a ``backward``. The backward passes only gather and sum over
+neighbors. They use the symmetry of the neighbor list: if the image of j is in the row of i, then
 that of i is in the row of j, at the same distance and in the opposite direction. Each atom can
-therefore collect what its neighbors received from it without scattering. Autograd through
-:class:`PaiNN` gives the same forces; a test holds the two together.
+therefore sum what its neighbors received from it, without scatter operations. Autograd through
+:class:`PaiNN` gives the same forces; a test compares the two.
 
 The energy depends on the geometry of the pair (i, k) through its radial functions g_n(d) and
 directions u only, linearly in g_n, g_n u and g_n y, with y half the quadrics of u: every block's
@@ -51,7 +51,7 @@ from ase_student.student import Architecture
 
 
 class PaiNN(nn.Module):
-    """The student network: energies of atoms from their surroundings.
+    """The student network: energies of atoms from their environments.
 
     Parameters
     ----------
@@ -98,12 +98,12 @@ class PaiNN(nn.Module):
     def evaluate(
         self, numbers: Tensor, positions: Tensor, neighbors: Tensor, offsets: Tensor
     ) -> tuple[Tensor, "ForwardPass"]:
-        """Return the energies and all that the backward pass reads again."""
+        """Return the energies, and the intermediate results for the backward pass."""
         geometry = pair_geometry(positions, neighbors, offsets, self.first.embedding.dtype)
         species = self.species_of.index_select(0, numbers)
-        own, others = self.repulsion.pair_rows(species, neighbors)
-        repulsion, repulsion_slopes = self.repulsion(own, others, geometry.distances)
-        radial, radial_slopes = self.radial_functions(own, others, geometry.distances)
+        own_rows, neighbor_rows = self.repulsion.pair_rows(species, neighbors)
+        repulsion, repulsion_slopes = self.repulsion(own_rows, neighbor_rows, geometry.distances)
+        radial, radial_slopes = self.radial_functions(own_rows, neighbor_rows, geometry.distances)
         by_function = radial.unsqueeze(2)
         pairs = Pairs(neighbors, radial, by_function * geometry.directions.unsqueeze(1))
         if self.first.moments is not None:
@@ -126,18 +126,18 @@ class PaiNN(nn.Module):
         return energies, ForwardPass(geometry, radial_slopes, repulsion_slopes, pairs, caches)
 
     def radial_functions(
-        self, own: Tensor, others: Tensor, distances: Tensor
+        self, own_rows: Tensor, neighbor_rows: Tensor, distances: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the radial functions of every pair and their slopes, (N, R, K) each.
 
         Parameters
         ----------
-        own, others : (N, 3, 1) and (N, 3, K) float
+        own_rows, neighbor_rows : (N, 3, 1) and (N, 3, K) float
             See :meth:`Repulsion.pair_rows`.
         distances : (N, 1, K) float, Å
         """
         fraction = self.shape.inner_cutoff
-        nearest = fraction * bond_lengths(own, others) if fraction else None
+        nearest = fraction * bond_lengths(own_rows, neighbor_rows) if fraction else None
         radial, slopes = self.basis(distances, nearest)
         return radial, slopes
 
@@ -147,7 +147,7 @@ class PaiNN(nn.Module):
         return cast(list[tuple[Interaction, Update]], blocks)
 
     def pair_gradients(self, evaluation: "ForwardPass") -> Tensor:
-        """Return dE/dr for the vector r to every neighbor, (N, 3, K), eV/Å, by hand."""
+        """Return dE/dr for the vector r to every neighbor, (N, 3, K), eV/Å, analytically."""
         geometry, radial_slopes, repulsion_slopes, pairs, caches = evaluation
         caches = list(caches)
         gate = caches[-1][0]
@@ -165,7 +165,7 @@ class PaiNN(nn.Module):
         shares.append(self.first.backward(by_scalars, by_vectors, caches.pop(), pairs))
         total = shares[0]
         for share in shares[1:]:
-            # Only the first block, which comes last here, has tensorial ones.
+            # Only the first block, which comes last here, has tensorial coefficients.
             total = Coefficients(
                 total.radial + share.radial, total.angular + share.angular, share.tensorial
             )
@@ -183,7 +183,7 @@ class ForwardPass(NamedTuple):
 
 
 class PaiNNPotential(nn.Module):
-    """Energies, forces and virials by the hand-written pass: what runs and what is exported.
+    """Energies, forces and virials by the analytic backward pass; used to run and to export.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ class PaiNNPotential(nn.Module):
     def forward(
         self, numbers: Tensor, positions: Tensor, neighbors: Tensor, offsets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Evaluate one structure, or several that do not see each other.
+        """Evaluate a structure, or several joined structures without neighbors across structures.
 
         Parameters
         ----------
@@ -214,7 +214,7 @@ class PaiNNPotential(nn.Module):
         energies : (N,) float64, eV
         forces : (N, 3) float, eV/Å
         virials : (N, 3, 3) float, eV
-            Summed over a structure and divided by its volume they are the stress.
+            Their sum over a structure, divided by its volume, is the stress.
         """
         energies, evaluation = self.network.evaluate(numbers, positions, neighbors, offsets)
         gradients = self.network.pair_gradients(evaluation)

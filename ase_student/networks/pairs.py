@@ -1,4 +1,4 @@
-"""Pairs of atoms: what blocks send along them, and derivatives with respect to their vectors."""
+"""Pairs of atoms: sums over neighbors, and derivatives with respect to pair vectors."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ Cache = tuple[Tensor, ...]
 
 
 class Pairs(NamedTuple):
-    """What the blocks need of the neighbor matrix.
+    """Neighbors and functions of the pairs, which all blocks use.
 
     Attributes
     ----------

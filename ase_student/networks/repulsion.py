@@ -1,4 +1,4 @@
-"""Screened nuclear repulsion, which keeps atoms apart where there are no training data."""
+"""Screened nuclear repulsion, which separates atoms at distances without training data."""
 
 import torch
 from ase.data import covalent_radii
@@ -37,7 +37,7 @@ class Repulsion(nn.Module):
         radii = torch.tensor([covalent_radii[z] for z in elements], dtype=torch.float64)
         charges = numbers * (Hartree * Bohr) ** 0.5
         screening = numbers**_EXPONENT / _SCREENING_LENGTH
-        # Stored in float32 and cast up, so that the constants are the same in every precision.
+        # Stored in float32 and cast later, so that the constants are the same in every precision.
         table = torch.stack([charges, screening, radii], dim=1).to(torch.float32)
         weights = torch.tensor(_WEIGHTS, dtype=torch.float32).reshape(4, 1)
         rates = torch.tensor(_RATES, dtype=torch.float32).reshape(4, 1)
@@ -50,15 +50,17 @@ class Repulsion(nn.Module):
 
         A row is charge, screening and covalent radius.
         """
-        own = embedding(species, self.table)
-        return own.unsqueeze(2), embedding(neighbors, own).transpose(1, 2)
+        rows = embedding(species, self.table)
+        return rows.unsqueeze(2), embedding(neighbors, rows).transpose(1, 2)
 
-    def forward(self, own: Tensor, others: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, own_rows: Tensor, neighbor_rows: Tensor, distances: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the repulsion of every pair, eV, and its slope, eV/Å.
 
         Parameters
         ----------
-        own, others : (n_atoms, 3, 1) and (n_atoms, 3, n_neighbors) float
+        own_rows, neighbor_rows : (n_atoms, 3, 1) and (n_atoms, 3, n_neighbors) float
             See :meth:`pair_rows`.
         distances : (n_atoms, 1, n_neighbors) float, Å
 
@@ -66,8 +68,8 @@ class Repulsion(nn.Module):
         -------
         energies, slopes : (n_atoms, 1, n_neighbors) float
         """
-        own_charges, own_screening, own_radii = own.split(1, dim=1)
-        charges, screening, radii = others.split(1, dim=1)
+        own_charges, own_screening, own_radii = own_rows.split(1, dim=1)
+        charges, screening, radii = neighbor_rows.split(1, dim=1)
         inverse_length = own_screening + screening
         terms = self.weights * torch.exp(-self.rates * (distances * inverse_length))
         coulomb = own_charges * charges / distances
@@ -78,6 +80,6 @@ class Repulsion(nn.Module):
         return screened * fade, slopes
 
 
-def bond_lengths(own: Tensor, others: Tensor) -> Tensor:
+def bond_lengths(own_rows: Tensor, neighbor_rows: Tensor) -> Tensor:
     """Return the sum of the covalent radii of every pair, Å; see :meth:`Repulsion.pair_rows`."""
-    return own[:, 2:] + others[:, 2:]
+    return own_rows[:, 2:] + neighbor_rows[:, 2:]

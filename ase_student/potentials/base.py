@@ -1,4 +1,4 @@
-"""One way to ask for energies and forces, whoever answers: student, teacher or ASE calculator."""
+"""Common interface of students, teachers and ASE calculators for energies and forces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ase_student.files import type_and_message
 from ase_student.potentials.single_point import as_number, with_calculator
 
-#: Longest reason of a refusal that is kept: some libraries print whole tables.
+#: Largest length of the reason of a refusal: messages of some libraries contain whole tables.
 _REASON_LENGTH = 300
 
 
@@ -30,12 +30,12 @@ class Evaluation:
     stress : (6,) float64, eV/Å³, or None
         Voigt order, positive in tension; None unless the structure is periodic along three axes.
     energies : (n_atoms,) float, eV, or None
-        Parts of the energy that belong to the atoms, where the potential has such.
+        Parts of the energy that belong to the atoms, if the potential has them.
     charges : (n_atoms,) float, e, or None
-        Partial charges, where the potential has such.
+        Partial charges, if the potential has them.
     hirshfeld_ratios : (n_atoms,) float, or None
-        Volume of each atom in the structure relative to that of the free atom, where the potential
-        has such; dispersion models start from them.
+        Volume of each atom in the structure relative to that of the free atom, if the potential has
+        them; dispersion models use them.
     """
 
     energy: float
@@ -48,7 +48,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a potential gives no energy and forces of a structure."""
+    """Reason why a potential gives no energy and forces for a structure."""
 
     reason: str
 
@@ -57,7 +57,7 @@ Answer = Evaluation | Refusal
 
 
 class Potential(Protocol):
-    """Anything that answers for many structures at once; one it refuses costs no other its answer.
+    """A model that evaluates many structures at once; refused structures do not affect the others.
 
     Attributes
     ----------
@@ -72,16 +72,17 @@ class Potential(Protocol):
 
 
 class Teacher(Potential, Protocol):
-    """A potential that labels structures, and that can be told from others of its name.
+    """A potential that labels structures, with settings that identify it.
 
     Attributes
     ----------
     name : str
-        What it was asked for by.
+        Name by which it was loaded.
     settings : dict
-        Version and settings that decide its labels; two teachers with equal settings agree.
+        Version and settings that determine its labels; teachers with equal settings give equal
+        labels.
     elements : frozenset of int, or None
-        Atomic numbers that it knows; None, or not there, if that cannot be told.
+        Atomic numbers that it knows; None, or no such attribute, if they are not known.
     """
 
     settings: dict[str, Any]
@@ -89,7 +90,7 @@ class Teacher(Potential, Protocol):
 
 
 class StudentPotential:
-    """A student, all structures in one ``calculate_many``."""
+    """A student as a potential, which evaluates all structures in a call of ``calculate_many``."""
 
     def __init__(self, calculator: Any) -> None:
         self.name: str = calculator.info.name
@@ -100,7 +101,7 @@ class StudentPotential:
         try:
             results = self.calculator.calculate_many(structures)
         except InputError as error:
-            # One of them cannot be computed: halve the list until it stands alone.
+            # One structure cannot be computed: divide the list until it is the only one.
             if len(structures) == 1:
                 return [Refusal(str(error).removeprefix("structure 0: "))]
             middle = len(structures) // 2
@@ -112,7 +113,7 @@ class StudentPotential:
 
 
 class CalculatorPotential:
-    """Any ASE calculator, one structure after the other."""
+    """Any ASE calculator as a potential, which evaluates structures one after another."""
 
     def __init__(self, calculator: Any) -> None:
         self.name = type(calculator).__name__
@@ -123,14 +124,14 @@ class CalculatorPotential:
         return [self._answer(atoms) for atoms in structures]
 
     def _answer(self, atoms: Atoms) -> Answer:
-        # A calculator is third-party code: whatever it raises must not stop a long job.
+        # A calculator is third-party code: its errors must not stop a long job.
         try:
             return self._evaluate(with_calculator(atoms, self.calculator))
         except Exception as error:
             return Refusal(one_line(error))
 
     def _evaluate(self, atoms: Atoms) -> Evaluation:
-        """Return the results for a structure that the calculator is attached to."""
+        """Return the results for a structure with the calculator attached."""
         energy = _energy(atoms)
         forces = np.array(atoms.get_forces(), dtype=np.float64)
         stress = None
@@ -158,7 +159,7 @@ def as_potential(source: Any) -> Potential:
 
 
 def forces_of(potential: Potential, structures: Sequence[Atoms]) -> list[NDArray[np.float64]]:
-    """Return the forces (n_atoms, 3) in eV/Å of each structure; NaN where they are refused."""
+    """Return the forces (n_atoms, 3) in eV/Å of each structure; NaN for refused structures."""
     answers = potential.evaluate(structures)
     return [
         np.asarray(answer.forces, dtype=np.float64)

@@ -1,6 +1,7 @@
-"""Teachers: whatever can label structures with energies and forces.
+"""Teachers made from ASE calculators, which label structures with energies and forces.
 
-Those with a name here live in modules of their own, because what they need is large and optional.
+Bundled teachers are in modules of their own, because the packages that they need are large and
+optional.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from ase_student.potentials.base import Answer, CalculatorPotential, Evaluation,
 
 
 class CalculatorTeacher(CalculatorPotential):
-    """Any ASE calculator, one structure at a time.
+    """Any ASE calculator as a teacher, which evaluates one structure at a time.
 
-    The calculator is reset for each structure. One that keeps something all the same, such as a
-    wave function to start from, may give answers that depend, within its convergence, on what it
-    was asked before.
+    The calculator is reset for each structure. If a calculator keeps something after a reset, such
+    as a wave function to start from, its results may depend, within its convergence, on earlier
+    structures.
 
     Parameters
     ----------
     name : str
     make : callable
-        Returns the calculator. It is called again after a failure, which may have left the old
-        calculator in a bad state.
+        Function that returns the calculator. It is called again after a failure, because the old
+        calculator may be in an invalid state.
     settings : dict
     elements : collection of int, optional
-        Atomic numbers that it knows; by default those are left to the calculator.
+        Atomic numbers that it knows; by default the calculator decides.
 
     Raises
     ------
     ValueError
-        If the calculator says that it has no energies or no forces.
+        If the calculator states that it gives no energies or no forces.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class CalculatorTeacher(CalculatorPotential):
             )
 
     def _answer(self, atoms: Atoms) -> Answer:
-        if (refusal := foreign(atoms, self.elements)) is not None:
+        if (refusal := refusal_of_elements(atoms, self.elements)) is not None:
             return refusal
         answer = super()._answer(atoms)
         if isinstance(answer, Refusal):
@@ -72,7 +73,7 @@ class CalculatorTeacher(CalculatorPotential):
     def _evaluate(self, atoms: Atoms) -> Evaluation:
         if hasattr(self.calculator, "reset"):
             self.calculator.reset()
-        answer = super()._evaluate(atoms)
+        evaluation = super()._evaluate(atoms)
         energies = charges = None
         if "energies" in self._properties:
             with suppress(NotImplementedError):
@@ -80,10 +81,10 @@ class CalculatorTeacher(CalculatorPotential):
         if "charges" in self._properties:
             with suppress(NotImplementedError):
                 charges = np.array(atoms.get_charges())
-        return replace(answer, energies=energies, charges=charges)
+        return replace(evaluation, energies=energies, charges=charges)
 
 
-def foreign(atoms: Atoms, elements: frozenset[int] | None) -> Refusal | None:
+def refusal_of_elements(atoms: Atoms, elements: frozenset[int] | None) -> Refusal | None:
     """Return a refusal if a structure has elements that a teacher does not know."""
     if elements is None or elements.issuperset(atoms.numbers.tolist()):
         return None

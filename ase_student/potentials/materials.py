@@ -1,4 +1,4 @@
-"""Teachers for materials, whose weights come with the package that runs them."""
+"""Teachers for materials, whose weights are part of the package that runs them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _sevennet(name: str, model: str) -> CalculatorTeacher:
             f'the teacher {name} needs sevenn: pip install "ase-student[sevennet]"'
         ) from error
     with warnings.catch_warnings():
-        # It recommends kernels that need a GPU.
+        # The warning recommends kernels that need a GPU.
         warnings.simplefilter("ignore")
         loaded = SevenNetCalculator(model, device="cpu")
 
@@ -51,7 +51,7 @@ def _sevennet(name: str, model: str) -> CalculatorTeacher:
 class ChgnetTeacher(CalculatorTeacher):
     """CHGNet (Deng et al., Nat. Mach. Intell. 2023, doi 10.1038/s42256-023-00716-3).
 
-    It takes every structure as periodic along three axes; one that is not gets no label.
+    CHGNet treats every structure as periodic along three axes; other structures get no label.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class ChgnetTeacher(CalculatorTeacher):
                 return CHGNetCalculator(
                     model,
                     use_device="cpu",
-                    # Atoms that see no other are outside of what it was trained on.
+                    # Isolated atoms are outside of its training data.
                     on_isolated_atoms="error",
                     return_site_energies=True,
                 )
@@ -85,7 +85,7 @@ class ChgnetTeacher(CalculatorTeacher):
             "torch": version("torch"),
             "model": str(model.version),
         }
-        # The Materials Project's trajectories have no polonium to radium.
+        # Its training data, trajectories of the Materials Project, lack polonium to radium.
         super().__init__("chgnet", make, settings, elements={*range(1, 84), *range(89, 95)})
 
     def _evaluate(self, atoms: Atoms) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Find a potential by name: students, bundled teachers, classes of the user."""
+"""Potentials by name: students, bundled teachers, classes of the user."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ase_student.potentials.calculator import CalculatorTeacher
 
 @dataclass(frozen=True)
 class NamedTeacher:
-    """A teacher that has a name here.
+    """A teacher with a short name.
 
     Attributes
     ----------
     path : str
-        What makes it, as ``'package.module:Class'``.
+        Import path of the class or function that creates it, as ``'package.module:Class'``.
     citation : str
-        Name, license and publication, in Markdown; empty where it is called by its name.
+        Name, license and publication, in Markdown; if empty, its name is used.
     """
 
     path: str
@@ -64,45 +64,45 @@ TEACHERS = {
 
 
 def citation(teacher: str) -> str:
-    """Return what a teacher is and how it is cited, in Markdown; its name if that is not known."""
+    """Return description and citation of a teacher, in Markdown; its name without them."""
     return (TEACHERS[teacher].citation if teacher in TEACHERS else "") or teacher
 
 
 def load_teacher(name: str) -> Teacher:
-    """Return a teacher by name, or any other by its import path.
+    """Return a teacher by its name or its import path.
 
     Parameters
     ----------
     name : str
         A key of `TEACHERS`, or ``'package.module:Class'``; the class, or any other callable that
-        returns a teacher or an ASE calculator, is called without arguments. Options may follow, as
-        in ``'so3lr:long_range=12,dtype=float64'``: keyword arguments of the call.
+        returns a teacher or an ASE calculator, is called. Options may follow the name or path, as
+        in ``'so3lr:long_range=12,dtype=float64'``; they are the keyword arguments of the call.
 
     Raises
     ------
     ValueError
-        If there is no such teacher, it gives no forces, or it refuses an option.
+        If there is no such teacher, it gives no forces, or an option is invalid.
     ImportError
-        If what it needs is not installed.
+        If a package that it needs is not installed.
     """
     path, options = _parsed(name)
     function = _imported(name, TEACHERS[path].path if path in TEACHERS else path)
     make = functools.partial(function, **options) if options else function
     try:
-        made = make()
+        teacher = make()
     except ImportError:
         raise
     except Exception as error:
         raise ValueError(f"teacher '{name}' cannot be made: {one_line(error)}") from error
-    if hasattr(made, "settings") and callable(getattr(made, "evaluate", None)):
-        made.name = name
-        return made
-    if isinstance(made, Atoms) or not hasattr(made, "get_potential_energy"):
+    if hasattr(teacher, "settings") and callable(getattr(teacher, "evaluate", None)):
+        teacher.name = name
+        return teacher
+    if isinstance(teacher, Atoms) or not hasattr(teacher, "get_potential_energy"):
         raise ValueError(
             f"'{name}' makes neither a teacher (with 'settings' and 'evaluate') nor an ASE "
             "calculator."
         )
-    settings = {"package": package_of(made), "calculator": path, **_code(path), **options}
+    settings = {"package": package_of(teacher), "calculator": path, **_code(path), **options}
     return CalculatorTeacher(name, make, settings)
 
 
@@ -120,7 +120,7 @@ def _parsed(name: str) -> tuple[str, dict[str, Any]]:
     if n_path == 2 and len(parts) == 1:
         raise ValueError(
             f"no teacher named '{name}'; available: {', '.join(map(repr, TEACHERS))}. "
-            "To take any ASE calculator, give its path as 'package.module:Class'."
+            "To use any ASE calculator, give its path as 'package.module:Class'."
         )
     pairs = [option.partition("=") for option in options.split(",") if option]
     for key, _, value in pairs:
@@ -132,7 +132,7 @@ def _parsed(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def _value(text: str) -> Any:
-    """Return a number, True, False or None written in Python, and any other text as it is."""
+    """Return the value of a Python literal, such as a number or True; other text unchanged."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -155,7 +155,7 @@ def _imported(name: str, path: str) -> Callable[[], Any]:
 
 
 def _code(path: str) -> dict[str, str]:
-    """Return the SHA-256 of the module that a path names: what it makes may have no version."""
+    """Return the SHA-256 of the module of an import path, since its objects may have no version."""
     file = getattr(sys.modules[path.partition(":")[0]], "__file__", None)
     if file is None or Path(file).suffix != ".py":
         return {}
@@ -176,14 +176,14 @@ def load_potential(name: str, *, device: str = "auto", threads: int | None = Non
     """Return a student or a teacher by name.
 
     A student runs without its guard, in the backend that is the fastest for many structures at
-    once. A teacher is made once and kept until another is asked for.
+    once. A teacher is created once and kept until another teacher is requested.
 
     Parameters
     ----------
     name : str
-        A student by its name or path, or a teacher as :func:`load_teacher` knows it.
+        Name or path of a student, or name of a teacher as in :func:`load_teacher`.
     device : str
-        Where a student runs, see `StudentCalculator`.
+        Device of a student, see `StudentCalculator`.
     threads : int, optional
         CPU threads of a student; by default its backend's choice.
 
@@ -192,7 +192,7 @@ def load_potential(name: str, *, device: str = "auto", threads: int | None = Non
     ValueError
         If there is no such student or teacher.
     ImportError
-        If what it needs is not installed.
+        If a package that it needs is not installed.
     """
     if _is_student(name):
         return StudentPotential(
@@ -202,12 +202,12 @@ def load_potential(name: str, *, device: str = "auto", threads: int | None = Non
 
 
 def identity(name: str) -> dict[str, Any]:
-    """Return what tells a student or teacher from others of its name.
+    """Return what identifies a student or a teacher besides its name.
 
     Parameters
     ----------
     name : str
-        As for :func:`load_potential`; raises what that raises for a teacher.
+        As for :func:`load_potential`. The errors for a teacher are the same as there.
     """
     if not _is_student(name):
         return _teacher(name).settings

@@ -1,7 +1,7 @@
-"""Ask an ASE calculator for what it computes, and not for what ASE makes of it.
+"""Single-point results of an ASE calculator, without the effects of constraints.
 
-ASE sets forces on constrained atoms to zero, and some constraints add an energy of their own. A
-frame of an ASE database keeps its constraints. None of that belongs to labels.
+ASE sets forces on constrained atoms to zero, and some constraints add an energy of their own.
+Frames of an ASE database keep their constraints. Labels must not contain these effects.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ __all__ = ["as_number", "with_calculator"]
 
 
 def with_calculator(atoms: Atoms, calculator: Any) -> Atoms:
-    """Return a copy of a structure without constraints that a calculator is attached to."""
+    """Return a copy of a structure without constraints, with a calculator attached."""
     copy = atoms.copy()
     copy.set_constraint()
     copy.calc = calculator
@@ -21,12 +21,12 @@ def with_calculator(atoms: Atoms, calculator: Any) -> Atoms:
 
 
 def as_number(value: Any, name: str = "energy") -> float:
-    """Return a number that may be in an array of one element.
+    """Return a number, which may be given as an array with one element.
 
     Raises
     ------
     ValueError
-        If there are more or fewer elements, or they are no numbers.
+        If the number of elements is not one, or it is not a number.
 
     Examples
     --------

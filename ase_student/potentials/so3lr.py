@@ -13,18 +13,18 @@ from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_student.potentials.base import Answer, Evaluation, Refusal, is_crystal, one_line
-from ase_student.potentials.calculator import foreign
+from ase_student.potentials.calculator import refusal_of_elements
 
 if TYPE_CHECKING:
     import torch
 
-#: eV Å: the energy of two elementary charges at 1 Å, as SO3LR has it.
+#: eV Å: energy of two elementary charges at 1 Å, with SO3LR's value.
 COULOMB_CONSTANT = 14.399645351950548
-#: Å. Where dispersion ends in periodic structures, as in SO3LR's own calculator.
+#: Å. Cutoff of dispersion in periodic structures, as in SO3LR's own calculator.
 PERIODIC_DISPERSION_CUTOFF = 12.0
-#: Å. Beyond the size of any structure: the neighbor list of SO3LR then holds all pairs.
+#: Å. Larger than any structure: the neighbor list of SO3LR then contains all pairs.
 ALL_PAIRS = 1000.0
-#: Largest factor exp(-k² σ² / 4) of a wave vector that Ewald sums leave out.
+#: Ewald sums leave out wave vectors whose factor exp(-k² σ² / 4) is smaller than this.
 EWALD_ACCURACY = 1e-9
 
 
@@ -32,23 +32,23 @@ class So3lrTeacher:
     """SO3LR (Kabylda et al., JACS 2025, doi 10.1021/jacs.5c09558), many structures per call.
 
     SO3LR was trained without a cutoff of its long-range terms (``cutoff_lr: null`` in its
-    settings), and its authors ask for one of 1000 Å outside of periodic boxes. The default of its
-    calculator, 12 Å, shifts the Coulomb energy of every pair and changes its form from 5.4 Å on:
-    S22's water dimer is then bound by 7.2 instead of 5.6 kcal/mol. Here molecules and clusters have
-    no long-range cutoff. Structures that are periodic along three axes have their Coulomb energy
-    from an Ewald sum, which is the limit of the same energy for large clusters, and dispersion up
-    to 12 Å.
+    settings), and its authors recommend a cutoff of 1000 Å outside of periodic boxes. The default
+    of its calculator, 12 Å, shifts the Coulomb energy of every pair and changes its form from 5.4 Å
+    on: the binding energy of S22's water dimer is then 7.2 instead of 5.6 kcal/mol. Here molecules
+    and clusters have no long-range cutoff. For structures that are periodic along three axes, the
+    Coulomb energy is an Ewald sum, the limit of the same energy for large clusters, and dispersion
+    ends at 12 Å.
 
-    The network runs in float32, but the energy it adds to every atom by construction, -163.6 eV,
-    is taken out of it and added in float64 afterwards. With it inside, float32 energies are wrong
-    by 1e-3 eV; without, by 1e-5 eV, and they come about twice as fast as in float64.
+    The network runs in float32, but the constant energy that it adds to every atom, -163.6 eV, is
+    removed from it and added in float64 afterwards. With this constant inside, errors of float32
+    energies are 1e-3 eV; without it 1e-5 eV, and about twice as fast as in float64.
 
     Parameters
     ----------
     long_range : float, Å, optional
         Cutoff of Coulomb and dispersion energies of all structures, in the form of SO3LR's own
-        calculator, which then needs no Ewald sum. The only choice for structures that are periodic
-        along one or two axes, which are otherwise refused.
+        calculator, which then needs no Ewald sum. Required for structures that are periodic along
+        one or two axes, which are otherwise refused.
     dtype : 'float32' or 'float64'
 
     Raises
@@ -56,10 +56,10 @@ class So3lrTeacher:
     ImportError
         If So3krates-torch is not installed.
     ValueError
-        If `long_range` is not above the cutoff of the network, or `dtype` is another.
+        If `long_range` is not above the cutoff of the network, or `dtype` is not allowed.
     """
 
-    #: What its training data hold; its tables have rows for all others too, but no meaning.
+    #: Elements of its training data. Its tables also have rows for other elements, without meaning.
     elements: frozenset[int] | None = frozenset((1, 6, 7, 8, 9, 15, 16, 17))
 
     #: Larger batches are no faster.
@@ -85,7 +85,7 @@ class So3lrTeacher:
         self._cutoff = float(self._model.r_max)
         self._long_range = _checked_long_range(long_range, self._cutoff)
         self._damping_length = float(self._model.electrostatic_energy_scale)
-        # With `use_pme` the model hands positions and cells, not pairs, to what has this name.
+        # With `use_pme` the model calls the attribute of this name with positions and cells.
         self._model.pme_electrostatic_potential = self._ewald
         head = self._model.atomic_energy_output_block
         shifts = head.energy_shifts.detach().double().numpy()
@@ -114,8 +114,8 @@ class So3lrTeacher:
             for i, atoms in enumerate(structures)
             if (refusal := self._refused(atoms)) is not None
         }
-        # Structures of equal size share a batch, and crystals one of their own; the order of the
-        # answers is that of the questions.
+        # Structures of similar size share a batch, and crystals are in batches of their own. The
+        # answers are in the order of the structures.
         keys = [(is_crystal(atoms), len(atoms)) for atoms in structures]
         order = sorted(
             (i for i in range(len(structures)) if i not in results), key=keys.__getitem__
@@ -126,7 +126,7 @@ class So3lrTeacher:
         return [results[i] for i in range(len(structures))]
 
     def _refused(self, atoms: Atoms) -> Refusal | None:
-        if (refusal := foreign(atoms, self.elements)) is not None:
+        if (refusal := refusal_of_elements(atoms, self.elements)) is not None:
             return refusal
         if self._long_range is None and atoms.pbc.any() and not is_crystal(atoms):
             return Refusal(
@@ -136,7 +136,7 @@ class So3lrTeacher:
         return None
 
     def _evaluate_batch(self, structures: list[Atoms]) -> list[Answer]:
-        # One bad structure must not cost its batch-mates their answers.
+        # If one structure fails, the others of its batch still get their answers.
         try:
             return list(self._evaluate(structures))
         except Exception as error:
@@ -149,29 +149,29 @@ class So3lrTeacher:
         from so3krates_torch.data.utils import config_from_atoms
         from so3krates_torch.tools.torch_geometric.batch import Batch
 
-        known = self._calculator
+        calculator = self._calculator
         are_crystals = is_crystal(structures[0])
         cutoff = self._set_long_range(are_crystals)
         with default_dtype(self._dtype):
             data = [
                 AtomicData.from_config(
-                    config_from_atoms(atoms, key_specification=known.key_specification),
-                    z_table=known.z_table,
-                    cutoff=known.r_max,
+                    config_from_atoms(atoms, key_specification=calculator.key_specification),
+                    z_table=calculator.z_table,
+                    cutoff=calculator.r_max,
                     cutoff_lr=cutoff,
                 )
                 for atoms in structures
             ]
             batch = Batch.from_data_list(data).to_dict()
-            # Stress costs time, and only crystals have one.
+            # Stress takes time, and only crystals have one.
             out = self._model(batch, compute_stress=are_crystals)
         energies = out["node_energy"].detach().double().numpy().ravel()
         energies += self._shift_of[np.concatenate([atoms.numbers for atoms in structures])]
         forces, charges, ratios = (
             out[name].detach().numpy() for name in ("forces", "partial_charges", "hirshfeld_ratios")
         )
-        ends = np.cumsum([len(atoms) for atoms in structures])
-        for i, (atoms, end) in enumerate(zip(structures, ends, strict=True)):
+        atom_ends = np.cumsum([len(atoms) for atoms in structures])
+        for i, (atoms, end) in enumerate(zip(structures, atom_ends, strict=True)):
             rows = slice(end - len(atoms), end)
             stress = None
             if are_crystals:
@@ -186,7 +186,7 @@ class So3lrTeacher:
             )
 
     def _set_long_range(self, are_crystals: bool) -> float:
-        """Set the model up for a batch and return how far its long-range pairs reach, Å."""
+        """Set the model up for a batch, and return the cutoff of its long-range pairs, Å."""
         model = self._model
         model.use_pme = are_crystals and self._long_range is None
         if self._long_range is not None:
@@ -211,7 +211,7 @@ class So3lrTeacher:
         """Return the Coulomb energy of every atom, (n_atoms, 1) eV, for a batch of crystals."""
         import torch
 
-        # The model hands on a strained cell, so that there is a stress, and unstrained positions.
+        # For the stress, the model passes a strained cell, but unstrained positions.
         strain = self._model.displacement
         strain = (0.5 * (strain + strain.transpose(1, 2)))[batch_segments]
         positions = positions + torch.einsum("ia,iab->ib", positions, strain)
@@ -231,8 +231,8 @@ def damped_ewald_energies(
 ) -> torch.Tensor:
     """Return every atom's part of the damped Coulomb energy of a crystal.
 
-    The energy of a pair is k q q' erf(r / σ) / r, that of charges with the Gaussian density
-    of the width σ. Its sum over all images has no part in real space
+    The energy of a pair is k q q' erf(r / σ) / r, that of Gaussian charge densities of
+    width σ. Its sum over all images has no part in real space
     (Ewald, Ann. Phys. 369, 253, 1921; conducting boundary, background neutralized):
     E = 2π k / V Σ_{k≠0} exp(-k² σ² / 4) / k² |Σ_j q_j exp(i k r_j)|² - k Σ_j q_j² / (σ √π).
 
@@ -252,22 +252,22 @@ def damped_ewald_energies(
 
     reciprocal = 2.0 * math.pi * torch.linalg.inv(cell).T
     longest = 2.0 / sigma * math.sqrt(-math.log(EWALD_ACCURACY))
-    # |n_i| = |k · a_i| / 2π: no wave vector within the sphere is missed.
-    most = torch.linalg.vector_norm(cell.detach(), dim=1) * longest / (2.0 * math.pi)
-    axes = [torch.arange(-int(n), int(n) + 1) for n in most]
+    # |n_i| = |k · a_i| / 2π: these limits include all wave vectors within the sphere.
+    limits = torch.linalg.vector_norm(cell.detach(), dim=1) * longest / (2.0 * math.pi)
+    axes = [torch.arange(-int(n), int(n) + 1) for n in limits]
     multiples = torch.cartesian_prod(*axes).to(cell.dtype)
     vectors = multiples @ reciprocal
     squares = (vectors**2).sum(1)
-    kept = (squares.detach() <= longest**2) & multiples.any(1)
-    vectors, squares = vectors[kept], squares[kept]
+    is_included = (squares.detach() <= longest**2) & multiples.any(1)
+    vectors, squares = vectors[is_included], squares[is_included]
     volume = torch.linalg.det(cell).abs()
     weights = 4.0 * math.pi / volume * torch.exp(-0.25 * sigma**2 * squares) / squares
     phases = positions @ vectors.T
     cosines, sines = torch.cos(phases), torch.sin(phases)
     potentials = cosines @ (weights * (charges @ cosines))
     potentials = potentials + sines @ (weights * (charges @ sines))
-    own = 2.0 / (sigma * math.sqrt(math.pi))
-    return 0.5 * COULOMB_CONSTANT * charges * (potentials - own * charges)
+    self_interaction = 2.0 / (sigma * math.sqrt(math.pi))
+    return 0.5 * COULOMB_CONSTANT * charges * (potentials - self_interaction * charges)
 
 
 def _checked_long_range(long_range: float | None, cutoff: float) -> float | None:
@@ -286,7 +286,7 @@ def _checked_long_range(long_range: float | None, cutoff: float) -> float | None
 def _batches(
     order: Sequence[int], structures: Sequence[Atoms], max_atoms: int
 ) -> Iterator[list[int]]:
-    """Yield indices in batches of at most `max_atoms` atoms, crystals apart from the others."""
+    """Yield indices in batches of at most `max_atoms` atoms, with crystals in separate batches."""
     batch: list[int] = []
     n_atoms = 0
     for i in order:
@@ -302,12 +302,12 @@ def _batches(
 
 @contextmanager
 def default_dtype(dtype: Any) -> Iterator[None]:
-    """Set torch's default dtype for a while: SO3LR builds its tensors by it."""
+    """Set torch's default dtype in the block; SO3LR creates its tensors with it."""
     import torch
 
-    before = torch.get_default_dtype()
+    previous_dtype = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(previous_dtype)

@@ -23,7 +23,7 @@ def gfn2_xtb() -> CalculatorTeacher:
         ) from error
     return CalculatorTeacher(
         "gfn2-xtb",
-        # Without the cache a reset makes it start from the same guess, whatever came before.
+        # Without the cache, it starts from the same guess after a reset for any earlier structures.
         lambda: TBLite(method="GFN2-xTB", verbosity=0, cache_api=False),
         {"package": f"tblite {version('tblite')}", "method": "GFN2-xTB", "total_charge": 0.0},
         elements=range(1, 87),

@@ -432,7 +432,7 @@ def test_what_was_finished_survives_workers_that_die(asked, tmp_path, monkeypatc
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         cluster(n_workers=1, processes=True) as address,
-        pytest.raises(ChildProcessError, match="died again and again .* finished is kept"),
+        pytest.raises(ChildProcessError, match="died again and again .* finished work is kept"),
     ):
         list(asked(folder=tmp_path / "part", scheduler=address))
     (folder,) = (tmp_path / "part").iterdir()

@@ -12,7 +12,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_student.distill.active_learning.uncertainty import Uncertainties
-from ase_student.dynamics.bonds import is_sane
+from ase_student.dynamics.bonds import is_physical
 from ase_student.dynamics.trajectories import trajectories
 from ase_student.potentials.base import Potential
 
@@ -94,7 +94,7 @@ def run_trajectories(
     for step in range(CHECK_INTERVAL, n_steps + 1, CHECK_INTERVAL):
         structures = next(checked_structures)
         for index in sorted(set(range(len(starts))) - set(unstable)):
-            if not is_sane(starts[index], structures[index]):
+            if not is_physical(starts[index], structures[index]):
                 unstable.append(index)
             elif step % every:
                 latest[index].append(structures[index].positions)

@@ -159,7 +159,7 @@ class _Chosen:
         self._distances: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
 
     def add(self, index: int) -> bool:
-        """Choose a structure unless a similar one was chosen before, and return whether it was."""
+        """Choose a structure unless it is like a chosen structure; return whether it is chosen."""
         distances = self._structures[index].get_all_distances(mic=True)
         chosen = self._distances[self._trajectories[index]]
         if any(np.sqrt(np.mean((distances - earlier) ** 2)) < SIMILAR for earlier in chosen):

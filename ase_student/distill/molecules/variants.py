@@ -66,7 +66,7 @@ def variants(smiles: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
         n_failures = n_failures + 1 if variant is None else 0
         if variant is not None:
             yield chem.MolToSmiles(variant, isomericSmiles=False)
-    raise ValueError("hardly any variant of these molecules is valid.")
+    raise ValueError("almost no variant of these molecules is valid.")
 
 
 def _variant(smiles: Sequence[str], rng: np.random.Generator) -> Any | None:

@@ -20,7 +20,7 @@ from ase_student.distill.molecules import species as molecules
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.settings import SamplingSettings
 from ase_student.dynamics import trajectories
-from ase_student.dynamics.bonds import is_cluster, is_sane
+from ase_student.dynamics.bonds import is_cluster, is_physical
 from ase_student.potentials.base import Potential
 
 
@@ -113,7 +113,7 @@ def sample_continuations(
             confined=confined,
         )
         for start, moved in zip(chosen, next(rounds), strict=True):
-            if np.isfinite(moved.positions).all() and not is_sane(start.atoms, moved):
+            if np.isfinite(moved.positions).all() and not is_physical(start.atoms, moved):
                 frames.dropped[f"clash, or came apart ({start.source})"] += 1
             else:
                 frames.add(moved, start.molecules, start.source)

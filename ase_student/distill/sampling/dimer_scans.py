@@ -54,8 +54,8 @@ FARTHEST = 5.0
 #: Exponent of the spacing of points: above 1 they are denser at short distances, where energies
 #: change fast.
 CROWDING = 1.5
-#: Contacts that are longer than the shortest by this, as a fraction of the radii, have a weight
-#: smaller by 1/e in the direction of the scan.
+#: In the direction of the scan, the weight of a contact falls by a factor e when its length, as a
+#: fraction of the radii, grows by this.
 CONTACT_WIDTH = 0.08
 #: Random deviation from this direction.
 TILT = 0.2

@@ -136,7 +136,7 @@ def _duplicates_of_one_kind(structures: Sequence[Atoms], indices: list[int]) -> 
 
 
 def _hint(atoms: Atoms) -> float:
-    """Return a number that is equal for duplicates, Å: a mean of lattice vectors or distances."""
+    """Return a number that is equal for duplicates: mean length of cell vectors or distances, Å."""
     if atoms.pbc.any():
         return float(np.linalg.norm(atoms.cell.array, axis=1).mean())
     return float(_distances(atoms).mean()) if len(atoms) > 1 else 0.0

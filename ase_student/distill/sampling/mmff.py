@@ -77,7 +77,7 @@ def _sample_dynamics(
         k = i % len(latest)
         temperature = settings.molecule_temperature(rng)
         steps = langevin.langevin(molecule.numbers, latest[k], forces, temperature, rng)
-        positions = langevin.after(steps, settings.molecule_steps)
+        positions = langevin.positions_after(steps, settings.molecule_steps)
         shaken = geometry.displaced(positions, rng.uniform(*MD_DISPLACEMENTS), rng)
         frames.add(molecule.atoms(shaken), molecule.name, "md")
         if np.isfinite(positions).all():
@@ -93,7 +93,7 @@ def _sample_cluster(
     steps = langevin.langevin(cluster.numbers, start, forces, temperature, rng)
     sources = ["cluster"] * settings.cluster + ["contact"] * settings.contact
     for source in sources:
-        positions = langevin.after(steps, settings.cluster_steps)
+        positions = langevin.positions_after(steps, settings.cluster_steps)
         if source == "contact":
             positions = in_contact(cluster, positions, rng)
         shaken = geometry.displaced(positions, rng.uniform(*MD_DISPLACEMENTS), rng)

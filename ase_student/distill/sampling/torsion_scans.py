@@ -22,7 +22,7 @@ from ase_student.distill.molecules.species import (
 from ase_student.distill.sampling.frames import SampledFrames
 from ase_student.distill.sampling.scan_molecules import Embedder
 from ase_student.distill.settings import StepSettings, option
-from ase_student.dynamics.bonds import is_sane, newly_bound
+from ase_student.dynamics.bonds import is_physical, newly_bound
 from ase_student.dynamics.langevin import Positions
 from ase_student.dynamics.trajectories import relaxed, trajectories
 from ase_student.potentials.base import Potential
@@ -137,7 +137,7 @@ def _add_scans(
     moved = next(trajectories(minima, driver, temperatures, n_steps=DYNAMICS_STEPS, rng=rng))
     for name, start, atoms in zip(names, starts, moved, strict=True):
         if np.isfinite(atoms.positions).all() and (
-            not is_sane(start, atoms) or newly_bound(start, atoms)
+            not is_physical(start, atoms) or newly_bound(start, atoms)
         ):
             dropped["bond broken or formed"] += 1
         else:

@@ -47,7 +47,7 @@ def strained(batch: Batch, positions: Tensor, strain: Tensor) -> tuple[Tensor, T
 
 def per_volume(batch: Batch, values: Tensor) -> Tensor:
     """Return ``(n_structures, 3, 3)`` values divided by the volumes of a batch's structures."""
-    # A molecule in the batch has no volume, and its gradient must stay finite all the same.
+    # Molecules in the batch have no volume; their gradients must be finite nevertheless.
     volumes = batch.volumes.where(batch.volumes > 0, 1.0)
     return values / volumes[:, None, None]
 

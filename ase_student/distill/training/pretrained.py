@@ -22,8 +22,8 @@ from ase_student.student import Architecture, Student
 def network_of(start: Student, shape: Architecture) -> PaiNN:
     """Return the network of a student, with the tensor channels of a shape.
 
-    If the student has no tensor channels, the weights of the new ones are zero: predictions stay
-    the same.
+    If the student has no tensor channels, the output weights of the new channels are zero, so that
+    predictions stay the same.
     """
     network = build_network(start)
     assert isinstance(network, PaiNN)

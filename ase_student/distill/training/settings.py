@@ -40,8 +40,8 @@ SHAPES: dict[str, dict[str, int]] = {
         "tensor_channels": 16,
     },
 }
-#: Å. The network's inner switching ends here. The shortest distances of training data, 0.6 times
-#: the sum of covalent radii, are longer.
+#: The network's radial functions vanish up to this fraction of the sum of covalent radii, and are
+#: complete from 1.2 times that on: 0.6, where training data begin.
 INNER_CUTOFF = 0.5
 OPTIMIZERS = ("soap", "adam")
 GRADIENTS = ("autograd", "compiled")

@@ -123,7 +123,7 @@ class Trainer:
         if not set(elements) <= set(shape.elements) or not fits:
             raise ValueError(
                 f"the student to start from has the shape {self.start.architecture}; "
-                f"this run wants {architecture_of(self.name, elements, changes)}."
+                f"this run needs {architecture_of(self.name, elements, changes)}."
             )
         start = fit_to_teacher_of(self.start, self.parts, self.fabric.device)
         self.references = dict(start.reference_energies)
@@ -303,7 +303,7 @@ class Trainer:
         elif self._weights.is_file() and self._n_validations() != 1:
             # A run that was stopped before its first checkpoint has validated once.
             raise ValueError(
-                f"'{self.folder}' holds a student and no checkpoint to go on from; it would be "
+                f"'{self.folder}' holds a student but no checkpoint to continue from; it would be "
                 "replaced: give another folder."
             )
         # No process writes to the folder before all processes have looked at it.

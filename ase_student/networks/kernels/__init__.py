@@ -1,4 +1,4 @@
-"""A student's network compiled for this processor, with gradients by its weights."""
+"""Network of a student, compiled for this processor, with gradients by its weights."""
 
 from ase_student.networks.kernels.network import (
     CompiledNetwork,

@@ -1,4 +1,4 @@
-"""Compile a network of one architecture for this processor."""
+"""Compilation of the network of an architecture for this processor."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ COMPILERS = ("c++", "g++", "clang++")
 
 
 def compile_network(shape: Architecture) -> ctypes.CDLL:
-    """Return the library of ``network.cpp`` with its loops of constant length.
+    """Return the compiled library of ``network.cpp``, in which all loops have constant lengths.
 
-    It is compiled anew by every process, which takes some seconds, so that no file from another
-    processor can ever be run.
+    Every process compiles it again, which takes some seconds, so that a file that was compiled for
+    another processor is never run.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def compile_network(shape: Architecture) -> ctypes.CDLL:
     Raises
     ------
     ImportError
-        If there is no C++ compiler, one of `COMPILERS` or what the variable CXX names, or it does
-        not compile the source.
+        If there is no C++ compiler (one of `COMPILERS`, or that of the variable CXX), or if it
+        cannot compile the source.
     """
     sizes = {
         "ELEMENTS": len(shape.elements),
@@ -47,11 +47,11 @@ def compile_network(shape: Architecture) -> ctypes.CDLL:
         library = Path(folder) / "network.so"
         definitions = [f"-D{name}={size}" for name, size in sizes.items()]
         command = [find_compiler(), *FLAGS, *definitions, str(SOURCE), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
             raise ImportError(
                 "the network could not be compiled here; train with "
-                f"gradient = 'autograd': {' '.join(command)} failed:\n{done.stderr.strip()}"
+                f"gradient = 'autograd': {' '.join(command)} failed:\n{result.stderr.strip()}"
             )
         return _with_signatures(ctypes.CDLL(str(library)))
 

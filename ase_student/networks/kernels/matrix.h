@@ -75,7 +75,7 @@ constexpr int rows_of(int columns) { return columns == 1 ? 8 : 6; }
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef float LanesInMemory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-// A matrix as it lies in memory: element (i, j) is at data[i * row + j * column].
+// A matrix in memory: element (i, j) is at data[i * row + j * column].
 struct Strided {
     const float* data;
     long row, column;
@@ -85,7 +85,7 @@ template <int ROWS, int COLUMNS>
 void tile(int depth, Strided a, const float* b, long b_row, float* c, long c_row,
           const float* start, long start_row) {
     Lanes sums[ROWS][COLUMNS] = {};
-    // What is added at the end arrives meanwhile.
+    // Prefetch the values that are added at the end.
     if (start != nullptr)
 #pragma GCC unroll 16
         for (int i = 0; i < ROWS; ++i)

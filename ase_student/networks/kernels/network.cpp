@@ -35,11 +35,11 @@ constexpr int OP = padded(O);
 // Moments of an atom: channel c and function r at c R + r. Rows are written in steps of R by whole
 // vectors, whose last lanes are zero, in ascending order.
 constexpr int N_MOMENTS = C * R, NP = padded(N_MOMENTS);
-// Components of a direction: 1, itself, and in networks that read them half its quadrics.
+// Components of a direction: 1, the direction, and with tensor channels half its quadrics.
 constexpr int A = T ? 9 : 4;
 constexpr int TABLE = 3;
 
-// Memory that is aligned and begins as zeros.
+// Aligned memory, initialized with zeros.
 class Array {
 public:
     float* resize(std::size_t size) {
@@ -64,12 +64,12 @@ private:
     std::size_t size_ = 0;
 };
 
-// Where an axis of a weight lies in memory: parts of `size`, each padded.
+// Layout of an axis of a weight in memory: parts of `size`, each padded.
 struct Axis {
     int size, parts = 1;
     int total() const { return size * parts; }
     int stored() const { return padded(size) * parts; }
-    // Rows that a product has to run over.
+    // Number of rows that a product runs over.
     int used() const { return parts == 1 ? size : stored(); }
     int place(int index) const { return index / size * padded(size) + index % size; }
 };
@@ -173,7 +173,7 @@ struct Perceptron {
         for (Array* array : {&gate, &active, &by_active}) array->resize(n * first.out.stored());
     }
 
-    // Leaves silu(x Wᵀ + b) in `active`.
+    // Writes silu(x Wᵀ + b) to `active`.
     void apply_first(int n, const float* x, int x_row) {
         const int width = first.out.stored();
         first.apply(n, x, x_row, active, width, first_bias.values);
@@ -190,7 +190,7 @@ struct Perceptron {
         second.apply(n, active, first.out.stored(), y, second.out.stored(), second_bias.values);
     }
 
-    // From the gradient by `active` in `by_active`.
+    // Starts from the gradient by `active`, in `by_active`.
     void back_first(int n, const float* x, int x_row, float* by_x, int by_row, const float* start,
                     bool is_learning) {
         const int width = first.out.stored();
@@ -216,7 +216,7 @@ struct Perceptron {
     }
 };
 
-// The atoms and pairs of a chunk, numbered from zero, and what geometry gives for every pair.
+// The atoms and pairs of a chunk, numbered from zero, and the geometry of every pair.
 struct Pairs {
     int n_atoms, n_pairs;
     const std::int32_t *first, *second;  // numbered as in the batch, from `offset`
@@ -282,7 +282,7 @@ struct FirstBlock {
         for (Array* array : {&turned, &products, &by_products}) array->resize(3 * n * TP);
     }
 
-    // Row of moments that component a of an atom has.
+    // Row of moments of component a of an atom.
     float* moments(int atom, int a) {
         if (a == 0) return zeroth + std::size_t(atom) * NP;
         if (a < 4) return firsts + (std::size_t(atom) * 3 + a - 1) * NP;
@@ -360,7 +360,7 @@ struct FirstBlock {
         product_vectors.apply(3 * n, products, TP, v, FP, plain_vectors, FP);
     }
 
-    // Gradients by moments take the place of the moments.
+    // Gradients by moments replace the moments.
     void backward(Pairs& pairs, const std::int32_t* species, const float* by_s, float* by_v,
                   bool is_learning, bool is_moving) {
         const int n = pairs.n_atoms;
@@ -419,7 +419,7 @@ struct FirstBlock {
         mixes.apply_back(5 * n, matrices, TP, seconds, NP);
     }
 
-    // Gradients by the sums over neighbors of one element take the place of the sums.
+    // Gradients by the sums over neighbors of one element replace the sums.
     void back_elements(int i, bool is_learning) {
         for (int e = 0; e < E; ++e) {
             if (!is_near[std::size_t(i) * E + e]) continue;
@@ -532,7 +532,7 @@ struct Update {
             }
     }
 
-    // Gradients by the outputs become those by the inputs; the last block's `by_v` is only set.
+    // Turns gradients by outputs into those by inputs; the last block only sets `by_v`.
     void backward(int n, float* by_s, float* by_v, bool is_learning) {
         for (int i = 0; i < n; ++i)
             for (int f = 0; f < FP; f += W) {
@@ -635,7 +635,7 @@ struct Interaction {
         vectors.apply(3 * n, vector_sums, MP, v, FP, input_vectors, FP);
     }
 
-    // Messages of 16 channels from m on. Pairs come with first atoms together.
+    // Messages of 16 channels from m on. Pairs are sorted by their first atoms.
     void send(Pairs& pairs, int m) {
         for (int p = 0; p < pairs.n_pairs;) {
             const int i = pairs.i(p);
@@ -661,7 +661,7 @@ struct Interaction {
         }
     }
 
-    // Gradients by the outputs become those by the inputs.
+    // Turns gradients by outputs into those by inputs.
     void backward(Pairs& pairs, float* by_s, float* by_v, bool is_learning, bool is_moving) {
         const int n = pairs.n_atoms;
         scalars.apply_back(n, by_s, FP, by_sums, MP);
@@ -756,7 +756,7 @@ inline void envelope(float d, float cutoff, float& value, float& slope) {
     slope = square * d * (-6.0f / (cutoff * cutoff));
 }
 
-// The same, vanishing up to `nearest` too.
+// The same, but also zero up to `nearest`.
 inline void envelope_between(float d, float nearest, float cutoff, float& value, float& slope) {
     const float ratio = d / cutoff, inside = std::max(0.0f, 1.0f - ratio * ratio);
     const float rate = 5.0f / nearest;
@@ -825,7 +825,7 @@ public:
                       [&](Interaction& block) { block.pack_filters(*values++); });
     }
 
-    // Writes the gradients of the last call, in the order of the parameters, one after another.
+    // Writes the gradients of the last call, joined in the order of the parameters.
     void gradients(float* to) {
         std::copy_n(static_cast<float*>(center_gradient_), R, to);
         std::copy_n(static_cast<float*>(width_gradient_), R, to + R);

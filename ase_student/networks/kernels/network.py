@@ -1,8 +1,8 @@
 """The network of :mod:`ase_student.networks.painn` on lists of pairs, compiled.
 
-Weights and formulas are those of :class:`PaiNN`; tests hold the two together. Every pair of atoms
-is in the list once and counts in both directions, so that its radial functions and filters
-are computed once. Derivatives are of first order, by positions and by all weights.
+Weights and formulas are those of :class:`PaiNN`; tests compare the two. Every pair of atoms is in
+the list once and counts in both directions, so that its radial functions and filters are computed
+once. Derivatives are of first order, by positions and by all weights.
 """
 
 import ctypes
@@ -19,12 +19,12 @@ from ase_student.networks.geometry import RadialBasis
 from ase_student.networks.kernels.build import compile_network
 from ase_student.networks.painn import PaiNN
 
-#: Structures are computed together up to so many atoms: their activations then stay in the cache.
+#: Structures are computed together up to this number of atoms, so that activations fit the cache.
 CHUNK = 64
 
 
 class PairList(NamedTuple):
-    """The pairs within the cutoff of a structure, each once, ordered by their first atoms.
+    """The pairs of a structure within the cutoff, each once, ordered by the first atom.
 
     Attributes
     ----------
@@ -54,17 +54,17 @@ def pair_list(
         None if there are no images.
     cutoff : float, Å
     """
-    own = np.arange(len(neighbors))[:, None]
-    is_taken = neighbors > own
+    atoms = np.arange(len(neighbors))[:, None]
+    is_taken = neighbors > atoms
     if offsets is not None:
-        # Of an atom and its own image that in the positive direction is taken: by the first
-        # component of the offset that is not zero.
+        # Of the two pairs of an atom with opposite images of itself, take the pair in which the
+        # first component of the offset that is not zero is positive.
         x, y, z = offsets[..., 0], offsets[..., 1], offsets[..., 2]
         is_positive = (x > 0) | ((x == 0) & ((y > 0) | ((y == 0) & (z > 0))))
-        is_taken |= (neighbors == own) & is_positive
+        is_taken |= (neighbors == atoms) & is_positive
     rows, columns = np.nonzero(is_taken)
-    others = neighbors[rows, columns]
-    vectors = positions[others] - positions[rows]
+    partners = neighbors[rows, columns]
+    vectors = positions[partners] - positions[rows]
     shifts = None
     if offsets is not None:
         shifts = offsets[rows, columns]
@@ -72,7 +72,7 @@ def pair_list(
     is_near = (vectors * vectors).sum(1) < cutoff * cutoff
     return PairList(
         rows[is_near].astype(np.int32),
-        others[is_near].astype(np.int32),
+        partners[is_near].astype(np.int32),
         None if shifts is None or not shifts.any() else shifts[is_near],
     )
 
@@ -86,9 +86,9 @@ class PairStructures:
     numbers : (n_atoms,) int64
     positions : (n_atoms, 3) float64, Å
     pairs : PairList
-        Atoms are numbered through all structures.
+        Pairs of all structures; indices count the atoms of all structures.
     atom_splits, pair_splits : (n_structures + 1,) int64
-        Where the atoms and the pairs of each structure begin.
+        Index of the first atom and of the first pair of each structure.
     """
 
     numbers: NDArray[np.int64]
@@ -99,7 +99,7 @@ class PairStructures:
 
 
 class PairResults(NamedTuple):
-    """What a compiled network computes.
+    """Results of a compiled network.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class PairResults(NamedTuple):
     forces : (n_atoms, 3) float64, eV/Å, or None
     virials : (n_atoms, 3, 3) float64, eV, or None
     gradient : (n_weights,) float32 Tensor, eV, or None
-        Of the seeded sum of energies, by all weights one after another.
+        Gradient of the weighted sum of energies by all weights, joined in their order.
     """
 
     energies: NDArray[np.float64]
@@ -117,14 +117,14 @@ class PairResults(NamedTuple):
 
 
 class CompiledNetwork:
-    """A network's energies, forces and gradients by its weights, on one thread.
+    """Energies, forces and gradients by the weights of a network, on one thread.
 
     Parameters
     ----------
     network : PaiNN
-        In float32 on the CPU.
+        Network in float32 on the CPU.
     library : ctypes.CDLL, optional
-        Of a network of the same shape; by default it is compiled.
+        Compiled library of a network of the same shape; by default it is compiled.
 
     Raises
     ------
@@ -146,7 +146,7 @@ class CompiledNetwork:
                 )
         self.library = compile_network(network.shape) if library is None else library
         repulsion = network.repulsion
-        # Kept, since the library reads them at every call.
+        # These arrays must stay alive: the library reads them at every call.
         self._constants = [
             tensor.detach().contiguous().clone()
             for tensor in (repulsion.table, repulsion.weights, repulsion.rates)
@@ -162,13 +162,13 @@ class CompiledNetwork:
             CHUNK,
         )
         if not handle:
-            raise MemoryError("no memory for a compiled network.")
+            raise MemoryError("not enough memory for a compiled network.")
         self._handle = ctypes.c_void_p(handle)
         weakref.finalize(self, self.library.network_delete, self._handle)
         self.read_weights()
 
     def read_weights(self) -> None:
-        """Take the network's weights as they are now."""
+        """Read the current weights of the network."""
         pointers = (ctypes.c_void_p * len(self.weights))(*[w.data_ptr() for w in self.weights])
         self._check(self.library.network_set_weights(self._handle, pointers))
 
@@ -181,15 +181,15 @@ class CompiledNetwork:
         with_virials: bool = False,
         with_gradient: bool = False,
     ) -> PairResults:
-        """Return the energies of all atoms and what is asked for of their derivatives.
+        """Return the energies of all atoms, and the requested derivatives.
 
         Parameters
         ----------
         structures : PairStructures
         seeds : (n_atoms,) float64, optional
-            Factors of the atoms' energies in the sum that is differentiated; ones by default.
+            Weights of the atoms' energies in the sum that is differentiated; 1 by default.
         with_forces, with_virials, with_gradient : bool
-            Virials come with forces only.
+            Virials require forces.
         """
         n_atoms = len(structures.numbers)
         species = self._species_of[structures.numbers]
@@ -220,14 +220,14 @@ class CompiledNetwork:
         return PairResults(energies, forces, virials, gradient)
 
     def split(self, gradient: Tensor) -> list[Tensor]:
-        """Return the parts of a gradient by all weights that belong to each, as views."""
+        """Return the gradient by each weight, as views of a joined gradient by all weights."""
         parts = gradient.split([weight.numel() for weight in self.weights])
         return [part.view_as(weight) for part, weight in zip(parts, self.weights, strict=True)]
 
     @staticmethod
     def _check(status: int) -> None:
         if status:
-            raise MemoryError("no memory left for a compiled network; give smaller batches.")
+            raise MemoryError("not enough memory for a compiled network; use smaller batches.")
 
 
 def _read(array: NDArray[Any], dtype: type) -> NDArray[Any]:

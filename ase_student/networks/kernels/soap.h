@@ -3,7 +3,7 @@
 //
 // A weight is (slices, rows, columns): a matrix is one slice, a vector one row without bases. The
 // gradient's mean in the eigenbases follows from projected gradients, since projection is linear;
-// whoever changes the bases projects the mean again.
+// after a change of the bases, the mean must be projected again.
 
 #pragma once
 
@@ -17,7 +17,7 @@ namespace soap {
 
 using matrix::padded;
 
-// As soap.py writes it; null where an axis has no basis.
+// A row of the table of soap.py; null if an axis has no basis.
 struct Weight {
     std::int64_t slices, rows, columns;
     const float* gradient;
@@ -104,7 +104,7 @@ private:
 
     float* other(const float* buffer) { return buffer == one_.data() ? two_.data() : one_.data(); }
 
-    // Every axis multiplied by its basis: transposed into the eigenbasis, plain out of it.
+    // Multiplies every axis by its basis: transposed into the eigenbasis, not transposed out of it.
     const float* rotate(const float* x, bool is_transposed) {
         const int row = rows_ * width_;
         const auto strided = [&](const float* basis, int size) {
@@ -136,7 +136,7 @@ private:
     const float* project(const float* x) { return rotate(x, true); }
     const float* project_back(const float* x) { return rotate(x, false); }
 
-    // Leaves the normalized mean in `two_`.
+    // Writes the normalized mean to `two_`.
     void update_moments(const float* projected, const Rates& rates) {
         std::size_t at = 0;
         for (int row = 0; row < slices_ * rows_; ++row)

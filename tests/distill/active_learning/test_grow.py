@@ -42,7 +42,7 @@ from ase_student.distill.active_learning.uncertainty import (
     select,
 )
 from ase_student.distill.commands.grow import summary
-from ase_student.dynamics.bonds import is_sane, newly_bound
+from ase_student.dynamics.bonds import is_physical, newly_bound
 from ase_student.extrapolation.limits import Limits
 from ase_student.extrapolation.ranges import TrainingRanges
 from ase_student.potentials.base import Evaluation, Refusal, StudentPotential, forces_of
@@ -279,7 +279,7 @@ def test_an_unstable_trajectory_ends_with_its_last_sane_frames() -> None:
     assert (counts[0], counts[3]) == (2, 0)
     assert 1 <= min(counts[1:3]) <= max(counts[1:3]) <= LAST_FRAMES
     for frame, owner in zip(walks.frames(kinds), walks.owners, strict=True):
-        assert is_sane(kinds[owner], frame)
+        assert is_physical(kinds[owner], frame)
         assert str(frame.symbols) == str(kinds[owner].symbols)
 
 
@@ -289,11 +289,11 @@ def test_crystals_may_change_their_neighbors_but_molecules_may_not() -> None:
     for atoms in (crystal, cluster):
         moved = atoms.copy()
         moved.positions[0, 0] += 2 * 3.61
-        assert is_sane(atoms, moved) == (atoms is crystal)
+        assert is_physical(atoms, moved) == (atoms is crystal)
         moved.positions[0] = atoms.positions[1] + 0.1
-        assert not is_sane(atoms, moved)
+        assert not is_physical(atoms, moved)
         moved.positions[0] = np.nan
-        assert not is_sane(atoms, moved)
+        assert not is_physical(atoms, moved)
 
 
 def test_new_bonds_are_counted() -> None:

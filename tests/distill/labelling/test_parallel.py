@@ -116,7 +116,7 @@ def test_a_dead_process_is_told_and_finished_pieces_stay(path, expected, monkeyp
     output = path.with_name("out.h5")
     teacher = load_teacher("worked:Deadly")
     monkeypatch.setenv("DELAY", "0.5")
-    with pytest.raises(ChildProcessError, match=r"was killed, .*; what was finished is kept"):
+    with pytest.raises(ChildProcessError, match=r"was killed, .*; finished work is kept"):
         label.label_structures(path, teacher, output, processes=2)
     assert not output.exists()
     finished = {file.name for file in path.with_name("out.h5.partial").glob("*.npz")}

@@ -214,14 +214,14 @@ def test_a_student_that_was_not_trained_there_is_not_replaced(
 ) -> None:
     shutil.copytree(resolve_model("ultra-tiny").parent, tmp_path / "run")
     before = (tmp_path / "run" / "weights.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="run' holds a student and no checkpoint to go on from"):
+    with pytest.raises(ValueError, match="run' holds a student but no checkpoint to continue from"):
         train(dataset, tmp_path / "run")
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
     # Nor is one whose checkpoint was thrown away; stopped before its first one, it begins again.
     train(dataset, tmp_path / "mine")
     (tmp_path / "mine" / "checkpoint.pt").unlink()
     history = (tmp_path / "mine" / "history.jsonl").read_text()
-    with pytest.raises(ValueError, match="mine' holds a student and no checkpoint"):
+    with pytest.raises(ValueError, match="mine' holds a student but no checkpoint"):
         train(dataset, tmp_path / "mine")
     assert (tmp_path / "mine" / "history.jsonl").read_text() == history
     (tmp_path / "mine" / "history.jsonl").write_text(history.splitlines()[0] + "\n")
