@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import threading
 import warnings
 
@@ -317,6 +318,33 @@ def test_order_and_company_of_atoms_change_nothing():
     )
     assert_allclose(together.forces[-len(atoms) :], expected.forces, rtol=0, atol=1e-10)
     assert_allclose(together.virials[-1], expected.virials[0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_hundred_thousand_atoms_are_a_small_cell_many_times(name):
+    """Every copy of the cell has the results that float64 gives for the cell alone."""
+    if name != "ultra-tiny" and os.environ.get("ASE_STUDENT_SLOW") != "1":
+        pytest.skip("takes gigabytes: set ASE_STUDENT_SLOW=1")
+    unit = rattled("water_box")
+    copies = [1, 1, 1]
+    while len(unit) * np.prod(copies) < 100_000:
+        copies[np.argmin(copies)] += 1
+    many = unit.repeat(copies)
+    expected = compute(Handle(content(name), False, 1), unit)
+    found = compute(Handle(content(name), True, 2), many)
+    scale = max(1.0, np.abs(expected.forces).max() / 10.0)
+    for values, right, bars in (
+        (found.forces, expected.forces, FORCES),
+        (found.energies, expected.energies, ENERGIES),
+    ):
+        differences = values.reshape(-1, *right.shape) - right
+        assert np.abs(differences).max() < scale * bars["float32"]
+    assert_allclose(
+        found.virials[0] / np.prod(copies),
+        expected.virials[0],
+        rtol=0,
+        atol=scale * VIRIALS["float32"] * len(unit),
+    )
 
 
 def test_matrices_from_outside_are_checked():
