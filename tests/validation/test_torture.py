@@ -67,6 +67,19 @@ def test_a_failure_is_counted_and_told(tmp_path, monkeypatch):
     assert report.failures(results, [trial]) == [f"damage data.xyz: wrong = {figures['wrong']}"]
 
 
+@pytest.mark.parametrize(("rate", "is_wrong"), [(0.0, False), (0.008, False), (0.03, True)])
+def test_drift_is_a_failure(rate, is_wrong):
+    """Of 21 atoms over 100 ps, in meV/atom/ps, beside the usual fluctuations."""
+    records = np.arange(2000)
+    noise = 1e-4 * np.random.default_rng(0).standard_normal(len(records))
+    energies = 21 * (1e-3 * rate * 0.05 * records + noise) - 3000.0
+    state = {"energies": energies.tolist(), "kinetic": [1.0] * len(records)}
+    trial = Trial("nve tiny", "steps", lambda block: {}, 20, 1, ("lost",))
+    results = {"trials": {trial.name: {"figures": {"lost": 0}, "state": state}}}
+    expected = ["nve tiny: the energy drifts"] if is_wrong else []
+    assert report.failures(results, [trial]) == expected
+
+
 def test_figures_of_blocks_and_their_random_numbers():
     assert merged({}, {"files": np.int64(2), "largest_x": 1.0}) == {"files": 2, "largest_x": 1.0}
     assert type(merged({}, {"files": np.int64(2)})["files"]) is int

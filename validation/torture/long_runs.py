@@ -13,7 +13,8 @@ from ase.optimize import FIRE
 from ase_student import StudentCalculator
 from ase_student.checkpoint import STUDENT_NAMES
 from ase_student.demo import give_velocities, slope
-from ase_student.testing import structure
+from ase_student.testing import TOLERANCES, structure
+from ase_student.validation.physics.dynamics import slope_uncertainty
 from torture.trials import Block, Figures, Trial
 
 TEMPERATURE, TIME_STEP_FS = 300.0, 0.5
@@ -73,16 +74,32 @@ def _record(state: dict, atoms: Atoms) -> None:
 
 
 def final_figures(state: dict) -> Figures:
-    """Return what only the whole run of a student shows: drift and mean temperature."""
+    """Return what only the whole run of a student shows.
+
+    That is the drift of the energy, its uncertainty, and the mean temperature.
+    """
     if len(state.get("energies", [])) < FEWEST_RECORDS:
         return {}
     n_atoms = len(structure("aspirin"))
     times = np.arange(len(state["energies"])) * STEPS_PER_RECORD * TIME_STEP_FS / 1000.0
     kelvin = 2.0 * np.mean(state["kinetic"]) / ((3 * n_atoms - 6) * units.kB)
+    energies = 1000.0 * np.array(state["energies"]) / n_atoms
     return {
-        "drift_mev_per_atom_ps": 1000.0 * slope(times, np.array(state["energies"])) / n_atoms,
+        "drift_mev_per_atom_ps": slope(times, energies),
+        "drift_uncertainty_mev_per_atom_ps": slope_uncertainty(times, energies),
         "temperature_k": float(kelvin),
     }
+
+
+def drifts(state: dict) -> bool:
+    """Return whether the energy of a student's run drifts by more than validation allows."""
+    figures = final_figures(state)
+    if not figures:
+        return False
+    drift, uncertainty = (
+        figures[f"{name}_mev_per_atom_ps"] for name in ("drift", "drift_uncertainty")
+    )
+    return not abs(drift) - 2.0 * uncertainty <= TOLERANCES.drift_mev_per_atom_ps
 
 
 def many(n: int, block: Block) -> Figures:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ase_student.files import between_marks, replaced_when_complete
 from ase_student.provenance import __version__, with_python
-from torture.long_runs import final_figures
+from torture.long_runs import drifts, final_figures
 from torture.trials import Trial
 
 FORMAT = 1
@@ -24,6 +24,7 @@ LABELS = {
     "largest_memory_growth_mb": "MB largest growth of memory",
     "largest_deviation_mev_per_atom": "meV/atom largest deviation of the total energy",
     "drift_mev_per_atom_ps": "meV/atom/ps drift",
+    "drift_uncertainty_mev_per_atom_ps": "meV/atom/ps uncertainty of the drift",
     "temperature_k": "K mean temperature",
     "lost": "runs lost",
     "half_files": "half files",
@@ -82,13 +83,18 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def failures(results: dict[str, Any], trials: list[Trial]) -> list[str]:
-    """Return in words each figure that must be zero and is not."""
-    return [
+    """Return in words each figure that must be zero and is not, and runs whose energy drifts."""
+    must_be_zero = [
         f"{trial.name}: {name} = {results['trials'][trial.name]['figures'][name]:g}"
         for trial in trials
         if trial.name in results["trials"]
         for name in trial.must_be_zero
         if results["trials"][trial.name]["figures"].get(name, 0) != 0
+    ]
+    return must_be_zero + [
+        f"{trial.name}: the energy drifts"
+        for trial in trials
+        if drifts(results["trials"].get(trial.name, {}).get("state", {}))
     ]
 
 
