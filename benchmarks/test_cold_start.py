@@ -1,7 +1,6 @@
 """From nothing to the first energy: a new process each time."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 from measuring import describe_others
+from timing.machine import installed_environment
 
 from ase_student.engine.library import why_missing
 
@@ -41,10 +41,7 @@ def test_cold_start(
 ) -> None:
     if backend == "native" and (reason := why_missing()) is not None:
         pytest.skip(reason)
-    # Installers compile what they install to bytecode; the first, which is not measured, does it
-    # here for packages that run from a clone.
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment = installed_environment(tmp_path)
     inside: list[dict[str, float]] = []
 
     def start() -> None:

@@ -369,8 +369,8 @@ def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
 def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     """Return distances between those that were seen, (119, 119, n_bins); None without a record."""
     # Of 119 elements training has seen a few; the table of all pairs is large.
-    is_pair = seen.distances.any(axis=2)
-    known = np.ix_(*2 * [np.flatnonzero(is_pair.any(axis=0) | is_pair.any(axis=1))])
+    pairs = np.concatenate(np.nonzero(seen.distances.any(axis=2)))
+    known = np.ix_(*2 * [np.flatnonzero(np.bincount(pairs))])
     counts = seen.distances[known]
     if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
         return None

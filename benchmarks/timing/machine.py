@@ -32,6 +32,22 @@ def cpu_flags() -> tuple[str, ...]:
     return tuple(flag for flag in _FLAGS if flag in flags)
 
 
+def installed_environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a new process in which packages are compiled to bytecode.
+
+    Installers do that. Here the first process does it, for packages that run from a clone or where
+    PYTHONDONTWRITEBYTECODE is set; its time is not that of the others.
+
+    Parameters
+    ----------
+    folder : path
+        For the bytecode.
+    """
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
 def gpu(device: str) -> str | None:
     """Return the name of a GPU, None for other devices."""
     if not device.startswith("cuda"):
