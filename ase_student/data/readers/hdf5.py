@@ -1,8 +1,8 @@
-"""Structures of an HDF5 data set, in the layout of :mod:`ase_student.data.hdf5`, read lazily.
+"""Reader of HDF5 data sets, in the layout of :mod:`ase_student.data.hdf5`; it reads lazily.
 
-:class:`ase_student.data.hdf5.Dataset` refuses a file in which anything is wrong. Here only what
-makes the whole file unreadable is refused when it is opened; what is wrong with one structure is
-found when that structure is read, so that the others can be used.
+:class:`ase_student.data.hdf5.Dataset` rejects a file with any error. This reader rejects a file
+only for errors that make the whole file unreadable. Errors in a single structure are found when
+that structure is read, so that the other structures can be used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ase_student.data.checks import KINDS, LABEL_COLUMNS, STRUCTURE_COLUMNS, imp
 from ase_student.data.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
 from ase_student.data.readers.kinds import foreign_advice
 
-#: Rows that may be read in vain to read two structures at once.
+#: Largest number of unused rows that are read in order to read two structures at once.
 GAP_ROWS = 2000
 NAMES = {
     "numbers": "structures/atomic_numbers",
@@ -34,7 +34,7 @@ NAMES = {
 
 
 class LayoutError(ValueError):
-    """A file can be read, but is no data set."""
+    """The file is readable, but is not a data set."""
 
 
 class Hdf5Frames:
@@ -62,11 +62,11 @@ class Hdf5Frames:
         except LayoutError:
             self._file.close()
             raise
-        # h5py answers bytes that are missing or damaged with errors of many kinds.
+        # h5py raises exceptions of many types for missing or damaged bytes.
         except Exception as error:
             self._file.close()
-            said = " ".join(str(error).split())
-            raise ValueError(f"{path.name}: is damaged or cut short ({said}).") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path.name}: is damaged or cut short ({reason}).") from None
 
     def _open(self) -> None:
         self._columns("structures", STRUCTURE_COLUMNS)
@@ -76,7 +76,9 @@ class Hdf5Frames:
         for column in ("cells", "pbc", "sources"):
             self._same_rows(f"structures/{column}", n)
         if "labels" not in self._file:
-            raise LayoutError(f"{self.path.name}: has no group 'labels', so nothing to compare to.")
+            raise LayoutError(
+                f"{self.path.name}: has no group 'labels', so there is nothing to compare with."
+            )
         self._columns("labels", LABEL_COLUMNS)
         self._label_splits = self._checked_splits("labels/forces_splits", NAMES["forces"])
         n_labels = len(self._label_splits) - 1
@@ -92,53 +94,55 @@ class Hdf5Frames:
 
     def read(self, indices: Sequence[int]) -> list[Frame | LeftOut]:
         """Return the structures of ascending indices, each checked."""
-        found: list[Frame | LeftOut] = []
-        sound: list[int] = []
+        frames: list[Frame | LeftOut] = []
+        readable: list[int] = []
         for index in indices:
             reason = self._wrong_with_splits(index)
             if reason is None:
-                sound.append(index)
+                readable.append(index)
             else:
-                found.append(reason)
-        for run in self._runs(sound):
+                frames.append(reason)
+        for run in self._runs(readable):
             try:
-                found.extend(self._read_run(run))
+                frames.extend(self._read_run(run))
             except Exception:
-                # Some of the bytes are damaged; the others may still tell their structures.
-                found.extend(self._read_alone(index) for index in run)
-        return sorted(found, key=lambda frame: frame.index)
+                # Some bytes are damaged; structures in the other bytes may still be readable.
+                frames.extend(self._read_alone(index) for index in run)
+        return sorted(frames, key=lambda frame: frame.index)
 
     def _read_alone(self, index: int) -> Frame | LeftOut:
         try:
             return self._read_run([index])[0]
         except Exception as error:
-            said = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             place = f"{self.path.name}: structure {index}"
-            return LeftOut(index, f"{place} cannot be read, the file is damaged ({said}).")
+            return LeftOut(index, f"{place} cannot be read, the file is damaged ({reason}).")
 
     def _wrong_with_splits(self, index: int) -> LeftOut | None:
-        """Return why the rows of a structure and its label cannot be told, None if they can."""
+        """Return why the rows of a structure or its label are invalid, None if they are valid."""
         start, stop = self._splits[index : index + 2]
         name = f"{self.path.name}: structures/atomic_numbers_splits"
         if start >= stop:
-            said = f"gives structure {index} no atoms, it goes from {start} to {stop}"
-            return LeftOut(index, f"{name} {said}.")
+            problem = f"gives structure {index} no atoms, it goes from {start} to {stop}"
+            return LeftOut(index, f"{name} {problem}.")
         if index in self._second_label_of:
             row = self._second_label_of[index]
-            said = f"labels/structure_indices[{row}] names structure {index} a second time"
-            return LeftOut(index, f"{self.path.name}: {said}.")
+            problem = f"labels/structure_indices[{row}] names structure {index} a second time"
+            return LeftOut(index, f"{self.path.name}: {problem}.")
         if index not in self._label_of:
-            said = f"{self.path.name}: structure {index} has no label."
-            return LeftOut(index, said, invalid=False)
+            problem = f"{self.path.name}: structure {index} has no label."
+            return LeftOut(index, problem, invalid=False)
         row = self._label_of[index]
         n_forces = self._label_splits[row + 1] - self._label_splits[row]
         if n_forces != stop - start:
-            said = f"gives label {row} {n_forces} forces but structure {index} has {stop - start}"
-            return LeftOut(index, f"{self.path.name}: labels/forces_splits {said} atoms.")
+            problem = (
+                f"gives label {row} {n_forces} forces but structure {index} has {stop - start}"
+            )
+            return LeftOut(index, f"{self.path.name}: labels/forces_splits {problem} atoms.")
         return None
 
     def _runs(self, indices: Sequence[int]) -> list[list[int]]:
-        """Return the indices in groups whose rows lie so close that they are read at once."""
+        """Return the indices in groups whose rows are close enough to be read at once."""
         runs: list[list[int]] = []
         for index in indices:
             near = runs and 0 <= self._splits[index] - self._splits[runs[-1][-1] + 1] <= GAP_ROWS
@@ -159,7 +163,7 @@ class Hdf5Frames:
         frames = []
         label_rows = [self._label_of[index] for index in indices]
         spread = slice(min(label_rows), max(label_rows) + 1)
-        # Labels usually are in the order of their structures; else they are read one by one.
+        # Labels are usually in the order of their structures; otherwise they are read one by one.
         together = spread.stop - spread.start <= 2 * (last - first)
         forces_of = self._forces(spread) if together else None
         energies = labels["energy"][spread] if together else None
@@ -204,20 +208,20 @@ class Hdf5Frames:
         return [text or UNKNOWN_SOURCE for text in group["sources"].asstr()[start:stop].tolist()]
 
     def _columns(self, group: str, columns: dict[str, tuple[tuple[int, ...], str, bool]]) -> None:
-        """Refuse a file in which a column is missing, or of the wrong shape or type."""
-        h5py, name = import_h5py(), self.path.name
+        """Raise LayoutError if a column is missing, or has the wrong shape or type."""
+        h5py, file_name = import_h5py(), self.path.name
         if not isinstance(self._file.get(group), h5py.Group):
-            raise LayoutError(f"{name}: has no group '{group}'.{foreign_advice(self._file)}")
+            raise LayoutError(f"{file_name}: has no group '{group}'.{foreign_advice(self._file)}")
         for column, (shape, kinds, optional) in columns.items():
             data = self._file[group].get(column)
             if data is None and optional:
                 continue
             if not isinstance(data, h5py.Dataset):
-                raise LayoutError(f"{name}: has no dataset '{group}/{column}'.")
+                raise LayoutError(f"{file_name}: has no dataset '{group}/{column}'.")
             if data.ndim == 0 or data.shape[1:] != shape or data.dtype.kind not in kinds:
                 expected = ", ".join(("rows", *map(str, shape)))
                 raise LayoutError(
-                    f"{name}: {group}/{column} has shape {data.shape} and type {data.dtype}; "
+                    f"{file_name}: {group}/{column} has shape {data.shape} and type {data.dtype}; "
                     f"it must be ({expected}) {KINDS[kinds]}."
                 )
 
@@ -241,13 +245,13 @@ class Hdf5Frames:
             )
 
     def _owners(self, n: int) -> tuple[dict[int, int], dict[int, int]]:
-        """Return the first label of each structure, and a second one where there is one."""
+        """Return the first label of each structure, and the second label if there is any."""
         first: dict[int, int] = {}
         second: dict[int, int] = {}
         for row, index in enumerate(self._file["labels/structure_indices"][:].tolist()):
             if not 0 <= index < n:
-                said = f"names structure {index}, but there are {n} structures"
-                raise LayoutError(f"{self.path.name}: labels/structure_indices[{row}] {said}.")
+                problem = f"names structure {index}, but there are {n} structures"
+                raise LayoutError(f"{self.path.name}: labels/structure_indices[{row}] {problem}.")
             if index in first:
                 second.setdefault(index, row)
             else:
@@ -257,15 +261,15 @@ class Hdf5Frames:
     def _metadata(self) -> dict[str, Any]:
         if "metadata" not in self._file:
             return {}
-        found = {}
+        metadata = {}
         for key, value in self._file["metadata"].attrs.items():
             plain = value.item() if isinstance(value, np.generic) else value
             if isinstance(plain, str) and plain[:1] in ("{", "["):
                 with suppress(json.JSONDecodeError):
                     plain = json.loads(plain)
             if isinstance(plain, (str, bool, int, float, list, dict)):
-                found[key] = plain
-        return found
+                metadata[key] = plain
+        return metadata
 
 
 def _atoms(
@@ -275,7 +279,7 @@ def _atoms(
     pbc: NDArray[np.bool_],
 ) -> Atoms:
     atoms = Atoms(pbc=pbc)
-    # Numbers are checked later; Atoms(numbers) would look up symbols of what is none.
+    # Numbers are checked later; Atoms(numbers) would fail for invalid atomic numbers.
     atoms.arrays["numbers"] = numbers.astype(int)
     atoms.arrays["positions"] = positions.astype(np.float64)
     atoms.cell.array[:] = cell
