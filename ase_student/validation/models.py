@@ -15,7 +15,7 @@ from ase_student.checkpoint import available_students, student_name
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One student in one backend.
+    """A student in a backend.
 
     Attributes
     ----------

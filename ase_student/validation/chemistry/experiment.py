@@ -46,7 +46,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment.
+    """An experiment.
 
     Attributes
     ----------
