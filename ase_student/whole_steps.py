@@ -1,4 +1,4 @@
-"""ASE's results from whole steps of the C++ engine, and what is said where it refuses one."""
+"""ASE's results from whole steps of the C++ engine, and the errors for rejected structures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,17 +22,18 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 NOT_FINITE = "energy or forces are not finite: atoms are on one spot or far too close."
-#: Volume of a cell by the product of its vectors' lengths, below which they lie in a plane.
+#: Cell vectors lie in a plane if the volume, divided by the product of their lengths, is below
+#: this.
 FLAT = 1e-9
-# Bits of what lies outside of what training saw (ase_student.h), and the guard's kinds.
+# Bits for the kinds of what lies outside of what training saw (ase_student.h).
 TOO_CLOSE, NEIGHBOR_COUNT, LARGE_FORCE, BONDS, CONTACT = 1, 2, 4, 8, 16
 
 
 class WholeSteps:
     """Results of a calculator whose backend takes whole steps.
 
-    The engine tells in bits what lies outside of what training saw; only then is the structure
-    looked at in Python, which finds the words.
+    The engine returns bits for what lies outside of what training saw. Only if a bit is set, Python
+    code checks the structure and makes the message.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class WholeSteps:
         InputError
             If the structure cannot be computed.
         OutsideTrainingError
-            If it lies outside of what training saw, and the guard is to raise.
+            If it lies outside of what training saw, and the guard is set to raise.
         """
         try:
             step = self._backend.step(numbers, positions, cell, pbc, self._list)
@@ -67,19 +68,20 @@ class WholeSteps:
             self._explain(error, numbers, positions, cell, pbc)
         if self._guard is not None:
             arrays = (numbers, positions, cell, pbc)
-            self._say(step.outside, *arrays, step.forces)
+            self._report(step.outside, *arrays, step.forces)
         energy = float(step.energies.sum())
         return ase_results(energy, step.energies, step.forces, step.virials[0], cell)
 
     def results_of_many(self, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
-        """Return the results of each structure; all of them have elements that are known.
+        """Return the results of each structure; the student must know all elements.
 
         Raises
         ------
         InputError
-            If one cannot be computed; the message says which.
+            If a structure cannot be computed; the message has its index.
         OutsideTrainingError
-            Likewise, if the guard is to raise.
+            If a structure lies outside of what training saw, and the guard is set to raise; the
+            message has its index.
         """
         results: list[dict[str, Any]] = []
         start = n_atoms = 0
@@ -107,13 +109,13 @@ class WholeSteps:
             for index in np.flatnonzero(step.structures_outside).tolist():
                 arrays = (numbers[index], positions[index], cells[index], pbc[index])
                 bits = int(step.structures_outside[index])
-                self._say(bits, *arrays, forces[index], first + index)
+                self._report(bits, *arrays, forces[index], first + index)
         return [
             ase_results(float(part.sum()), part, forces[index], step.virials[index], cells[index])
             for index, part in enumerate(energies)
         ]
 
-    def _say(
+    def _report(
         self,
         outside: int,
         numbers: Integers,
@@ -123,9 +125,10 @@ class WholeSteps:
         forces: Floats | None,
         structure: int | None = None,
     ) -> None:
-        """Let the guard look at a structure that may lie outside, in the order of other backends.
+        """Let the guard check a structure that may lie outside, in the order of other backends.
 
-        Of bonds and contacts the engine tells that there may be rare ones, when it builds a list.
+        For bonds and contacts, the engine only reports, when it builds a neighbor list, that some
+        may be rare.
         """
         guard = self._guard
         assert guard is not None
@@ -162,21 +165,21 @@ class WholeSteps:
         pbc: Booleans,
         structure: int | None = None,
     ) -> Any:
-        """Raise what a structure is refused for, in the words of the other backends."""
-        where = "" if structure is None else f"structure {structure}: "
+        """Raise the error for a rejected structure, with the message of the other backends."""
+        prefix = "" if structure is None else f"structure {structure}: "
         if error.status != NOT_FINITE_STATUS:
             try:
                 neighbor_matrix(positions, cell, pbc, self._list.cutoff)
             except ValueError as reason:
-                raise InputError(f"{where}{reason}") from reason
-            raise InputError(f"{where}{error}.") from error
+                raise InputError(f"{prefix}{reason}") from reason
+            raise InputError(f"{prefix}{error}.") from error
         if self._guard is not None:
             bits = TOO_CLOSE | NEIGHBOR_COUNT
-            self._say(bits, numbers, positions, cell, pbc, None, structure)
-        raise InputError(f"{where}{NOT_FINITE}") from error
+            self._report(bits, numbers, positions, cell, pbc, None, structure)
+        raise InputError(f"{prefix}{NOT_FINITE}") from error
 
     def _find_culprit(self, error: EngineError, structures: Sequence[Atoms], first: int) -> Any:
-        """Raise the error of the first of many structures that is refused by itself, too."""
+        """Raise the error of the first structure that is also rejected on its own."""
         for index, atoms in enumerate(structures):
             arrays = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
             try:
@@ -217,9 +220,9 @@ def ase_results(
 
 
 def _volume(cell: Floats) -> float:
-    """Return the volume of a cell, 0 where its vectors lie in a plane up to rounding.
+    """Return the volume of a cell, 0 if its vectors lie in a plane up to rounding.
 
-    In Python: NumPy takes longer for nine numbers than the engine for a small molecule.
+    In plain Python: NumPy takes longer for nine numbers than the engine for a small molecule.
     """
     (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell.tolist()
     if not (ax or ay or az) or not (bx or by or bz) or not (cx or cy or cz):

@@ -1,8 +1,8 @@
-"""Measure how often a student's guard is wrong: false alarms and misses.
+"""Measure the rates of false alarms and of misses of a student's guard.
 
 False alarms are counted over frames of dynamics at 300 K (liquid water at 1 g/cm³, urea at its
 measured cell, a peptide), which the student runs itself, and over the frames of labelled HDF5 files
-that it was not trained on; misses over a table of odd structures that are made here. Example:
+that it was not trained on; misses over a table of unusual structures. Example:
 
     python validation/guard_alarms.py --model tiny validation/reference/drugs-so3lr.h5
 """
@@ -28,7 +28,7 @@ from ase_student.extrapolation.guard import OutsideTrainingWarning
 from ase_student.validation.chemistry.crystals import urea
 from ase_student.validation.chemistry.structures import read_structures
 
-#: Of the dynamics: K, fs, steps before the first frame and between frames.
+#: Dynamics: temperature in K, time step in fs, steps before the first frame and between frames.
 TEMPERATURE, TIME_STEP, FIRST_STEPS, STEPS = 300.0, 0.5, 200, 20
 PEPTIDE = "CC(=O)NC(C)C(=O)NCC(=O)NC(CO)C(=O)NC(CC(N)=O)C(=O)NC"
 
@@ -59,16 +59,16 @@ def ordinary_frames(atoms: Atoms, model: str, backend: str, count: int) -> Itera
         yield Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
-def pair(name: str, other: str, distance: float, axis: int) -> Atoms:
+def pair(name: str, other_name: str, distance: float, axis: int) -> Atoms:
     """Return two molecules whose first atoms of the same element are this far apart, in Å."""
-    one, two = molecule(name), molecule(other)
-    two.positions += one.positions[0] - two.positions[0]
-    two.positions[:, axis] += distance
-    return one + two
+    first, second = molecule(name), molecule(other_name)
+    second.positions += first.positions[0] - second.positions[0]
+    second.positions[:, axis] += distance
+    return first + second
 
 
 def stretched(name: str, first: int, second: int, factor: float) -> Atoms:
-    """Return a molecule in which one bond, and all beyond it, is longer by a factor."""
+    """Return a molecule with one bond longer by a factor; the atoms beyond it are shifted."""
     atoms = molecule(name)
     vector = atoms.positions[second] - atoms.positions[first]
     center = 0.5 * (atoms.positions[first] + atoms.positions[second])
@@ -78,7 +78,7 @@ def stretched(name: str, first: int, second: int, factor: float) -> Atoms:
 
 
 def odd_structures() -> dict[str, Atoms]:
-    """Return structures that no student should answer for without a word."""
+    """Return structures that the guard of every student should report."""
     squeezed = molecule("C6H6")
     squeezed.positions *= 0.85
     hydronium = molecule("NH3")
@@ -106,30 +106,30 @@ def odd_structures() -> dict[str, Atoms]:
 
 
 def kinds_of(calculator: StudentCalculator, atoms: Atoms) -> set[str]:
-    """Return what a fresh guard says of a structure, by kind."""
+    """Return the kinds of warnings that a guard without history gives for a structure."""
     guard = calculator._guard
     assert guard is not None
     before = {"distance", "neighbors", "force"} | guard.limits.unusual_kinds
-    guard._unsaid = set(before)
+    guard._not_reported = set(before)
     if calculator._electrons is not None:
-        calculator._electrons._told.clear()
+        calculator._electrons._reported.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", OutsideTrainingWarning)
         try:
             calculator.calculate_many([atoms])
         except InputError:
             return {"refused"}
-    said = before - guard._unsaid
-    return said or ({"electrons"} if caught else set())
+    reported = before - guard._not_reported
+    return reported or ({"electrons"} if caught else set())
 
 
-def alarms(name: str, said: list[set[str]]) -> dict[str, float]:
-    """Print and return how many of 1,000 frames are called unusual, by kind."""
-    per_kind = Counter(kind for kinds in said for kind in kinds)
-    rates = {kind: round(1000 * n / len(said), 1) for kind, n in sorted(per_kind.items())}
-    any_kind = round(1000 * sum(map(bool, said)) / len(said), 1)
-    print(f"{name}: {any_kind} alarms per 1,000 of {len(said)} frames {rates}", flush=True)
-    return {"frames": len(said), "alarms_per_1000": any_kind, **rates}
+def alarms(name: str, reported: list[set[str]]) -> dict[str, float]:
+    """Print and return the number of alarms per 1,000 frames, by kind."""
+    per_kind = Counter(kind for kinds in reported for kind in kinds)
+    rates = {kind: round(1000 * n / len(reported), 1) for kind, n in sorted(per_kind.items())}
+    any_kind = round(1000 * sum(map(bool, reported)) / len(reported), 1)
+    print(f"{name}: {any_kind} alarms per 1,000 of {len(reported)} frames {rates}", flush=True)
+    return {"frames": len(reported), "alarms_per_1000": any_kind, **rates}
 
 
 def main() -> int:
@@ -140,27 +140,27 @@ def main() -> int:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--frames", type=int, default=300, help="of each kind and file")
     parser.add_argument("-o", "--output", type=Path, help="JSON")
-    given = parser.parse_args()
-    calculator = StudentCalculator(given.model, given.backend, threads=1, guard="warn")
-    result: dict[str, object] = {"model": given.model}
+    arguments = parser.parse_args()
+    calculator = StudentCalculator(arguments.model, arguments.backend, threads=1, guard="warn")
+    result: dict[str, object] = {"model": arguments.model}
     water = read_structures("water.extxyz")["64 waters"][0]
     ordinary = {"liquid water": water, "urea": urea().repeat((2, 2, 2)), "peptide": peptide()}
     for name, atoms in ordinary.items():
-        frames = ordinary_frames(atoms, given.model, given.backend, given.frames)
+        frames = ordinary_frames(atoms, arguments.model, arguments.backend, arguments.frames)
         result[name] = alarms(name, [kinds_of(calculator, frame) for frame in frames])
-    for path in given.files:
+    for path in arguments.files:
         with Dataset(path) as dataset:
-            count = min(given.frames, len(dataset))
+            count = min(arguments.frames, len(dataset))
             chosen = np.random.default_rng(0).choice(len(dataset), count, replace=False)
-            said = [kinds_of(calculator, dataset.atoms(int(index))) for index in chosen]
-        result[path.name] = alarms(path.name, said)
+            reported = [kinds_of(calculator, dataset.atoms(int(index))) for index in chosen]
+        result[path.name] = alarms(path.name, reported)
     missed = {}
     for name, atoms in odd_structures().items():
         missed[name] = sorted(kinds_of(calculator, atoms))
         print(f"{name}: {', '.join(missed[name]) or 'MISSED'}")
     result["odd_structures"] = missed
-    if given.output is not None:
-        given.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return 0
 
 

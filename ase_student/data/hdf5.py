@@ -1,6 +1,6 @@
 """Read and write labelled structures in one HDF5 file.
 
-Structures and labels are concatenated columns; ``splits`` say where each structure begins. Lengths
+Structures and labels are concatenated columns; ``splits`` hold the start of each structure. Lengths
 are in Å, energies in eV, forces in eV/Å, stresses in eV/Å³ (Voigt order, positive in tension).
 """
 
@@ -45,15 +45,14 @@ def write_dataset(
     structures : Structures
     labels : Labels, optional
     metadata : mapping, optional
-        Becomes attributes of ``/metadata``; lists and mappings are written as JSON, None is not
-        written.
+        Written as attributes of ``/metadata``; lists and mappings as JSON, None is left out.
     failures : mapping of int to str, optional
         Why the teacher has no label for a structure.
 
     Raises
     ------
     ValueError
-        If what was given could not be read back.
+        If the written file fails a check.
     """
     h5py = import_h5py()
     path = Path(path)
@@ -107,7 +106,7 @@ def _write_labels(group: Any, labels: Labels) -> None:
 
 
 def _write_column(group: Any, name: str, data: NDArray[Any]) -> None:
-    # The checksum tells damaged bytes from real ones; HDF5 has none for an empty dataset.
+    # The checksum detects damaged bytes; HDF5 has none for an empty dataset.
     options = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
     group.create_dataset(name, data=data, **(options if data.size else {}))
 
@@ -120,22 +119,22 @@ def _write_strings(group: Any, name: str, values: Sequence[str]) -> None:
 class Dataset:
     """A labelled data set, read lazily.
 
-    Opening it checks the layout and every value once, in blocks; afterwards only what is asked for
-    is read. Structures without labels (a file fresh from sampling, or the teacher's failures) are
-    allowed.
+    Opening it checks the layout and every value once, in blocks; afterwards only requested data is
+    read. Structures without labels are allowed: those of a file that is not labelled yet, and those
+    for which the teacher failed.
 
     Parameters
     ----------
     path : path
     name : str, optional
-        What error messages call the file.
+        Name of the file in error messages.
 
     Raises
     ------
     FileNotFoundError
     ValueError
-        If the file is not HDF5 or does not hold together: the message names the file, the dataset
-        and the index.
+        If the file is not HDF5 or is not consistent: the message names the file, the dataset and
+        the index.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
@@ -178,14 +177,14 @@ class Dataset:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The attributes of ``/metadata``, those written as JSON decoded."""
+        """The attributes of ``/metadata``; those written as JSON are decoded."""
         if "metadata" not in self._file:
             return {}
         return {key: _decoded(value) for key, value in self._file["metadata"].attrs.items()}
 
     @property
     def failures(self) -> dict[int, str]:
-        """Why the teacher has no label, by structure."""
+        """Why the teacher has no label for a structure, by the structure's index."""
         if "failures" not in self._file:
             return {}
         group = self._file["failures"]
@@ -198,7 +197,7 @@ class Dataset:
         return self.read_structures(index, index + 1).atoms(0)
 
     def labels(self, index: int) -> dict[str, Any] | None:
-        """Return energy, forces and, if there are any, stress and energies of structure `index`.
+        """Return energy, forces and, if present, stress and atomic energies of structure `index`.
 
         None if the teacher gave no label for it.
         """
@@ -238,8 +237,8 @@ class Dataset:
         start, stop, _ = slice(start, stop).indices(self.n_labels)
         stop = max(start, stop)
         if "labels" not in self._file:
-            none, one = np.zeros(0, np.int64), np.zeros(1, np.int64)
-            return Labels(none, none.astype(float), one, np.zeros((0, 3), np.float32))
+            no_rows, no_splits = np.zeros(0, np.int64), np.zeros(1, np.int64)
+            return Labels(no_rows, no_rows.astype(float), no_splits, np.zeros((0, 3), np.float32))
         group = self._file["labels"]
         splits = group["forces_splits"][start : stop + 1]
         atoms = slice(splits[0], splits[-1])

@@ -1,4 +1,4 @@
-"""Whether two sets of labels were made alike, as the settings of their teachers tell."""
+"""Comparison of the settings of the teachers that made two sets of labels."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-#: Settings that only name versions of packages, which are not expected to change labels.
+#: Settings that are versions of packages, which are not expected to change labels.
 VERSIONS = frozenset({"package", "torch"})
 
 
-def settings_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
-    """Return in words which setting differs between two sets of labels, None if none does.
+def settings_difference(
+    settings: Mapping[str, Any], other_settings: Mapping[str, Any]
+) -> str | None:
+    """Return a text about the first setting that differs between two sets of labels, or None.
 
-    Settings that are versions of packages are not compared. One that only one side has differs.
+    Settings that are versions of packages are not compared. A setting that only one side has
+    differs.
 
     Parameters
     ----------
-    settings, others : mapping
+    settings, other_settings : mapping
         Settings of teachers as in the metadata of data sets.
 
     Examples
@@ -26,10 +29,14 @@ def settings_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) 
     >>> settings_difference({"cutoff_long_range": 12.0}, {"cutoff_long_range": "none"})
     "cutoff_long_range is 12.0 here and 'none' there"
     """
-    # What comes from a file has lists where what comes from a teacher may have tuples.
-    own, its = (json.loads(json.dumps(dict(one), default=str)) for one in (settings, others))
-    for key in sorted((own.keys() | its.keys()) - VERSIONS):
-        if key not in own or key not in its or own[key] != its[key]:
-            here, there = (repr(one[key]) if key in one else "not given" for one in (own, its))
-            return f"{key} is {here} here and {there} there"
+    # Settings from a file have lists where those from a teacher may have tuples.
+    first, second = (
+        json.loads(json.dumps(dict(mapping), default=str)) for mapping in (settings, other_settings)
+    )
+    for key in sorted((first.keys() | second.keys()) - VERSIONS):
+        if key not in first or key not in second or first[key] != second[key]:
+            value, other_value = (
+                repr(mapping[key]) if key in mapping else "not given" for mapping in (first, second)
+            )
+            return f"{key} is {value} here and {other_value} there"
     return None

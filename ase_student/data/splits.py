@@ -1,4 +1,4 @@
-"""Which molecules a student is trained on, and which it is tested on."""
+"""Split of data into parts for training, validation and test."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ PARTS = ("train", "validation", "test")
 
 
 def split_of(molecules: str, seed: int = 0) -> str:
-    """Return the part of the data that a structure belongs to, by what it is made of.
+    """Return the part of the data that a structure belongs to, by its molecules.
 
-    The answer depends on the molecules and the seed alone, never on the other structures, so data
-    sets that are made at different times agree. About 5 % of molecules are for validation and 8 %
-    for the test. A cluster is in the test part if any of its molecules is, else in the validation
-    part if any of its molecules is. Water belongs to every part and does not count, so pure water
-    is for training.
+    The part depends only on the molecules and the seed, not on other structures, so that data sets
+    made at different times agree. About 5 % of molecules are for validation and 8 % for the test. A
+    cluster is in the test part if any of its molecules is, else in the validation part if any of
+    its molecules is. Water belongs to every part and is ignored, so that pure water is for
+    training.
 
     Parameters
     ----------
     molecules : str
         Canonical SMILES, joined by '.' in a cluster.
     seed : int
-        Another seed draws another split.
+        Seed of the random split.
 
     Returns
     -------
@@ -68,16 +68,16 @@ def parts_of(
     Raises
     ------
     ValueError
-        If there are no molecules to split by.
+        If the structures do not name their molecules.
     """
     if split == "structure":
         return [
             _drawn(fingerprint(structures, index), seed) for index in _representatives(structures)
         ]
     if structures.molecules is None:
-        where = "" if path is None else f"{path}: "
+        prefix = "" if path is None else f"{path}: "
         raise ValueError(
-            f"{where}no structures/molecules, by which data are split; --split structure splits "
+            f"{prefix}no structures/molecules, by which data are split; --split structure splits "
             "by geometries."
         )
     parts = [split_of(molecules, seed) for molecules in structures.molecules]
@@ -89,43 +89,45 @@ def parts_of(
         parts_in[group].add(part)
     withheld_first = ("test", "validation", "train")
     return [
-        part if group < 0 else next(one for one in withheld_first if one in parts_in[group])
+        part
+        if group < 0
+        else next(candidate for candidate in withheld_first if candidate in parts_in[group])
         for group, part in zip(groups, parts, strict=True)
     ]
 
 
 def _representatives(structures: Structures) -> list[int]:
-    """Return the index of the structure by which each is split: of a group, its first fragment."""
+    """Return the structure by which each is split: itself, or the first fragment of its group."""
     if structures.fragments is None:
         return list(range(len(structures)))
     first: dict[int, tuple[int, int]] = {}
     members = structures.fragments.tolist()
     for index, (group, fragment) in enumerate(members):
-        # Complexes, which have -1, stand for their group only where no fragment is left.
+        # Complexes, which have -1, represent their group only if it has no fragment.
         rank = (fragment if fragment >= 0 else len(structures), index)
         first[group] = min(first.get(group, rank), rank)
     return [index if group < 0 else first[group][1] for index, (group, _) in enumerate(members)]
 
 
 def split_settings(metadata: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return how the data of a student were split, and by which seed, or None if nobody knows.
+    """Return how the data of a student were split, and the seed; None if this is not recorded.
 
     Parameters
     ----------
     metadata : mapping
-        Of the student.
+        Metadata of the student.
     """
     training = metadata.get("training") or {}
     if "seed" not in training:
         return None
-    # Before there was a split_seed, one seed did for all.
+    # Older students have a single seed for everything, and no split_seed.
     return training.get("split", "molecule"), training.get("split_seed", training["seed"])
 
 
 def fingerprint(structures: Structures, index: int) -> bytes:
-    """Return what a structure is told by from others: elements and positions, and a crystal's cell.
+    """Return bytes that identify a structure: elements and positions, and a crystal's cell.
 
-    Of a primitive cell positions say nothing.
+    The positions in a primitive cell alone would not identify a crystal.
     """
     atoms = slice(*structures.splits[index : index + 2])
     # To 0.001 Å, so that the same structure in another file belongs to the same part.

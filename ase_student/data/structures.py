@@ -24,15 +24,15 @@ class Structures:
         Structure i owns the atoms from ``splits[i]`` up to ``splits[i + 1]``.
     positions : (n_atoms, 3) float64, Å
     cells : (n, 3, 3) float64, Å
-        Rows are lattice vectors; zero where a structure has none.
+        Rows are lattice vectors; zero if a structure has none.
     pbc : (n, 3) bool
     sources, molecules : tuple of str, or None
-        How each structure was sampled, and the canonical SMILES it is made of.
+        How each structure was sampled, and the canonical SMILES of its molecules, joined by '.'.
     fragments : (n, 2) int64, or None
-        Which structures are complexes and which are their fragments: the number of a group, and
-        which fragment of the group a structure is, from 0. A complex of the group has -1 there; its
-        atoms are those of all fragments, in their order and geometries. Fragments may be shared by
-        several complexes, as in a scan of the distance. (-1, -1) for structures of no group.
+        Which structures are complexes and which are their fragments: the number of the group, and
+        the number of the fragment in the group, from 0, or -1 for a complex. The atoms of a complex
+        are those of all fragments, in their order and geometries. Several complexes may share
+        fragments, as in a scan of the distance. (-1, -1) for structures without a group.
     """
 
     numbers: NDArray[np.int64]
@@ -74,7 +74,7 @@ class Structures:
 
     @property
     def are_crystals(self) -> NDArray[np.bool_]:
-        """Which structures are periodic along three axes, so that they have a stress, (n,) bool."""
+        """Whether each structure has three periodic axes, and so a stress, (n,) bool."""
         return self.pbc.all(axis=1) & (np.linalg.matrix_rank(self.cells) == 3)
 
     def atoms(self, index: int) -> Atoms:
@@ -85,7 +85,7 @@ class Structures:
         )
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Structures:
-        """Return the structures of these indices, in this order."""
+        """Return the structures with the given indices, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         rows, splits = _rows_of(self.splits, chosen)
         return Structures(
@@ -102,7 +102,7 @@ class Structures:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a teacher says about structures, as concatenated columns.
+    """Labels of structures from a teacher, as concatenated columns.
 
     Attributes
     ----------
@@ -116,13 +116,13 @@ class Labels:
     stress : (n, 6) float64, eV/Å³, or None
         Voigt order xx, yy, zz, yz, xz, xy; positive in tension.
     stress_mask : (n,) bool, or None
-        Which rows of ``stress`` are real.
+        Which rows of ``stress`` are valid.
     atomic_energies : (n_atoms,) float64, eV, or None
-        Parts of the energy that belong to the atoms, rows as those of the forces; NaN for all
-        atoms of a structure where the teacher gave none.
+        Contributions of the atoms to the energy, in the rows of the forces; NaN for all atoms of a
+        structure for which the teacher gave none.
     charges, hirshfeld_ratios : (n_atoms,) float32, or None
         Partial charges, e, and ratios of the atoms' volumes to those of free atoms; rows and NaN as
-        with the energies of atoms.
+        in `atomic_energies`.
     """
 
     structure_indices: NDArray[np.int64]
@@ -152,7 +152,7 @@ class Labels:
         return int(np.isfinite(self.atomic_energies[self.splits[:-1]]).sum())
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Labels:
-        """Return the labels of these rows, in this order, for the structures they were for."""
+        """Return the labels in the given rows, in that order; structure indices are unchanged."""
         chosen = np.asarray(rows, dtype=np.int64)
         atoms, splits = _rows_of(self.splits, chosen)
         return Labels(
@@ -175,7 +175,7 @@ class Labels:
 def _rows_of(
     splits: NDArray[np.int64], indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows that belong to some entries of a concatenated column, and their splits."""
+    """Return the rows of the given entries of a concatenated column, and their splits."""
     sizes = splits[indices + 1] - splits[indices]
     new_splits = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     rows = np.arange(new_splits[-1]) + np.repeat(splits[indices] - new_splits[:-1], sizes)

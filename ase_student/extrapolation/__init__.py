@@ -1,1 +1,1 @@
-"""The guard: whether a structure is like those that a student was trained on."""
+"""The guard: compares structures with those that a student was trained on."""

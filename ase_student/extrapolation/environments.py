@@ -1,4 +1,4 @@
-"""What an atom is bonded to, and how strongly, told from distances alone."""
+"""Environments of atoms: what an atom is bonded to, and its bond orders, from distances alone."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -24,21 +24,21 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.integer]
 Row = tuple[int, int, int, int, int]
 
-#: Elements whose bonds can be counted. Metals and ions have none to count.
+#: Elements whose bonds are counted. Metals and ions have no bonds that can be counted.
 COVALENT = ("H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "As", "Se", "Br", "I")
 #: Two atoms are bonded below this multiple of the sum of their covalent radii.
 BOND_RATIO = 1.25
 #: Pairs beyond this multiple have no bond order: it would be below 0.01.
 ORDER_RATIO = 2.0
-#: Å. A bond of order n is shorter than a single one by this times ln(n): L. Pauling, The Nature of
-#: the Chemical Bond, 3rd edition (1960), chapter 7, as 0.71 Å log10(n).
+#: Å. A bond of order n is shorter than a single bond by this times ln(n): L. Pauling, The Nature
+#: of the Chemical Bond, 3rd edition (1960), chapter 7, as 0.71 Å log10(n).
 PAULING_LENGTH = 0.31
-#: Larger sums of bond orders, of atoms on one spot, count as this.
+#: Larger sums of bond orders, as of atoms at the same position, are set to this value.
 HIGHEST_ORDERS = 100.0
 
-# Four bits for the number of bonds to each element, and four above all for the atom itself.
+# Bits of a key for the number of bonds to each element, and the highest bits for the atom itself.
 _BITS = 4
-#: Of one atom that can be counted.
+#: Largest number of bonds of an atom that a key can hold.
 MOST_BONDS = 2**_BITS - 1
 _PLACE = np.full(len(chemical_symbols), -1)
 _PLACE[[atomic_numbers[symbol] for symbol in COVALENT]] = np.arange(len(COVALENT))
@@ -46,14 +46,14 @@ _WEIGHTS = np.where(_PLACE >= 0, 1 << (_BITS * np.maximum(_PLACE, 0)), 0)
 _OWN = 1 << (_BITS * len(COVALENT))
 _RADII = np.where(_PLACE >= 0, covalent_radii, np.nan)[: len(chemical_symbols)]
 _SYMBOL = re.compile("[A-Z][a-z]?")
-#: Key of an atom of another element, and of one with more bonds than can be counted.
+#: Key of an atom of any other element, and of an atom with more than `MOST_BONDS` bonds.
 NOT_COVALENT, TOO_MANY = -1, -2
 
 
 def environment_keys(
     numbers: Integers, neighbors: Integers, squares: Floats
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Return what each atom is bonded to, as one integer, and the sum of its bond orders.
+    """Return the environment of each atom as an integer, and the sum of its bond orders.
 
     Parameters
     ----------
@@ -65,13 +65,13 @@ def environment_keys(
     Returns
     -------
     keys : (n_atoms,) int64
-        Equal for atoms of one element that are bonded to as many atoms of each element;
-        `NOT_COVALENT` and `TOO_MANY` are negative. :func:`environment_name` tells what it is.
+        Equal for atoms of the same element with the same number of bonds to each element;
+        `NOT_COVALENT` and `TOO_MANY` are negative. :func:`environment_name` returns it as text.
     orders : (n_atoms,) float64
         Sum of Pauling's bond orders: about 4 for carbon, 2 for oxygen.
     """
     radii = _RADII[numbers]
-    # NaN, of which all comparisons are false, where one of the elements has no bonds to count.
+    # NaN if one of the elements is not covalent: then all comparisons are false.
     sums = radii.take(neighbors) + radii[:, None]
     rows, columns = np.nonzero(squares < (ORDER_RATIO * sums) ** 2)
     lengths = np.sqrt(squares[rows, columns])
@@ -87,7 +87,7 @@ def environment_keys(
 
 
 def radius_sums(numbers: Integers) -> Floats:
-    """Return sums of covalent radii of pairs of elements, 0 where one has no bonds to count.
+    """Return sums of covalent radii of pairs of elements, 0 if an element is not in `COVALENT`.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def radius_sums(numbers: Integers) -> Floats:
 def element_keys(
     numbers: Integers,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return of what the keys of environments are added up.
+    """Return the parts of which the keys of environments are sums.
 
     Parameters
     ----------
@@ -114,22 +114,23 @@ def element_keys(
     Returns
     -------
     places : (n,) int64
-        In `COVALENT`; -1 for elements that have no bonds to count.
+        Index of each element in `COVALENT`; -1 for all other elements.
     atom_keys, bond_keys : (n,) int64
-        What an atom of the element adds itself, and each of its bonds to the atom at the other end.
+        What an atom of the element adds to its own key, and what each of its bonds adds to the key
+        of the bonded atom.
     """
     places = _PLACE[numbers]
     return places, places * _OWN, _WEIGHTS[numbers]
 
 
 def bond_orders(lengths: Floats, sums: Floats) -> Floats:
-    """Return Pauling's orders of bonds.
+    """Return Pauling's bond orders.
 
     Parameters
     ----------
     lengths : (n,) float, Å
     sums : (n,) float, Å
-        Of the covalent radii of both atoms.
+        Sums of the covalent radii of both atoms.
     """
     orders: Floats = np.exp((sums - lengths) / PAULING_LENGTH)
     return orders
@@ -138,7 +139,7 @@ def bond_orders(lengths: Floats, sums: Floats) -> Floats:
 def elements_and_bonds(
     keys: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the element of each environment, by its place in `COVALENT`, and its number of bonds.
+    """Return the element of each environment, by its index in `COVALENT`, and its number of bonds.
 
     Parameters
     ----------
@@ -170,13 +171,13 @@ def environment_key(name: str) -> int:
     Raises
     ------
     ValueError
-        If it is not the text of an environment.
+        If `name` is not the text of an environment.
     """
     own, _, bonded = name.removesuffix(")").partition("(")
     symbols = _SYMBOL.findall(bonded)
     if name != f"{own}({''.join(symbols)})" or len(symbols) > MOST_BONDS:
-        raise ValueError(f"'{name}' is no environment of an atom")
-    # Raises ValueError too for a symbol that is not there.
+        raise ValueError(f"'{name}' is not the environment of an atom")
+    # This also raises ValueError, for a symbol that is not in COVALENT.
     key = COVALENT.index(own) * _OWN
     for symbol in symbols:
         key += 1 << (_BITS * COVALENT.index(symbol))
@@ -184,10 +185,10 @@ def environment_key(name: str) -> int:
 
 
 class Environments:
-    """The environments of atoms in training, how often each was there, and their bond orders.
+    """Environments of the atoms in training: how often each occurred, and their bond orders.
 
-    Sums of bond orders are kept in whole thousandths, so that the order in which structures are
-    added changes nothing.
+    Sums of bond orders are stored in integer thousandths, so that results do not depend on the
+    order in which structures are added.
 
     Attributes
     ----------
@@ -203,26 +204,26 @@ class Environments:
         return len(self.rows)
 
     def add(self, keys: NDArray[np.int64], orders: Floats) -> None:
-        """Take note of atoms, as :func:`environment_keys` returns them."""
+        """Add atoms, given as :func:`environment_keys` returns them."""
         thousandths = np.rint(1e3 * np.minimum(orders, HIGHEST_ORDERS)).astype(np.int64)
         kinds, inverse = np.unique(keys, return_inverse=True)
         for place, key in enumerate(kinds.tolist()):
             if key >= 0:
                 own = thousandths[inverse == place]
                 row = (len(own), int(own.sum()), int(own @ own), int(own.min()), int(own.max()))
-                known = self.rows.get(key)
-                self.rows[key] = row if known is None else _joined(known, row)
+                present = self.rows.get(key)
+                self.rows[key] = row if present is None else _joined(present, row)
 
     def include(self, other: Self) -> None:
-        """Take over another record; of an environment that is in both, the one with more atoms."""
-        for key, row in other.rows.items():
-            known = self.rows.get(key, row)
-            n_atoms, total, squares, *_ = max(known, row)
-            lowest, highest = min(known[3], row[3]), max(known[4], row[4])
+        """Merge another record; for an environment in both, the larger number of atoms counts."""
+        for key, other_row in other.rows.items():
+            own_row = self.rows.get(key, other_row)
+            n_atoms, total, squares, *_ = max(own_row, other_row)
+            lowest, highest = min(own_row[3], other_row[3]), max(own_row[4], other_row[4])
             self.rows[key] = (n_atoms, total, squares, lowest, highest)
 
     def as_dict(self) -> dict[str, list[int]]:
-        """Return the record in a form that JSON can hold.
+        """Return the record as JSON types.
 
         Returns
         -------
@@ -259,11 +260,11 @@ class Environments:
             yield key, n_atoms, mean / 1e3, deviation / 1e3, lowest / 1e3, highest / 1e3
 
 
-def _joined(one: Row, other: Row) -> Row:
+def _joined(first: Row, second: Row) -> Row:
     return (
-        one[0] + other[0],
-        one[1] + other[1],
-        one[2] + other[2],
-        min(one[3], other[3]),
-        max(one[4], other[4]),
+        first[0] + second[0],
+        first[1] + second[1],
+        first[2] + second[2],
+        min(first[3], second[3]),
+        max(first[4], second[4]),
     )

@@ -1,11 +1,12 @@
-"""Say when a frame lies outside of what a student was trained on.
+"""Guard: reports frames that lie outside of what a student was trained on.
 
-This is a floor, not a proof. Atoms that are too close, surroundings that are too dense or too thin
-and absurd forces show. Students whose training has counted distances and environments also tell
-atoms with bonds that are rare in training (radicals, broken bonds), bonds that are too short, and
-pairs of atoms at a distance between those of bonds and those of contacts. Two molecules at a
-distance that is also usual inside of a molecule (two waters at 2.0 Å between oxygens, two benzenes
-at 2.2 Å) do not show, nor do reactions whose parts were all seen.
+The guard is a minimum check, not a proof that results are correct. It reports atoms that are too
+close, surroundings with too many or too few atoms, and forces that are too large. If the student's
+training has counted distances and environments, it also reports atoms with bonds that are rare in
+training (radicals, broken bonds), bonds that are too short, and pairs of atoms at a distance
+between those of bonds and those of contacts. It does not report two molecules at a distance that
+is also usual inside of a molecule (two waters at 2.0 Å between oxygens, two benzenes at 2.2 Å), nor
+reactions whose parts were all seen.
 """
 
 import warnings
@@ -42,27 +43,27 @@ class OutsideTrainingWarning(UserWarning):
 
 
 class OutsideTrainingError(CalculationFailed):
-    """A frame lies outside of what the student was trained on, and the guard was to raise."""
+    """A frame lies outside of what the student was trained on, and the guard is set to raise."""
 
 
 class Guard:
     """Compares frames with what training saw, and warns or raises.
 
     While a neighbor list with a skin is reused, no two atoms move more than the skin relative to
-    each other. When it is built, all pairs are looked at, and those noted that could come too close
-    until it is built again, one or two for an atom, and the atoms whose number of neighbors could
-    leave its range, often none. Until then only they are looked at.
+    each other. When the list is built, all pairs are checked. The guard then records the pairs that
+    could come too close before the list is built again (one or two per atom), and the atoms whose
+    number of neighbors could leave its range (often none). Until then only these are checked.
 
     Parameters
     ----------
     seen : TrainingRanges
     name : str
-        Of the student.
+        Name of the student.
     action : str
-        'warn' says each kind once, as an :class:`OutsideTrainingWarning`; 'raise' raises
+        'warn' reports each kind once, as an :class:`OutsideTrainingWarning`; 'raise' raises
         :class:`OutsideTrainingError` every time.
     skin : float, Å
-        Of the neighbor list.
+        Skin of the neighbor list.
     """
 
     def __init__(self, seen: TrainingRanges, name: str, action: str, skin: float) -> None:
@@ -70,18 +71,18 @@ class Guard:
         self.limits = Limits(seen)
         # Pairs beyond these cannot come too close while a list is reused.
         self._reaches = (self.limits.distances + skin) ** 2
-        self._unsaid = {"distance", "neighbors", "force"} | self.limits.unusual_kinds
+        self._not_reported = {"distance", "neighbors", "force"} | self.limits.unusual_kinds
         self._watch: _Watch | None = None
         # The last neighbors, their kinds and limits, which stay the same when the cell changes.
         self._last: tuple[Integers, Integers, Floats] | None = None
 
     def looks_at(self, *kinds: str) -> bool:
-        """Return whether one of these kinds of :class:`Outside` would still be said."""
-        return not self._unsaid.isdisjoint(kinds)
+        """Return whether any of these kinds of :class:`Outside` would still be reported."""
+        return not self._not_reported.isdisjoint(kinds)
 
     @property
     def looks_for_unusual(self) -> bool:
-        """Whether bonds and contacts that training did not see can be told and would be said."""
+        """Whether bonds and contacts that training did not see can be found and reported."""
         return self.looks_at("bonds", "contact")
 
     def check_unusual(
@@ -92,19 +93,19 @@ class Guard:
         offsets: Floats,
         index: int | None = None,
     ) -> None:
-        """Say which bonds and contacts of one structure training did not see.
+        """Report the bonds and contacts of one structure that training did not see.
 
         Parameters
         ----------
         numbers : (n_atoms,) int64
         positions : (n_atoms, 3) float64, Å
         neighbors, offsets
-            As of :func:`ase_student.neighbors.neighbor_matrix`.
+            As :func:`ase_student.neighbors.neighbor_matrix` returns them.
         index : int, optional
-            What messages call the structure.
+            Number of the structure in messages.
         """
         squares = pair_squares(positions, neighbors, offsets)
-        self._say(self.limits.find_unusual(numbers, neighbors, squares), index)
+        self._report(self.limits.find_unusual(numbers, neighbors, squares), index)
 
     def check(
         self,
@@ -114,7 +115,7 @@ class Guard:
         offsets: Floats,
         rebuilt: bool,
     ) -> None:
-        """Say how distances and numbers of neighbors of a frame lie outside.
+        """Report distances and numbers of neighbors of a frame that lie outside.
 
         Parameters
         ----------
@@ -125,7 +126,7 @@ class Guard:
         rebuilt : bool
             Whether the list was built for these positions.
         """
-        if not self._unsaid - {"force"}:
+        if not self._not_reported - {"force"}:
             return
         if self._watch is not None and self._watch.is_inside(positions, neighbors, offsets):
             return
@@ -134,23 +135,23 @@ class Guard:
             kinds = pair_kinds(numbers, neighbors)
             self._last = neighbors, kinds, self.limits.squares.take(kinds)
         _, kinds, limits = self._last
-        self._say(self.limits.compare(numbers, neighbors, squares, limits))
+        self._report(self.limits.compare(numbers, neighbors, squares, limits))
         # No atom moves by more than half of the skin until the list is built again.
         if rebuilt:
-            self._say(self.limits.find_unusual(numbers, neighbors, squares))
+            self._report(self.limits.find_unusual(numbers, neighbors, squares))
         if rebuilt and self.skin > 0.0:
             self._watch = self._new_watch(numbers, neighbors, offsets, squares, kinds)
 
     def check_forces(self, numbers: Integers, forces: Floats) -> None:
-        """Say how forces lie outside.
+        """Report forces that lie outside.
 
         Parameters
         ----------
         numbers : (n_atoms,) int64
         forces : (n_atoms, 3) float64, eV/Å
         """
-        if "force" in self._unsaid:
-            self._say(self.limits.find_forces(numbers, forces))
+        if "force" in self._not_reported:
+            self._report(self.limits.find_forces(numbers, forces))
 
     def check_many(
         self,
@@ -161,35 +162,35 @@ class Guard:
         neighbors: Integers,
         offsets: Floats,
     ) -> None:
-        """Say how distances and numbers of neighbors of joined structures lie outside.
+        """Report distances and numbers of neighbors of concatenated structures that lie outside.
 
         Parameters
         ----------
         indices : sequence of int
-            What messages call the structures.
+            Numbers of the structures in messages.
         ends : sequence of int
             The row after the last atom of each structure.
         numbers : (total atoms,) int64
         positions : (total atoms, 3) float64, Å
         neighbors, offsets
-            As of :func:`ase_student.neighbors.concatenate`.
+            As :func:`ase_student.neighbors.concatenate` returns them.
         """
         find = self._find
-        if not self._unsaid - {"force"} or not find(numbers, positions, neighbors, offsets):
+        if not self._not_reported - {"force"} or not find(numbers, positions, neighbors, offsets):
             return
         for index, rows in _rows(indices, ends):
             own = neighbors[rows] - rows.start
-            self._say(find(numbers[rows], positions[rows], own, offsets[rows]), index)
+            self._report(find(numbers[rows], positions[rows], own, offsets[rows]), index)
 
     def check_many_forces(
         self, indices: Sequence[int], ends: Sequence[int], numbers: Integers, forces: Floats
     ) -> None:
-        """Say how forces of joined structures lie outside; see :meth:`check_many`."""
+        """Report forces of concatenated structures that lie outside; see :meth:`check_many`."""
         find = self.limits.find_forces
-        if "force" not in self._unsaid or not find(numbers, forces):
+        if "force" not in self._not_reported or not find(numbers, forces):
             return
         for index, rows in _rows(indices, ends):
-            self._say(find(numbers[rows], forces[rows]), index)
+            self._report(find(numbers[rows], forces[rows]), index)
 
     def _find(
         self, numbers: Integers, positions: Floats, neighbors: Integers, offsets: Floats
@@ -209,19 +210,19 @@ class Guard:
         squares: Floats,
         kinds: Integers,
     ) -> "_Watch":
-        """Return what must be looked at until the neighbor list is built again."""
+        """Return the pairs and atoms to check until the neighbor list is built again."""
         seen = self.limits.seen
         could_be_close = squares < self._reaches.take(kinds)
-        # One direction of each pair; an atom and its image stay apart as long as the cell does.
+        # Each pair once. An atom and its periodic image cannot come closer while the cell is fixed.
         could_be_close &= neighbors > np.arange(len(numbers))[:, None]
-        could_be_close &= "distance" in self._unsaid
+        could_be_close &= "distance" in self._not_reported
         first, column = np.nonzero(could_be_close)
         shifts = offsets[first, column]
         surely = (squares < max(seen.cutoff - self.skin, 0.0) ** 2).sum(axis=1)
         possibly = (squares < (seen.cutoff + self.skin) ** 2).sum(axis=1)
         fewest, most = self.limits.counts[numbers].T
         could_leave = (surely < fewest) | (possibly > most)
-        atoms = np.flatnonzero(could_leave & ("neighbors" in self._unsaid))
+        atoms = np.flatnonzero(could_leave & ("neighbors" in self._not_reported))
         return _Watch(
             neighbors=neighbors,
             offsets=offsets,
@@ -236,18 +237,18 @@ class Guard:
             cutoff=seen.cutoff,
         )
 
-    def _say(self, found: Sequence[Outside], structure: int | None = None) -> None:
-        where = "" if structure is None else f"structure {structure}: "
-        for outside in found:
-            if outside.kind not in self._unsaid:
+    def _report(self, findings: Sequence[Outside], structure: int | None = None) -> None:
+        prefix = "" if structure is None else f"structure {structure}: "
+        for outside in findings:
+            if outside.kind not in self._not_reported:
                 continue
             message = (
-                f"{where}outside of what student '{self.name}' was trained on: {outside.text}."
+                f"{prefix}outside of what student '{self.name}' was trained on: {outside.text}."
             )
             if self.action == "raise":
                 raise OutsideTrainingError(message)
             warnings.warn(message, OutsideTrainingWarning, stacklevel=stacklevel())
-            self._unsaid.discard(outside.kind)
+            self._not_reported.discard(outside.kind)
             self._watch = None
 
 
@@ -271,7 +272,7 @@ class _Watch:
     cutoff: float
 
     def is_inside(self, positions: Floats, neighbors: Integers, offsets: Floats) -> bool:
-        """Say whether a frame is surely inside."""
+        """Return whether a frame is certainly inside."""
         if neighbors is not self.neighbors or offsets is not self.offsets:
             return False
         first, second = positions.take(self.pairs, axis=0)
@@ -288,20 +289,20 @@ class _Watch:
 
 
 def open_guard(choice: str, info: PotentialInfo, skin: float) -> Guard | None:
-    """Return the guard of a potential, None if there is to be none.
+    """Return the guard of a potential, None if the guard is off.
 
     Parameters
     ----------
     choice : str
-        One of `GUARDS`; 'auto' warns if the potential carries what its training saw.
+        A name from `GUARDS`; 'auto' warns if the potential has a record of what its training saw.
     info : PotentialInfo
     skin : float, Å
-        Of the neighbor list.
+        Skin of the neighbor list.
 
     Raises
     ------
     ValueError
-        If the potential does not carry what its training saw, or that is damaged.
+        If the potential has no record of what its training saw, or the record is damaged.
     """
     record = info.metadata.get("seen")
     if choice == "off" or (choice == "auto" and record is None):
@@ -324,5 +325,5 @@ def open_guard(choice: str, info: PotentialInfo, skin: float) -> Guard | None:
 
 
 def _rows(indices: Sequence[int], ends: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Yield what each structure is called and the rows of its atoms."""
+    """Yield the number of each structure and the rows of its atoms."""
     yield from zip(indices, map(slice, [0, *ends[:-1]], ends), strict=True)

@@ -1,4 +1,4 @@
-"""How a structure lies outside of what training saw."""
+"""Limits from training, and the search for what lies outside of them in a structure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -29,41 +29,42 @@ from ase_student.extrapolation.ranges import (
 
 __all__ = ["DISTANCE_TOLERANCE", "Limits", "Outside"]
 
-# Å. So far below the shortest distance that training saw, a pair is not yet outside.
+# Å. A pair is outside if it is closer than the shortest distance in training minus this tolerance.
 DISTANCE_TOLERANCE = 0.02
-# Records of fewer structures say nothing of what is usual.
+# Smallest number of structures in a record that shows what is usual.
 FEWEST_STRUCTURES = 1000
 # Atoms/Å³. Molecular liquids and crystals have at most 0.13 (polyethylene), water has 0.10.
 ORDINARY_DENSITY = 0.135
-# An environment is judged by its own statistics from so many atoms on, and a rarer one by those of
-# all atoms of its element that have as many bonds.
+# An environment with at least this many atoms in training is judged by its own statistics, a rarer
+# environment by those of all atoms of its element that have as many bonds.
 FEWEST_ATOMS = 30
-# Sums of bond orders may lie so many standard deviations from the mean, of an environment and of an
-# element with a number of bonds, and always as far as the tolerance.
+# Allowed deviation of sums of bond orders from the mean, in standard deviations: for an environment
+# that is judged by its own statistics, and for an element with a number of bonds. The tolerance is
+# added to both.
 DEVIATIONS = 6.0
 COMMON_DEVIATIONS = 3.0
 ORDERS_TOLERANCE = 0.05
 # A number of bonds is unusual if a smaller share of the element's atoms has it.
 SMALLEST_SHARE = 3e-4
-# Pairs of two elements, below which gaps in their distances mean nothing.
+# Smallest number of pairs of two elements at which gaps in their distances are significant.
 FEWEST_PAIRS = 10_000
-# A distance lies in a gap if there are fewer pairs than this share of those at the commonest one.
+# A distance lies in a gap if it has fewer pairs than this share of those at the commonest distance.
 GAP_SHARE = 3.5e-4
-# Atoms or pairs that a text lists.
+# Largest number of atoms or pairs that a message lists.
 MOST_LISTED = 10
 
 
 class Outside(NamedTuple):
-    """One kind of what lies outside in a structure.
+    """What lies outside in a structure, of one kind.
 
     Attributes
     ----------
     kind : str
         'distance', 'neighbors', 'force', 'bonds' or 'contact'.
     atoms : tuple of int
-        All atoms that are concerned, ascending.
+        All atoms that are affected, ascending.
     text : str
-        The worst of it, with its atoms, its value and what training saw.
+        Description of the worst case, with its atoms, its value and what training saw.
     """
 
     kind: str
@@ -74,8 +75,8 @@ class Outside(NamedTuple):
 class Limits:
     """What training saw, in the form that structures are compared with.
 
-    A pair is outside if it is closer than the shortest distance of its elements, less a tolerance
-    of 0.02 Å, or if its elements were never within the cutoff of each other and now are. Numbers of
+    A pair is outside if it is closer than the shortest distance of its elements minus a tolerance
+    of 0.02 Å, or if it is within the cutoff and its elements never were in training. Numbers of
     neighbors and forces have no tolerance.
 
     Parameters
@@ -85,13 +86,16 @@ class Limits:
     Attributes
     ----------
     distances : (14161,) float64, Å
-        Below which a pair is outside, by :func:`ase_student.extrapolation.ranges.pair_kinds`.
+        A pair below this distance is outside; the index is that of
+        :func:`ase_student.extrapolation.ranges.pair_kinds`.
     squares : (14161,) float64, Å²
+        Squares of `distances`.
     counts : (119, 2) int64
-        Fewest and most neighbors. For students of covalent elements, the most are at least those of
-        an ordinary liquid or crystal of molecules, which training on clusters need not have seen.
+        Smallest and largest number of neighbors. For students of covalent elements, the largest is
+        at least that of an ordinary molecular liquid or crystal, which training on clusters need
+        not have seen.
     environments : EnvironmentTable
-        Usual sums of bond orders; without keys if training was too short to tell.
+        Usual sums of bond orders; without keys if training had too few structures.
     gaps : (119, 119, n_bins) bool, or None
         Distances that are rare between closer and farther ones; None without a record of them.
     """
@@ -109,7 +113,7 @@ class Limits:
     def find(
         self, numbers: Integers, positions: Floats, neighbors: Integers, offsets: Floats
     ) -> list[Outside]:
-        """Return how distances and numbers of neighbors lie outside, nothing if they don't.
+        """Return the distances and numbers of neighbors that lie outside; empty if none do.
 
         Parameters
         ----------
@@ -117,7 +121,7 @@ class Limits:
         positions : (n_atoms, 3) float, Å
         neighbors : (n_atoms, n_neighbors) int
         offsets : (n_atoms, n_neighbors, 3) float, Å
-            As of :class:`ase_student.neighbors.NeighborMatrix`, for the cutoff or more.
+            As in :class:`ase_student.neighbors.NeighborMatrix`, for the cutoff or a larger radius.
         """
         squares = pair_squares(positions, neighbors, offsets)
         return self.compare(
@@ -127,7 +131,7 @@ class Limits:
     def compare(
         self, numbers: Integers, neighbors: Integers, squares: Floats, limits: Floats
     ) -> list[Outside]:
-        """Return what :meth:`find` does, from squared distances and their limits in Å².
+        """Return the same as :meth:`find`, from squared distances and their limits in Å².
 
         Parameters
         ----------
@@ -135,30 +139,31 @@ class Limits:
         neighbors : (n_atoms, n_neighbors) int
         squares, limits : (n_atoms, n_neighbors) float, Å²
         """
-        found = []
+        findings = []
         too_close = squares < limits
         if too_close.any():
-            found.append(self._pairs(numbers, neighbors, squares, limits, too_close))
+            findings.append(self._pairs(numbers, neighbors, squares, limits, too_close))
         counts = (squares < self.seen.cutoff**2).sum(axis=1)
         fewest, most = self.counts[numbers].T
         outside = (counts < fewest) | (counts > most)
         if outside.any():
-            found.append(self._counts(numbers, counts, np.flatnonzero(outside)))
-        return found
+            findings.append(self._counts(numbers, counts, np.flatnonzero(outside)))
+        return findings
 
     @property
     def unusual_kinds(self) -> set[str]:
-        """The kinds of :meth:`find_unusual` that training has counted enough for."""
+        """The kinds that :meth:`find_unusual` can find: those with enough counts from training."""
         kinds = {"bonds": len(self.environments.keys) > 0, "contact": self.gaps is not None}
         return {kind for kind, is_there in kinds.items() if is_there}
 
     def find_unusual(
         self, numbers: Integers, neighbors: Integers, squares: Floats
     ) -> list[Outside]:
-        """Return bonds and contacts that training did not see, nothing if it has no record of them.
+        """Return bonds and contacts that training did not see; empty without a record of them.
 
-        Atoms that are bonded to what no such atom was bonded to, or more or less strongly; and
-        pairs at a distance between those of bonds and those of contacts, where training saw none.
+        Bonds: atoms in environments that are rare in training, or with unusual bond orders.
+        Contacts: pairs at a distance between those of bonds and those of contacts that is rare in
+        training.
 
         Parameters
         ----------
@@ -166,12 +171,12 @@ class Limits:
         neighbors : (n_atoms, n_neighbors) int
         squares : (n_atoms, n_neighbors) float, Å²
         """
-        found = []
+        findings = []
         if len(self.environments.keys):
-            found += self._find_bonds(numbers, neighbors, squares)
+            findings += self._find_bonds(numbers, neighbors, squares)
         if self.gaps is not None:
-            found += self._find_contacts(numbers, neighbors, squares)
-        return found
+            findings += self._find_contacts(numbers, neighbors, squares)
+        return findings
 
     def _find_bonds(self, numbers: Integers, neighbors: Integers, squares: Floats) -> list[Outside]:
         table = self.environments
@@ -185,7 +190,10 @@ class Limits:
         worst = int(rare[0] if rare.size else atoms[0])
         key = int(keys[worst])
         name = "more atoms than can be" if key == TOO_MANY else environment_name(key)
-        text = f"atom {_atom(numbers, worst)} is bonded as {name}, which training hardly ever saw"
+        text = (
+            f"atom {_atom(numbers, worst)} is bonded as {name}, which is very rare in the training "
+            "data"
+        )
         if is_common[worst]:
             text = (
                 f"the bonds of atom {_atom(numbers, worst)}, {name}, are unusually "
@@ -200,29 +208,29 @@ class Limits:
         assert self.gaps is not None
         rows, columns = np.nonzero(squares < LONGEST_COUNTED**2)
         lengths = np.sqrt(squares[rows, columns])
-        others = neighbors[rows, columns]
+        partners = neighbors[rows, columns]
         bins = (lengths / BIN_WIDTH).astype(np.int64).clip(max=N_BINS - 1)
-        is_in_gap = self.gaps[numbers[rows], numbers[others], bins]
+        is_in_gap = self.gaps[numbers[rows], numbers[partners], bins]
         if not is_in_gap.any():
             return []
-        first, second = rows[is_in_gap], others[is_in_gap]
-        one, other = sorted((int(first[0]), int(second[0])))
+        first, second = rows[is_in_gap], partners[is_in_gap]
+        low_index, high_index = sorted((int(first[0]), int(second[0])))
         pairs = {
             (min(pair), max(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)
         }
-        names = [f"{i}–{j}" for i, j in sorted(pairs - {(one, other)})]
+        names = [f"{i}–{j}" for i, j in sorted(pairs - {(low_index, high_index)})]
         text = (
-            f"atoms {_atom(numbers, one)} and {_atom(numbers, other)} are "
-            f"{lengths[is_in_gap][0]:.2f} Å apart; training saw such pairs closer and farther, but "
-            "hardly ever there"
+            f"atoms {_atom(numbers, low_index)} and {_atom(numbers, high_index)} are "
+            f"{lengths[is_in_gap][0]:.2f} Å apart; training saw such pairs at shorter and longer "
+            "distances, but hardly ever at this distance"
         )
         concerned = np.union1d(first, second).tolist()
         return [Outside("contact", tuple(concerned), text + _more("pair", names))]
 
     def find_forces(self, numbers: Integers, forces: Floats) -> list[Outside]:
-        """Return how forces lie outside, nothing if they don't.
+        """Return the forces that lie outside; empty if none do.
 
-        Only large ones do: near a minimum, all may be smaller than training saw.
+        Only large forces are outside: near a minimum, all may be smaller than training saw.
 
         Parameters
         ----------
@@ -230,7 +238,7 @@ class Limits:
         forces : (n_atoms, 3) float, eV/Å
         """
         flat = forces.ravel()
-        # Not even all of them together are too large for one atom.
+        # No single force can be too large if the norm of all forces together is not.
         if flat @ flat <= self._weakest**2:
             return []
         magnitudes = np.sqrt(np.einsum("ij,ij->i", forces, forces))
@@ -258,22 +266,22 @@ class Limits:
         second = neighbors[first, column]
         distances = np.sqrt(squares[first, column])
         worst = (np.sqrt(limits[first, column]) - distances).argmax()
-        one, other = sorted((int(first[worst]), int(second[worst])))
+        low_index, high_index = sorted((int(first[worst]), int(second[worst])))
         pair = (
-            f"atom {_atom(numbers, one)} and its periodic image"
-            if one == other
-            else f"atoms {_atom(numbers, one)} and {_atom(numbers, other)}"
+            f"atom {_atom(numbers, low_index)} and its periodic image"
+            if low_index == high_index
+            else f"atoms {_atom(numbers, low_index)} and {_atom(numbers, high_index)}"
         )
-        shortest = self.seen.shortest[numbers[one], numbers[other]]
-        known = f"closer than {shortest:.2f} Å" if np.isfinite(shortest) else self._within
+        shortest = self.seen.shortest[numbers[low_index], numbers[high_index]]
+        observed = f"closer than {shortest:.2f} Å" if np.isfinite(shortest) else self._within
         text = (
             f"{pair} are {distances[worst]:.2f} Å apart; training saw no "
-            f"{_symbol(numbers[one])}–{_symbol(numbers[other])} {known}"
+            f"{_symbol(numbers[low_index])}–{_symbol(numbers[high_index])} {observed}"
         )
         pairs = {(min(pair), max(pair)) for pair in zip(first, second, strict=True)}
-        others = [f"{i}–{j}" for i, j in sorted(pairs - {(one, other)})]
+        other_pairs = [f"{i}–{j}" for i, j in sorted(pairs - {(low_index, high_index)})]
         concerned = np.union1d(first, second).tolist()
-        return Outside("distance", tuple(concerned), text + _more("pair", others))
+        return Outside("distance", tuple(concerned), text + _more("pair", other_pairs))
 
     def _counts(self, numbers: Integers, counts: Integers, atoms: Integers) -> Outside:
         """Describe atoms with too many or too few neighbors."""
@@ -281,11 +289,11 @@ class Limits:
         worst = atoms[np.maximum(counts[atoms] - most, fewest - counts[atoms]).argmax()]
         low, high = self.seen.counts[numbers[worst]]
         symbol = _symbol(numbers[worst])
-        known = f"{low} to {high} around {symbol}" if high >= 0 else f"no {symbol}"
+        observed = f"{low} to {high} around {symbol}" if high >= 0 else f"no {symbol}"
         plural = "" if counts[worst] == 1 else "s"
         text = (
             f"atom {_atom(numbers, worst)} has {counts[worst]} neighbor{plural} {self._within}; "
-            f"training saw {known}"
+            f"training saw {observed}"
         )
         return Outside("neighbors", tuple(atoms.tolist()), text + _more_atoms(atoms, worst))
 
@@ -302,9 +310,10 @@ class EnvironmentTable(NamedTuple):
     keys : (n,) int64
         Common environments, ascending.
     lowest, highest : (n,) float64
+        Limits for each common environment.
     common_lowest, common_highest : (14, 16) float64
-        For rare environments: by element, as in `COVALENT`, and number of bonds; inf and -inf where
-        such a number is unusual.
+        Limits for rare environments, by element (index in `COVALENT`) and number of bonds; inf and
+        -inf if such a number of bonds is unusual.
     """
 
     keys: NDArray[np.int64]
@@ -319,7 +328,7 @@ class EnvironmentTable(NamedTuple):
         Parameters
         ----------
         keys : (n_atoms,) int64
-            Of their environments; those that are negative can have no orders.
+            Keys of their environments; negative keys have no valid orders.
         """
         rows = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         is_common: NDArray[np.bool_] = self.keys[rows] == keys
@@ -334,7 +343,7 @@ class EnvironmentTable(NamedTuple):
 
 
 def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
-    """Return what is usual; a table without keys if training was too short to tell."""
+    """Return usual sums of bond orders; without keys if training had too few structures."""
     rows = []
     # Number of atoms, sum and sum of squares of their orders, by element and number of bonds.
     sums = np.zeros((3, len(COVALENT), MOST_BONDS + 1))
@@ -368,13 +377,13 @@ def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
 
 def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     """Return distances between those that were seen, (119, 119, n_bins); None without a record."""
-    # Of 119 elements training has seen a few; the table of all pairs is large.
+    # Training has seen only a few of 119 elements, and the table of all pairs is large.
     pairs = np.concatenate(np.nonzero(seen.distances.any(axis=2)))
-    known = np.ix_(*2 * [np.flatnonzero(np.bincount(pairs))])
-    counts = seen.distances[known]
+    seen_pairs = np.ix_(*2 * [np.flatnonzero(np.bincount(pairs))])
+    counts = seen.distances[seen_pairs]
     if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
         return None
-    # A bin counts with its neighbors: rounding must not decide.
+    # A bin is counted together with its neighbors, so that rounding does not decide.
     around = counts.copy()
     around[..., 1:] += counts[..., :-1]
     around[..., :-1] += counts[..., 1:]
@@ -382,17 +391,17 @@ def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
     has_closer = np.logical_or.accumulate(is_seen, axis=-1)
     has_enough = counts.sum(axis=-1, keepdims=True) >= FEWEST_PAIRS
     gaps: NDArray[np.bool_] = np.zeros(seen.distances.shape, dtype=bool)
-    gaps[known] = ~is_seen & has_closer & has_enough
+    gaps[seen_pairs] = ~is_seen & has_closer & has_enough
     return gaps
 
 
 def _ordinary_counts(seen: TrainingRanges) -> Integers:
     counts = seen.counts.copy()
-    known = np.flatnonzero(counts[:, 1] >= 0)
+    elements = np.flatnonzero(counts[:, 1] >= 0)
     covalent = {atomic_numbers[symbol] for symbol in COVALENT}
-    if seen.n_structures >= FEWEST_STRUCTURES and covalent.issuperset(known.tolist()):
+    if seen.n_structures >= FEWEST_STRUCTURES and covalent.issuperset(elements.tolist()):
         ordinary = int(ORDINARY_DENSITY * 4.0 / 3.0 * np.pi * seen.cutoff**3)
-        counts[known, 1] = np.maximum(counts[known, 1], ordinary)
+        counts[elements, 1] = np.maximum(counts[elements, 1], ordinary)
     return counts
 
 
@@ -408,8 +417,8 @@ def _more_atoms(atoms: Integers, worst: int) -> str:
     return _more("atom", [str(atom) for atom in atoms if atom != worst])
 
 
-def _more(what: str, names: Sequence[str]) -> str:
+def _more(noun: str, names: Sequence[str]) -> str:
     if not names:
         return ""
     listed = ", ".join(names[:MOST_LISTED]) + ", …" * (len(names) > MOST_LISTED)
-    return f" ({len(names)} more such {what}{'s' * (len(names) > 1)}: {listed})"
+    return f" ({len(names)} more such {noun}{'s' * (len(names) > 1)}: {listed})"

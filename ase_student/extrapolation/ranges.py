@@ -1,4 +1,4 @@
-"""What training saw of structures: the extremes that travel with a student in its metadata."""
+"""Record of what training saw: extremes and counts, stored in a student's metadata."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ase_student.files import reason_of
 __all__ = ["TrainingRanges", "pair_kinds", "pair_squares", "ranges_of_files"]
 
 N_ELEMENTS = len(chemical_symbols)
-#: Å. Distances are counted in bins of this width, up to the longest.
+#: Å. Distances up to the longest are counted in bins of this width.
 BIN_WIDTH = 0.05
 LONGEST_COUNTED = 3.5
 N_BINS = round(LONGEST_COUNTED / BIN_WIDTH)
@@ -25,10 +25,11 @@ Integers = NDArray[np.integer]
 
 
 class TrainingRanges:
-    """What a student's training saw: extremes of its structures, and how often it saw what.
+    """What a student's training saw: extremes of its structures, and counts.
 
-    Extremes are plain minima and maxima: one strange structure widens them for good. Distances and
-    environments of atoms are counted, so that what was there once can be told from what is usual.
+    Extremes are plain minima and maxima: a single unusual structure widens them permanently.
+    Distances and environments of atoms are counted, so that rare values can be distinguished from
+    usual ones.
 
     Parameters
     ----------
@@ -38,18 +39,19 @@ class TrainingRanges:
     Attributes
     ----------
     n_structures : int
+        Number of structures that were added.
     shortest : (119, 119) float64, Å
         Shortest distance of each pair of elements, by atomic numbers; infinite for elements that
         were never within the cutoff of each other.
     counts : (119, 2) int64
-        Fewest and most neighbors of an atom of each element; the most are -1, and the fewest a
-        huge number, for an element that was not there.
+        Smallest and largest number of neighbors of an atom of each element; for an element that did
+        not occur, the largest int64 and -1.
     forces : (119, 2) float64, eV/Å
-        Smallest and largest magnitude of the force on an atom of each element; (inf, 0) for one
-        that was not there.
+        Smallest and largest magnitude of the force on an atom of each element; (inf, 0) for an
+        element that did not occur.
     distances : (119, 119, 70) int64
-        Pairs of two elements by their distance, in bins of 0.05 Å from 0 on. Each pair counts twice
-        where both elements are the same.
+        Number of pairs of two elements by their distance, in bins of 0.05 Å that start at 0. Each
+        pair counts twice if both elements are the same.
     environments : Environments
         What atoms were bonded to.
     """
@@ -71,17 +73,17 @@ class TrainingRanges:
         offsets: Floats | None,
         forces: NDArray[np.floating],
     ) -> None:
-        """Take note of a structure.
+        """Add a structure.
 
         Parameters
         ----------
         numbers : (n_atoms,) int
         positions : (n_atoms, 3) float, Å
         neighbors : (n_atoms, n_neighbors) int
-            As of :class:`ase_student.neighbors.NeighborMatrix`; pairs beyond the cutoff don't
-            count.
+            As in :class:`ase_student.neighbors.NeighborMatrix`; pairs beyond the cutoff are
+            ignored.
         offsets : (n_atoms, n_neighbors, 3) float, Å, or None
-            None for a structure that is not periodic: every place with an atom's own index is
+            None for a structure that is not periodic: every entry with an atom's own index is
             padding.
         forces : (n_atoms, 3) float, eV/Å
         """
@@ -103,7 +105,7 @@ class TrainingRanges:
         self.n_structures += 1
 
     def include(self, other: Self) -> None:
-        """Take over what another record of the same cutoff saw.
+        """Merge another record with the same cutoff.
 
         Raises
         ------
@@ -111,44 +113,47 @@ class TrainingRanges:
             If the cutoffs differ: numbers of neighbors cannot be compared.
         """
         if other.cutoff != self.cutoff:
-            raise ValueError(f"cutoffs of {self.cutoff} and {other.cutoff} Å cannot be joined.")
+            raise ValueError(
+                f"records with cutoffs of {self.cutoff} and {other.cutoff} Å cannot be merged."
+            )
         np.minimum(self.shortest, other.shortest, out=self.shortest)
-        for own, its in ((self.counts, other.counts), (self.forces, other.forces)):
-            np.minimum(own[:, 0], its[:, 0], out=own[:, 0])
-            np.maximum(own[:, 1], its[:, 1], out=own[:, 1])
+        for own, theirs in ((self.counts, other.counts), (self.forces, other.forces)):
+            np.minimum(own[:, 0], theirs[:, 0], out=own[:, 0])
+            np.maximum(own[:, 1], theirs[:, 1], out=own[:, 1])
         np.maximum(self.distances, other.distances, out=self.distances)
         self.environments.include(other.environments)
-        # Nothing says how many structures both saw.
+        # It is not known how many structures are in both records.
         self.n_structures = max(self.n_structures, other.n_structures)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as a student's metadata keep it, in a form that JSON can hold.
+        """Return the record as JSON types, as a student's metadata hold it.
 
         Returns
         -------
         dict
-            ``cutoff`` in Å, ``structures`` (how many), ``shortest_distances`` in Å by pairs such
-            as 'H-C', lowest and highest ``neighbors`` and ``forces`` (eV/Å, rounded outwards) by
-            element, ``distances`` (the first bin that is not empty, and counts from there on) by
-            pairs, and ``environments``. Pairs and elements that were not there are left out.
+            ``cutoff`` in Å, ``structures`` (their number), ``shortest_distances`` in Å by pairs
+            such as 'H-C', lowest and highest ``neighbors`` and ``forces`` (eV/Å, rounded outwards)
+            by element, ``distances`` (the first bin that is not empty, and counts from there on) by
+            pairs, and ``environments``. Pairs and elements that did not occur are left out.
         """
         elements = np.flatnonzero(self.counts[:, 1] >= 0).tolist()
         return {
             "cutoff": self.cutoff,
             "structures": self.n_structures,
             "shortest_distances": {
-                f"{chemical_symbols[one]}-{chemical_symbols[other]}": round(distance, 4)
-                for one in elements
-                for other in elements
-                if one <= other and math.isfinite(distance := float(self.shortest[one, other]))
+                f"{chemical_symbols[first]}-{chemical_symbols[second]}": round(distance, 4)
+                for first in elements
+                for second in elements
+                if first <= second
+                and math.isfinite(distance := float(self.shortest[first, second]))
             },
             "neighbors": {chemical_symbols[z]: self.counts[z].tolist() for z in elements},
             "forces": {chemical_symbols[z]: _rounded_outwards(*self.forces[z]) for z in elements},
             "distances": {
-                f"{chemical_symbols[one]}-{chemical_symbols[other]}": _without_ends(counts)
-                for one in elements
-                for other in elements
-                if one <= other and (counts := self.distances[one, other]).any()
+                f"{chemical_symbols[first]}-{chemical_symbols[second]}": _without_ends(counts)
+                for first in elements
+                for second in elements
+                if first <= second and (counts := self.distances[first, second]).any()
             },
             "environments": self.environments.as_dict(),
         }
@@ -157,27 +162,27 @@ class TrainingRanges:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Return the record of a student's metadata; more structures can be added to it.
 
-        Students of before 0.3 have neither ``distances`` nor ``environments``.
+        Students from before version 0.3 have neither ``distances`` nor ``environments``.
 
         Raises
         ------
         ValueError
-            If it is not such a record.
+            If `document` is not such a record.
         """
         try:
             seen = cls(_number(document["cutoff"]))
             seen.n_structures = int(document["structures"])
             for pair, distance in document["shortest_distances"].items():
-                one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
-                seen.shortest[one, other] = seen.shortest[other, one] = _number(distance)
+                z1, z2 = (atomic_numbers[symbol] for symbol in pair.split("-"))
+                seen.shortest[z1, z2] = seen.shortest[z2, z1] = _number(distance)
             for name, extremes in (("neighbors", seen.counts), ("forces", seen.forces)):
                 for symbol, (low, high) in document[name].items():
                     extremes[atomic_numbers[symbol]] = _number(low), _number(high)
             for pair, (first, counts) in document.get("distances", {}).items():
-                one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
+                z1, z2 = (atomic_numbers[symbol] for symbol in pair.split("-"))
                 bins = slice(int(first), int(first) + len(counts))
-                seen.distances[one, other, bins] = [int(_number(count)) for count in counts]
-                seen.distances[other, one] = seen.distances[one, other]
+                seen.distances[z1, z2, bins] = [int(_number(count)) for count in counts]
+                seen.distances[z2, z1] = seen.distances[z1, z2]
             seen.environments = Environments.from_dict(document.get("environments", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -187,7 +192,7 @@ class TrainingRanges:
 
 
 def _rounded_outwards(low: float, high: float) -> list[float]:
-    """Return numbers with four decimals; those that have no more stay as they are."""
+    """Return numbers rounded outwards to four decimals; those with no more are unchanged."""
     return [math.floor(round(1e4 * low, 6)) / 1e4, math.ceil(round(1e4 * high, 6)) / 1e4]
 
 
@@ -207,26 +212,27 @@ def _number(value: Any) -> float:
 def ranges_of_files(
     paths: Sequence[Path], cutoff: float, seed: int | None = 0, *, split: str = "molecule"
 ) -> TrainingRanges:
-    """Return the extremes of labelled HDF5 files.
+    """Return the record of labelled HDF5 files.
 
-    Diatomics and foreign structures, which are unlike what a student is used for, do not count.
+    Diatomics and foreign structures are left out, because they are unlike the structures that a
+    student is used for.
 
     Parameters
     ----------
     paths : sequence of path
     cutoff : float, Å
-        Of the student.
+        Cutoff of the student.
     seed : int or None
-        Of the split: only structures of the training part count. None takes all.
+        Seed of the split: only structures of the training part count. None takes all structures.
     split : 'molecule' or 'structure'
         What is split, see :func:`ase_student.data.splits.parts_of`.
 
     Raises
     ------
     ValueError
-        If a file is damaged, or does not say of which molecules its structures are.
+        If a file is damaged, or does not name the molecules of its structures.
     FileNotFoundError, ImportError
-        If there is no such file, or h5py or tqdm are not installed.
+        If a file does not exist, or h5py or tqdm are not installed.
     """
     from ase_student.data.hdf5 import Dataset
     from ase_student.data.hdf5_layout import import_h5py
@@ -271,7 +277,7 @@ def pair_squares(
     positions : (n_atoms, 3) float, Å
     neighbors : (n_rows, n_neighbors) int
     offsets : (n_rows, n_neighbors, 3) float, Å, or None
-        None stands for zeros.
+        None means zeros.
     atoms : (n_rows,) int
         The atom of each row; by default there is a row for each atom.
 
@@ -279,7 +285,7 @@ def pair_squares(
     -------
     (n_rows, n_neighbors) float64, Å²
     """
-    # Component by component: numpy is slow on arrays with a last axis of three.
+    # One component at a time: numpy is slow on arrays with a last axis of three.
     components = np.ascontiguousarray(positions.T)
     vectors = components.take(neighbors, axis=1)
     vectors -= components[:, atoms, None]
@@ -289,7 +295,7 @@ def pair_squares(
 
 
 def pair_kinds(numbers: Integers, neighbors: Integers) -> Integers:
-    """Return where each pair's elements are in a flattened (119, 119) table.
+    """Return the index of each pair's elements in a flattened (119, 119) table.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What was common in training, in the form that the C++ engine compares with."""
+"""Bonds and contacts that were common in training, in the form that the C++ engine uses."""
 
 import numpy as np
 
@@ -19,8 +19,8 @@ __all__ = ["usual_of"]
 def usual_of(limits: Limits, elements: tuple[int, ...]) -> Usual | None:
     """Return bonds and contacts that were common in training; None without a record of them.
 
-    The engine finds the structures in which something may be rare. Whether it is, and what, is for
-    :meth:`ase_student.extrapolation.limits.Limits.find_unusual` to say.
+    The engine finds the structures in which something may be rare;
+    :meth:`ase_student.extrapolation.limits.Limits.find_unusual` then decides whether it is.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def usual_of(limits: Limits, elements: tuple[int, ...]) -> Usual | None:
     numbers = np.array(elements)
     table, gaps = limits.environments, limits.gaps
     places, atom_keys, bond_keys = element_keys(numbers)
-    others = np.stack([table.common_lowest, table.common_highest], axis=-1)
+    rare_orders = np.stack([table.common_lowest, table.common_highest], axis=-1)
     return Usual(
         radius_sums=radius_sums(numbers),
         bonded=BOND_RATIO,
@@ -43,7 +43,7 @@ def usual_of(limits: Limits, elements: tuple[int, ...]) -> Usual | None:
         bond_keys=bond_keys,
         environments=table.keys,
         orders=np.stack([table.lowest, table.highest], axis=-1),
-        other_orders=others[places.clip(min=0)],
+        other_orders=rare_orders[places.clip(min=0)],
         bin_width=BIN_WIDTH,
         gaps=np.zeros((len(numbers), len(numbers), 0), dtype=bool)
         if gaps is None

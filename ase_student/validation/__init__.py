@@ -1,1 +1,1 @@
-"""Say how wrong a student is, where, and whether its physics holds."""
+"""Validation of students: errors, where they occur, and checks of physics."""

@@ -1,4 +1,4 @@
-"""Say how wrong students are, where, and whether their physics holds."""
+"""Report the errors of students, where they occur, and whether the physics is correct."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ase_student.validation.validate import validate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and print its table; return 2 if what was given is wrong."""
+    """Run the command and print its table; return 2 if the input is invalid."""
     argv = sys.argv[1:] if argv is None else argv
     options = parser()
     arguments = options.parse_args(argv)

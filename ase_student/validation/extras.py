@@ -7,7 +7,7 @@ from typing import Any
 
 
 def extra(module: str) -> Any:
-    """Return a module, or say how to install it.
+    """Return a module, or raise an error that tells how to install it.
 
     Raises
     ------

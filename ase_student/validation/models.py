@@ -1,4 +1,4 @@
-"""The students that are compared: what was asked for, and how to open it."""
+"""Specification of the students that are compared, and how they are opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ase_student.checkpoint import available_students, student_name
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One student in one backend.
+    """A student in a backend.
 
     Attributes
     ----------
@@ -24,7 +24,8 @@ class ModelSpec:
     backend, device, dtype : str
     threads : int or None
     name : str
-        What the report calls it, without the backend; by default as `student_name` does.
+        Name in the report, without the backend; by default that of
+        :func:`ase_student.checkpoint.student_name`.
     """
 
     model: str
@@ -42,7 +43,7 @@ class ModelSpec:
             object.__setattr__(self, "model", str(Path(self.model).absolute()))
 
     def open(self) -> StudentCalculator:
-        """Return a calculator; the guard is off, because here errors are measured instead."""
+        """Return a calculator without the guard: a validation measures the errors itself."""
         return StudentCalculator(
             self.model,
             backend=self.backend,
@@ -53,7 +54,7 @@ class ModelSpec:
         )
 
     def open_quietly(self) -> StudentCalculator:
-        """Return a calculator without the warnings that its first opening has given."""
+        """Return a calculator without repeating the warnings of the first opening."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             return self.open()
@@ -61,7 +62,7 @@ class ModelSpec:
     def open_precise(self) -> StudentCalculator | None:
         """Return the same student in float64, run by torch on the CPU.
 
-        None if it is an exported file, whose precision is what it is, or if torch is missing.
+        None if it is an exported file, whose precision is fixed, or if torch is missing.
         """
         if self.dtype == "float64" and self.backend == "torch":
             return self.open_quietly()
@@ -73,7 +74,7 @@ class ModelSpec:
 
 
 def distinct_names(models: Sequence[str]) -> list[str]:
-    """Return what to call students, so that no two of them share a name.
+    """Return a name for each student, so that no two students share a name.
 
     >>> distinct_names(["tiny", "old/run/weights.safetensors", "new/run/weights.safetensors"])
     ['tiny', 'old-run', 'new-run']
@@ -95,7 +96,7 @@ def distinct_names(models: Sequence[str]) -> list[str]:
 
 
 def _file(model: str) -> Path:
-    """Return the file of a student, whatever it was called by, or the name of a bundled one."""
+    """Return the file of a student given by file or folder, or the name of a bundled student."""
     if model in available_students():
         return Path(model)
     path = Path(model).absolute()
@@ -103,12 +104,12 @@ def _file(model: str) -> Path:
 
 
 def _folder(file: Path) -> Path:
-    """Return the folder that holds what a student is called by."""
+    """Return the folder above the file, or above the folder, that a student is named after."""
     return file.parents[1] if file.stem == "weights" else file.parent
 
 
 def describe(spec: ModelSpec, calculator: StudentCalculator) -> dict[str, Any]:
-    """Return what there is to know about a student, for the report."""
+    """Return the properties of a student that the report shows."""
     info = calculator.info
     return {
         "name": spec.name,

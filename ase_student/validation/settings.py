@@ -1,4 +1,4 @@
-"""What a validation is asked to do."""
+"""Settings of a validation and the options of its command."""
 
 from __future__ import annotations
 
@@ -16,38 +16,40 @@ from ase_student.validation.physics.runner import Lengths
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """What a validation is asked to do.
+    """Settings of a validation.
 
     Attributes
     ----------
     data : path or None
-        HDF5, extended XYZ or ASE database; None if only chemistry is asked for.
+        HDF5, extended XYZ or ASE database; None if only chemistry is run.
     output : path
-        Folder.
+        Folder that results are written to.
     specs : tuple of ModelSpec
         One for each student and backend.
     teacher : str or None
         As for ``python -m ase_student.distill label --teacher``.
     limit : int or None
-        Structures, drawn at random; None takes all.
+        Largest number of structures, which are drawn at random; None takes all.
     seed : int
+        Of all random choices.
     skip_invalid : bool
+        Whether to leave out invalid structures instead of stopping.
     physics : bool
-        Whether to check more than errors.
+        Whether to run the checks of physics in addition to errors and speed.
     chemistry : bool
         Whether to run the experiments of :mod:`ase_student.validation.chemistry`.
     experiments : tuple of str
-        Of chemistry; empty for all.
+        Names of the experiments of chemistry to run; empty for all.
     liquid : float, ps
-        Length of each of chemistry's two dynamics of water; 0 leaves them out.
+        Length of each of the two simulations of water in chemistry; 0 leaves them out.
     lengths : Lengths
-        Of dynamics.
+        Lengths of the simulations in the checks of physics.
     scheduler : str or None
         Address of a Dask scheduler.
     command : str
-        For the record.
+        Command line, recorded in the results.
     keys : LabelKeys or None
-        Names of the labels in the file, None to choose them.
+        Names of the labels in the file; None to find them by their usual names.
     """
 
     data: Path | None
@@ -92,16 +94,16 @@ class ValidationSettings:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = cli.Parser(
+    command_line = cli.Parser(
         prog="python -m ase_student.validation",
-        description="Say how wrong students are, where, and whether their physics holds.",
-        epilog="A command that was interrupted goes on when it is given again.",
+        description="Report the errors of students, where they occur, and whether the physics is "
+        "correct.",
+        epilog="An interrupted command continues when it is run again.",
     )
-    add = found.add_argument
+    add = command_line.add_argument
     add(
         "data", type=Path, nargs="?",
-        help="labelled structures: HDF5, extended XYZ or ASE database; may be left out with "
-        "--chemistry",
+        help="labelled structures: HDF5, extended XYZ or ASE database; optional with --chemistry",
     )  # fmt: skip
     add("--model", action="append", metavar="MODEL", help="student by name or file; repeatable")
     add(
@@ -117,18 +119,18 @@ def parser() -> argparse.ArgumentParser:
         add(f"--{label}-key", metavar="KEY", help=f"name of the {label} in the file; with one of "
             "these three, labels that are not named are not read")  # fmt: skip
     add("--limit", type=int, metavar="N", help="structures, drawn at random (default: all)")
-    add("--seed", type=int, default=0, help="of all that is drawn at random (default: 0)")
-    add("--skip-invalid", action="store_true", help="leave out structures that are wrong")
+    add("--seed", type=int, default=0, help="of all random choices (default: 0)")
+    add("--skip-invalid", action="store_true", help="leave out invalid structures")
     add("--no-physics", dest="physics", action="store_false", help="errors and speed only")
     add(
         "--chemistry",
         action="store_true",
         help="interaction energies, torsions, "
-        "frequencies, crystals, water, against what is known of the teacher and of experiment",
+        "frequencies, crystals, water, compared with the teacher and with experiment",
     )
     add(
-        "--experiment", action="append", choices=[one.name for one in EXPERIMENTS],
-        help="with --chemistry: only this one and what --liquid asks for; repeatable",
+        "--experiment", action="append", choices=[experiment.name for experiment in EXPERIMENTS],
+        help="with --chemistry: only this experiment and those of --liquid; repeatable",
     )  # fmt: skip
     add(
         "--liquid",
@@ -136,14 +138,26 @@ def parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="PS",
         help="with --chemistry: pair "
-        "distribution and then density of 64 waters, PS each (0); 20 are enough",
+        "distribution and then density of 64 waters, PS each (0); 20 is enough",
     )
-    add("--nve", type=float, default=Lengths.nve, metavar="PS", help="constant energy (2)")
-    add("--nvt", type=float, default=Lengths.nvt, metavar="PS", help="thermostat (2)")
+    add(
+        "--nve",
+        type=float,
+        default=Lengths.nve,
+        metavar="PS",
+        help="dynamics at constant energy (2)",
+    )
+    add(
+        "--nvt",
+        type=float,
+        default=Lengths.nvt,
+        metavar="PS",
+        help="dynamics with a thermostat (2)",
+    )
     add("--water", type=float, default=Lengths.water, metavar="PS", help="64 waters (0)")
-    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster that does the pass")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster that evaluates the structures")
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write to")
-    return found
+    return command_line
 
 
 def settings_of(arguments: argparse.Namespace, command: str) -> ValidationSettings:

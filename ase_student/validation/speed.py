@@ -1,4 +1,4 @@
-"""What an evaluation costs, the students' and the teacher's, on the same structures."""
+"""Time of an evaluation by the students and by the teacher, on the same structures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ase_student.data.readers.base import Frame, StructureReader
 from ase_student.potentials.base import Evaluation, Potential
 from ase_student.validation.extras import progress_bar
 
-#: Structures that are timed hold about so many atoms, and are so many at most.
+#: About how many atoms the timed structures have together, and their largest number.
 N_ATOMS = 1000
 N_STRUCTURES = 32
-#: The first round warms up and does not count; the median of the others does.
+#: The first round is a warm-up and is not counted; the result is the median of the others.
 N_ROUNDS = 4
 
 
@@ -41,7 +41,7 @@ def timed(
     """Return how long each potential takes for all structures, by name.
 
     Potentials take turns, so that a disturbed machine disturbs all of them, and atoms move between
-    turns, so that nothing is answered from memory.
+    turns, so that no potential can return cached results.
 
     Parameters
     ----------
@@ -69,11 +69,11 @@ def timed(
                 bar.update()
     result = {}
     for name, rounds in seconds.items():
-        each = 1e6 * np.array(rounds[1:]) / n_atoms
+        per_atom = 1e6 * np.array(rounds[1:]) / n_atoms
         result[name] = {
-            "microseconds_per_atom": float(np.median(each)),
-            "lowest": float(each.min()),
-            "highest": float(each.max()),
+            "microseconds_per_atom": float(np.median(per_atom)),
+            "lowest": float(per_atom.min()),
+            "highest": float(per_atom.max()),
             "n_atoms": n_atoms,
             "n_structures": len(structures),
         }
@@ -81,9 +81,9 @@ def timed(
 
 
 def force_rmse(potential: Potential, frames: Sequence[Frame]) -> float | None:
-    """Return how far a potential is from the labels of some structures, eV/Å.
+    """Return the root mean square error of a potential's forces against labels, eV/Å.
 
-    Of the teacher that made the labels, this is near zero. None where nothing can be compared.
+    For the teacher that made the labels, this is near zero. None if no forces can be compared.
     """
     answers = potential.evaluate([frame.atoms for frame in frames])
     errors = [

@@ -1,4 +1,4 @@
-"""A whole validation: the pass of every student, physics, speed, report."""
+"""A whole validation: errors, speed and physics of every student, and the report."""
 
 from __future__ import annotations
 
@@ -42,33 +42,33 @@ from ase_student.validation.settings import ValidationSettings
 from ase_student.validation.speed import force_rmse, sample_of, timed
 
 FORMAT_VERSION = 1
-#: Structures that are named in the results among those that were left out.
+#: Largest number of left-out structures that the results list.
 N_LEFT_OUT = 100
 PACKAGES = ("ase", "numpy", "onnxruntime", "torch", "vesin", "h5py", "chemiscope")
 
 
 @dataclass(frozen=True)
 class ValidatedStudent:
-    """One student in one backend, opened, and its pass over the data."""
+    """One student in one backend, opened, and its results on the data."""
 
     spec: ModelSpec
     calculator: StudentCalculator
-    found: Pass
+    results: Pass
 
     @property
     def slug(self) -> str:
-        """A name for its files."""
+        """Name that its files begin with."""
         info = self.calculator.info
         return f"{self.spec.name}-{self.calculator.backend}-{info.dtype}"
 
 
 def validate(settings: ValidationSettings) -> str:
-    """Do all that was asked for, write it, and return the table for the terminal.
+    """Run the validation, write its results, and return the table for the terminal.
 
     Raises
     ------
     ValueError
-        If something is wrong with the data, the students or what was asked for.
+        If the data, the students or the settings are invalid.
     FileNotFoundError, ImportError
         If a file or a package is missing.
     """
@@ -80,7 +80,7 @@ def validate(settings: ValidationSettings) -> str:
 
 def _validate_alone(settings: ValidationSettings) -> str:
     """Validate while no other process writes to the same folder."""
-    # Before the long work rather than after it.
+    # Errors in these should appear before the long work, not after it.
     calculators = [spec.open() for spec in settings.specs]
     loaded = None if settings.teacher is None else load_teacher(settings.teacher)
     if settings.data is None:
@@ -92,9 +92,9 @@ def _validate_alone(settings: ValidationSettings) -> str:
     partial = settings.output / ".partial"
     partial.mkdir(parents=True, exist_ok=True)
     try:
-        said = _validate(settings, calculators, loaded, frames, partial)
+        text = _validate(settings, calculators, loaded, frames, partial)
     except (ValueError, InputError):
-        # The same command would fail again, so there is nothing to go on from.
+        # The same command would fail again, so no partial results are kept.
         shutil.rmtree(partial)
         if not any(settings.output.iterdir()):
             settings.output.rmdir()
@@ -102,7 +102,7 @@ def _validate_alone(settings: ValidationSettings) -> str:
     finally:
         frames.close()
     shutil.rmtree(partial)
-    return said
+    return text
 
 
 def _validate_chemistry(
@@ -137,7 +137,7 @@ def _write_chemistry_plots(folder: Path, document: dict[str, Any]) -> None:
 
 
 def _header(settings: ValidationSettings) -> dict[str, Any]:
-    """Return how results were made."""
+    """Return how and when the results were made."""
     return {
         "format_version": FORMAT_VERSION,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -167,13 +167,15 @@ def _validate(
     data = frames.path
     teacher = None if loaded is None else as_potential(loaded)
     sha256 = file_sha256(data)
-    known = set.intersection(*(set(one.info.elements) for one in calculators))
+    common_elements = set.intersection(
+        *(set(calculator.info.elements) for calculator in calculators)
+    )
     selection = Selection(
         data,
         settings.limit,
         settings.seed,
         settings.skip_invalid,
-        tuple(sorted(known)),
+        tuple(sorted(common_elements)),
         settings.keys,
     )
     students = [
@@ -195,20 +197,20 @@ def _validate(
     ]  # fmt: skip
     document: dict[str, Any] = {
         **_header(settings),
-        "data": _data(settings, frames, sha256, students[0].found),
+        "data": _data(settings, frames, sha256, students[0].results),
         "students": [
             {
-                **describe(one.spec, one.calculator),
-                "seconds": one.found.seconds,
-                "accuracy": metrics(one.found, settings.seed),
+                **describe(student.spec, student.calculator),
+                "seconds": student.results.seconds,
+                "accuracy": metrics(student.results, settings.seed),
             }
-            for one in students
+            for student in students
         ],
     }
     _add_speed(document, settings, students, teacher, frames)
     _add_physics(document, settings, students, teacher, frames, partial)
     if settings.chemistry:
-        pairs = [(one.spec, one.calculator) for one in students]
+        pairs = [(student.spec, student.calculator) for student in students]
         add_chemistry(
             document,
             pairs,
@@ -220,15 +222,15 @@ def _validate(
         _write_chemistry_plots(settings.output, document)
     worst = [
         worst_structures(
-            as_potential(one.calculator), frames, described["accuracy"]["worst_structures"]
+            as_potential(student.calculator), frames, described["accuracy"]["worst_structures"]
         )
-        for one, described in zip(students, document["students"], strict=True)
+        for student, described in zip(students, document["students"], strict=True)
     ]
     write_results(settings.output, document, students, worst=worst)
-    said = table(document)
+    text = table(document)
     if settings.chemistry:
-        said += f"\n\n{chemistry_table(document)}"
-    return f"{said}\n\n{_written(settings)}"
+        text += f"\n\n{chemistry_table(document)}"
+    return f"{text}\n\n{_written(settings)}"
 
 
 def write_results(
@@ -240,12 +242,12 @@ def write_results(
 ) -> None:
     """Write metrics, plots, worst structures and the page."""
     plots = []
-    for one, described, structures in zip(students, document["students"], worst, strict=True):
-        plots.append(plots_of(described, one.found))
+    for student, described, structures in zip(students, document["students"], worst, strict=True):
+        plots.append(plots_of(described, student.results))
         for name, content in plots[-1].items():
-            _write(folder / "plots" / f"{one.slug}-{name}.png", content)
+            _write(folder / "plots" / f"{student.slug}-{name}.png", content)
         if structures:
-            write_worst(folder / f"worst-{one.slug}.extxyz", structures)
+            write_worst(folder / f"worst-{student.slug}.extxyz", structures)
     overview = comparison(document["students"], document["teacher"])
     _write(folder / "plots" / "comparison.png", overview)
     _write(folder / "metrics.json", _json(document))
@@ -264,10 +266,10 @@ def _add_speed(
     teacher: Potential | None,
     frames: StructureReader,
 ) -> None:
-    """Time the students, and the teacher, on the same structures in turns."""
-    indices = students[0].found.column("indices").tolist()
+    """Time the students and the teacher alternately on the same structures."""
+    indices = students[0].results.column("indices").tolist()
     sample = sample_of(frames, indices, settings.seed)
-    potentials = {str(i): as_potential(one.calculator) for i, one in enumerate(students)}
+    potentials = {str(i): as_potential(student.calculator) for i, student in enumerate(students)}
     if teacher is not None:
         potentials["teacher"] = teacher
     speeds = timed(potentials, [frame.atoms for frame in sample])
@@ -294,11 +296,11 @@ def _add_physics(
     frames: StructureReader,
     partial: Path,
 ) -> None:
-    """Check the physics of each student, in the first of its backends."""
-    done: dict[str, list[dict[str, Any]]] = {}
-    indices = students[0].found.column("indices").tolist()
-    elements = tuple(np.flatnonzero(students[0].found.column("counts").any(axis=0)).tolist())
-    for one, described in zip(students, document["students"], strict=True):
+    """Check the physics of each student, in the first of its backends only."""
+    results_by_key: dict[str, list[dict[str, Any]]] = {}
+    indices = students[0].results.column("indices").tolist()
+    elements = tuple(np.flatnonzero(students[0].results.column("counts").any(axis=0)).tolist())
+    for student, described in zip(students, document["students"], strict=True):
         described["physics"] = []
         if not settings.physics:
             continue
@@ -307,23 +309,23 @@ def _add_physics(
             f"{settings.lengths} {settings.seed} {settings.teacher} {indices}".encode()
         ).hexdigest()[:16]
         path = partial / f"physics-{key}.json"
-        if key not in done and path.exists():
-            done[key] = json.loads(path.read_text(encoding="utf-8"))
-        if key not in done:
+        if key not in results_by_key and path.exists():
+            results_by_key[key] = json.loads(path.read_text(encoding="utf-8"))
+        if key not in results_by_key:
             molecules = molecules_of(frames, indices, settings.seed)
-            subject = subject_of(one.spec, molecules, elements)
-            checks = run_checks(one.spec, subject, settings.lengths, teacher=teacher)
-            done[key] = [_plain(asdict(check)) for check in checks]
-            _write(path, json.dumps(done[key]).encode())
-        described["physics"] = done[key]
+            subject = subject_of(student.spec, molecules, elements)
+            checks = run_checks(student.spec, subject, settings.lengths, teacher=teacher)
+            results_by_key[key] = [_plain(asdict(check)) for check in checks]
+            _write(path, json.dumps(results_by_key[key]).encode())
+        described["physics"] = results_by_key[key]
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold; what is not finite becomes None."""
+    """Return a value that JSON can hold; numbers that are not finite become None."""
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if np.isfinite(value) else None
     return value
@@ -340,24 +342,24 @@ def _settings(settings: ValidationSettings) -> dict[str, Any]:
 
 
 def _data(
-    settings: ValidationSettings, frames: StructureReader, sha256: str, found: Pass
+    settings: ValidationSettings, frames: StructureReader, sha256: str, results: Pass
 ) -> dict[str, Any]:
     return {
         "file": frames.path.name,
         "sha256": sha256,
         "teacher": frames.metadata.get("teacher"),
         "n_structures": len(frames.sizes),
-        "n_used": len(found.column("indices")) if found.rows else 0,
-        "n_atoms": found.n_atoms,
-        "n_left_out": len(found.left_out),
-        "n_invalid": sum(invalid for _, _, invalid in found.left_out),
+        "n_used": len(results.column("indices")) if results.rows else 0,
+        "n_atoms": results.n_atoms,
+        "n_left_out": len(results.left_out),
+        "n_invalid": sum(invalid for _, _, invalid in results.left_out),
         "left_out": [
             {"index": index, "reason": reason, "invalid": invalid}
-            for index, reason, invalid in found.left_out[:N_LEFT_OUT]
+            for index, reason, invalid in results.left_out[:N_LEFT_OUT]
         ],
     }
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the results depend on."""
+    """Return the versions of the packages that the results depend on."""
     return {"ase_student": __version__, **with_python(PACKAGES)}

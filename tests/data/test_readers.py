@@ -216,7 +216,12 @@ def test_hdf5_that_cannot_be_read_at_all(tmp_path, column, change, said):
     ("column", "change", "left_out", "said"),
     [
         ("structures/positions", replaced((8, 1), np.nan), {2}, "structures/positions of atom 1"),
-        ("structures/atomic_numbers", replaced(9, 0), {2}, "is 0 for atom 2, no atomic number"),
+        (
+            "structures/atomic_numbers",
+            replaced(9, 0),
+            {2},
+            "is 0 for atom 2, which is not an atomic number",
+        ),
         ("structures/atomic_numbers", replaced(9, 119), {2}, "is 119 for atom 2"),
         ("structures/cells", replaced((2, 1, 1), np.inf), {2}, "structures/cells is not finite"),
         ("structures/cells", replaced((2, 1), 0.0), {2}, "zero along a periodic axis"),
@@ -389,10 +394,10 @@ def test_database_that_cannot_be_read(tmp_path):
     path = tmp_path / "data.db"
     write_database(path)
     path.write_bytes(path.read_bytes()[:5000] + os.urandom(40000))
-    with pytest.raises(ValueError, match=r"^data\.db: is no ASE database, or damaged"):
+    with pytest.raises(ValueError, match=r"^data\.db: is not an ASE database, or is damaged"):
         open_frames(path)
     (tmp_path / "no.db").write_text("hello")
-    with pytest.raises(ValueError, match=r"^no\.db: is no ASE database"):
+    with pytest.raises(ValueError, match=r"^no\.db: is not an ASE database"):
         open_frames(tmp_path / "no.db")
 
 

@@ -91,13 +91,13 @@ def smaller(name):
 
 
 ODD = {
-    "torn ethane": (lambda: torn("C2H6", 0, 1, 3.0), {0, 1}, r"C\(HHH\), which training hardly"),
-    "stretched ethane": (lambda: torn("C2H6", 0, 1, 1.5), {0, 1}, r"C\(HHH\), which training"),
-    "torn methanol": (lambda: torn("CH3OH", 0, 1, 2.0), {0, 1}, r"C\(HHH\), which training"),
-    "CH3": (lambda: molecule("CH3"), {0}, r"C\(HHH\), which training hardly ever saw$"),
-    "OH": (lambda: molecule("OH"), {0}, r"O\(H\), which training hardly ever saw$"),
-    "H3O": (hydronium, {0}, r"O\(HHH\), which training hardly ever saw$"),
-    "waters": (lambda: waters(1.6), {0, 3}, r"O\(HHO\), which training hardly ever saw"),
+    "torn ethane": (lambda: torn("C2H6", 0, 1, 3.0), {0, 1}, r"C\(HHH\), which is very rare"),
+    "stretched ethane": (lambda: torn("C2H6", 0, 1, 1.5), {0, 1}, r"C\(HHH\), which is very rare"),
+    "torn methanol": (lambda: torn("CH3OH", 0, 1, 2.0), {0, 1}, r"C\(HHH\), which is very rare"),
+    "CH3": (lambda: molecule("CH3"), {0}, r"C\(HHH\), which is very rare in the training data$"),
+    "OH": (lambda: molecule("OH"), {0}, r"O\(H\), which is very rare in the training data$"),
+    "H3O": (hydronium, {0}, r"O\(HHH\), which is very rare in the training data$"),
+    "waters": (lambda: waters(1.6), {0, 3}, r"O\(HHO\), which is very rare in the training data"),
     "small benzene": (lambda: smaller("C6H6"), set(range(12)), r"unusually short: .* usual are"),
     "crowd": (lambda: Atoms("H20", np.linspace(0, 0.4, 60).reshape(20, 3)), set(range(20)), "more"),
 }

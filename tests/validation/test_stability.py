@@ -202,7 +202,7 @@ def test_interrupted_run_goes_on(monkeypatch, tmp_path):
     state = tmp_path / "state.npz"
     with pytest.raises(KeyboardInterrupt):
         check_stability(Springs(homes, stop_after=130), runs, state=state)
-    with pytest.raises(ValueError, match="left by other runs"):
+    with pytest.raises(ValueError, match="is the state of other runs"):
         check_stability(Springs(homes), runs, seed=1, state=state)
     springs = Springs(homes)
     assert check_stability(springs, runs, state=state) == whole
@@ -210,7 +210,7 @@ def test_interrupted_run_goes_on(monkeypatch, tmp_path):
     # What comes after it may fail.
     assert state.exists()
     state.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="is no state of a stability run"):
+    with pytest.raises(ValueError, match="does not hold the state of a stability run"):
         check_stability(springs, runs, state=state)
 
 
@@ -297,9 +297,9 @@ def test_command(dataset, tmp_path, capsys):
         (["--water", "1", "--timestep", "2"], "at most 1 fs"),
         (["--water", "1", "--model", "tiney"], "no student named 'tiney'"),
         (["molecule.xyz"], "take all with --part all"),
-        (["notes.txt", "--part", "all"], "ASE cannot tell what kind of file it is"),
+        (["notes.txt", "--part", "all"], "ASE does not recognize its file format"),
         (["molecule.xyz", "--part", "all", "--number", "-1"], "--number is -1"),
-        (["--water", "inf"], "temperature and length must be positive"),
+        (["--water", "inf"], "the temperature must be positive and the length finite"),
         (["--water", "1", "-o", "."], "is a folder; give the name of a file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Structures of an ASE database, read lazily."""
+"""Reader of ASE databases; it reads lazily."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ase_student.data.readers.label_keys import (
 from ase_student.data.readers.units import unit_of
 from ase_student.files import type_and_message
 
-#: Rows whose names decide which labels are read.
+#: Number of rows whose names decide which labels are read.
 ROWS_LOOKED_AT = 100
 NAMES = {name: name for name in ("numbers", "positions", "cell", "energy", "forces", "stress")}
 
@@ -36,36 +36,39 @@ NAMES = {name: name for name in ("numbers", "positions", "cell", "energy", "forc
 class DatabaseFrames:
     """An ASE database, SQLite (``.db``) or JSON.
 
-    Labels are what a calculator left in each row, or key-value pairs and data, of one family of
-    keys (:mod:`ase_student.data.readers.label_keys`). Units in the metadata, as SchNetPack writes
-    them, are converted. The key ``source`` or ``config_type`` says how a row was sampled.
+    Labels are the results of a calculator in each row, or key-value pairs and data, of one family
+    of keys (:mod:`ase_student.data.readers.label_keys`). Labels are converted from the units that
+    the metadata give in SchNetPack's format. The key ``source`` or ``config_type`` tells how a row
+    was sampled.
 
     Attributes
     ----------
     path : path
     sizes : (n,) int64
     metadata : dict
-        That of the database.
+        Metadata of the database.
     keys : LabelKeys
-        The names of the labels, chosen from the first 100 rows.
+        Names of the labels in the file, chosen from the first 100 rows.
 
     Raises
     ------
     ValueError
-        If the file is no database, has no rows, or has labels in units that are not known.
+        If the file is not a database, has no rows, or has labels in unknown units.
     """
 
     def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
         self.path = path
-        # ASE's databases answer a damaged file with errors of many kinds.
+        # ASE raises exceptions of many types for damaged databases.
         try:
             self._database = connect(path)
             rows = [(row.id, row.natoms) for row in self._database.select(include_data=False)]
             metadata = dict(self._database.metadata)
             names = names_in(_names(row) for row in self._database.select(limit=ROWS_LOOKED_AT))
         except Exception as error:
-            said = type_and_message(error)
-            raise ValueError(f"{path.name}: is no ASE database, or damaged ({said}).") from None
+            reason = type_and_message(error)
+            raise ValueError(
+                f"{path.name}: is not an ASE database, or is damaged ({reason})."
+            ) from None
         if not rows:
             raise ValueError(f"{path.name}: the database has no rows.")
         self._ids = [identity for identity, _ in rows]
@@ -75,7 +78,7 @@ class DatabaseFrames:
         self._units = {name: self._unit(name) for name in WORDS}
 
     def _unit(self, name: str) -> float:
-        """Return the unit of a label in ASE's, as SchNetPack's metadata say."""
+        """Return the unit of a label, from SchNetPack's metadata, in ASE's units."""
         length = str(self.metadata.get("_distance_unit", "Ang"))
         units = self.metadata.get("_property_unit_dict") or {}
         unit = units.get(getattr(self.keys, name) or "")
@@ -94,7 +97,7 @@ class DatabaseFrames:
 
     @property
     def states_units(self) -> bool:
-        """Whether the metadata give units, from which labels are converted."""
+        """Whether the metadata give units, so that labels are converted."""
         return bool(self.metadata.get("_property_unit_dict"))
 
     def close(self) -> None:
@@ -111,10 +114,10 @@ class DatabaseFrames:
             atoms = row.toatoms()
             labels = {name: self._label(row, name, atoms) for name in WORDS}
         except Exception as error:
-            said = type_and_message(error)
-            return LeftOut(index, f"{place} cannot be read ({said}).")
+            reason = type_and_message(error)
+            return LeftOut(index, f"{place} cannot be read ({reason}).")
         atoms.calc = None
-        # ASE would set labels of constrained atoms to zero wherever they are asked for.
+        # With constraints, ASE's methods would set labels of constrained atoms to zero.
         atoms.set_constraint()
         pairs = row.key_value_pairs
         source = next((str(pairs[key]) for key in SOURCE_KEYS if key in pairs), "")
@@ -132,6 +135,6 @@ class DatabaseFrames:
 
 
 def _names(row: Any) -> set[str]:
-    """Return the names of what a row holds."""
+    """Return the names of the results and data of a row."""
     results = {name for name in ("energy", "free_energy", "forces", "stress") if name in row}
     return {*results, *row.key_value_pairs, *row.data}

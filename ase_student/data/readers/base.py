@@ -1,4 +1,4 @@
-"""Labelled structures of any file, one at a time or many, and what is wrong with the others."""
+"""Interface of the readers of labelled structures, and checks of what they read."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-#: Source of structures whose file does not say how they were sampled.
+#: Source of structures whose file does not record how they were sampled.
 UNKNOWN_SOURCE = "unknown"
 SOURCE_KEYS = ("source", "config_type")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One structure and what its teacher says about it.
+    """One structure and its labels.
 
     Attributes
     ----------
     index : int
-        Place in the file, from 0.
+        Index in the file, from 0.
     atoms : Atoms
     energy : float, eV, or None
     forces : (n_atoms, 3) float64, eV/Å, or None
@@ -49,9 +49,9 @@ class LeftOut:
     ----------
     index : int
     reason : str
-        One sentence that names the file, the dataset and the index.
+        A sentence that names the file, the dataset and the index.
     invalid : bool
-        Whether something is wrong with it; one without labels is only of no use.
+        Whether the structure or its label is invalid; False if it only has no label.
     """
 
     index: int
@@ -66,9 +66,9 @@ class StructureReader(Protocol):
     ----------
     path : path
     sizes : (n,) int64
-        Atoms in each structure, as far as the file can be trusted; at least 0.
+        Number of atoms in each structure, at least 0; may be wrong for invalid structures.
     metadata : dict
-        What the file says of its teacher and its making.
+        Information in the file on its teacher and its origin.
     """
 
     path: Path
@@ -85,15 +85,15 @@ class StructureReader(Protocol):
 
 
 def checked(frame: Frame, place: str, names: dict[str, str]) -> Frame | LeftOut:
-    """Return the frame if every number in it makes sense, else what is wrong.
+    """Return the frame if all its values are valid, else the reason to leave it out.
 
     Parameters
     ----------
     frame : Frame
     place : str
-        The file, and where in it the frame is, for the message.
+        File and position of the frame in it, for the message.
     names : dict of str to str
-        What the file calls 'numbers', 'positions', 'cell', 'energy', 'forces' and 'stress'.
+        Names in the file of 'numbers', 'positions', 'cell', 'energy', 'forces' and 'stress'.
     """
     atoms, index = frame.atoms, frame.index
     if len(atoms) == 0:
@@ -101,8 +101,8 @@ def checked(frame: Frame, place: str, names: dict[str, str]) -> Frame | LeftOut:
     outside = np.flatnonzero((atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols)))
     if len(outside):
         atom = int(outside[0])
-        said = f"is {atoms.numbers[atom]} for atom {atom}, no atomic number"
-        return LeftOut(index, f"{place}: {names['numbers']} {said}.")
+        problem = f"is {atoms.numbers[atom]} for atom {atom}, which is not an atomic number"
+        return LeftOut(index, f"{place}: {names['numbers']} {problem}.")
     for key, values in (
         ("positions", atoms.positions),
         ("cell", atoms.cell.array),
@@ -113,8 +113,8 @@ def checked(frame: Frame, place: str, names: dict[str, str]) -> Frame | LeftOut:
         if values is None:
             continue
         if key == "forces" and np.shape(values) != (len(atoms), 3):
-            said = f"has shape {np.shape(values)} for {len(atoms)} atoms"
-            return LeftOut(index, f"{place}: {names[key]} {said}.")
+            problem = f"has shape {np.shape(values)} for {len(atoms)} atoms"
+            return LeftOut(index, f"{place}: {names[key]} {problem}.")
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             row = f" of atom {bad[0][0]}" if key in ("positions", "forces") else ""

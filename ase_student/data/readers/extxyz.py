@@ -1,7 +1,6 @@
-"""Structures of an extended XYZ file, read lazily.
+"""Reader of extended XYZ files; it reads lazily.
 
-The file is scanned once for where each frame begins; a frame is parsed, by ASE, when it is asked
-for.
+The file is scanned once for the start of each frame; ASE parses a frame when it is read.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ase_student.data.readers.base import (
 from ase_student.data.readers.label_keys import LabelKeys, choose_keys, labels_of
 from ase_student.files import type_and_message
 
-#: Names in the comment line of a frame, and of its columns.
+#: Names in the comment line of a frame, and names of its columns.
 _NAME = re.compile(rb'(?:^|\s)"?([^\s="{}\[\]]+)"?\s*=')
 _COLUMN = re.compile(rb"[:=\"]([^\s:=\"]+):[RILS]:\d+")
 NAMES = {
@@ -45,8 +44,8 @@ NAMES = {
 class ExtxyzFrames:
     """An extended XYZ file.
 
-    Labels are of one family of keys, see :mod:`ase_student.data.readers.label_keys`; ``source`` or
-    ``config_type`` says how a frame was sampled.
+    Labels are from one family of keys, see :mod:`ase_student.data.readers.label_keys`; ``source``
+    or ``config_type`` tells how a frame was sampled.
 
     Attributes
     ----------
@@ -55,12 +54,12 @@ class ExtxyzFrames:
     metadata : dict
         Empty.
     keys : LabelKeys
-        The names of the labels.
+        Names of the labels in the file.
 
     Raises
     ------
     ValueError
-        If a frame does not begin with its number of atoms, is cut short, or holds a zero byte.
+        If a frame does not begin with its number of atoms, is incomplete, or holds a zero byte.
     """
 
     def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
@@ -104,15 +103,15 @@ class ExtxyzFrames:
 
     def _size(self, text: bytes, index: int, line: int) -> int:
         try:
-            # Some editors begin a file with a mark of its encoding.
+            # Some editors begin a file with a byte order mark.
             size = int(text.removeprefix(codecs.BOM_UTF8))
         except ValueError:
             size = -1
         if size < 0:
-            given = text.strip()[:40].decode("utf-8", "replace")
+            shown = text.strip()[:40].decode("utf-8", "replace")
             raise ValueError(
                 f"{self.path.name}: frame {index} (line {line}) must begin with its number of "
-                f"atoms; it begins with '{given}'."
+                f"atoms; it begins with '{shown}'."
             )
         return size
 
@@ -130,13 +129,13 @@ class ExtxyzFrames:
             return LeftOut(index, f"{place} has no atoms.")
         file.seek(self._starts[index])
         text = file.read(self._starts[index + 1] - self._starts[index])
-        # ASE's parser answers what it cannot read with errors of many kinds.
+        # ASE's parser raises exceptions of many types for invalid text.
         try:
             atoms: Any = read(StringIO(text.decode("utf-8-sig")), format="extxyz", index=0)
             labels = labels_of(atoms, self.keys)
         except Exception as error:
-            said = type_and_message(error)
-            return LeftOut(index, f"{place} cannot be read ({said}).")
+            reason = type_and_message(error)
+            return LeftOut(index, f"{place} cannot be read ({reason}).")
         source = next((str(atoms.info[key]) for key in SOURCE_KEYS if key in atoms.info), "")
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         return checked(Frame(index, bare, **labels, source=source or UNKNOWN_SOURCE), place, NAMES)

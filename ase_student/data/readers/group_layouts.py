@@ -1,8 +1,8 @@
 """Layouts of HDF5 files with one group for each molecule: SPICE, ANI-1x, QM7-X.
 
 P. Eastman et al., Sci. Data 10 (2023) 11 (SPICE); J. S. Smith et al., Sci. Data 7 (2020) 134
-(ANI-1x); J. Hoja et al., Sci. Data 8 (2021) 43 (QM7-X). Names and units of their datasets are those
-that these papers and the files themselves give.
+(ANI-1x); J. Hoja et al., Sci. Data 8 (2021) 43 (QM7-X). Names and units of their datasets are from
+these papers and from the files.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 
 from ase import units
 
-#: Groups within groups: QM7-X has one for each molecule with one for each geometry in it.
+#: Largest depth of nested groups: QM7-X has a group for each molecule, which has a group for each
+#: geometry.
 DEEPEST = 3
 
 
 @dataclass(frozen=True)
 class GroupLayout:
-    """How a data set names what is in the group of a molecule, and its units in ASE's.
+    """Names of the datasets in the group of a molecule, and their units in ASE's units.
 
     Attributes
     ----------
@@ -30,7 +31,7 @@ class GroupLayout:
     length : float, Å
     energy_unit : float, eV
     force_unit : float, eV/Å
-        Negative where the file has gradients.
+        Negative if the file has gradients.
     """
 
     name: str
@@ -58,7 +59,7 @@ LAYOUTS = (
 
 
 def groups_of(file: Any, depth: int = DEEPEST, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield path and group of every group that holds datasets; links are not followed."""
+    """Yield path and group of every group that contains datasets; links are not followed."""
     h5py = importlib.import_module("h5py")
     group = file[path] if path else file
     inner = []
@@ -76,7 +77,7 @@ def groups_of(file: Any, depth: int = DEEPEST, path: str = "") -> Iterator[tuple
 
 
 def layout_of(file: Any) -> GroupLayout | None:
-    """Return the layout of an open HDF5 file, by its first group of data; None if none fits."""
+    """Return the layout of an open HDF5 file, by its first group with data; None if unknown."""
     _, group = next(groups_of(file), ("", {}))
     for layout in LAYOUTS:
         if layout.numbers in group and layout.positions in group:

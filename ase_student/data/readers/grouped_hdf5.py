@@ -1,4 +1,4 @@
-"""Structures of HDF5 files with one group for each molecule, of the layouts that are known."""
+"""Reader of HDF5 files with one group for each molecule, in the known layouts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ase_student.data.readers.label_keys import LabelKeys
 
 
 class GroupedHdf5Frames:
-    """A file of SPICE, ANI-1x or QM7-X, with its numbers in ASE's units.
+    """A file of SPICE, ANI-1x or QM7-X; values are returned in ASE's units.
 
     Attributes
     ----------
@@ -26,13 +26,13 @@ class GroupedHdf5Frames:
     metadata : dict
         Empty.
     keys : LabelKeys
-        The names of the labels.
+        Names of the labels in the file.
     layout : GroupLayout
 
     Raises
     ------
     ValueError
-        If the file has another layout, or other names of labels are asked for.
+        If the file has another layout, or names of labels are given.
     """
 
     states_units = True
@@ -44,11 +44,11 @@ class GroupedHdf5Frames:
         try:
             layout = layout_of(self._file)
             if layout is None and "structures" in self._file:
-                raise ValueError(f"{path.name}: is a data set already; give it to the next step.")
+                raise ValueError(f"{path.name}: is already a data set; give it to the next step.")
             if layout is None:
-                known = ", ".join(one.name for one in LAYOUTS)
+                supported = ", ".join(known_layout.name for known_layout in LAYOUTS)
                 raise ValueError(
-                    f"{path.name}: HDF5 in a layout that is not known (known are {known}); read it "
+                    f"{path.name}: HDF5 in an unknown layout (known are {supported}); read it "
                     "with h5py and write extended XYZ with ase.io.write, which can be imported."
                 )
             if keys is not None:
@@ -64,16 +64,16 @@ class GroupedHdf5Frames:
         except ValueError:
             self._file.close()
             raise
-        # h5py answers bytes that are missing or damaged with errors of many kinds.
+        # h5py raises exceptions of many types for missing or damaged bytes.
         except Exception as error:
             self._file.close()
-            said = " ".join(str(error).split())
-            raise ValueError(f"{path.name}: is damaged or cut short ({said}).") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path.name}: is damaged or cut short ({reason}).") from None
         self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64)
         self._group: tuple[str, dict[str, NDArray[Any]]] = ("", {})
 
     def _shape(self, place: str, group: Any) -> tuple[int, int]:
-        """Return how many geometries a group has, and their atoms, after checking all shapes."""
+        """Return the numbers of geometries and of atoms in a group, after checking all shapes."""
         layout, shapes = self.layout, {}
         for key in (layout.numbers, layout.positions, layout.energy, layout.forces):
             if key not in group:
@@ -83,12 +83,12 @@ class GroupedHdf5Frames:
             shapes[key] = group[key].shape
         positions = shapes[layout.positions]
         n, n_atoms = (1, *positions)[-3:-1] if len(positions) in (2, 3) else (0, 0)
-        one = [()] if n == 1 else []
+        scalar_shapes = [()] if n == 1 else []
         allowed: dict[str, list[tuple[int, ...]]] = {
             layout.numbers: [(n_atoms,)],
-            layout.positions: [(n, n_atoms, 3), *((n_atoms, 3) for _ in one)],
-            layout.energy: [(n,), (n, 1), *one],
-            layout.forces: [(n, n_atoms, 3), *((n_atoms, 3) for _ in one)],
+            layout.positions: [(n, n_atoms, 3), *((n_atoms, 3) for _ in scalar_shapes)],
+            layout.energy: [(n,), (n, 1), *scalar_shapes],
+            layout.forces: [(n, n_atoms, 3), *((n_atoms, 3) for _ in scalar_shapes)],
         }
         for key, shape in shapes.items():
             if shape not in allowed[key]:
@@ -108,19 +108,19 @@ class GroupedHdf5Frames:
 
     def _read_one(self, index: int) -> Frame | LeftOut:
         place, row = self._places[index]
-        where = f"{self.path.name}: {place}, structure {row}"
+        location = f"{self.path.name}: {place}, structure {row}"
         layout = self.layout
         try:
             arrays = self._arrays(place)
         except Exception as error:
-            said = " ".join(str(error).split())
-            return LeftOut(index, f"{where} cannot be read, the file is damaged ({said}).")
+            reason = " ".join(str(error).split())
+            return LeftOut(index, f"{location} cannot be read, the file is damaged ({reason}).")
         atoms = Atoms()
         atoms.arrays["numbers"] = arrays[layout.numbers].astype(int)
         atoms.arrays["positions"] = arrays[layout.positions][row] * layout.length
         energy = float(arrays[layout.energy][row]) * layout.energy_unit
         forces = arrays[layout.forces][row] * layout.force_unit
-        # ANI-1x has NaN where a method was not run.
+        # ANI-1x has NaN where a method was not computed.
         frame = Frame(
             index,
             atoms,
@@ -132,10 +132,10 @@ class GroupedHdf5Frames:
             "numbers": layout.numbers, "positions": layout.positions, "cell": "cell",
             "energy": layout.energy, "forces": layout.forces, "stress": "stress",
         }  # fmt: skip
-        return checked(frame, where, names)
+        return checked(frame, location, names)
 
     def _arrays(self, place: str) -> dict[str, NDArray[Any]]:
-        """Return what the group of a molecule holds; the last one is kept."""
+        """Return the datasets of a molecule's group; those of the last group are cached."""
         if self._group[0] != place:
             layout, group = self.layout, self._file[place]
             n_atoms = len(group[layout.numbers])

@@ -1,8 +1,8 @@
-"""Structures of an HDF5 data set, in the layout of :mod:`ase_student.data.hdf5`, read lazily.
+"""Reader of HDF5 data sets, in the layout of :mod:`ase_student.data.hdf5`; it reads lazily.
 
-:class:`ase_student.data.hdf5.Dataset` refuses a file in which anything is wrong. Here only what
-makes the whole file unreadable is refused when it is opened; what is wrong with one structure is
-found when that structure is read, so that the others can be used.
+:class:`ase_student.data.hdf5.Dataset` rejects a file with any error. This reader rejects a file
+only for errors that make the whole file unreadable. Errors in a single structure are found when
+that structure is read, so that the other structures can be used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ase_student.data.hdf5_layout import LayoutError, open_hdf5, read_layout
 from ase_student.data.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
 
-#: Rows that may be read in vain to read two structures at once.
+#: Largest number of unused rows that are read in order to read two structures at once.
 GAP_ROWS = 2000
 NAMES = {
     "numbers": "structures/atomic_numbers",
@@ -57,16 +57,18 @@ class Hdf5Frames:
         except LayoutError:
             self._file.close()
             raise
-        # h5py answers bytes that are missing or damaged with errors of many kinds.
+        # h5py raises exceptions of many types for missing or damaged bytes.
         except Exception as error:
             self._file.close()
-            said = " ".join(str(error).split())
-            raise ValueError(f"{path.name}: is damaged or cut short ({said}).") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path.name}: is damaged or cut short ({reason}).") from None
 
     def _open(self) -> None:
         layout = read_layout(self._file, self.path.name, tolerant=True)
         if layout.labels is None:
-            raise LayoutError(f"{self.path.name}: has no group 'labels', so nothing to compare to.")
+            raise LayoutError(
+                f"{self.path.name}: has no group 'labels', so there is nothing to compare with."
+            )
         self._splits, self._label_splits = layout.splits, layout.labels.splits
         self._label_of, self._second_label_of = _owners(layout.labels.structure_indices)
         self.sizes: NDArray[np.int64] = np.maximum(np.diff(self._splits), 0)
@@ -78,53 +80,55 @@ class Hdf5Frames:
 
     def read(self, indices: Sequence[int]) -> list[Frame | LeftOut]:
         """Return the structures of ascending indices, each checked."""
-        found: list[Frame | LeftOut] = []
-        sound: list[int] = []
+        frames: list[Frame | LeftOut] = []
+        readable: list[int] = []
         for index in indices:
             reason = self._wrong_with_splits(index)
             if reason is None:
-                sound.append(index)
+                readable.append(index)
             else:
-                found.append(reason)
-        for run in self._runs(sound):
+                frames.append(reason)
+        for run in self._runs(readable):
             try:
-                found.extend(self._read_run(run))
+                frames.extend(self._read_run(run))
             except Exception:
-                # Some of the bytes are damaged; the others may still tell their structures.
-                found.extend(self._read_alone(index) for index in run)
-        return sorted(found, key=lambda frame: frame.index)
+                # Some bytes are damaged; structures in the other bytes may still be readable.
+                frames.extend(self._read_alone(index) for index in run)
+        return sorted(frames, key=lambda frame: frame.index)
 
     def _read_alone(self, index: int) -> Frame | LeftOut:
         try:
             return self._read_run([index])[0]
         except Exception as error:
-            said = " ".join(str(error).split())
+            reason = " ".join(str(error).split())
             place = f"{self.path.name}: structure {index}"
-            return LeftOut(index, f"{place} cannot be read, the file is damaged ({said}).")
+            return LeftOut(index, f"{place} cannot be read, the file is damaged ({reason}).")
 
     def _wrong_with_splits(self, index: int) -> LeftOut | None:
-        """Return why the rows of a structure and its label cannot be told, None if they can."""
+        """Return why the rows of a structure or its label are invalid, None if they are valid."""
         start, stop = self._splits[index : index + 2]
         name = f"{self.path.name}: structures/atomic_numbers_splits"
         if start >= stop:
-            said = f"gives structure {index} no atoms, it goes from {start} to {stop}"
-            return LeftOut(index, f"{name} {said}.")
+            problem = f"gives structure {index} no atoms, it goes from {start} to {stop}"
+            return LeftOut(index, f"{name} {problem}.")
         if index in self._second_label_of:
             row = self._second_label_of[index]
-            said = f"labels/structure_indices[{row}] names structure {index} a second time"
-            return LeftOut(index, f"{self.path.name}: {said}.")
+            problem = f"labels/structure_indices[{row}] names structure {index} a second time"
+            return LeftOut(index, f"{self.path.name}: {problem}.")
         if index not in self._label_of:
-            said = f"{self.path.name}: structure {index} has no label."
-            return LeftOut(index, said, invalid=False)
+            problem = f"{self.path.name}: structure {index} has no label."
+            return LeftOut(index, problem, invalid=False)
         row = self._label_of[index]
         n_forces = self._label_splits[row + 1] - self._label_splits[row]
         if n_forces != stop - start:
-            said = f"gives label {row} {n_forces} forces but structure {index} has {stop - start}"
-            return LeftOut(index, f"{self.path.name}: labels/forces_splits {said} atoms.")
+            problem = (
+                f"gives label {row} {n_forces} forces but structure {index} has {stop - start}"
+            )
+            return LeftOut(index, f"{self.path.name}: labels/forces_splits {problem} atoms.")
         return None
 
     def _runs(self, indices: Sequence[int]) -> list[list[int]]:
-        """Return the indices in groups whose rows lie so close that they are read at once."""
+        """Return the indices in groups whose rows are close enough to be read at once."""
         runs: list[list[int]] = []
         for index in indices:
             near = runs and 0 <= self._splits[index] - self._splits[runs[-1][-1] + 1] <= GAP_ROWS
@@ -145,7 +149,7 @@ class Hdf5Frames:
         frames = []
         label_rows = [self._label_of[index] for index in indices]
         spread = slice(min(label_rows), max(label_rows) + 1)
-        # Labels usually are in the order of their structures; else they are read one by one.
+        # Labels are usually in the order of their structures; otherwise they are read one by one.
         together = spread.stop - spread.start <= 2 * (last - first)
         forces_of = self._forces(spread) if together else None
         energies = labels["energy"][spread] if together else None
@@ -192,15 +196,15 @@ class Hdf5Frames:
     def _metadata(self) -> dict[str, Any]:
         if "metadata" not in self._file:
             return {}
-        found = {}
+        metadata = {}
         for key, value in self._file["metadata"].attrs.items():
             plain = value.item() if isinstance(value, np.generic) else value
             if isinstance(plain, str) and plain[:1] in ("{", "["):
                 with suppress(json.JSONDecodeError):
                     plain = json.loads(plain)
             if isinstance(plain, (str, bool, int, float, list, dict)):
-                found[key] = plain
-        return found
+                metadata[key] = plain
+        return metadata
 
 
 def _owners(structure_indices: NDArray[np.int64]) -> tuple[dict[int, int], dict[int, int]]:
@@ -222,7 +226,7 @@ def _atoms(
     pbc: NDArray[np.bool_],
 ) -> Atoms:
     atoms = Atoms(pbc=pbc)
-    # Numbers are checked later; Atoms(numbers) would look up symbols of what is none.
+    # Numbers are checked later; Atoms(numbers) would fail for invalid atomic numbers.
     atoms.arrays["numbers"] = numbers.astype(int)
     atoms.arrays["positions"] = positions.astype(np.float64)
     atoms.cell.array[:] = cell

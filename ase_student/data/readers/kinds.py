@@ -1,4 +1,4 @@
-"""What a file seems to be, and which command makes a data set of it."""
+"""Detection of a file's format, and the command that converts it to a data set."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any
 
 from ase_student.data.readers.group_layouts import LAYOUTS, layout_of
 
-#: How files of a kind begin.
-_HEADS = (
+#: First bytes of files of each format.
+_SIGNATURES = (
     (b"\x89HDF\r\n\x1a\n", "HDF5"),
     (b"SQLite format 3\0", "an ASE database"),
     (b"- of Ulm", "an ASE trajectory"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"PK\x03\x04", "a zip archive"),
 )
-#: Bytes that are looked at.
-_HEAD = 4096
+#: Number of bytes that are read to detect the format.
+_N_FIRST_BYTES = 4096
+#: Formats that can be imported.
 _IMPORTED = ("an ASE database", "an ASE trajectory", "a NumPy archive", "an XYZ file")
 
 
 def kind_of(path: Path) -> str | None:
-    """Return what a file seems to be by its first bytes, with its article; None if not known."""
+    """Return the format of a file by its first bytes, with an article; None if unknown."""
     with path.open("rb") as file:
-        head = file.read(_HEAD)
-    for begin, kind in _HEADS:
-        if head.startswith(begin):
+        head = file.read(_N_FIRST_BYTES)
+    for signature, kind in _SIGNATURES:
+        if head.startswith(signature):
             is_numpy = kind == "a zip archive" and path.suffix.lower() == ".npz"
             return "a NumPy archive" if is_numpy else kind
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -38,9 +39,9 @@ def kind_of(path: Path) -> str | None:
 
 
 def advice(path: Path) -> str:
-    """Return sentences on what a file that is no HDF5 seems to be and what to do with it.
+    """Return sentences on the format of a file that is not HDF5, and how to use the file.
 
-    Begins with a space; is empty where nothing is known.
+    The text begins with a space; it is empty if the format is unknown.
     """
     kind = kind_of(path)
     if kind is None or kind == "HDF5":
@@ -54,7 +55,7 @@ def advice(path: Path) -> str:
 
 
 def import_command(path: Path) -> str:
-    """Return the command that makes a data set of a file, beside it under another name."""
+    """Return the command that converts a file to a data set in the same folder."""
     output = path.with_suffix(".h5")
     if output == path:
         output = path.with_name(f"{path.stem}-imported.h5")
@@ -63,9 +64,9 @@ def import_command(path: Path) -> str:
 
 
 def foreign_advice(file: Any) -> str:
-    """Return a sentence on whose layout an open HDF5 file has that is no data set of this package.
+    """Return a sentence on the layout of an HDF5 file that is not a data set of this package.
 
-    Begins with a space; is empty where the file looks like a data set that lacks something.
+    The text begins with a space; it is empty if the file looks like an incomplete data set.
     """
     if "structures" in file or "labels" in file:
         return ""
@@ -73,8 +74,8 @@ def foreign_advice(file: Any) -> str:
     if layout is not None:
         path = Path(file.filename)
         return f" It seems to be a file of {layout.name}; convert it: {import_command(path)}"
-    known = ", ".join(one.name for one in LAYOUTS)
+    supported = ", ".join(known_layout.name for known_layout in LAYOUTS)
     return (
         " It is in the layout of another program; 'ase-student distill import' reads those of "
-        f"{known}, and extended XYZ, which h5py and ase.io.write make of it."
+        f"{supported}, and extended XYZ, to which h5py and ase.io.write can convert it."
     )

@@ -1,10 +1,11 @@
-"""Which keys of a file are its labels: one family of them, so that no level of theory is mixed.
+"""Choice of the keys of a file that are its labels.
 
-A family is what names share around the words for energy, forces and stress: ``REF_energy`` and
-``REF_forces`` are of one, ``energy`` and ``force`` of another. The family with energies and forces
-in most frames is taken; among equals one with a name comes before the plain one, since a plain
-``energy`` is often what a program left behind, and ``REF`` before others. What is read and what is
-not can be told by :meth:`LabelKeys.sentence`.
+All labels are from one family of keys, so that levels of theory are not mixed. The keys of a family
+share the text around the words for energy, forces and stress: ``REF_energy`` and ``REF_forces`` are
+in one family, ``energy`` and ``force`` in another. The family with energies and forces in most
+frames is chosen. Among equals, a family with such a text comes before the plain family, since a
+program may write a plain ``energy`` on its own, and ``REF`` comes before others.
+:meth:`LabelKeys.sentence` reports what is read and what is not.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-#: What the three labels are called, best first. Forces are derivatives of the free energy.
+#: Words for the three labels, preferred first. Forces are derivatives of the free energy.
 WORDS = {
     "energy": ("free_energy", "energy", "energies_total"),
     "forces": ("forces", "force"),
     "stress": ("stress", "virial", "virials"),
 }
 LOOKED_FOR = "names with 'energy' and 'forces' in them, such as 'energy' or 'REF_forces'"
-#: Names of what is no label: the structures themselves.
+#: Names that belong to the structures themselves and are not labels.
 STRUCTURE_NAMES = {"Properties", "Lattice", "pbc", "species", "pos", "numbers", "positions"}
-#: Names of a file that a message lists.
+#: Largest number of names of a file that a message lists.
 MOST_NAMED = 10
 _WORD = re.compile(
     r"^(?P<before>.*?)(?P<word>free_energy|energy|forces?|stress|virials?)(?P<after>.*)$",
     re.IGNORECASE,
 )
-#: Names that hold such a word and are no labels of a whole structure.
+#: Names that contain such a word and are not labels of a whole structure.
 _OTHERS = re.compile(
     r"^(energies|stresses|local_energy|local_virial|total_energy_.*|.*(weight|rmse|mae|error|unit|std|"
     r"var|variance|uncertainty|convergence|cutoff).*|(kinetic|kin|potential_shift)_energy.*)$",
@@ -49,11 +50,11 @@ class LabelKeys:
     Attributes
     ----------
     energy, forces, stress : str or None
-        None if there are none. A stress may be a virial, which its name says.
+        None if there is no such label. A stress may be a virial, which its name shows.
     unused : tuple of str
         Names that look like labels and are not read.
     others : tuple of str
-        If nothing is read, the names that there are apart from those of the structures.
+        If nothing is read, the names in the file apart from those of the structures.
     """
 
     energy: str | None = None
@@ -68,7 +69,7 @@ class LabelKeys:
         return self.stress is not None and "virial" in self.stress.lower()
 
     def sentence(self, file: str) -> str:
-        """Return what is read of a file."""
+        """Return a sentence on the labels that are read from a file."""
         read = ", ".join(
             f"{label} from '{key}'"
             for label, key in (
@@ -76,43 +77,45 @@ class LabelKeys:
             )
             if key is not None
         )  # fmt: skip
-        said = f"{file}: read {read}" if read else f"{file}: holds no labels; {self._looked_for()}"
+        text = f"{file}: read {read}" if read else f"{file}: holds no labels; {self._looked_for()}"
         if self.unused:
             names = ", ".join(f"'{key}'" for key in self.unused)
-            said += f"; not read, though they look like labels: {names}"
-        return f"{said}."
+            text += f"; not read, though they look like labels: {names}"
+        return f"{text}."
 
     def _looked_for(self) -> str:
-        there = ", ".join(f"'{name}'" for name in self.others[:MOST_NAMED]) or "none"
-        more = f" and {len(self.others) - MOST_NAMED} more" * (len(self.others) > MOST_NAMED)
-        return f"looked for {LOOKED_FOR}; names in the file: {there}{more}"
+        names = ", ".join(f"'{name}'" for name in self.others[:MOST_NAMED]) or "none"
+        remainder = f" and {len(self.others) - MOST_NAMED} more" * (len(self.others) > MOST_NAMED)
+        return f"looked for {LOOKED_FOR}; names in the file: {names}{remainder}"
 
 
 def choose_keys(
-    counts: Counter[str], given: LabelKeys | None = None, file: str = "the file"
+    counts: Counter[str], requested: LabelKeys | None = None, file: str = "the file"
 ) -> LabelKeys:
     """Return the names of a file's labels.
 
     Parameters
     ----------
     counts : Counter of str
-        In how many frames each name is.
-    given : LabelKeys, optional
-        Names that are asked for; those that are not None are taken as they are.
+        Number of frames that have each name.
+    requested : LabelKeys, optional
+        Requested names; those that are not None are taken unchanged.
     file : str
-        What messages call the file.
+        Name of the file in messages.
 
     Raises
     ------
     ValueError
-        If a name is asked for that no frame has.
+        If no frame has a requested name.
     """
-    asked = given or LabelKeys()
+    wanted = requested or LabelKeys()
     for label in WORDS:
-        key = getattr(asked, label)
+        key = getattr(wanted, label)
         if key is not None and key not in counts:
-            known = ", ".join(f"'{name}'" for name in sorted(counts)) or "none"
-            raise ValueError(f"{file}: no frame has '{key}' for its {label}; there are: {known}.")
+            names_in_file = ", ".join(f"'{name}'" for name in sorted(counts)) or "none"
+            raise ValueError(
+                f"{file}: no frame has '{key}' for its {label}; there are: {names_in_file}."
+            )
     families: dict[tuple[str, str], dict[str, str]] = {}
     looks_like: set[str] = set()
     for key in counts:
@@ -129,13 +132,13 @@ def choose_keys(
     chosen: dict[str, str] = {}
     if families:
         chosen = max(families.items(), key=lambda item: _worth(item[0], item[1], counts))[1]
-    names = {label: getattr(asked, label) or chosen.get(label) for label in WORDS}
-    if given is not None and any(getattr(given, label) for label in WORDS):
-        # What was asked for is not joined by labels of another family.
-        names = {label: getattr(asked, label) for label in WORDS}
+    names = {label: getattr(wanted, label) or chosen.get(label) for label in WORDS}
+    if requested is not None and any(getattr(requested, label) for label in WORDS):
+        # Requested labels are not completed with labels of another family.
+        names = {label: getattr(wanted, label) for label in WORDS}
     unused = tuple(sorted(looks_like - set(names.values())))
-    others = () if any(names.values()) else tuple(sorted(counts.keys() - STRUCTURE_NAMES))
-    return LabelKeys(**names, unused=unused, others=others)
+    other_names = () if any(names.values()) else tuple(sorted(counts.keys() - STRUCTURE_NAMES))
+    return LabelKeys(**names, unused=unused, others=other_names)
 
 
 def _rank(label: str, key: str) -> int:
@@ -147,11 +150,11 @@ def _rank(label: str, key: str) -> int:
 def _worth(
     around: tuple[str, str], family: dict[str, str], counts: Counter[str]
 ) -> tuple[int, int, bool, bool, tuple[str, str]]:
-    both = (
+    n_with_both = (
         min(counts[family[label]] for label in family) if {"energy", "forces"} <= set(family) else 0
     )
-    one = max(counts[key] for key in family.values())
-    return both, one, around[0].startswith("ref"), around != ("", ""), around
+    n_with_any = max(counts[key] for key in family.values())
+    return n_with_both, n_with_any, around[0].startswith("ref"), around != ("", ""), around
 
 
 def label_of(
@@ -163,14 +166,14 @@ def label_of(
     ----------
     label : 'energy', 'forces' or 'stress'
     value : array_like or None
-        What the file has; a virial, in eV, becomes a stress by the volume of the cell.
+        Value in the file; a virial, in eV, is converted to a stress with the volume of the cell.
     keys : LabelKeys
     atoms : Atoms
 
     Raises
     ------
     ValueError
-        If it has no shape that such a label can have.
+        If the value has a shape that is invalid for such a label.
     """
     if value is None:
         return None
@@ -192,9 +195,9 @@ def label_of(
 
 
 def labels_of(atoms: Atoms, keys: LabelKeys) -> dict[str, Any]:
-    """Return the labels that structures of ASE carry; None for each that is missing.
+    """Return the labels of an ASE structure; None for each that is missing.
 
-    Results of a calculator are read as they are stored: asked for, ASE would set those of
+    Results of a calculator are read as they are stored: ASE's methods would set those of
     constrained atoms to zero.
     """
     results = atoms.calc.results if atoms.calc is not None else {}
@@ -209,5 +212,5 @@ def labels_of(atoms: Atoms, keys: LabelKeys) -> dict[str, Any]:
 
 
 def names_in(places: Iterable[Collection[str]]) -> Counter[str]:
-    """Return in how many places, one for each frame, each name is."""
+    """Return the number of frames that have each name; `places` holds the names of each frame."""
     return Counter(name for place in places for name in set(place))

@@ -1,4 +1,4 @@
-"""Structures of a NumPy archive in the layout of rMD17: one molecule, many geometries.
+"""Reader of NumPy archives in the layout of rMD17: one molecule, many geometries.
 
 The layout is that of the revised MD17 data set: A. S. Christensen and O. A. von Lilienfeld, Mach.
 Learn.: Sci. Technol. 1 (2020) 045018. Its energies are in kcal/mol and its lengths in Å.
@@ -25,7 +25,7 @@ NAMES = {
     "numbers": NUMBERS, "positions": POSITIONS, "cell": "cell", "energy": ENERGIES,
     "forces": FORCES, "stress": "stress",
 }  # fmt: skip
-#: Bytes; an archive may not unpack to more.
+#: Largest allowed size of an unpacked archive, bytes.
 LARGEST_CONTENT = 8 * 2**30
 _LOOKS_LIKE_LABELS = re.compile("energ|force|stress|virial", re.IGNORECASE)
 
@@ -43,7 +43,7 @@ class NpzFrames:
     metadata : dict
         Empty.
     keys : LabelKeys
-        The names of the labels.
+        Names of the labels in the file.
 
     Raises
     ------
@@ -54,46 +54,50 @@ class NpzFrames:
     def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
         self.path = path
         self.metadata: dict[str, Any] = {}
-        asked = keys or LabelKeys(energy=ENERGIES, forces=FORCES)
-        if asked.stress is not None:
+        label_keys = keys or LabelKeys(energy=ENERGIES, forces=FORCES)
+        if label_keys.stress is not None:
             raise ValueError(f"{path.name}: the layout of rMD17 has no cells, so no stress.")
-        # Damaged archives are answered with errors of many kinds.
+        # NumPy raises exceptions of many types for damaged archives.
         try:
             with np.load(path, allow_pickle=False) as archive:
                 names = list(archive.files)
                 size = sum(member.file_size for member in archive.zip.infolist())
                 arrays: dict[str, NDArray[Any]] = {}
                 if size <= LARGEST_CONTENT:
-                    wanted = {NUMBERS, POSITIONS, asked.energy, asked.forces}
-                    arrays = {name: archive[name] for name in names if name in wanted}
+                    needed = {NUMBERS, POSITIONS, label_keys.energy, label_keys.forces}
+                    arrays = {name: archive[name] for name in names if name in needed}
         except Exception as error:
-            said = type_and_message(error)
-            raise ValueError(f"{path.name}: is no NumPy archive, or damaged ({said}).") from None
+            reason = type_and_message(error)
+            raise ValueError(
+                f"{path.name}: is not a NumPy archive, or is damaged ({reason})."
+            ) from None
         if size > LARGEST_CONTENT:
             raise ValueError(
                 f"{path.name}: unpacks to {size:,} bytes; allowed are {LARGEST_CONTENT:,}. "
                 "Split it into several files."
             )
-        self._check(arrays, names, asked)
+        self._check(arrays, names, label_keys)
         unused = [
             name
             for name in names
-            if name not in (asked.energy, asked.forces) and _LOOKS_LIKE_LABELS.search(name)
+            if name not in (label_keys.energy, label_keys.forces)
+            and _LOOKS_LIKE_LABELS.search(name)
         ]
-        self.keys = LabelKeys(asked.energy, asked.forces, unused=tuple(sorted(unused)))
+        self.keys = LabelKeys(label_keys.energy, label_keys.forces, unused=tuple(sorted(unused)))
         self._arrays = arrays
         n, n_atoms = arrays[POSITIONS].shape[:2]
         self.sizes: NDArray[np.int64] = np.full(n, n_atoms, dtype=np.int64)
 
     def _check(self, arrays: dict[str, NDArray[Any]], names: list[str], keys: LabelKeys) -> None:
-        """Raise ValueError unless all arrays are there and have shapes that fit each other."""
+        """Raise ValueError unless all arrays are present and have consistent shapes."""
         labels = [name for name in (keys.energy, keys.forces) if name is not None]
         for name in (NUMBERS, POSITIONS, *labels):
             if name not in arrays:
-                known = ", ".join(f"'{one}'" for one in sorted(names)) or "none"
+                present = ", ".join(f"'{key}'" for key in sorted(names)) or "none"
                 raise ValueError(
                     f"{self.path.name}: has no array '{name}'; the layout of rMD17 has "
-                    f"'{NUMBERS}', '{POSITIONS}', '{ENERGIES}' and '{FORCES}'. There are: {known}."
+                    f"'{NUMBERS}', '{POSITIONS}', '{ENERGIES}' and '{FORCES}'. There are: "
+                    f"{present}."
                 )
             if arrays[name].dtype.kind not in ("iu" if name == NUMBERS else "fiu"):
                 raise ValueError(f"{self.path.name}: '{name}' has type {arrays[name].dtype}.")
@@ -124,7 +128,7 @@ class NpzFrames:
 
     def _read_one(self, index: int) -> Frame | LeftOut:
         atoms = Atoms()
-        # Atoms(numbers) would look up symbols of what is no element.
+        # Atoms(numbers) would fail for invalid atomic numbers.
         atoms.arrays["numbers"] = self._arrays[NUMBERS].astype(int)
         atoms.arrays["positions"] = self._arrays[POSITIONS][index].astype(np.float64)
         energy = forces = None

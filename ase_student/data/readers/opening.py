@@ -1,4 +1,4 @@
-"""Open a file of labelled structures of any kind that is read."""
+"""Open a file of labelled structures in any supported format."""
 
 from pathlib import Path
 
@@ -13,13 +13,13 @@ def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
     ----------
     path : path
     keys : LabelKeys, optional
-        Names of the labels, where a file has several families; not for HDF5.
+        Names of the labels, if a file has several families of labels; not for HDF5.
 
     Raises
     ------
     FileNotFoundError
     ValueError
-        If the file is of another kind, or damaged so that no structure can be told from another.
+        If the format is not supported, or the file is so damaged that no structure can be read.
     """
     if not path.exists():
         raise FileNotFoundError(f"no file at '{path}'.")
@@ -46,7 +46,7 @@ def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
         return TrajectoryFrames(path, keys)
     if suffix == ".npz":
         raise ValueError(
-            f"'{path.name}': arrays of NumPy do not say their units; convert them first: "
+            f"'{path.name}': a NumPy archive does not give its units; convert it first: "
             f"ase-student distill import {path.name} -o {path.stem}.h5"
         )
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Structures of an ASE trajectory, read lazily."""
+"""Reader of ASE trajectories; it reads lazily."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ase_student.files import type_and_message
 class TrajectoryFrames:
     """An ASE trajectory, ``.traj``.
 
-    Labels are the results that a calculator left with each frame, of one family of keys
+    Labels are the results of a calculator in each frame, of one family of keys
     (:mod:`ase_student.data.readers.label_keys`).
 
     Attributes
@@ -30,18 +30,18 @@ class TrajectoryFrames:
     metadata : dict
         Empty.
     keys : LabelKeys
-        The names of the labels.
+        Names of the labels in the file.
 
     Raises
     ------
     ValueError
-        If the file is no trajectory, is damaged or has no frames.
+        If the file is not a trajectory, is damaged or has no frames.
     """
 
     def __init__(self, path: Path, keys: LabelKeys | None = None) -> None:
         self.path = path
         self.metadata: dict[str, Any] = {}
-        # ASE answers a damaged file with errors of many kinds.
+        # ASE raises exceptions of many types for damaged files.
         try:
             self._file = TrajectoryReader(str(path))
             sizes, names = [], []
@@ -50,8 +50,10 @@ class TrajectoryFrames:
                 sizes.append(len(atoms))
                 names.append(_names(atoms))
         except Exception as error:
-            said = type_and_message(error)
-            raise ValueError(f"{path.name}: is no ASE trajectory, or damaged ({said}).") from None
+            reason = type_and_message(error)
+            raise ValueError(
+                f"{path.name}: is not an ASE trajectory, or is damaged ({reason})."
+            ) from None
         if not sizes:
             raise ValueError(f"{path.name}: holds no frames.")
         self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64)
@@ -71,14 +73,14 @@ class TrajectoryFrames:
             atoms = self._file[index]
             labels = labels_of(atoms, self.keys)
         except Exception as error:
-            said = type_and_message(error)
-            return LeftOut(index, f"{place} cannot be read ({said}).")
+            reason = type_and_message(error)
+            return LeftOut(index, f"{place} cannot be read ({reason}).")
         source = next((str(atoms.info[key]) for key in SOURCE_KEYS if key in atoms.info), "")
         bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         return checked(Frame(index, bare, **labels, source=source or UNKNOWN_SOURCE), place, NAMES)
 
 
 def _names(atoms: Atoms) -> set[str]:
-    """Return the names of what a frame holds."""
+    """Return the names of the results, information and arrays of a frame."""
     results = set() if atoms.calc is None else set(atoms.calc.results)
     return {*results, *atoms.info, *atoms.arrays}

@@ -1,4 +1,4 @@
-"""Units that files of labels are in."""
+"""Units of labels in files, and conversion to ASE's units."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class LabelUnits:
     ----------
     energy, length : str
     forces : str, optional
-        By default that of the energy by that of the length.
+        By default the unit of the energy divided by that of the length.
     stress : str, optional
-        By default that of the energy by that of the length cubed. A virial has the unit of the
-        energy.
+        By default the unit of the energy divided by that of the length cubed. A virial has the unit
+        of the energy.
     """
 
     energy: str = "eV"
@@ -77,7 +77,7 @@ class LabelUnits:
         Raises
         ------
         ValueError
-            If a unit of stress is given for what is a virial.
+            If a unit of stress is given for a virial.
         """
         if keys.is_virial and self.stress is not None:
             raise ValueError(

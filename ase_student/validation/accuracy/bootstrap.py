@@ -1,6 +1,6 @@
-"""How far a figure would move had other structures been drawn.
+"""Bootstrap: the uncertainty of a figure that comes from the choice of structures.
 
-Structures, not atoms, are drawn again: the atoms of a structure are not independent. Each draw
+Structures, not atoms, are resampled: the atoms of a structure are not independent. Each draw
 weights every structure by a Poisson number of mean 1, which for many structures is the usual
 bootstrap, and needs neither all structures at once nor their number (Chamandy et al., Estimating
 Uncertainty for Massive Data Streams, Google, 2012).
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Draws, and the share of them that an interval holds.
+#: Number of draws, and the share of them that an interval contains.
 N_DRAWS = 200
 CONFIDENCE = 0.95
 
 
 def draws(seed: int, piece: int, n: int) -> NDArray[np.float64]:
-    """Return the weights of the structures of a piece: first all one, then those of each draw.
+    """Return the weights of the structures of a piece: first all 1, then those of each draw.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def draws(seed: int, piece: int, n: int) -> NDArray[np.float64]:
     piece : int
         Number of the piece in its file: the same piece always has the same weights.
     n : int
-        Structures in the piece.
+        Number of structures in the piece.
 
     Returns
     -------
@@ -40,18 +40,18 @@ def draws(seed: int, piece: int, n: int) -> NDArray[np.float64]:
 
 
 def estimate(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Return a figure and its interval.
+    """Return a figure and its confidence interval.
 
     Parameters
     ----------
     values : (1 + N_DRAWS,) float64
-        Of all structures, then of each draw.
+        The figure for all structures, then for each draw.
 
     Returns
     -------
     dict
-        ``value`` and ``interval``, lower and upper end; None where there is none, as for a mean
-        over one structure.
+        ``value`` and ``interval`` (lower and upper end); None if it is undefined, as the interval
+        of a mean over one structure.
     """
     value = float(values[0])
     drawn = values[1:][np.isfinite(values[1:])]

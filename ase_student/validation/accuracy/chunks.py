@@ -1,4 +1,4 @@
-"""What a student says about one piece of a file, reduced to sums and a row per structure."""
+"""Results of a student on one piece of a file, reduced to sums and a row per structure."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 N_ELEMENTS = 119
-#: Atoms of the largest force errors that are remembered.
+#: Number of atoms with the largest force errors that are kept.
 N_WORST_ATOMS = 20
-#: Edges of the histograms that are drawn: force components and their errors, eV/Å, on a scale that
-#: is linear below 1 and logarithmic above, and absolute errors on a logarithmic one.
+#: Edges of the plotted histograms, eV/Å: force components on a scale that is linear below 1 and
+#: logarithmic above, and absolute errors of components on a logarithmic scale.
 PARITY_EDGES = np.sinh(np.linspace(-np.arcsinh(300.0), np.arcsinh(300.0), 201))
 ERROR_EDGES = np.logspace(-5.0, 3.0, 121)
 
 
 @dataclass(frozen=True)
 class PassChunk:
-    """Everything that is kept of one piece.
+    """The results of one piece.
 
     Attributes
     ----------
     indices, sizes : (n,) int64
-        Place in the file and number of atoms of each structure.
+        Index in the file and number of atoms of each structure.
     sources : (n,) str
     counts : (n, 119) int32
-        Atoms of each element in each structure.
+        Number of atoms of each element in each structure.
     energies : (n, 2) float64, eV
-        The teacher's and the student's; NaN where there is none.
+        The teacher's and the student's; NaN where the teacher's is missing.
     forces : (n, n_columns) float64
         Sums over atoms (:mod:`ase_student.validation.accuracy.sums`); zero where there are no
         forces.
     stress : (n, 3) float64
-        Components, and sums of absolute and squared errors.
+        Number of components, and sums of their absolute and squared errors.
     elements, magnitudes : (1 + N_DRAWS, n_groups, n_columns) float64
         Sums over atoms by element and by the teacher's force, for every draw of the bootstrap.
     parity : (200, 200) int64
@@ -53,10 +53,11 @@ class PassChunk:
     worst_atoms : (k, 3) float64
         Structure, atom and norm of the force error, eV/Å.
     left_out : (m, 2) int64
-        Structures that were not used, and whether something is wrong with them.
+        Index of each structure that was not used, and 1 if it is invalid, else 0.
     reasons : (m,) str
+        Why each of them was not used.
     seconds : (1,) float64
-        Time that the student took.
+        Time of the student's evaluation.
     """
 
     indices: Integers
@@ -76,8 +77,8 @@ class PassChunk:
     seconds: Floats
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the piece as arrays, as a store of chunks keeps them."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        """Return the piece as arrays by name, as a :class:`ChunkStore` stores them."""
+        return {column.name: getattr(self, column.name) for column in fields(self)}
 
 
 def reduce(
@@ -89,18 +90,18 @@ def reduce(
     seed: int,
     number: int,
 ) -> PassChunk:
-    """Return what is kept of a piece.
+    """Return the results of a piece.
 
     Parameters
     ----------
     frames : sequence of Frame
     answers : sequence of Evaluation
-        What the student says of each.
+        The student's prediction for each frame.
     left_out : sequence of LeftOut
     seconds : float
-        Time that it took.
+        Time of the student's evaluation.
     seed, number : int
-        Of the bootstrap, and the number of the piece.
+        Seed of the bootstrap, and number of the piece.
     """
     weights = draws(seed, number, len(frames))
     counts = np.zeros((len(frames), N_ELEMENTS), dtype=np.int32)
@@ -120,10 +121,10 @@ def reduce(
         stress=np.array(
             [_stress(frame, answer) for frame, answer in zip(frames, answers, strict=True)]
         ).reshape(-1, 3),
-        left_out=np.array([(one.index, one.invalid) for one in left_out], dtype=np.int64).reshape(
-            -1, 2
-        ),
-        reasons=np.array([one.reason for one in left_out], dtype=np.str_),
+        left_out=np.array(
+            [(structure.index, structure.invalid) for structure in left_out], dtype=np.int64
+        ).reshape(-1, 2),
+        reasons=np.array([structure.reason for structure in left_out], dtype=np.str_),
         seconds=np.array([seconds]),
         **_forces(frames, answers, weights),
     )
@@ -142,17 +143,17 @@ def _forces(
     """Return the parts of a piece that follow from its forces."""
     rows = [row for row, frame in enumerate(frames) if frame.forces is not None]
     truth = np.concatenate([np.zeros((0, 3)), *(_known(frames[row].forces) for row in rows)])
-    found = np.concatenate([np.zeros((0, 3)), *(answers[row].forces for row in rows)])
+    predicted = np.concatenate([np.zeros((0, 3)), *(answers[row].forces for row in rows)])
     numbers = np.concatenate([np.zeros(0, int), *(frames[row].atoms.numbers for row in rows)])
     sizes = np.array([len(frames[row].atoms) for row in rows], dtype=np.int64)
-    atoms = sums.of_atoms(truth, found)
+    atoms = sums.of_atoms(truth, predicted)
     of_structures = np.zeros((len(frames), len(sums.COLUMNS)))
     if rows:
         of_structures[rows] = sums.by_structure(atoms, sizes)
     norms = np.linalg.norm(truth, axis=1)
     groups = sums.group_of(norms, sums.MAGNITUDES)
     weights = weights[:, rows]
-    errors = np.linalg.norm(found - truth, axis=1)
+    errors = np.linalg.norm(predicted - truth, axis=1)
     worst = np.argsort(-errors, kind="stable")[:N_WORST_ATOMS]
     owners = np.repeat(np.array(rows, dtype=np.int64), sizes)
     within = np.arange(len(truth)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -166,11 +167,11 @@ def _forces(
         ),
         "parity": np.histogram2d(
             np.clip(truth.ravel(), -last, last),
-            np.clip(found.ravel(), -last, last),
+            np.clip(predicted.ravel(), -last, last),
             bins=[PARITY_EDGES, PARITY_EDGES],
         )[0].astype(np.int64),
         "errors": np.histogram(
-            np.clip(np.abs(found - truth).ravel(), ERROR_EDGES[0], ERROR_EDGES[-1] * 0.999),
+            np.clip(np.abs(predicted - truth).ravel(), ERROR_EDGES[0], ERROR_EDGES[-1] * 0.999),
             bins=ERROR_EDGES,
         )[0].astype(np.int64),
         "worst_atoms": np.stack([indices[owners[worst]], within[worst], errors[worst]], axis=1),

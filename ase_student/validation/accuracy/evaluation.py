@@ -1,4 +1,4 @@
-"""One pass of a student over a file: piece by piece, resumable, here or on a Dask cluster."""
+"""Evaluation of a file by a student: in pieces, resumable, locally or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -34,30 +34,31 @@ from ase_student.validation.accuracy.chunks import PassChunk, reduce
 from ase_student.validation.extras import progress_bar
 from ase_student.validation.models import ModelSpec
 
-#: Atoms and structures in a piece, about: what is lost at most when a pass is interrupted.
+#: About the largest number of atoms and structures in a piece. An interrupted pass loses at most
+#: one piece.
 PIECE_ATOMS = 20_000
 PIECE_STRUCTURES = 1_000
-#: Changes with what pieces hold.
+#: Raised whenever the content of pieces changes.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which structures of a file are looked at.
+    """Which structures of a file are evaluated.
 
     Attributes
     ----------
     path : path
     limit : int or None
-        So many, drawn at random; all if None.
+        Number of structures that are drawn at random; all if None.
     seed : int
-        Of the choice, and of the bootstrap.
+        Of the random choice of structures, and of the bootstrap.
     skip_invalid : bool
-        Whether to leave out what is wrong with the file instead of stopping.
+        Whether to leave out invalid structures instead of stopping.
     elements : tuple of int
-        Those that every compared student knows; a structure with another is invalid.
+        Elements that every compared student knows; a structure with any other is invalid.
     keys : LabelKeys or None
-        Names of the labels, None to choose them.
+        Names of the labels; None to find them by their usual names.
     """
 
     path: Path
@@ -96,26 +97,26 @@ def run_pass(
     folder: Path,
     scheduler: str | None = None,
 ) -> Iterator[PassChunk]:
-    """Yield what is kept of each piece of a file, in order.
+    """Yield the results of each piece of a file, in order.
 
     Parameters
     ----------
     spec : ModelSpec
     weights, data_sha256 : str
-        Hashes of the student and of the file: pieces of others are not taken up again.
+        Hashes of the student and of the file: stored pieces of any others are not reused.
     selection : Selection
     folder : path
-        Where finished pieces are kept.
+        Where finished pieces are stored.
     scheduler : str, optional
         Address of a Dask scheduler whose workers see the same files.
 
     Raises
     ------
     ValueError
-        If something is wrong with a structure, unless that is to be skipped; or if workers have
+        If a structure is invalid, unless invalid structures are skipped; or if workers have
         another student or file of that name.
     ImportError, ConnectionError, ChildProcessError
-        If something is wrong with the workers. What was finished is kept.
+        If the workers cannot be started or reached, or fail. Finished pieces stay stored.
     """
     job = {"format": FORMAT, "spec": asdict(spec), "weights": weights, "data": data_sha256}
     job["selection"] = {**asdict(selection), "path": str(selection.path.absolute())}
@@ -130,18 +131,18 @@ def run_pass(
         frames.close()
     missing = store.missing(plans)
     total = sum(len(indices) for indices in plans.values())
-    done = total - sum(len(plans[key]) for key in missing)
-    # Other processes may work in another folder.
+    n_done = total - sum(len(plans[key]) for key in missing)
+    # Other processes may have another working folder.
     selection = replace(selection, path=selection.path.absolute())
-    asked = _Asked(spec, weights, selection, data_sha256)
+    request = _Request(spec, weights, selection, data_sha256)
     pieces = [(key, plans[key], int(key)) for key in missing]
     with (
-        # Nobody is started, or looked for, where all is done.
+        # If all pieces are done, no worker is started and no scheduler is contacted.
         workers_for(1, scheduler if missing else None) as workers,
-        progress_bar(total, "structure", done, label=spec.name) as bar,
+        progress_bar(total, "structure", n_done, label=spec.name) as bar,
     ):
-        work = _elsewhere if workers.are_elsewhere else _here
-        for key, chunk in work(workers, asked, pieces):
+        work = _run_on_workers if workers.are_elsewhere else _run_here
+        for key, chunk in work(workers, request, pieces):
             store.write(key, chunk.arrays())
             bar.update(len(plans[key]))
     for key in plans:
@@ -149,8 +150,8 @@ def run_pass(
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What a pass is over, with the hashes that the files of another machine must have."""
+class _Request:
+    """What workers evaluate, with the hashes that their files must have."""
 
     spec: ModelSpec
     weights: str
@@ -161,14 +162,14 @@ class _Asked:
 Piece = tuple[str, NDArray[np.int64], int]
 
 
-def _here(
-    workers: Workers, asked: _Asked, pieces: Sequence[Piece]
+def _run_here(
+    workers: Workers, request: _Request, pieces: Sequence[Piece]
 ) -> Iterator[tuple[str, PassChunk]]:
     """Yield pieces that this process computes, with one student and one open file."""
     if not pieces:
         return
-    selection = asked.selection
-    potential = as_potential(asked.spec.open_quietly())
+    selection = request.selection
+    potential = as_potential(request.spec.open_quietly())
     frames = open_frames(selection.path, selection.keys)
     try:
         yield from completed(
@@ -187,34 +188,38 @@ def _here(
         frames.close()
 
 
-def _elsewhere(
-    workers: Workers, asked: _Asked, pieces: Sequence[Piece]
+def _run_on_workers(
+    workers: Workers, request: _Request, pieces: Sequence[Piece]
 ) -> Iterator[tuple[str, PassChunk]]:
     """Yield pieces that other processes compute, each with a student and a file of its own."""
-    calls = ((key, partial(_on_worker, asked, indices, number)) for key, indices, number in pieces)
+    calls = (
+        (key, partial(_on_worker, request, indices, number)) for key, indices, number in pieces
+    )
     return completed(workers, calls)
 
 
-def _on_worker(asked: _Asked, indices: NDArray[np.int64], number: int) -> PassChunk:
+def _on_worker(request: _Request, indices: NDArray[np.int64], number: int) -> PassChunk:
     """Compute one piece on a worker that may be another machine.
 
     Raises
     ------
     ValueError
-        If student or file are not those that were asked for.
+        If the student or the file on the worker differs from the requested one.
     """
-    selection = asked.selection
+    selection = request.selection
     stat = selection.path.stat()
     _check_same(
         f"'{selection.path}'",
         _hash_of_file(selection.path, stat.st_mtime_ns, stat.st_size),
-        asked.data_sha256,
+        request.data_sha256,
     )
-    # Students are no more made for several threads than ASE's calculators are.
+    # Students, like ASE's calculators, cannot be used by several threads at once.
     with _lock:
-        potential = _potential(asked.spec)
+        potential = _potential(request.spec)
         _check_same(
-            f"student '{asked.spec.model}'", potential.calculator.info.weights_sha256, asked.weights
+            f"student '{request.spec.model}'",
+            potential.calculator.info.weights_sha256,
+            request.weights,
         )
         frames = open_frames(selection.path, selection.keys)
         try:
@@ -223,11 +228,11 @@ def _on_worker(asked: _Asked, indices: NDArray[np.int64], number: int) -> PassCh
             frames.close()
 
 
-def _check_same(what: str, sha256: str, expected: str) -> None:
+def _check_same(name: str, sha256: str, expected: str) -> None:
     if sha256 != expected:
         raise ValueError(
-            f"{what} on {socket.gethostname()} has SHA-256 {sha256[:12]}… instead of "
-            f"{expected[:12]}…; workers need the same files as here."
+            f"{name} on {socket.gethostname()} has SHA-256 {sha256[:12]}… instead of "
+            f"{expected[:12]}…; workers need the same files as this machine."
         )
 
 
@@ -236,13 +241,13 @@ _lock = threading.Lock()
 
 @functools.lru_cache(maxsize=4)
 def _hash_of_file(path: Path, modified: int, size: int) -> str:
-    """Return the SHA-256 of a file, read once as long as it does not change."""
+    """Return the SHA-256 of a file; it is read once as long as it does not change."""
     return file_sha256(path)
 
 
 @functools.lru_cache(maxsize=1)
 def _potential(spec: ModelSpec) -> StudentPotential:
-    """Return the student of a worker, which is opened once for many pieces."""
+    """Return the student of a worker; it is opened once for many pieces."""
     return StudentPotential(spec.open_quietly())
 
 
@@ -254,47 +259,51 @@ def compute_piece(
     indices: NDArray[np.int64],
     number: int,
 ) -> PassChunk:
-    """Return what is kept of one piece.
+    """Return the results of one piece.
 
     Raises
     ------
     ValueError
-        If something is wrong with a structure, unless that is to be skipped.
+        If a structure is invalid, unless invalid structures are skipped.
     """
-    kept: list[Frame] = []
+    frames_to_evaluate: list[Frame] = []
     left_out: list[LeftOut] = []
-    for one in frames.read(indices.tolist()):
-        frame = _known(one, frames.path.name, selection.elements)
-        (left_out if isinstance(frame, LeftOut) else kept).append(frame)  # type: ignore[arg-type]
+    for entry in frames.read(indices.tolist()):
+        frame = _unless_unknown_elements(entry, frames.path.name, selection.elements)
+        (left_out if isinstance(frame, LeftOut) else frames_to_evaluate).append(frame)  # type: ignore[arg-type]
     start = time.perf_counter()
-    answers = potential.evaluate([frame.atoms for frame in kept])
+    answers = potential.evaluate([frame.atoms for frame in frames_to_evaluate])
     seconds = time.perf_counter() - start
-    said: list[Evaluation] = []
+    evaluations: list[Evaluation] = []
     used: list[Frame] = []
-    for frame, answer in zip(kept, answers, strict=True):
+    for frame, answer in zip(frames_to_evaluate, answers, strict=True):
         if isinstance(answer, Refusal):
             reason = f"{frames.path.name}: structure {frame.index}: {answer.reason}"
             left_out.append(LeftOut(frame.index, reason))
         else:
             used.append(frame)
-            said.append(answer)
-    left_out.sort(key=lambda one: one.index)
-    invalid = [one for one in left_out if one.invalid]
+            evaluations.append(answer)
+    left_out.sort(key=lambda structure: structure.index)
+    invalid = [structure for structure in left_out if structure.invalid]
     if invalid and not selection.skip_invalid:
-        raise ValueError(f"{invalid[0].reason} To go on without such structures, --skip-invalid.")
-    return reduce(used, said, left_out, seconds=seconds, seed=selection.seed, number=number)
+        raise ValueError(
+            f"{invalid[0].reason} To continue without such structures, give --skip-invalid."
+        )
+    return reduce(used, evaluations, left_out, seconds=seconds, seed=selection.seed, number=number)
 
 
-def _known(one: Frame | LeftOut, file: str, elements: tuple[int, ...]) -> Frame | LeftOut:
-    """Return the frame, unless it has elements that not every student knows."""
-    if isinstance(one, LeftOut) or not elements:
-        return one
-    unknown = sorted(set(one.atoms.numbers.tolist()) - set(elements))
+def _unless_unknown_elements(
+    entry: Frame | LeftOut, file: str, elements: tuple[int, ...]
+) -> Frame | LeftOut:
+    """Return the frame, or why it is left out if not every student knows its elements."""
+    if isinstance(entry, LeftOut) or not elements:
+        return entry
+    unknown = sorted(set(entry.atoms.numbers.tolist()) - set(elements))
     if not unknown:
-        return one
-    atom = int(np.flatnonzero(one.atoms.numbers == unknown[0])[0])
+        return entry
+    atom = int(np.flatnonzero(entry.atoms.numbers == unknown[0])[0])
     return LeftOut(
-        one.index,
-        f"{file}: structure {one.index} has {symbols(tuple(unknown))} (first at atom {atom}); "
+        entry.index,
+        f"{file}: structure {entry.index} has {symbols(tuple(unknown))} (first at atom {atom}); "
         f"the students know {symbols(elements)}.",
     )

@@ -21,10 +21,10 @@ Integers = NDArray[np.int64]
 
 #: Share of the variance of the teacher's forces that a student is expected to explain.
 VARIANCE_TARGET = 0.95
-#: Sources beyond the most frequent are counted together.
+#: This many of the most frequent sources are listed; all others are counted together.
 N_SOURCES = 30
 OTHERS = "others"
-#: Structures that are written out for their large errors.
+#: Number of structures with the largest errors that are written out.
 N_WORST = 20
 
 
@@ -34,8 +34,8 @@ class Pass:
 
     Attributes
     ----------
-    rows : list of Piece
-        Without their sums and histograms, which are added up in the rest.
+    rows : list of PassChunk
+        The pieces without their sums over groups of atoms, which the other attributes add up.
     """
 
     rows: list[PassChunk] = field(default_factory=list)
@@ -49,24 +49,24 @@ class Pass:
 
     @classmethod
     def of(cls, pieces: Iterable[PassChunk]) -> Pass:
-        """Return the pass of some pieces, which may come one after the other."""
-        found = cls()
+        """Return the pass that consists of the given pieces, which are read one after the other."""
+        results = cls()
         for piece in pieces:
-            found.elements = found.elements + piece.elements
-            found.magnitudes = found.magnitudes + piece.magnitudes
-            found.parity = found.parity + piece.parity
-            found.errors = found.errors + piece.errors
-            found.worst_atoms.append(piece.worst_atoms)
-            found.seconds += float(piece.seconds[0])
-            found.left_out.extend(
+            results.elements = results.elements + piece.elements
+            results.magnitudes = results.magnitudes + piece.magnitudes
+            results.parity = results.parity + piece.parity
+            results.errors = results.errors + piece.errors
+            results.worst_atoms.append(piece.worst_atoms)
+            results.seconds += float(piece.seconds[0])
+            results.left_out.extend(
                 (int(index), str(reason), bool(invalid))
                 for (index, invalid), reason in zip(piece.left_out, piece.reasons, strict=True)
             )
             empty = np.zeros((0, 0, 0))
-            found.rows.append(
+            results.rows.append(
                 PassChunk(**{**piece.__dict__, "elements": empty, "magnitudes": empty})
             )
-        return found
+        return results
 
     def column(self, name: str) -> Any:
         """Return a column of all structures."""
@@ -78,7 +78,7 @@ class Pass:
         Parameters
         ----------
         columns : callable
-            Returns what is summed, (n, ...) float64, of a piece.
+            Takes a piece and returns the values to sum, (n, ...) float64.
         seed : int
 
         Returns
@@ -93,54 +93,54 @@ class Pass:
 
     @property
     def n_atoms(self) -> int:
-        """Atoms of all structures that were used."""
+        """Number of atoms in all structures that were used."""
         return int(sum(piece.sizes.sum() for piece in self.rows))
 
 
-def _why_nothing_is_left(found: Pass) -> str:
-    """Return why no structure of a pass can be compared, by kind with the first of each."""
+def _why_nothing_is_left(results: Pass) -> str:
+    """Return why no structure can be compared: the number of each kind, and its first reason."""
     first: dict[bool, str] = {}
     counts: Counter[bool] = Counter()
-    for _, reason, invalid in found.left_out:
+    for _, reason, invalid in results.left_out:
         counts[invalid] += 1
         first.setdefault(invalid, reason)
-    said = "no structure is left to compare with"
+    message = "no structure is left to compare with"
     if counts[False]:
-        said += (
+        message += (
             f": {counts[False]} have no labels (looked for {LOOKED_FOR}; --energy-key and "
             f"--forces-key give others), the first: {first[False]}"
         )
     if counts[True]:
-        said += (
+        message += (
             f"{';' if counts[False] else ':'} {counts[True]} are invalid, the first: {first[True]}"
         )
-    return said if said.endswith(".") else f"{said}."
+    return message if message.endswith(".") else f"{message}."
 
 
-def metrics(found: Pass, seed: int) -> dict[str, Any]:
-    """Return every error of a pass, by the names of ``metrics.json``."""
-    if not any(len(piece.indices) for piece in found.rows):
-        raise ValueError(_why_nothing_is_left(found))
-    forces = found.weighted(lambda piece: piece.forces, seed)
-    result: dict[str, Any] = {
-        "n_structures": int(sum(len(piece.indices) for piece in found.rows)),
-        "n_atoms": found.n_atoms,
-        "energy": _energy(found, seed),
+def metrics(results: Pass, seed: int) -> dict[str, Any]:
+    """Return every error of a pass, under the names that ``metrics.json`` uses."""
+    if not any(len(piece.indices) for piece in results.rows):
+        raise ValueError(_why_nothing_is_left(results))
+    forces = results.weighted(lambda piece: piece.forces, seed)
+    errors: dict[str, Any] = {
+        "n_structures": int(sum(len(piece.indices) for piece in results.rows)),
+        "n_atoms": results.n_atoms,
+        "energy": _energy(results, seed),
         "forces": None,
-        "stress": _stress(found, seed),
+        "stress": _stress(results, seed),
     }
     if forces[0, 0] > 0:
-        result["forces"] = {
+        errors["forces"] = {
             **_forces(forces),
             "variance_target": VARIANCE_TARGET,
-            "by_element": _by_element(found),
-            "by_magnitude": _by_magnitude(found),
-            "by_size": _by_size(found, seed),
-            "by_source": _by_source(found, seed),
+            "by_element": _by_element(results),
+            "by_magnitude": _by_magnitude(results),
+            "by_size": _by_size(results, seed),
+            "by_source": _by_source(results, seed),
         }
-    result["worst_structures"] = _worst_structures(found)
-    result["worst_atoms"] = _worst_atoms(found)
-    return result
+    errors["worst_structures"] = _worst_structures(results)
+    errors["worst_atoms"] = _worst_atoms(results)
+    return errors
 
 
 def _forces(totals: Floats) -> dict[str, Any]:
@@ -149,49 +149,49 @@ def _forces(totals: Floats) -> dict[str, Any]:
     return {"n_components": int(totals[0, 0]), **errors}
 
 
-def _by_element(found: Pass) -> dict[str, Any]:
-    present = np.flatnonzero(found.elements[0, :, 0])
-    return {sums.symbol(int(z)): _forces(found.elements[:, z]) for z in present}
+def _by_element(results: Pass) -> dict[str, Any]:
+    present = np.flatnonzero(results.elements[0, :, 0])
+    return {sums.symbol(int(z)): _forces(results.elements[:, z]) for z in present}
 
 
-def _by_magnitude(found: Pass) -> dict[str, Any]:
-    present = np.flatnonzero(found.magnitudes[0, :, 0])
+def _by_magnitude(results: Pass) -> dict[str, Any]:
+    present = np.flatnonzero(results.magnitudes[0, :, 0])
     return {
-        sums.label_of(sums.MAGNITUDES, int(group), "eV/Å"): _forces(found.magnitudes[:, group])
+        sums.label_of(sums.MAGNITUDES, int(group), "eV/Å"): _forces(results.magnitudes[:, group])
         for group in present
     }
 
 
-def _by_size(found: Pass, seed: int) -> dict[str, Any]:
+def _by_size(results: Pass, seed: int) -> dict[str, Any]:
     groups = np.arange(len(sums.SIZES))
 
     def columns(piece: PassChunk) -> Floats:
         member = sums.group_of(piece.sizes, sums.SIZES)[:, None] == groups
         return np.asarray(member[:, :, None] * piece.forces[:, None])
 
-    totals = found.weighted(columns, seed)
+    totals = results.weighted(columns, seed)
     return {
         sums.label_of(sums.SIZES, int(group), "atoms"): _forces(totals[:, group])
         for group in np.flatnonzero(totals[0, :, 0])
     }
 
 
-def _by_source(found: Pass, seed: int) -> dict[str, Any]:
-    shown = _sources(found)
+def _by_source(results: Pass, seed: int) -> dict[str, Any]:
+    shown = _sources(results)
 
     def columns(piece: PassChunk) -> Floats:
         member = piece.sources[:, None] == np.array(shown)
         member = np.concatenate([member, ~member.any(axis=1, keepdims=True)], axis=1)
         return np.asarray(member[:, :, None] * piece.forces[:, None])
 
-    totals = found.weighted(columns, seed)
+    totals = results.weighted(columns, seed)
     named = zip([*shown, OTHERS], np.moveaxis(totals, 1, 0), strict=True)
     return {name: _forces(total) for name, total in named if total[0, 0] > 0}
 
 
-def _energy(found: Pass, seed: int) -> dict[str, Any] | None:
+def _energy(results: Pass, seed: int) -> dict[str, Any] | None:
     """Return the errors of energies, as they are and after a shift per element."""
-    counts = found.column("counts")
+    counts = results.column("counts")
     present = np.flatnonzero(counts.any(axis=0))
 
     def equations(piece: PassChunk) -> Floats:
@@ -199,15 +199,18 @@ def _energy(found: Pass, seed: int) -> dict[str, Any] | None:
         columns = np.concatenate([rows, errors[:, None]], axis=1)
         return np.asarray(columns[:, :, None] * columns[:, None])
 
-    normal = found.weighted(equations, seed)
-    if not (np.isfinite(found.column("energies")[:, 0])).any():
+    normal = results.weighted(equations, seed)
+    if not (np.isfinite(results.column("energies")[:, 0])).any():
         return None
     # Least squares from the normal equations; elements that always come together share a shift.
     shifts = np.stack(
-        [np.linalg.pinv(one[:-1, :-1], hermitian=True) @ one[:-1, -1] for one in normal]
+        [
+            np.linalg.pinv(equation[:-1, :-1], hermitian=True) @ equation[:-1, -1]
+            for equation in normal
+        ]
     )
-    none = np.zeros_like(shifts)
-    sources, sizes = _sources(found), range(len(sums.SIZES))
+    no_shifts = np.zeros_like(shifts)
+    sources, sizes = _sources(results), range(len(sums.SIZES))
     groups = {
         "by_source": {name: functools.partial(_is_of_source, name=name) for name in sources},
         "by_size": {
@@ -216,14 +219,14 @@ def _energy(found: Pass, seed: int) -> dict[str, Any] | None:
         },
     }
     return {
-        "n": int(np.isfinite(found.column("energies")[:, 0]).sum()),
-        "raw": _energy_errors(found, present, none, seed),
-        "shifted": _energy_errors(found, present, shifts, seed),
+        "n": int(np.isfinite(results.column("energies")[:, 0]).sum()),
+        "raw": _energy_errors(results, present, no_shifts, seed),
+        "shifted": _energy_errors(results, present, shifts, seed),
         **{
             key: {
-                name: _energy_errors(found, present, shifts, seed, member)
+                name: _energy_errors(results, present, shifts, seed, member)
                 for name, member in members.items()
-                if any(member(piece).any() for piece in found.rows)
+                if any(member(piece).any() for piece in results.rows)
             }
             for key, members in groups.items()
         },
@@ -234,13 +237,15 @@ def _energy(found: Pass, seed: int) -> dict[str, Any] | None:
 def _energy_rows(piece: PassChunk, present: Integers) -> tuple[Floats, Floats]:
     """Return composition and energy error of each structure; zero where there is no label."""
     errors = piece.energies[:, 1] - piece.energies[:, 0]
-    known = np.isfinite(errors)
-    return piece.counts[:, present] * known[:, None].astype(float), np.where(known, errors, 0.0)
+    has_energy = np.isfinite(errors)
+    return piece.counts[:, present] * has_energy[:, None].astype(float), np.where(
+        has_energy, errors, 0.0
+    )
 
 
-def _sources(found: Pass) -> list[str]:
+def _sources(results: Pass) -> list[str]:
     """Return the names of the most frequent sources."""
-    names, counts = np.unique(found.column("sources"), return_counts=True)
+    names, counts = np.unique(results.column("sources"), return_counts=True)
     common = names[np.argsort(-counts, kind="stable")][:N_SOURCES]
     return [str(name) for name in sorted(common)]
 
@@ -254,26 +259,40 @@ def _is_of_size(piece: PassChunk, group: int) -> NDArray[np.bool_]:
 
 
 def _energy_errors(
-    found: Pass,
+    results: Pass,
     present: Integers,
     shifts: Floats,
     seed: int,
     member: Callable[[PassChunk], NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
-    """Return the errors of energies after each draw's shift, (1 + N_DRAWS, n_elements), eV.
+    """Return the errors of energies after subtracting the shifts per element of each draw.
 
-    Those of all structures, or of those of a piece for which `member` is true.
+    Parameters
+    ----------
+    results : Pass
+    present : (n_elements,) int64
+        Atomic numbers of the elements.
+    shifts : (1 + N_DRAWS, n_elements) float64, eV
+    seed : int
+    member : callable, optional
+        Takes a piece and returns which of its structures count; by default all.
     """
     totals = np.zeros((1 + N_DRAWS, 5))
-    for number, piece in enumerate(found.rows):
+    for number, piece in enumerate(results.rows):
         rows, errors = _energy_rows(piece, present)
-        known = np.isfinite(piece.energies[:, 0]).astype(float)
+        has_energy = np.isfinite(piece.energies[:, 0]).astype(float)
         if member is not None:
-            known = known * member(piece)
-        left = errors - shifts @ rows.T
-        per_atom = left / piece.sizes
-        weights = draws(seed, number, len(piece.indices)) * known
-        columns = (np.ones_like(left), abs(left), left**2, abs(per_atom), per_atom**2)
+            has_energy = has_energy * member(piece)
+        residuals = errors - shifts @ rows.T
+        per_atom = residuals / piece.sizes
+        weights = draws(seed, number, len(piece.indices)) * has_energy
+        columns = (
+            np.ones_like(residuals),
+            abs(residuals),
+            residuals**2,
+            abs(per_atom),
+            per_atom**2,
+        )
         totals += np.stack([(weights * column).sum(axis=1) for column in columns], axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         means = totals[:, 1:] / totals[:, :1]
@@ -285,8 +304,8 @@ def _energy_errors(
     }
 
 
-def _stress(found: Pass, seed: int) -> dict[str, Any] | None:
-    totals = found.weighted(lambda piece: piece.stress, seed)
+def _stress(results: Pass, seed: int) -> dict[str, Any] | None:
+    totals = results.weighted(lambda piece: piece.stress, seed)
     if not totals[0, 0]:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -298,11 +317,11 @@ def _stress(found: Pass, seed: int) -> dict[str, Any] | None:
     }
 
 
-def _worst_structures(found: Pass) -> list[dict[str, Any]]:
+def _worst_structures(results: Pass) -> list[dict[str, Any]]:
     """Return the structures with the largest force errors, the worst first."""
-    forces = sums.force_errors(found.column("forces"))["rmse"]
-    indices, sizes = found.column("indices"), found.column("sizes")
-    sources, energies = found.column("sources"), found.column("energies")
+    forces = sums.force_errors(results.column("forces"))["rmse"]
+    indices, sizes = results.column("indices"), results.column("sizes")
+    sources, energies = results.column("sources"), results.column("energies")
     order = np.argsort(-np.nan_to_num(forces, nan=-1.0), kind="stable")[:N_WORST]
     deviations = (energies[:, 1] - energies[:, 0]) / sizes
     return [
@@ -318,8 +337,8 @@ def _worst_structures(found: Pass) -> list[dict[str, Any]]:
     ]
 
 
-def _worst_atoms(found: Pass) -> list[dict[str, Any]]:
-    atoms = np.concatenate([np.zeros((0, 3)), *found.worst_atoms])
+def _worst_atoms(results: Pass) -> list[dict[str, Any]]:
+    atoms = np.concatenate([np.zeros((0, 3)), *results.worst_atoms])
     order = np.argsort(-atoms[:, 2], kind="stable")[:N_WORST_ATOMS]
     return [
         {"index": int(index), "atom": int(atom), "force_error": float(error)}

@@ -17,9 +17,10 @@ Floats = NDArray[np.float64]
 
 #: Force components this close to the teacher's count as reproduced, eV/Å.
 CLOSE = 0.05
-#: What is summed over atoms, in this order: components and their absolute and squared errors, the
-#: teacher's components and their squares, components that are close, atoms with a force and the
-#: angle between the two forces (degrees), the teacher's force and the angle weighted by it.
+#: What is summed over atoms, in this order: number of components, their absolute and squared
+#: errors, the teacher's components and their squares, number of components that are close, number
+#: of atoms whose forces have a direction, angle between the two forces (degrees), norm of the
+#: teacher's force, and the angle weighted by it.
 COLUMNS = (
     "n", "absolute", "squares", "truth", "truth_squares", "close",
     "n_angles", "angles", "weights", "weighted_angles",
@@ -32,22 +33,23 @@ MAGNITUDES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 SIZES = (1, 10, 20, 50, 100, 500, 2000)
 
 
-def of_atoms(truth: Floats, found: Floats) -> Floats:
+def of_atoms(truth: Floats, predicted: Floats) -> Floats:
     """Return the columns of each atom.
 
     Parameters
     ----------
-    truth, found : (n_atoms, 3) float64, eV/Å
+    truth, predicted : (n_atoms, 3) float64, eV/Å
+        Forces of the teacher and of the student.
 
     Returns
     -------
     (n_atoms, n_columns) float64
     """
-    errors = np.abs(found - truth)
+    errors = np.abs(predicted - truth)
     norms = np.linalg.norm(truth, axis=1)
-    both = norms * np.linalg.norm(found, axis=1)
-    directed = (norms > SMALLEST_FORCE) & (both > 0.0)
-    cosines = np.einsum("ij,ij->i", truth, found) / np.where(directed, both, 1.0)
+    norm_products = norms * np.linalg.norm(predicted, axis=1)
+    directed = (norms > SMALLEST_FORCE) & (norm_products > 0.0)
+    cosines = np.einsum("ij,ij->i", truth, predicted) / np.where(directed, norm_products, 1.0)
     angles = np.where(directed, np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0))), 0.0)
     weights = np.where(directed, norms, 0.0)
     return np.stack(
@@ -139,7 +141,7 @@ def force_errors(sums: Floats) -> dict[str, Floats]:
 
 
 def label_of(edges: tuple[float, ...], index: int, unit: str) -> str:
-    """Return what a group between two edges is called.
+    """Return the name of a group between two edges.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The structures that a student gets most wrong, to be looked at."""
+"""The structures with a student's largest errors, for inspection."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from ase_student.potentials.base import Evaluation, Potential
 def worst_structures(
     potential: Potential, frames: StructureReader, worst: Sequence[dict[str, Any]]
 ) -> list[Atoms]:
-    """Return structures with the labels of the teacher and what the student says.
+    """Return structures with the labels of the teacher and the predictions of the student.
 
     Parameters
     ----------
     potential : Potential
-    frames : Frames
+        The student.
+    frames : StructureReader
     worst : sequence of dict
         ``worst_structures`` of the metrics.
 
@@ -36,8 +37,8 @@ def worst_structures(
         ``student_energy`` (eV), ``force_rmse`` (eV/Å), ``source`` and ``index`` in the file.
     """
     indices = sorted(entry["index"] for entry in worst)
-    read = {one.index: one for one in frames.read(indices) if isinstance(one, Frame)}
-    found = []
+    read = {frame.index: frame for frame in frames.read(indices) if isinstance(frame, Frame)}
+    structures = []
     for entry in worst:
         frame = read[entry["index"]]
         answer = potential.evaluate([frame.atoms])[0]
@@ -58,8 +59,8 @@ def worst_structures(
             "student_energy": answer.energy,
             "force_rmse": entry["force_rmse"],
         }
-        found.append(atoms)
-    return found
+        structures.append(atoms)
+    return structures
 
 
 def write_worst(path: Path, structures: Sequence[Atoms]) -> None:

@@ -1,4 +1,4 @@
-"""Make what the chemistry section is compared with, and put its table into the README."""
+"""Measure references for the chemistry section, make its structures, write the README's table."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ PACKAGES = ("ase", "numpy", "scipy")
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = cli.Parser(prog="python -m ase_student.validation.chemistry", description=__doc__)
-    commands = found.add_subparsers(dest="command", required=True)
-    made = commands.add_parser("references", help="measure a teacher and keep its results")
-    made.add_argument("teacher", help="so3lr, gfn2-xtb, package.module:Class, …")
-    made.add_argument("-o", "--output", type=Path, default=DATA / references.FILE)
-    made.add_argument(
-        "--only", action="append", choices=[one.name for one in EXPERIMENTS],
+    command_line = cli.Parser(
+        prog="python -m ase_student.validation.chemistry", description=__doc__
+    )
+    commands = command_line.add_subparsers(dest="command", required=True)
+    measure = commands.add_parser("references", help="measure a teacher and keep its results")
+    measure.add_argument("teacher", help="so3lr, gfn2-xtb, package.module:Class, …")
+    measure.add_argument("-o", "--output", type=Path, default=DATA / references.FILE)
+    measure.add_argument(
+        "--only", action="append", choices=[experiment.name for experiment in EXPERIMENTS],
         help="an experiment; repeatable (default: all)",
     )  # fmt: skip
-    made.add_argument("--state", type=Path, help="folder that keeps what is complete")
+    measure.add_argument("--state", type=Path, help="folder that keeps completed experiments")
     table = commands.add_parser("readme", help="put results into the README")
     table.add_argument("results", type=Path, help="metrics.json of a validation with --chemistry")
     table.add_argument("--readme", type=Path, default=Path("README.md"))
@@ -40,19 +42,21 @@ def parser() -> argparse.ArgumentParser:
     structures.add_argument("--student", default="tiny", help="whose dynamics makes the water")
     structures.add_argument("--only", action="append", choices=STRUCTURES, help="repeatable")
     structures.add_argument("-o", "--output", type=Path, default=DATA, help="folder")
-    return found
+    return command_line
 
 
 def make_references(arguments: argparse.Namespace) -> str:
-    """Measure a teacher, write what it measured, and return a summary."""
+    """Run the experiments on a teacher, write its results, and return a summary."""
     from ase_student.potentials import registry
 
     teacher = registry.load_teacher(arguments.teacher)
     settings: dict[str, Any] = {**teacher.settings, **with_python(PACKAGES)}
     chosen = tuple(
-        one for one in EXPERIMENTS if arguments.only is None or one.name in arguments.only
+        experiment
+        for experiment in EXPERIMENTS
+        if arguments.only is None or experiment.name in arguments.only
     )
-    names = [one.name for one in chosen]
+    names = [experiment.name for experiment in chosen]
     references.check_nothing_is_lost(arguments.output, teacher.name, settings, experiments=names)
     measured = measure(as_potential(teacher), settings, chosen, folder=arguments.state)
     for name, values in measured.items():
@@ -70,14 +74,14 @@ def make_structures(arguments: argparse.Namespace) -> str:
 
     teacher = as_potential(registry.load_teacher(arguments.teacher))
     student = as_potential(StudentCalculator(arguments.student, guard="off"))
-    made = {
+    makers = {
         "torsions.extxyz": lambda: making.make_scans(teacher),
         "conformers.extxyz": lambda: making.make_conformers(teacher),
         "water.extxyz": lambda: making.make_water(student),
     }
-    for file in arguments.only or made:
-        making.write_structures(arguments.output / file, made[file]())
-    return f"{arguments.output}: {', '.join(arguments.only or made)}"
+    for file in arguments.only or makers:
+        making.write_structures(arguments.output / file, makers[file]())
+    return f"{arguments.output}: {', '.join(arguments.only or makers)}"
 
 
 def put_into_readme(arguments: argparse.Namespace) -> str:
@@ -86,7 +90,7 @@ def put_into_readme(arguments: argparse.Namespace) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and print a summary; return 2 if what was given is wrong."""
+    """Run the command and print a summary; return 2 if the input is invalid."""
     arguments = parser().parse_args(argv)
     commands = {
         "references": make_references,

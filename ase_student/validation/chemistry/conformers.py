@@ -1,4 +1,4 @@
-"""Relative energies of conformers of flexible molecules, and whether they are ranked alike.
+"""Relative energies and ranking of conformers of flexible molecules.
 
 Energies are of the geometries in ``data/conformers.extxyz``, minima of the teacher, as is usual
 with published sets of conformers.
@@ -27,7 +27,7 @@ MOLECULES = {
     "ibuprofen": "CC(C)Cc1ccc(cc1)[C@@H](C)C(=O)O",
     "diethyl methylphosphonate": "CCOP(C)(=O)OCC",
 }
-#: Conformers of a molecule at most, and how far above the lowest they may lie, kcal/mol.
+#: Largest number of conformers of a molecule, and their largest energy above the lowest, kcal/mol.
 N_CONFORMERS = 8
 WINDOW = 8.0
 
@@ -39,12 +39,12 @@ def measure(potential: Potential) -> Measured:
     frames = read_structures("conformers.extxyz")
     flat = [atoms for own in frames.values() for atoms in own]
     energies = np.array([answer.energy for answer in ask(potential, flat)]) / KCAL
-    found, start = {}, 0
+    relative_energies, start = {}, 0
     for name, own in frames.items():
         values = energies[start : start + len(own)]
-        found[name] = np.round(values - values.mean(), 4).tolist()
+        relative_energies[name] = np.round(values - values.mean(), 4).tolist()
         start += len(own)
-    return {"energies": found}
+    return {"energies": relative_energies}
 
 
 def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""Molecular crystals, relaxed with their cells, against the cells of diffraction.
+"""Molecular crystals, relaxed with their cells, compared with cells from diffraction.
 
 A minimum has neither zero-point motion nor thermal expansion, which make a crystal of molecules
 some 1 to 2 % longer along each axis.
@@ -45,7 +45,7 @@ def urea() -> Atoms:
 
 def carbon_dioxide() -> Atoms:
     """Return CO2 at 150 K, x-ray diffraction (Simon and Peters, Acta Cryst. B36, 2750, 1980)."""
-    # The reference was checked; for the numbers no second source was found. C-O is 1.154 Å in it.
+    # The reference was checked; no second source of the numbers was found. The C-O bond is 1.154 Å.
     return crystal(
         "CO",
         [(0.0, 0.0, 0.0), (0.1185, 0.1185, 0.1185)],
@@ -74,8 +74,8 @@ def benzene() -> Atoms:
 
 def ice() -> Atoms:
     """Return ice XI (D2O) at 5 K, neutron diffraction (Leadbetter et al., JCP 82, 424, 1985)."""
-    # The cell was checked against citations of the reference, the coordinates were not. They are
-    # only where a minimization begins.
+    # The cell was checked against citations of the reference, the coordinates were not. They only
+    # serve as the start of a minimization.
     return crystal(
         "OOHHH",
         [
@@ -90,7 +90,7 @@ def ice() -> Atoms:
     )
 
 
-#: Crystals by name. Published cell and structure are one source.
+#: Crystals by name. Cell and structure of a crystal are from the same source.
 CRYSTALS: dict[str, Callable[[], Atoms]] = {
     "urea": urea,
     "CO2": carbon_dioxide,
@@ -102,30 +102,30 @@ CRYSTALS: dict[str, Callable[[], Atoms]] = {
 def measure(potential: Potential) -> Measured:
     """Return cell lengths in Å, angles in ° and volumes in Å³ of each crystal at its minimum.
 
-    A crystal that changes its bonds, loses its structure or does not come to rest has an entry in
-    ``failed`` instead.
+    A crystal whose bonds change, whose structure is lost or whose minimization does not converge
+    has an entry in ``failed`` instead.
     """
     starts = {name: make() for name, make in CRYSTALS.items()}
     minima = minimize_crystals(potential, list(starts.values()), fmax=FMAX, steps=STEPS)
-    found: Measured = {"cells": {}, "failed": {}}
+    results: Measured = {"cells": {}, "failed": {}}
     for (name, start), minimum in zip(starts.items(), minima, strict=True):
         reason = minimum.reason
         if not reason and len(Topology.of(start).first) != len(Topology.of(minimum.atoms).first):
             reason = "bonds changed"
         if reason:
-            found["failed"][name] = reason
+            results["failed"][name] = reason
             continue
         cell = minimum.atoms.cell
-        found["cells"][name] = {
+        results["cells"][name] = {
             "lengths": np.round(cell.lengths(), 4).tolist(),
             "angles": np.round(cell.angles(), 3).tolist(),
             "volume": round(float(cell.volume), 3),
         }
-    return found
+    return results
 
 
 def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
-    """Return differences of cells from experiment, and from the teacher's where these are known."""
+    """Return differences of cells from experiment, and from the teacher's if these are known."""
     published = {
         name: {"lengths": make().cell.lengths().tolist(), "volume": float(make().cell.volume)}
         for name, make in CRYSTALS.items()
@@ -141,16 +141,16 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
     ]
 
 
-def _differences(cells: Measured, others: Measured, against: str) -> list[Figure]:
-    both = [name for name in cells if name in others]
+def _differences(cells: Measured, references: Measured, against: str) -> list[Figure]:
+    names = [name for name in cells if name in references]
     lengths = {
         f"{name}, {axis}": 100.0 * (ours / theirs - 1.0)
-        for name in both
+        for name in names
         for axis, ours, theirs in zip(
-            AXES, cells[name]["lengths"], others[name]["lengths"], strict=True
+            AXES, cells[name]["lengths"], references[name]["lengths"], strict=True
         )
     }
-    volumes = [100.0 * (cells[name]["volume"] / others[name]["volume"] - 1.0) for name in both]
+    volumes = [100.0 * (cells[name]["volume"] / references[name]["volume"] - 1.0) for name in names]
     mean = round(float(np.mean(volumes)), 2) if volumes else None
     return [
         mean_absolute(LENGTHS, "%", against, differences=lengths),

@@ -1,4 +1,4 @@
-"""What an experiment is: it measures one potential, and compares what two of them gave."""
+"""Experiments: each measures a potential and compares its results with the teacher's."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from ase_student.potentials.base import Potential
 #: A kilocalorie per mole in eV.
 KCAL = units.kcal / units.mol
 
-#: What an experiment measures of one potential; JSON only.
+#: Results of an experiment for one potential; JSON types only.
 Measured = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that an experiment comes down to.
+    """A number that summarizes an experiment.
 
     Attributes
     ----------
     name : str
     value : float or None
-        None if it cannot be told.
+        None if it cannot be computed.
     unit : str
     against : str
-        What it is compared with: 'teacher', a method, or 'experiment'; empty if with nothing.
+        What it is compared with: 'teacher', the name of a method, or 'experiment'; empty if with
+        nothing.
     n : int
-        Over how many values it is a mean.
+        Number of values that it is a mean of.
     detail : str
-        Where the largest deviation is.
+        Where the largest deviation is, or why there is no value.
     """
 
     name: str
@@ -45,20 +46,20 @@ class Figure:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment.
+    """An experiment.
 
     Attributes
     ----------
     name : str
-        Names its files and its entry in the results.
+        Name of its files and of its entry in the results.
     title : str
         Heading in the report.
     version : int
-        Goes up whenever the same potential would give other results.
+        Raised whenever the same potential would give different results.
     measure : callable
-        Takes a potential and returns what it measured.
+        Takes a potential and returns its results.
     compare : callable
-        Takes what a potential and the teacher measured, the teacher's None if it is unknown, and
+        Takes the results of a potential and of the teacher (None if these are unknown), and
         returns figures.
     """
 
@@ -76,13 +77,13 @@ def mean_absolute(
     *,
     differences: dict[str, float],
 ) -> Figure:
-    """Return the mean of absolute differences, naming the largest.
+    """Return the mean of absolute differences, with the largest in the detail.
 
     Parameters
     ----------
     name, unit, against : str
     differences : dict of str to float
-        By what they are of.
+        By the name of the molecule or quantity.
     """
     if not differences:
         return Figure(name, None, unit, against, 0, "nothing to compare")

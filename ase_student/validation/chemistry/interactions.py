@@ -1,4 +1,4 @@
-"""Interaction energies of the S22 dimers, as they are and pulled apart.
+"""Interaction energies of the S22 dimers, at their minima and pulled apart.
 
 Geometries and CCSD(T) energies are those of :mod:`ase.data.s22`: S22 of Jurecka et al., Phys. Chem.
 Chem. Phys. 8, 1985 (2006), with energies of Takatani et al., J. Chem. Phys. 132, 144104 (2010), and
@@ -25,9 +25,9 @@ from ase_student.validation.physics.checks import ask
 
 #: Closest distances between two atoms of different molecules, Å, to which dimers are pulled apart.
 DISTANCES = (3.0, 3.5, 3.75, 4.0, 4.25, 4.5, 5.0, 6.0, 7.0)
-#: Those of the bar "S22 pulled apart to 3.5-4.5 Å".
+#: The distances of the criterion "S22 pulled apart to 3.5-4.5 Å".
 BAR_DISTANCES = (3.5, 3.75, 4.0, 4.25, 4.5)
-#: Of S22x5: multiples of the distance at the minimum.
+#: Distances of S22x5, as multiples of the distance at the minimum.
 MULTIPLES = ("0.9", "1.2", "1.5", "2.0")
 
 
@@ -45,10 +45,10 @@ def closest_distance(first: Atoms, second: Atoms) -> float:
 
 
 def pulled_apart(first: Atoms, second: Atoms, distance: float) -> Atoms | None:
-    """Return a dimer whose second molecule is shifted until the closest distance is as given.
+    """Return a dimer whose second molecule is shifted until the closest distance is `distance`.
 
-    It is shifted, not turned, along the line from the center of mass of the first molecule to that
-    of the second. None if the molecules are farther apart than that already.
+    The molecule is shifted, not turned, along the line from the center of mass of the first
+    molecule to that of the second. None if the molecules are already farther apart.
 
     Parameters
     ----------
@@ -76,15 +76,15 @@ def pulled_apart(first: Atoms, second: Atoms, distance: float) -> Atoms | None:
 def interaction_energies(
     potential: Potential, dimers: Sequence[Atoms], pairs: Sequence[tuple[Atoms, Atoms]]
 ) -> list[float]:
-    """Return energies of dimers less those of their molecules, each evaluated apart, in kcal/mol.
+    """Return energies of dimers minus those of their separate molecules, in kcal/mol.
 
     Parameters
     ----------
     potential : Potential
     dimers : sequence of Atoms
     pairs : sequence of pair of Atoms
-        The molecules of each dimer, in the geometries that they have in it. One pair may serve
-        several dimers; it is evaluated once.
+        The molecules of each dimer, in the geometries that they have in it. Several dimers may
+        share the same pair object; it is evaluated once.
     """
     distinct = {id(pair): pair for pair in pairs}
     monomers = [atoms for pair in distinct.values() for atoms in pair]
@@ -98,7 +98,7 @@ def interaction_energies(
 
 
 def _dimers_of(name: str) -> Iterator[tuple[tuple[str, str], Atoms, tuple[Atoms, Atoms]]]:
-    """Return kind and place, the dimer and its molecules, for all that is asked of a dimer."""
+    """Yield kind and distance, dimer, and pair of molecules, for all geometries of a dimer."""
     pair = dimer(name)
     yield ("s22", ""), pair[0] + pair[1], pair
     for distance in DISTANCES:
@@ -106,8 +106,8 @@ def _dimers_of(name: str) -> Iterator[tuple[tuple[str, str], Atoms, tuple[Atoms,
         if apart is not None:
             yield ("apart", f"{distance:.2f}"), apart, pair
     for multiple in MULTIPLES:
-        other = dimer(name, multiple)
-        yield ("s22x5", multiple), other[0] + other[1], other
+        scaled_pair = dimer(name, multiple)
+        yield ("s22x5", multiple), scaled_pair[0] + scaled_pair[1], scaled_pair
 
 
 def measure(potential: Potential) -> Measured:
@@ -116,13 +116,13 @@ def measure(potential: Potential) -> Measured:
     energies = interaction_energies(
         potential, [dimers for _, _, dimers, _ in entries], [pair for *_, pair in entries]
     )
-    found: Measured = {"s22": {}, "s22x5": {}, "apart": {}}
+    results: Measured = {"s22": {}, "s22x5": {}, "apart": {}}
     for (name, (kind, place), _, _), energy in zip(entries, energies, strict=True):
         if kind == "s22":
-            found[kind][name] = round(energy, 4)
+            results[kind][name] = round(energy, 4)
         else:
-            found[kind].setdefault(name, {})[place] = round(energy, 4)
-    return found
+            results[kind].setdefault(name, {})[place] = round(energy, 4)
+    return results
 
 
 def published() -> Measured:
@@ -184,7 +184,7 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
 
 
 def _binding(measured: Measured, teacher: Measured) -> Figure:
-    """Return how much the energies of all dimers at 3.5 to 4.5 Å, summed, differ."""
+    """Return the relative difference of the summed energies of all dimers at 3.5 to 4.5 Å."""
     pairs = [
         (measured["apart"][name][f"{distance:.2f}"], energies[f"{distance:.2f}"])
         for name, energies in teacher["apart"].items()
@@ -200,8 +200,8 @@ def _binding(measured: Measured, teacher: Measured) -> Figure:
     )
 
 
-def _differences(measured: Measured, other: Measured) -> dict[str, float]:
-    return {name: measured["s22"][name] - energy for name, energy in other["s22"].items()}
+def _differences(measured: Measured, reference: Measured) -> dict[str, float]:
+    return {name: measured["s22"][name] - energy for name, energy in reference["s22"].items()}
 
 
 def _apart(measured: Measured, teacher: Measured, distances: Sequence[float]) -> dict[str, float]:

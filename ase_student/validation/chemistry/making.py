@@ -1,4 +1,4 @@
-"""Make the structures that experiments start from, by RDKit and a teacher."""
+"""Make the structures that experiments start from, with RDKit and a teacher."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from ase_student.validation.stability.run import FRICTION
 from ase_student.validation.stability.water import water_box
 
 SEED = 7
-#: MMFF94's restraint on a torsion, kcal/mol/rad²; the teacher's minimization holds it exactly.
+#: Stiffness of MMFF94's restraint on a torsion, kcal/mol/rad²; the teacher's minimization holds
+#: the torsion exactly.
 STIFFNESS = 1000.0
-#: Conformers whose energies differ by less, kcal/mol, count as one.
+#: Conformers whose energies differ by less than this, kcal/mol, are considered identical.
 DISTINCT = 0.05
 
 
 def make_scans(teacher: Potential) -> list[Atoms]:
-    """Return all fragments at all angles, at minima of the teacher with the torsion held."""
+    """Return all fragments at all angles, minimized by the teacher with a fixed torsion."""
     frames: list[Atoms] = []
     held: list[tuple[int, ...]] = []
     for name, smiles in torsions.FRAGMENTS.items():
@@ -44,28 +45,28 @@ def make_scans(teacher: Potential) -> list[Atoms]:
 
 
 def make_conformers(teacher: Potential) -> list[Atoms]:
-    """Return conformers of all flexible molecules at minima of the teacher, the lowest first."""
+    """Return conformers of all flexible molecules at minima of the teacher, lowest energy first."""
     frames = [
         atoms
         for name, smiles in conformers.MOLECULES.items()
         for atoms in _conformers(name, smiles)
     ]
     minima = minimize(teacher, frames, fmax=0.02, steps=500)
-    kept = _only_minima(minima, frames)
+    relaxed = _only_minima(minima, frames)
     energies = [minimum.energy / KCAL for minimum in minima]
-    found: list[Atoms] = []
+    distinct: list[Atoms] = []
     for name in conformers.MOLECULES:
-        own = [i for i, atoms in enumerate(kept) if atoms.info["name"] == name]
+        own = [i for i, atoms in enumerate(relaxed) if atoms.info["name"] == name]
         last = -np.inf
         for i in sorted(own, key=lambda i: energies[i]):
             if energies[i] - last >= DISTINCT:
-                found.append(kept[i])
+                distinct.append(relaxed[i])
                 last = energies[i]
-    return found
+    return distinct
 
 
 def _conformers(name: str, smiles: str) -> list[Atoms]:
-    """Return conformers of MMFF94 whose energies are spread over the window."""
+    """Return MMFF94 conformers of a molecule, whose energies are spread over the window."""
     from rdkit import Chem
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
@@ -99,7 +100,7 @@ def make_water(student: Potential, picoseconds: float = 4.0) -> list[Atoms]:
 
 
 def _scan(smiles: str) -> tuple[list[Atoms], tuple[int, ...]]:
-    """Return a fragment of MMFF94 at each angle, and the atoms of its torsion."""
+    """Return a fragment at each angle, minimized by MMFF94, and the atoms of its torsion."""
     from rdkit import Chem
     from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolTransforms
 
@@ -128,21 +129,21 @@ def _atoms(molecule: Any, conformer: int = -1) -> Atoms:
 
 
 def _only_minima(minima: Sequence[Minimum], starts: Sequence[Atoms]) -> list[Atoms]:
-    """Return minima with the names of what they began from.
+    """Return minima with the names of the structures from which they started.
 
     Raises
     ------
     ValueError
-        If one did not converge.
+        If a minimization did not converge.
     """
-    found = []
+    structures = []
     for minimum, start in zip(minima, starts, strict=True):
         if not minimum.converged:
             raise ValueError(f"{start.info['name']}: {minimum.reason}.")
         atoms = minimum.atoms
         atoms.info = dict(start.info)
-        found.append(atoms)
-    return found
+        structures.append(atoms)
+    return structures
 
 
 def write_structures(path: Path, frames: Sequence[Atoms]) -> None:

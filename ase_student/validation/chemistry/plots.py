@@ -13,7 +13,7 @@ from ase_student.validation.extras import extra
 
 #: Title and results of a potential.
 Column = tuple[str, dict[str, Any]]
-#: Draws into panels what potentials measured.
+#: Function that draws the results of potentials into panels.
 Drawer = Callable[[Any, Sequence[Column]], None]
 
 DPI = 110
@@ -28,12 +28,12 @@ DIMERS = (
 
 
 def chemistry_plots(columns: Sequence[Column]) -> dict[str, bytes]:
-    """Return plots of all potentials that were measured, PNG by name.
+    """Return plots of the results of all potentials, PNG by name.
 
     Parameters
     ----------
     columns : sequence of (str, dict)
-        Title and results, with ``measured``, of each.
+        Title and results of each potential; the results have an entry ``measured``.
     """
     liquids = [
         (title, measured)
@@ -41,15 +41,15 @@ def chemistry_plots(columns: Sequence[Column]) -> dict[str, bytes]:
         for name, measured in results["measured"].items()
         if name.startswith("pair-distribution") and "g" in measured
     ]
-    wanted: list[tuple[str, Drawer, list[Column], int, int]] = [
+    plots: list[tuple[str, Drawer, list[Column], int, int]] = [
         ("dimers pulled apart", _dimers, _having(columns, "interactions"), 2, 3),
         ("torsion profiles", _torsions, _having(columns, "torsions"), 3, 4),
         ("pair distribution of water", _water, liquids, 1, 1),
     ]
     return {
-        name: _plot(draw, of, n_rows, n_columns)
-        for name, draw, of, n_rows, n_columns in wanted
-        if of
+        name: _plot(draw, shown, n_rows, n_columns)
+        for name, draw, shown, n_rows, n_columns in plots
+        if shown
     }
 
 
@@ -82,9 +82,9 @@ def _dimers(panels: Any, columns: Sequence[Column]) -> None:
     distances = [f"{distance:.2f}" for distance in interactions.DISTANCES]
     for axes, name in zip(panels, DIMERS, strict=True):
         for title, measured in columns:
-            known = measured["apart"][name]
-            places = [place for place in distances if place in known]
-            energies = [known[place] for place in places]
+            energies_by_distance = measured["apart"][name]
+            places = [place for place in distances if place in energies_by_distance]
+            energies = [energies_by_distance[place] for place in places]
             axes.plot([float(place) for place in places], energies, _style(title), label=title)
         axes.axhline(0.0, color="0.6", lw=0.7)
         axes.set_title(name.replace("_", " "), fontsize="small")

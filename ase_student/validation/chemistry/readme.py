@@ -1,4 +1,4 @@
-"""Put committed results of the chemistry section into the README as a table."""
+"""Write committed results of the chemistry section into the README as a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ase_student.validation.chemistry.report import columns_of, label_of
 
 BEGIN = "<!-- chemistry: begin; written by python -m ase_student.validation.chemistry readme -->"
 END = "<!-- chemistry: end -->"
-#: Figures that go into the table, by how their labels begin, and what to call them there.
+#: Figures of the table: the beginning of their labels, and their names in the table.
 LINES = {
     "S22 interaction energies, mean absolute difference to the teacher":
         "S22 dimers against the teacher, kcal/mol",
@@ -38,12 +38,12 @@ LINES = {
 
 
 def chemistry_markdown(document: dict[str, Any]) -> str:
-    """Return the table, and below it what each student is good for, in Markdown.
+    """Return the table, and below it the verdicts on each student, in Markdown.
 
     Parameters
     ----------
     document : dict
-        What ``metrics.json`` of ``python -m ase_student.validation --chemistry`` holds.
+        Content of ``metrics.json`` of ``python -m ase_student.validation --chemistry``.
 
     Raises
     ------
@@ -57,43 +57,43 @@ def chemistry_markdown(document: dict[str, Any]) -> str:
     head = [f"`{title}`" if title in students else title for title, _ in columns]
     values: list[dict[str, str]] = [
         {
-            label_of(one): f"{one['value']:.3g}"
-            for one in results["figures"]
-            if one["value"] is not None
+            label_of(figure): f"{figure['value']:.3g}"
+            for figure in results["figures"]
+            if figure["value"] is not None
         }
         for _, results in columns
     ]
     lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for start, text in LINES.items():
         cells = [
-            next((value for label, value in own.items() if label.startswith(start)), "")
-            for own in values
+            next((value for label, value in column.items() if label.startswith(start)), "")
+            for column in values
         ]
         if any(cells):
             lines.append(f"| {text} | {' | '.join(cells)} |")
-    said = [
+    sentences = [
         fill(f"- `{title}`: {results['words']}", 100, subsequent_indent="  ")
         for title, results in columns
         if "verdicts" in results
     ]
-    return "\n".join([*lines, "", *said])
+    return "\n".join([*lines, "", *sentences])
 
 
 def write_readme(results: Path, readme: Path) -> str:
-    """Put the results of a file into a README, between its two marks, and return a summary.
+    """Write the results of a file into a README, between its two marks, and return a summary.
 
     Raises
     ------
     ValueError
-        If the README has no place for it, or the results hold no chemistry.
+        If the README does not have the marks, or the results hold no chemistry.
     """
     document = json.loads(results.read_text(encoding="utf-8-sig"))
     text = readme.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    text_before, mark, text_from_mark = text.partition(BEGIN)
+    _, end, text_after = text_from_mark.partition(END)
     if not (mark and end):
         raise ValueError(f"'{readme}' has no place for the table: it needs '{BEGIN}' and '{END}'.")
-    new = f"{before}{BEGIN}\n{chemistry_markdown(document)}\n{END}{after}"
+    new = f"{text_before}{BEGIN}\n{chemistry_markdown(document)}\n{END}{text_after}"
     with replaced_when_complete(readme) as temporary:
         temporary.write_text(new, encoding="utf-8")
     return f"wrote the table of chemistry in '{readme}'"

@@ -1,4 +1,7 @@
-"""What the teacher and GFN2-xTB measured: kept in the package, made again by a command."""
+"""Results of the teacher and of GFN2-xTB, which are stored in the package.
+
+``python -m ase_student.validation.chemistry references`` measures them again.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ class Reference:
     Attributes
     ----------
     name : str
-        As of a teacher.
+        Name of the teacher.
     settings : dict
-        Versions and settings that decided its results.
+        Versions and settings that determined its results.
     measured : dict of str to Measured
         By experiment.
     """
@@ -45,7 +48,7 @@ def _document() -> dict[str, Any]:
 
 
 def known_references(experiments: tuple[Experiment, ...]) -> dict[str, Reference]:
-    """Return the potentials whose results are kept, by name.
+    """Return the potentials whose results are stored, by name.
 
     Results of another version of an experiment are left out.
     """
@@ -54,9 +57,10 @@ def known_references(experiments: tuple[Experiment, ...]) -> dict[str, Reference
             name,
             entry["settings"],
             {
-                one.name: entry["experiments"][one.name]["measured"]
-                for one in experiments
-                if entry["experiments"].get(one.name, {}).get("version") == one.version
+                experiment.name: entry["experiments"][experiment.name]["measured"]
+                for experiment in experiments
+                if entry["experiments"].get(experiment.name, {}).get("version")
+                == experiment.version
             },
         )
         for name, entry in _document()["potentials"].items()
@@ -71,19 +75,20 @@ def write_references(
     measured: dict[str, Measured],
     experiments: tuple[Experiment, ...],
 ) -> None:
-    """Put the results of a potential into a file of references, which may hold others.
+    """Write the results of a potential into a file of references, which may hold others.
 
     Raises
     ------
     ValueError
-        If results of other experiments with other settings are kept of it.
+        If the file holds results of the same potential with other settings, for experiments that
+        are not measured again.
     """
     check_nothing_is_lost(path, name, settings, experiments=measured)
     document = _read(path)
     entry = document["potentials"].setdefault(name, {"experiments": {}})
     if entry.get("settings") != settings:
         entry.update(settings=settings, experiments={})
-    versions = {one.name: one.version for one in experiments}
+    versions = {experiment.name: experiment.version for experiment in experiments}
     for key, values in measured.items():
         entry["experiments"][key] = {"version": versions[key], "measured": values}
     with replaced_when_complete(path) as temporary:
@@ -93,12 +98,12 @@ def write_references(
 def check_nothing_is_lost(
     path: Path, name: str, settings: dict[str, Any], *, experiments: Collection[str]
 ) -> None:
-    """Check that a file keeps no result with other settings but those to be measured again.
+    """Check that all results with other settings in a file will be measured again.
 
     Raises
     ------
     ValueError
-        Otherwise: one file holds one potential with one set of settings.
+        Otherwise: a file holds each potential with one set of settings only.
     """
     entry = _read(path)["potentials"].get(name)
     if entry is None or entry["settings"] == settings:
@@ -112,7 +117,7 @@ def check_nothing_is_lost(
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a file of references, or one without any."""
+    """Return the content of a file of references; without entries if there is no file."""
     if not path.is_file():
         return {"format_version": 1, "potentials": {}}
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -120,13 +125,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _compact(document: dict[str, Any]) -> str:
-    """Return JSON with one line for each entry of an experiment, so that changes can be read."""
+    """Return JSON with one line for each entry of an experiment, so that diffs are readable."""
     lines = ["{", f' "format_version": {document["format_version"]},', ' "potentials": {']
     entries = []
     for name, entry in sorted(document["potentials"].items()):
         settings = json.dumps(entry["settings"], ensure_ascii=False, sort_keys=True)
         experiments = ",\n".join(
-            f"    {json.dumps(key)}: {_one(experiment)}"
+            f"    {json.dumps(key)}: {_experiment_text(experiment)}"
             for key, experiment in sorted(entry["experiments"].items())
         )
         entries.append(
@@ -136,7 +141,7 @@ def _compact(document: dict[str, Any]) -> str:
     return "\n".join([*lines, ",\n".join(entries), " }", "}"]) + "\n"
 
 
-def _one(experiment: dict[str, Any]) -> str:
+def _experiment_text(experiment: dict[str, Any]) -> str:
     groups = ",\n".join(
         f"      {json.dumps(key, ensure_ascii=False)}: {_rows(value)}"
         for key, value in experiment["measured"].items()
@@ -149,7 +154,7 @@ def _rows(value: Any) -> str:
     if not isinstance(value, dict) or not value:
         return json.dumps(value, ensure_ascii=False)
     rows = ",\n".join(
-        f"       {json.dumps(key, ensure_ascii=False)}: {json.dumps(one, ensure_ascii=False)}"
-        for key, one in value.items()
+        f"       {json.dumps(key, ensure_ascii=False)}: {json.dumps(row, ensure_ascii=False)}"
+        for key, row in value.items()
     )
     return f"{{\n{rows}\n      }}"

@@ -1,4 +1,4 @@
-"""Minima of molecules and crystals, many side by side, by ASE's optimizers."""
+"""Minimization of many molecules or crystals side by side, with ASE's optimizers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ LARGEST_SWELLING = 2.0
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where a minimization ended.
+    """The result of a minimization.
 
     Attributes
     ----------
     atoms : Atoms
     energy : float, eV
-        Not a number if it failed.
+        NaN if the potential never returned an energy.
     reason : str
-        Why it is no minimum; empty if it is one.
+        Why the minimization failed; empty if it converged.
     """
 
     atoms: Atoms
@@ -45,18 +45,18 @@ class Minimum:
 
 
 class _Minimization:
-    """One structure, moved by an ASE optimizer whose energies and forces come from outside."""
+    """One structure, moved by an ASE optimizer with energies and forces that the caller gives."""
 
-    def __init__(self, atoms: Atoms, what: Callable[[Atoms], Any]) -> None:
+    def __init__(self, atoms: Atoms, as_movable: Callable[[Atoms], Any]) -> None:
         self.atoms = atoms.copy()
         self.atoms.calc = None
         self.volume = self.atoms.get_volume() if self.atoms.cell.rank == 3 else None
-        self.moved = what(self.atoms)
+        self.moved = as_movable(self.atoms)
         self.optimizer: BFGS | None = None
         self.energy, self.reason, self.converged = float("nan"), "", False
 
     def advance(self, answer: Any, fmax: float) -> None:
-        """Take in what the potential says of the current structure, and make a step."""
+        """Make a step with the potential's answer for the current structure."""
         if isinstance(answer, Refusal):
             self.reason = answer.reason
             return
@@ -80,7 +80,7 @@ class _Minimization:
                 self.reason = f"its volume changed by a factor of {ratio:.2f}"
 
     def result(self) -> Minimum:
-        """Return where it ended, without its calculator."""
+        """Return the result, without the calculator."""
         atoms = self.atoms.copy()
         atoms.set_constraint()
         reason = self.reason or ("" if self.converged else "not converged")
@@ -99,7 +99,7 @@ def minimize(
     fmax : float, eV/Å
         Largest force at a minimum.
     steps : int
-        At most.
+        Largest number of steps.
     """
     return _minimize(
         potential, [_Minimization(atoms, _itself) for atoms in structures], fmax, steps
@@ -114,7 +114,7 @@ def minimize_with_torsion(
     fmax: float = 0.02,
     steps: int = 300,
 ) -> list[Minimum]:
-    """Return the nearest minimum of each structure with one torsion angle held as it is.
+    """Return the nearest minimum of each structure at its present value of one torsion angle.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def minimize_with_torsion(
 def minimize_crystals(
     potential: Potential, structures: Sequence[Atoms], *, fmax: float = 0.02, steps: int = 300
 ) -> list[Minimum]:
-    """Return the nearest minimum of crystals, cell and positions.
+    """Return the nearest minimum of crystals with respect to cell and positions.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def minimize_crystals(
         Must give stress.
     structures : sequence of Atoms
     fmax : float, eV/Å
-        Of forces on atoms and on the cell (:class:`ase.filters.FrechetCellFilter`).
+        Largest force on atoms and on the cell (:class:`ase.filters.FrechetCellFilter`).
     steps : int
     """
     minimizations = [_Minimization(atoms, FrechetCellFilter) for atoms in structures]
@@ -160,15 +160,19 @@ def _minimize(
     potential: Potential, minimizations: list[_Minimization], fmax: float, steps: int
 ) -> list[Minimum]:
     for _ in range(steps):
-        active = [one for one in minimizations if not (one.converged or one.reason)]
+        active = [
+            minimization
+            for minimization in minimizations
+            if not (minimization.converged or minimization.reason)
+        ]
         if not active:
             break
-        answers = potential.evaluate([_bare(one.atoms) for one in active])
-        for one, answer in zip(active, answers, strict=True):
-            one.advance(answer, fmax)
-    return [one.result() for one in minimizations]
+        answers = potential.evaluate([_bare(minimization.atoms) for minimization in active])
+        for minimization, answer in zip(active, answers, strict=True):
+            minimization.advance(answer, fmax)
+    return [minimization.result() for minimization in minimizations]
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    """Return a copy without constraints, which a calculator must not see."""
+    """Return a copy without constraints, which must not be passed to a calculator."""
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

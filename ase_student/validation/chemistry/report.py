@@ -1,4 +1,4 @@
-"""The results of chemistry as rows of a table and as text."""
+"""Results of the chemistry section as rows of a table and as text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ def columns_of(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     for student in document["students"]:
         if student["name"] not in [title for title, _ in columns]:
             columns.append((student["name"], student["chemistry"]))
-    for one in document["chemistry"]["references"]:
-        title = f"{one['name']}, the teacher" if one["is_teacher"] else one["name"]
-        columns.append((title, one))
+    for reference in document["chemistry"]["references"]:
+        title = (
+            f"{reference['name']}, the teacher" if reference["is_teacher"] else reference["name"]
+        )
+        columns.append((title, reference))
     return columns
 
 
 def label_of(figure: dict[str, Any]) -> str:
-    """Return what a figure is, against what and in which unit."""
+    """Return the label of a figure: its name, what it is compared with, and its unit."""
     against = {"teacher": " to the teacher", "": ""}.get(
         figure["against"], f" to {figure['against']}"
     )
@@ -30,7 +32,7 @@ def label_of(figure: dict[str, Any]) -> str:
 
 
 def rows_of(document: dict[str, Any]) -> Rows:
-    """Return label and cells of each figure."""
+    """Return label and cells of the row of each figure."""
     columns = columns_of(document)
     values: dict[str, dict[int, str]] = {}
     for place, (_, results) in enumerate(columns):
@@ -70,5 +72,5 @@ def chemistry_table(document: dict[str, Any]) -> str:
         return label.ljust(first) + "".join(padded)
 
     lines = [line("chemistry", titles), *(line(label, cells) for label, cells in rows)]
-    said = [f"{title}: {results['words']}" for title, results in verdicts_of(document)]
-    return "\n".join([*lines, "", *said, *refusals(document)])
+    sentences = [f"{title}: {results['words']}" for title, results in verdicts_of(document)]
+    return "\n".join([*lines, "", *sentences, *refusals(document)])

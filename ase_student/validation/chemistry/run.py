@@ -1,4 +1,4 @@
-"""Run the experiments on a potential, keeping each result, so that nothing is computed twice."""
+"""Run the experiments on a potential; each result is stored, so that it is computed once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ase_student.validation.chemistry.experiment import Experiment, Measured
 from ase_student.validation.extras import progress_bar
 from ase_student.validation.physics.checks import RefusedError
 
-#: The experiments that take no dynamics.
+#: The experiments without dynamics.
 EXPERIMENTS = (
     Experiment(
         "interactions", "Interaction energies of dimers", 1,
@@ -39,12 +39,12 @@ EXPERIMENTS = (
 
 
 def experiments_with_liquid(picoseconds: float) -> tuple[Experiment, ...]:
-    """Return all experiments, with dynamics of water where its length is not 0.
+    """Return all experiments, including dynamics of water if its length is not 0.
 
     Parameters
     ----------
     picoseconds : float
-        At constant volume, and as long again at constant pressure.
+        Length of the run at constant volume, and of the run at constant pressure.
     """
     if picoseconds == 0.0:
         return EXPERIMENTS
@@ -69,29 +69,29 @@ def measure(
     folder: Path | None = None,
     label: str = "",
 ) -> dict[str, Measured]:
-    """Return what each experiment measured of a potential, by the experiment's name.
+    """Return the results of each experiment for a potential, by the experiment's name.
 
-    An experiment that the potential refuses holds ``{"refused": reason}``.
+    The result of an experiment that the potential refuses is ``{"refused": reason}``.
 
     Parameters
     ----------
     potential : Potential
     identity : dict
-        What decides its results, JSON only: weights, precision, version, settings.
+        What determines its results, JSON types only: weights, precision, version, settings.
     experiments : sequence of Experiment
     folder : path, optional
-        One file for each experiment is kept there, and read instead of measuring again where
-        identity and version of the experiment are the same.
+        One file for each experiment is written there. A file whose identity and version of the
+        experiment are the same is read instead of measuring again.
     label : str
-        How names of these files begin; by default the name of the potential.
+        Beginning of the names of these files; by default the name of the potential.
     """
-    found: dict[str, Measured] = {}
+    results: dict[str, Measured] = {}
     for experiment in progress(experiments, label or potential.name):
         key = {"experiment": experiment.name, "version": experiment.version, **identity}
         path = (
             None if folder is None else folder / f"{label or potential.name}-{experiment.name}.json"
         )
-        measured = None if path is None else _kept(path, key)
+        measured = None if path is None else _read_result(path, key)
         if measured is None:
             try:
                 measured = experiment.measure(potential)
@@ -100,13 +100,13 @@ def measure(
             if not _is_finite(measured):
                 measured = {"refused": "its results are not finite"}
             if path is not None:
-                _keep(path, {"of": key, "measured": measured})
-        found[experiment.name] = measured
-    return found
+                _write_result(path, {"of": key, "measured": measured})
+        results[experiment.name] = measured
+    return results
 
 
 def _is_finite(measured: Measured) -> bool:
-    """Return whether results hold only what JSON can hold."""
+    """Return whether all numbers in results are finite, as JSON requires."""
     try:
         json.dumps(measured, allow_nan=False)
     except ValueError:
@@ -115,15 +115,15 @@ def _is_finite(measured: Measured) -> bool:
 
 
 def progress(experiments: Sequence[Experiment], label: str) -> Iterator[Experiment]:
-    """Return experiments one after the other, with a progress bar on a terminal."""
+    """Yield experiments one after the other, with a progress bar on a terminal."""
     with progress_bar(len(experiments), "experiment", label=f"chemistry of {label}") as bar:
         for experiment in experiments:
             yield experiment
             bar.update()
 
 
-def _kept(path: Path, key: dict[str, Any]) -> Measured | None:
-    """Return what a file holds of a measurement; None if there is none, or another's."""
+def _read_result(path: Path, key: dict[str, Any]) -> Measured | None:
+    """Return the stored results of an experiment; None if there are none for this key."""
     if not path.is_file():
         return None
     try:
@@ -133,7 +133,7 @@ def _kept(path: Path, key: dict[str, Any]) -> Measured | None:
         return None
 
 
-def _keep(path: Path, document: dict[str, Any]) -> None:
+def _write_result(path: Path, document: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_when_complete(path) as temporary:
         temporary.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -144,17 +144,17 @@ def figures(
     teacher: dict[str, Measured] | None,
     experiments: Sequence[Experiment] = EXPERIMENTS,
 ) -> list[dict[str, Any]]:
-    """Return the figures of all experiments, JSON only, each with the name of its experiment.
+    """Return the figures of all experiments, JSON types only, with the name of the experiment.
 
     Parameters
     ----------
     measured : dict of str to Measured
-        Of one potential, as :func:`measure` returns it.
+        Results of one potential, as :func:`measure` returns them.
     teacher : dict of str to Measured or None
-        Of its teacher.
+        Results of its teacher.
     experiments : sequence of Experiment
     """
-    found = []
+    all_figures = []
     for experiment in experiments:
         ours = measured.get(experiment.name)
         theirs = None if teacher is None else teacher.get(experiment.name)
@@ -162,8 +162,8 @@ def figures(
             continue
         if theirs is not None and "refused" in theirs:
             theirs = None
-        found += [
+        all_figures += [
             {"experiment": experiment.name, **asdict(figure)}
             for figure in experiment.compare(ours, theirs)
         ]
-    return found
+    return all_figures

@@ -1,4 +1,4 @@
-"""The chemistry section of a validation: students beside their teacher and GFN2-xTB."""
+"""Chemistry section of a validation: students compared with their teacher and GFN2-xTB."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ase_student.validation.chemistry.run import (
 from ase_student.validation.chemistry.verdicts import verdicts, words
 from ase_student.validation.models import ModelSpec
 
-#: Folder below the output of a validation that keeps what is complete.
+#: Folder in the output of a validation that keeps completed experiments.
 FOLDER = "chemistry"
 
 
@@ -40,56 +40,71 @@ def add_chemistry(
         With an entry in ``students`` for each of `students`.
     students : sequence of (ModelSpec, StudentCalculator)
     teacher : teacher or None
-        To be measured; where None, what is kept of each student's teacher is compared with.
+        Teacher to measure; if None, the stored results of each student's teacher are used.
     folder : path
-        Output of the validation.
+        Output folder of the validation.
     only : collection of str
         Names of the experiments without dynamics that are run; empty for all.
     liquid : float, ps
-        Length of dynamics of water.
+        Length of each simulation of water; 0 leaves them out.
     """
-    names = {one.name for one in EXPERIMENTS}
+    names = {experiment.name for experiment in EXPERIMENTS}
     left_out = names.difference(only) if only else set()
-    experiments = tuple(one for one in experiments_with_liquid(liquid) if one.name not in left_out)
-    kept = known_references(experiments)
+    experiments = tuple(
+        experiment
+        for experiment in experiments_with_liquid(liquid)
+        if experiment.name not in left_out
+    )
+    references = known_references(experiments)
     if teacher is not None:
-        kept = {**kept, teacher.name: _measured_now(teacher, experiments, folder / FOLDER)}
-    own: dict[str, dict[str, Any]] = {}
+        references = {
+            **references,
+            teacher.name: _measured_now(teacher, experiments, folder / FOLDER),
+        }
+    results_by_weights: dict[str, dict[str, Any]] = {}
     for (spec, calculator), described in zip(students, document["students"], strict=True):
         # As with physics, the first of a student's backends is enough.
         key = calculator.info.weights_sha256
-        if key not in own:
-            known = teacher.name if teacher is not None else _teacher_of(calculator)
-            own[key] = _of_student(spec, calculator, kept.get(known), experiments, folder / FOLDER)
-        described["chemistry"] = own[key]
+        if key not in results_by_weights:
+            teacher_name = teacher.name if teacher is not None else _teacher_of(calculator)
+            results_by_weights[key] = _of_student(
+                spec, calculator, references.get(teacher_name), experiments, folder / FOLDER
+            )
+        described["chemistry"] = results_by_weights[key]
     document["chemistry"] = {
-        "references": _described(kept, [one["teacher"] for one in own.values()], experiments)
+        "references": _described(
+            references, [results["teacher"] for results in results_by_weights.values()], experiments
+        )
     }
 
 
 def _described(
-    kept: dict[str, Reference], teachers: list[str | None], experiments: Sequence[Experiment]
+    references: dict[str, Reference], teachers: list[str | None], experiments: Sequence[Experiment]
 ) -> list[dict[str, Any]]:
-    """Return what is known of teachers and other methods, JSON only, teachers last.
+    """Return the results of teachers and other methods, JSON types only, teachers last.
 
     Other methods are compared with the first student's teacher.
     """
-    first = None if teachers[0] is None else kept[teachers[0]].measured
-    found = [
+    first_teacher = None if teachers[0] is None else references[teachers[0]].measured
+    described = [
         {
-            "name": one.name,
-            "settings": one.settings,
-            "is_teacher": one.name in teachers,
-            "figures": figures(one.measured, None if one.name in teachers else first, experiments),
-            "measured": one.measured,
+            "name": reference.name,
+            "settings": reference.settings,
+            "is_teacher": reference.name in teachers,
+            "figures": figures(
+                reference.measured,
+                None if reference.name in teachers else first_teacher,
+                experiments,
+            ),
+            "measured": reference.measured,
         }
-        for one in kept.values()
+        for reference in references.values()
     ]
-    return sorted(found, key=lambda one: (one["is_teacher"], one["name"]))
+    return sorted(described, key=lambda entry: (entry["is_teacher"], entry["name"]))
 
 
 def _teacher_of(calculator: StudentCalculator) -> str:
-    """Return the name of the teacher that a student's file tells of."""
+    """Return the name of the teacher from the metadata of a student's file."""
     return str(calculator.info.metadata.get("teacher", ""))
 
 
@@ -118,13 +133,13 @@ def _of_student(
     measured = measure(
         as_potential(calculator), identity, experiments, folder=folder, label=spec.name
     )
-    found = figures(measured, None if teacher is None else teacher.measured, experiments)
-    judged = verdicts(found)
+    student_figures = figures(measured, None if teacher is None else teacher.measured, experiments)
+    judged = verdicts(student_figures)
     return {
         "teacher": None if teacher is None else teacher.name,
         "teacher_settings": None if teacher is None else teacher.settings,
         "verdicts": judged,
         "words": words(judged),
-        "figures": found,
+        "figures": student_figures,
         "measured": measured,
     }

@@ -1,7 +1,7 @@
-"""Structures that experiments start from: read from the package, and made by RDKit and a teacher.
+"""Structures that experiments start from; made by RDKit and a teacher.
 
 ``torsions.extxyz`` holds fragments at each angle, ``conformers.extxyz`` conformers of flexible
-molecules. They are kept, because RDKit's geometries differ from version to version.
+molecules. They are stored in the package, because RDKit's geometries differ between versions.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ase.io import read
 
 
 def read_structures(file: str) -> dict[str, list[Atoms]]:
-    """Return the structures of a file of this package by their names, in its order."""
+    """Return the structures of a file of this package by name, in the order of the file."""
     with as_file(files(__package__) / "data" / file) as path:
         frames = read(path, index=":", format="extxyz")
-    found: dict[str, list[Atoms]] = {}
+    structures: dict[str, list[Atoms]] = {}
     for atoms in frames:
-        found.setdefault(atoms.info["name"], []).append(atoms)
-    return found
+        structures.setdefault(atoms.info["name"], []).append(atoms)
+    return structures

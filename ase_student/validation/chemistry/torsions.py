@@ -25,8 +25,8 @@ from ase_student.validation.chemistry.relaxation import minimize_with_torsion
 from ase_student.validation.chemistry.structures import read_structures
 from ase_student.validation.physics.checks import RefusedError
 
-#: Fragments by name: SMILES in which the atoms 1 to 4 make the torsion. None is chiral, so that
-#: angles from 0 to 180° are all there are.
+#: Fragments by name: SMILES in which the atoms 1 to 4 define the torsion. No fragment is chiral, so
+#: that angles from 0 to 180° are sufficient.
 FRAGMENTS = {
     "butane": "[CH3:1][CH2:2][CH2:3][CH3:4]",
     "ethyl methyl ether": "[CH3:1][CH2:2][O:3][CH3:4]",
@@ -42,9 +42,9 @@ FRAGMENTS = {
     "methyl phenyl sulfone": "[cH]1[cH][cH][cH][cH:1][c:2]1[S:3](=O)(=O)[CH3:4]",
 }
 ANGLES = tuple(range(0, 181, 15))
-#: A maximum of the teacher's profile that rises less than this above both sides is no barrier.
+#: Smallest height of a barrier of the teacher's profile above the minima on both sides, kcal/mol.
 LOWEST_BARRIER = 0.5
-#: The same barrier of another potential may lie this many angles aside.
+#: The same barrier of another potential may be at an angle up to this many grid points away.
 WINDOW = 1
 
 
@@ -86,7 +86,7 @@ def measure(potential: Potential) -> Measured:
     Raises
     ------
     RefusedError
-        If the potential has no answer, or a fragment does not come to rest.
+        If the potential has no answer, or the minimization of a fragment does not converge.
     """
     frames = [atoms for scan in scans() for atoms in scan.frames]
     torsions = [scan.torsion for scan in scans() for _ in scan.frames]
@@ -103,9 +103,9 @@ def measure(potential: Potential) -> Measured:
 
 
 def maxima(profile: Sequence[float]) -> list[int]:
-    """Return the indices of barriers of a profile from 0 to 180°, which is even about both ends.
+    """Return the indices of barriers of a profile from 0 to 180° that is symmetric at both ends.
 
-    A barrier is a highest point between two neighboring minima, at least `LOWEST_BARRIER` above
+    A barrier is the highest point between two neighboring minima, at least `LOWEST_BARRIER` above
     both.
 
     Examples
@@ -114,9 +114,9 @@ def maxima(profile: Sequence[float]) -> list[int]:
     [0, 4]
     """
     n = len(profile)
-    # Round the circle, and once more, so that a barrier at an end has both of its sides.
+    # Extended by symmetry to the full circle, so that a barrier at an end has both of its sides.
     circle = [*profile, *profile[-2:0:-1]]
-    found = []
+    indices = []
     for index in range(n):
         turned = circle[index:] + circle[:index]
         height = turned[0]
@@ -126,12 +126,12 @@ def maxima(profile: Sequence[float]) -> list[int]:
         )
         is_first = turned[-1] < height or (index == 0 and turned[-1] <= height)
         if is_first and all(height - side >= LOWEST_BARRIER for side in sides):
-            found.append(index)
-    return found
+            indices.append(index)
+    return indices
 
 
 def _lowest_before_higher(values: Sequence[float], height: float) -> float:
-    """Return the lowest of the values that come before one above a height."""
+    """Return the lowest of the values before the first value that is above `height`."""
     lowest = height
     for value in values:
         if value > height:
@@ -147,7 +147,7 @@ def barriers(profile: Sequence[float], places: Sequence[int]) -> list[float]:
     ----------
     profile : sequence of float
     places : sequence of int
-        Where they are in the teacher's profile; the highest point within `WINDOW` counts.
+        Indices of the barriers in the teacher's profile; the highest point within `WINDOW` counts.
     """
     lowest = min(profile)
     return [max(profile[max(0, place - WINDOW) : place + WINDOW + 1]) - lowest for place in places]
@@ -161,15 +161,15 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
     for name, theirs in ({} if teacher is None else teacher["profiles"]).items():
         ours = measured["profiles"][name]
         places = maxima(theirs)
-        expected, found = barriers(theirs, places), barriers(ours, places)
-        differences = np.subtract(found, expected)
+        teacher_heights, student_heights = barriers(theirs, places), barriers(ours, places)
+        differences = np.subtract(student_heights, teacher_heights)
         heights[name] = float(np.abs(differences).mean())
-        relative.extend(differences / expected)
+        relative.extend(differences / teacher_heights)
         shapes[name] = float(np.abs(_centered(ours) - _centered(theirs)).mean())
-    low = None if not relative else round(100.0 * float(np.mean(relative)), 1)
+    mean_difference = None if not relative else round(100.0 * float(np.mean(relative)), 1)
     return [
         mean_absolute(BARRIERS, "kcal/mol", "teacher", differences=heights),
-        Figure("torsion barriers, mean difference", low, "%", "teacher", len(relative)),
+        Figure("torsion barriers, mean difference", mean_difference, "%", "teacher", len(relative)),
         mean_absolute(
             "torsion profiles, mean absolute difference", "kcal/mol", "teacher", differences=shapes
         ),

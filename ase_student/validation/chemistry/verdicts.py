@@ -1,4 +1,4 @@
-"""What a potential is good for and what not, in words, from its figures by fixed limits."""
+"""Verdicts on what a potential is good for, from its figures and fixed limits."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ GOOD, FAIR, POOR, UNKNOWN = "good", "usable with care", "not good enough", "not 
 
 @dataclass(frozen=True)
 class Topic:
-    """Something that a potential is used for.
+    """A use of potentials, and the limits by which a potential is judged for it.
 
     Attributes
     ----------
     name : str
     figure, against : str
-        Whose absolute value is judged.
+        Name of the figure whose absolute value is judged, and what it is compared with.
     good, fair : float
-        Limits, in the figure's unit; above the second a potential is not good enough.
+        Limits, in the figure's unit; above `fair` a potential is not good enough.
     unit : str
     """
 
@@ -40,7 +40,7 @@ class Topic:
     unit: str
 
 
-#: The limits. 1 kcal/mol is what is called chemical accuracy; 0.3 kcal/mol is half of RT at room
+#: The limits. 1 kcal/mol is known as chemical accuracy; 0.3 kcal/mol is half of RT at room
 #: temperature.
 TOPICS = (
     Topic("binding at contact", interactions.AT_MINIMUM, "teacher", 0.5, 1.0, "kcal/mol"),
@@ -59,16 +59,16 @@ TOPICS = (
 
 
 def verdicts(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return topic, grade, value and a sentence for each topic, JSON only.
+    """Return topic, grade, value and a sentence for each topic, JSON types only.
 
     Parameters
     ----------
     figures : sequence of dict
         As :func:`ase_student.validation.chemistry.run.figures` returns them.
     """
-    by_key = {(one["name"], one["against"]): one for one in figures}
-    lost = next((one for one in figures if one["name"] == crystals.LOST), None)
-    found = []
+    by_key = {(figure["name"], figure["against"]): figure for figure in figures}
+    lost = next((figure for figure in figures if figure["name"] == crystals.LOST), None)
+    judged = []
     for topic in TOPICS:
         figure = by_key.get((topic.figure, topic.against))
         grade, sentence = _judged(topic, figure)
@@ -76,7 +76,7 @@ def verdicts(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if topic.name == "molecular crystals" and lost is not None and lost["value"]:
             grade, note = POOR, f"{lost['value']:.0f} {lost['unit']} lost"
             sentence += f" {lost['value']:.0f} {lost['unit']} crystals are lost ({lost['detail']})."
-        found.append(
+        judged.append(
             {
                 "topic": topic.name,
                 "grade": grade,
@@ -86,7 +86,7 @@ def verdicts(figures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "sentence": sentence.strip(),
             }
         )
-    return found
+    return judged
 
 
 def _judged(topic: Topic, figure: dict[str, Any] | None) -> tuple[str, str]:
@@ -103,7 +103,7 @@ def _judged(topic: Topic, figure: dict[str, Any] | None) -> tuple[str, str]:
 
 
 def words(judged: Sequence[dict[str, Any]]) -> str:
-    """Return in a few sentences what a potential is good for and what not, with its values.
+    """Return verdicts as a few sentences: what a potential is good for and what not, with values.
 
     Examples
     --------
@@ -115,18 +115,24 @@ def words(judged: Sequence[dict[str, Any]]) -> str:
     phrases = {GOOD: "Good for", FAIR: "Usable with care for", POOR: "Not good enough for"}
     sentences = []
     for grade, phrase in phrases.items():
-        topics = [f"{one['topic']}{_in_brackets(one)}" for one in judged if one["grade"] == grade]
+        topics = [
+            f"{verdict['topic']}{_in_brackets(verdict)}"
+            for verdict in judged
+            if verdict["grade"] == grade
+        ]
         if topics:
             sentences.append(f"{phrase} {_joined(topics)}.")
-    untested = [one["topic"] for one in judged if one["grade"] == UNKNOWN]
+    untested = [verdict["topic"] for verdict in judged if verdict["grade"] == UNKNOWN]
     if untested:
         sentences.append(f"Not tested: {', '.join(untested)}.")
     return " ".join(sentences)
 
 
-def _in_brackets(one: dict[str, Any]) -> str:
-    value = "" if one["value"] is None else f"{abs(one['value']):.2g} {one['unit']}".strip()
-    texts = [text for text in (value, one.get("note")) if text]
+def _in_brackets(verdict: dict[str, Any]) -> str:
+    value = (
+        "" if verdict["value"] is None else f"{abs(verdict['value']):.2g} {verdict['unit']}".strip()
+    )
+    texts = [text for text in (value, verdict.get("note")) if text]
     return f" ({', '.join(texts)})" if texts else ""
 
 

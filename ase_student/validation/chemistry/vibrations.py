@@ -1,7 +1,7 @@
 """Geometries and harmonic frequencies of small molecules of the G2 set.
 
-Starts are the MP2(full)/6-31G(d) geometries of :mod:`ase.data.g2` (Curtiss et al., J. Chem. Phys.
-106, 1063, 1997), to which bond lengths are compared too.
+Minimizations start from the MP2(full)/6-31G(d) geometries of :mod:`ase.data.g2` (Curtiss et al., J.
+Chem. Phys. 106, 1063, 1997). Bond lengths are also compared with those of these geometries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ase_student.validation.chemistry.relaxation import minimize
 from ase_student.validation.physics.vibrations import frequencies
 
 ELEMENTS = frozenset((1, 6, 7, 8, 9, 15, 16, 17))
-#: Closed shells that no force field of molecules is made for: a singlet carbene.
+#: Closed-shell molecules that are not suitable for force fields: a singlet carbene.
 LEFT_OUT = frozenset(("CH2_s1A1d",))
 FMAX = 0.005
 STEPS = 200
@@ -32,20 +32,20 @@ BONDS = "bond lengths of G2 molecules, mean absolute difference"
 
 @cache
 def molecules() -> dict[str, Atoms]:
-    """Return the neutral closed-shell molecules of G2 of the elements of students, by name."""
-    found = {}
+    """Return the neutral closed-shell molecules of G2 that have only `ELEMENTS`, by name."""
+    molecules_by_name = {}
     for name in sorted(g2.data):
         entry = cast(dict[str, Any], g2.data[name])
         if name in LEFT_OUT or entry.get("magmoms") is not None or entry.get("charges") is not None:
             continue
         atoms = molecule(name)
         if len(atoms) > 1 and ELEMENTS.issuperset(atoms.numbers.tolist()):
-            found[name] = atoms
-    return found
+            molecules_by_name[name] = atoms
+    return molecules_by_name
 
 
 def bond_lengths(start: Atoms, atoms: Atoms) -> list[float]:
-    """Return the lengths in Å, in one molecule, of the bonds that another geometry of it has."""
+    """Return the lengths in Å in `atoms` of the bonds of `start`, the same molecule."""
     topology = Topology.of(start)
     vectors = atoms.positions[topology.second] - atoms.positions[topology.first]
     once = topology.first < topology.second
@@ -57,20 +57,20 @@ def measure(potential: Potential) -> Measured:
 
     A molecule that reaches no minimum has an entry in ``failed`` instead.
     """
-    found: Measured = {"frequencies": {}, "bonds": {}, "failed": {}}
+    results: Measured = {"frequencies": {}, "bonds": {}, "failed": {}}
     starts = molecules()
     minima = minimize(potential, list(starts.values()), fmax=FMAX, steps=STEPS)
     for (name, start), minimum in zip(starts.items(), minima, strict=True):
         change = Topology.of(start).change(minimum.atoms) if minimum.converged else minimum.reason
         if change is not None:
-            found["failed"][name] = change
+            results["failed"][name] = change
             continue
         n_rigid = 5 if _is_linear(start) else 6
         values = frequencies(potential, minimum.atoms)
         vibrations = values[np.argsort(np.abs(values))][n_rigid:]
-        found["frequencies"][name] = np.sort(vibrations).round(1).tolist()
-        found["bonds"][name] = bond_lengths(start, minimum.atoms)
-    return found
+        results["frequencies"][name] = np.sort(vibrations).round(1).tolist()
+        results["bonds"][name] = bond_lengths(start, minimum.atoms)
+    return results
 
 
 def _is_linear(atoms: Atoms) -> bool:
@@ -86,14 +86,14 @@ def compare(measured: Measured, teacher: Measured | None) -> list[Figure]:
         ),
     ]
     if teacher is not None:
-        both = [name for name in teacher["frequencies"] if name in measured["frequencies"]]
+        common = [name for name in teacher["frequencies"] if name in measured["frequencies"]]
         differences = {
             name: float(
                 np.abs(
                     np.subtract(measured["frequencies"][name], teacher["frequencies"][name])
                 ).mean()
             )
-            for name in both
+            for name in common
         }
         figures = [
             mean_absolute(FREQUENCIES, "cm⁻¹", "teacher", differences=differences),
@@ -115,10 +115,12 @@ def _published() -> dict[str, list[float]]:
     return {name: bond_lengths(atoms, atoms) for name, atoms in molecules().items()}
 
 
-def _of_bonds(measured: dict[str, list[float]], other: dict[str, list[float]]) -> dict[str, float]:
+def _of_bonds(
+    measured: dict[str, list[float]], reference: dict[str, list[float]]
+) -> dict[str, float]:
     """Return the mean absolute difference of bond lengths of each molecule."""
     return {
-        name: float(np.abs(np.subtract(lengths, other[name])).mean())
+        name: float(np.abs(np.subtract(lengths, reference[name])).mean())
         for name, lengths in measured.items()
-        if name in other
+        if name in reference
     }

@@ -1,4 +1,4 @@
-"""Liquid water: pressure of a frame, and with dynamics its pair distribution and density."""
+"""Liquid water: pressure of a frame; pair distribution and density from dynamics."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DENSITY = 0.9966
 THERMOSTAT, BAROSTAT = 50.0, 500.0
 TIMESTEP = 0.5 * units.fs
 STEPS_PER_SAMPLE = 20
-#: This share of a run at constant pressure is left out.
+#: This share of a run at constant pressure is discarded at the start.
 SETTLING = 0.5
-#: A box of this density, g/cm³, or below is a vapor.
+#: A box with a lower density, g/cm³, is a vapor.
 VAPOR = 0.5
 BAR = 1e5 * units.Pascal
 GRAM = 1e-3 * units.kg
@@ -71,20 +71,20 @@ def measure_pair_distribution(picoseconds: float) -> Callable[[Potential], Measu
     Parameters
     ----------
     picoseconds : float
-        Length, of which the first 30 % are left out.
+        Length of the run; the first 30 % is discarded.
     """
 
     def measure(potential: Potential) -> Measured:
-        distances, found, held = pair_distributions(potential, picoseconds)
-        if not held:
+        distances, distributions, bonds_held = pair_distributions(potential, picoseconds)
+        if not bonds_held:
             return {"picoseconds": picoseconds, "failed": "a bond broke"}
-        oxygens = np.where(distances > 2.0, found["O-O"], 0.0)
+        oxygens = np.where(distances > 2.0, distributions["O-O"], 0.0)
         peak = int(np.argmax(oxygens))
         return {
             "picoseconds": picoseconds,
             "peak": [round(float(distances[peak]), 3), round(float(oxygens[peak]), 3)],
             "distances": distances.round(3).tolist(),
-            "g": {key: values.round(3).tolist() for key, values in found.items()},
+            "g": {key: values.round(3).tolist() for key, values in distributions.items()},
         }
 
     return measure
@@ -112,15 +112,15 @@ def compare_pair_distribution(measured: Measured, teacher: Measured | None) -> l
 def measure_density(picoseconds: float, seed: int = 0) -> Callable[[Potential], Measured]:
     """Return a function that measures the density of 64 waters at 300 K and 1 bar.
 
-    Isotropic Martyna-Tobias-Klein dynamics (:class:`ase.md.nose_hoover_chain.IsotropicMTKNPT`),
-    steps of 0.5 fs.
+    Dynamics is isotropic Martyna-Tobias-Klein (:class:`ase.md.nose_hoover_chain.IsotropicMTKNPT`)
+    with steps of 0.5 fs.
 
     Parameters
     ----------
     picoseconds : float
-        Length, of which the first half is left out.
+        Length of the run; the first half is discarded.
     seed : int
-        Of the velocities.
+        Of the initial velocities.
     """
 
     def measure(potential: Potential) -> Measured:
@@ -148,11 +148,11 @@ def measure_density(picoseconds: float, seed: int = 0) -> Callable[[Potential], 
                 failure = _failure(atoms, topology, densities[-1])
                 if failure:
                     return {"picoseconds": picoseconds, "failed": failure}
-        kept = densities[int(SETTLING * n_samples) :]
+        equilibrated = densities[int(SETTLING * n_samples) :]
         return {
             "picoseconds": picoseconds,
-            "density": round(float(np.mean(kept)), 4),
-            "deviation": round(float(np.std(kept)), 4),
+            "density": round(float(np.mean(equilibrated)), 4),
+            "deviation": round(float(np.std(equilibrated)), 4),
         }
 
     return measure
@@ -164,12 +164,13 @@ def density(atoms: Atoms) -> float:
 
 
 def _failure(atoms: Atoms, topology: Topology, current: float) -> str:
-    """Return why a run at constant pressure is over; empty if it goes on."""
+    """Return why a run at constant pressure failed; empty if it continues."""
     if not np.isfinite(current):
         return "the cell is not finite"
     if current < VAPOR:
         return "it evaporated"
-    # Bonds know their images by vectors of the first cell, so look at the lengths only.
+    # A topology describes periodic images of bonds in the initial cell. The cell changes here, so
+    # only lengths to the nearest images are checked.
     positions, cell = atoms.positions, atoms.cell
     vectors = positions[topology.second] - positions[topology.first]
     fractional = vectors @ np.linalg.inv(cell.array)
@@ -177,7 +178,7 @@ def _failure(atoms: Atoms, topology: Topology, current: float) -> str:
     return "a bond broke" if lengths.max() > LONGEST_BOND else ""
 
 
-#: An O-H bond of a water that is longer, Å, is broken.
+#: A longer O-H bond of water, Å, is broken.
 LONGEST_BOND = 1.45
 
 
@@ -191,7 +192,7 @@ def compare_density(measured: Measured, teacher: Measured | None) -> list[Figure
 
 
 class _PotentialCalculator(Calculator):
-    """An ASE calculator that asks a potential."""
+    """ASE calculator that returns the results of a potential."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
 

@@ -1,1 +1,1 @@
-"""Checks of what no data set can show: that a student is a potential at all."""
+"""Checks of physics that need no reference data: symmetries, derivatives, dynamics."""

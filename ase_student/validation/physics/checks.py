@@ -1,4 +1,4 @@
-"""What a check of physics is given, and what it says."""
+"""Input and outcome of a check of physics."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Check:
     ----------
     name : str
     passed : bool or None
-        None if there is nothing to judge by, or the check does not apply.
+        None if there is no limit, or the check does not apply.
     value, limit : float or None
-        The largest deviation that was found, and the largest that is allowed.
+        The largest deviation, and the largest that is allowed.
     unit : str
     detail : str
-        Where the largest deviation is, or why there is none.
+        Where the largest deviation is, or why there is no value.
     curves : dict
-        What can be plotted, JSON only.
+        Data to plot, JSON types only.
     """
 
     name: str
@@ -40,19 +40,19 @@ class Check:
 
 @dataclass(frozen=True)
 class Subject:
-    """The student that is checked, and on what.
+    """The student that is checked, and the structures that it is checked on.
 
     Attributes
     ----------
     potential : Potential
-        As it was asked for.
+        The student in the requested backend and precision.
     precise : Potential
-        The same in float64; where that cannot be had, the same again.
+        The same student in float64; if that is not available, the same as `potential`.
     is_precise : bool
         Whether `precise` is in float64.
     cutoff : float, Å
     elements : tuple of int
-        Whose pairs are looked at: those that the data hold.
+        Elements of the data, whose pairs are checked.
     structures : dict of str to Atoms
         For symmetries and derivatives.
     molecules : dict of str to Atoms
@@ -69,16 +69,16 @@ class Subject:
 
 
 class RefusedError(Exception):
-    """A potential said nothing where a check needs an answer."""
+    """A potential refused to evaluate a structure that a check needs."""
 
 
 def ask(potential: Potential, structures: Sequence[Atoms]) -> list[Evaluation]:
-    """Return one answer for each structure.
+    """Return the evaluation of each structure.
 
     Raises
     ------
     RefusedError
-        If the potential refuses one of them.
+        If the potential refuses a structure.
     """
     answers = potential.evaluate(structures)
     for answer in answers:
@@ -101,7 +101,7 @@ def judged(
     ----------
     name : str
     deviations : dict of str to float
-        By where they were found.
+        By the name of the structure or place.
     limit : float
     unit : str
     curves : dict, optional
@@ -109,6 +109,8 @@ def judged(
     if not deviations:
         return Check(name, None, None, limit, unit, "nothing here to check it on")
     # NaN is above every limit.
-    where = max(deviations, key=lambda one: (deviations[one] != deviations[one], deviations[one]))
-    value = float(deviations[where])
-    return Check(name, value <= limit, value, limit, unit, f"largest for {where}", curves or {})
+    worst = max(
+        deviations, key=lambda place: (deviations[place] != deviations[place], deviations[place])
+    )
+    value = float(deviations[worst])
+    return Check(name, value <= limit, value, limit, unit, f"largest for {worst}", curves or {})

@@ -1,4 +1,4 @@
-"""Nothing may happen when an atom crosses the cutoff."""
+"""Check that energy and forces are continuous when an atom crosses the cutoff."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ase.data import chemical_symbols
 from ase_student.testing import TOLERANCES
 from ase_student.validation.physics.checks import Check, Subject, ask, judged
 
-#: Distance from the cutoff, on either side, Å: forces of 10 eV/Å move energies by less than the
-#: limit.
+#: Distance from the cutoff on either side, Å; at forces of 10 eV/Å, energies change by less than
+#: the limit over this distance.
 STEP = 1e-11
-#: Forces at the cutoff, eV/Å; float32 has other digits than float64.
+#: Largest allowed steps of the forces at the cutoff, eV/Å, in float64 and in float32.
 FORCE_LIMIT = 1e-6
 FORCE_LIMIT_FLOAT32 = 1e-4
 
@@ -25,29 +25,29 @@ def pairs_of(elements: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def pair_name(pair: tuple[int, int]) -> str:
-    """Return what a pair of elements is called."""
+    """Return the name of a pair of elements, such as 'C-H'."""
     return "-".join(chemical_symbols[number] for number in pair)
 
 
 def dimer(pair: tuple[int, int], distance: float) -> Atoms:
-    """Return two atoms."""
+    """Return two atoms at a distance in Å, without a cell."""
     return Atoms(pair, [[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
 
 
 def check_cutoff(subject: Subject) -> list[Check]:
-    """Return the steps of energy and forces at the cutoff: for pairs, and leaving a molecule."""
+    """Return the steps of energy and forces at the cutoff, for pairs and atoms near a molecule."""
     energies: dict[str, float] = {}
     forces: dict[str, float] = {}
     for names, inside, outside in (_pairs(subject), _probes(subject)):
         if not names:
             continue
         answers = ask(subject.precise, inside + outside)
-        for name, before, after in zip(
+        for name, inside_answer, outside_answer in zip(
             names, answers[: len(names)], answers[len(names) :], strict=True
         ):
-            step = abs(before.energy - after.energy)
+            step = abs(inside_answer.energy - outside_answer.energy)
             energies[name] = max(energies.get(name, 0.0), step)
-            jump = float(np.abs(before.forces - after.forces).max())
+            jump = float(np.abs(inside_answer.forces - outside_answer.forces).max())
             forces[name] = max(forces.get(name, 0.0), jump)
     limit = TOLERANCES.cutoff_energy if subject.is_precise else TOLERANCES.symmetry_energy_float32
     force_limit = FORCE_LIMIT if subject.is_precise else FORCE_LIMIT_FLOAT32
@@ -67,7 +67,7 @@ def _pairs(subject: Subject) -> tuple[list[str], list[Atoms], list[Atoms]]:
 
 
 def _probes(subject: Subject) -> tuple[list[str], list[Atoms], list[Atoms]]:
-    """Return an atom of each element that leaves a molecule, seen from some of its atoms."""
+    """Return an atom of each element just inside and outside the cutoff of a molecule's atoms."""
     if not subject.molecules:
         return [], [], []
     molecule = next(iter(subject.molecules.values()))

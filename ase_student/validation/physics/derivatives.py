@@ -1,4 +1,4 @@
-"""Forces and stress are the derivatives of the energy."""
+"""Check that forces and stress are the derivatives of the energy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ase_student.validation.physics.checks import Check, Subject, ask, judged
 
 SEED = 0
 N_DIRECTIONS = 3
-#: Steps of the finite differences, of fourth order, in Å or as a strain. The energies of float32
-#: need longer ones, and give fewer digits.
+#: Steps of the finite differences of fourth order, in Å or as a strain. Energies in float32 need
+#: longer steps and larger limits (eV/Å and eV/Å³).
 STEP = 2e-4
 STEP_FLOAT32 = 0.01
 FORCES_FLOAT32 = 0.01
@@ -25,7 +25,7 @@ WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
 
 
 def check_derivatives(subject: Subject) -> list[Check]:
-    """Return how far forces and stress are from finite differences of the energy."""
+    """Return the deviations of forces and stress from finite differences of the energy."""
     step = STEP if subject.is_precise else STEP_FLOAT32
     forces: dict[str, float] = {}
     stress: dict[str, float] = {}
@@ -56,14 +56,14 @@ def slopes(potential: Potential, makes: list[Callable[[float], Atoms]], step: fl
     """Return the derivative at zero of the energy of each ``make(x)``."""
     structures = [make(offset * step) for make in makes for offset in OFFSETS]
     energies = np.array([answer.energy for answer in ask(potential, structures)])
-    found: list[float] = (energies.reshape(-1, len(OFFSETS)) @ WEIGHTS / step).tolist()
-    return found
+    derivatives: list[float] = (energies.reshape(-1, len(OFFSETS)) @ WEIGHTS / step).tolist()
+    return derivatives
 
 
 def force_deviation(
     potential: Potential, atoms: Atoms, answer: Evaluation, *, step: float, rng: np.random.Generator
 ) -> float:
-    """Return the largest deviation along some directions in which all atoms move."""
+    """Return the largest deviation along random directions in which all atoms move."""
     directions = rng.normal(size=(N_DIRECTIONS, len(atoms), 3))
     directions /= np.linalg.norm(directions, axis=(1, 2), keepdims=True)
 
@@ -75,9 +75,9 @@ def force_deviation(
 
         return make
 
-    found = slopes(potential, [along(direction) for direction in directions], step)
-    expected = -(directions * answer.forces).sum(axis=(1, 2))
-    return float(np.abs(np.array(found) - expected).max())
+    numerical = slopes(potential, [along(direction) for direction in directions], step)
+    analytical = -(directions * answer.forces).sum(axis=(1, 2))
+    return float(np.abs(np.array(numerical) - analytical).max())
 
 
 def _stress_deviation(potential: Potential, atoms: Atoms, answer: Evaluation, step: float) -> float:
@@ -99,7 +99,7 @@ def _stress_deviation(potential: Potential, atoms: Atoms, answer: Evaluation, st
         return make
 
     components = list(combinations_with_replacement(range(3), 2))
-    found = slopes(potential, [along(*component) for component in components], step)
+    numerical = slopes(potential, [along(*component) for component in components], step)
     volume = atoms.get_volume()
-    expected = [answer.stress[voigt[component]] for component in components]
-    return float(np.abs(np.array(found) / volume - expected).max())
+    analytical = [answer.stress[voigt[component]] for component in components]
+    return float(np.abs(np.array(numerical) / volume - analytical).max())

@@ -1,4 +1,4 @@
-"""Dynamics: constant energy stays constant, and a thermostat holds its temperature."""
+"""Check that dynamics conserves the energy, and that dynamics with a thermostat is stable."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ase_student.validation.stability.run import Run, check_stability
 
 TEMPERATURE = 300.0
 TIMESTEP_FS = 0.5
-#: The fluctuation of the total energy goes with the square of the time step: half the step, a
-#: quarter of it. Steps at the cutoff or noise in the forces break that.
+#: Allowed ratios of the fluctuation of the total energy at the full and at half the time step. It
+#: is proportional to the square of the time step, so that 4 is expected. Steps of the energy at the
+#: cutoff or noise in the forces change the ratio.
 RATIO_LIMITS = (3.0, 5.0)
 N_MOLECULES = 3
-#: Total energies this many fs apart are independent: a period of the fastest vibration.
+#: Total energies at least this many fs apart, a period of the fastest vibration, are independent.
 CORRELATION_FS = 10.0
 SEED = 0
 
@@ -28,8 +29,8 @@ SEED = 0
 def check_energy_conservation(subject: Subject, picoseconds: float) -> list[Check]:
     """Return the drift of the total energy in NVE, and how it depends on the time step.
 
-    The drift is the slope of a straight line, in meV/atom/ps, less twice its own uncertainty, which
-    falls with the length of the run to the power 3/2.
+    The drift is the absolute slope of a straight line, in meV/atom/ps, minus twice its standard
+    error, which falls with the length of the run to the power 3/2.
     """
     molecules = dict(list(subject.molecules.items())[:N_MOLECULES])
     if not molecules:
@@ -53,7 +54,7 @@ def check_energy_conservation(subject: Subject, picoseconds: float) -> list[Chec
         per_atom = 1000.0 * coarse / len(starts[index])
         drifts[name] = float(np.polyfit(times, per_atom, 1)[0])
         uncertainties[name] = slope_uncertainty(times, per_atom)
-        # Both over the same time from the same start.
+        # Both runs over the same time from the same start.
         ratios[name] = float(coarse[: n_steps // 2].std() / fine.std())
     worst = max(drifts, key=lambda name: abs(drifts[name]) - 2.0 * uncertainties[name])
     beyond = abs(drifts[worst]) - 2.0 * uncertainties[worst]
@@ -61,11 +62,11 @@ def check_energy_conservation(subject: Subject, picoseconds: float) -> list[Chec
     curves = {
         "times": np.round(times[::10], 5).tolist(),
         "energies": {
-            name: np.round(1000.0 * (one - one[0]) / len(atoms), 5)[::10].tolist()
-            for name, one, atoms in zip(molecules, energies[:n], starts, strict=True)
+            name: np.round(1000.0 * (total - total[0]) / len(atoms), 5)[::10].tolist()
+            for name, total, atoms in zip(molecules, energies[:n], starts, strict=True)
         },
     }
-    said = f"{drifts[worst]:+.4f} ± {uncertainties[worst]:.4f} for {worst}, {picoseconds:g} ps"
+    detail = f"{drifts[worst]:+.4f} ± {uncertainties[worst]:.4f} for {worst}, {picoseconds:g} ps"
     mean = float(np.mean(list(ratios.values())))
     low, high = RATIO_LIMITS
     return [
@@ -75,7 +76,7 @@ def check_energy_conservation(subject: Subject, picoseconds: float) -> list[Chec
             max(0.0, beyond),
             limit,
             "meV/atom/ps",
-            said,
+            detail,
             curves,
         ),
         Check(
@@ -111,10 +112,10 @@ def total_energies(
 def slope_uncertainty(times: NDArray[np.float64], values: NDArray[np.float64]) -> float:
     """Return the standard error of the slope of values that fluctuate."""
     rate = np.polyfit(times, values, 1)[0]
-    left = values - values.mean() - rate * (times - times.mean())
+    residuals = values - values.mean() - rate * (times - times.mean())
     length = times[-1] - times[0]
     n_independent = max(2.0, 1000.0 * length / CORRELATION_FS)
-    return float(left.std() * np.sqrt(12.0 / n_independent) / length)
+    return float(residuals.std() * np.sqrt(12.0 / n_independent) / length)
 
 
 def check_thermostat(subject: Subject, picoseconds: float) -> list[Check]:
@@ -128,7 +129,9 @@ def check_thermostat(subject: Subject, picoseconds: float) -> list[Check]:
         return [Check("stability in NVT", None, detail="no molecules to run")]
     results = check_stability(subject.potential, runs)
     failed = [result for result in results if not result.stable]
-    said = f"{len(results) - len(failed)} of {len(results)} runs of {picoseconds:g} ps stable"
+    detail = f"{len(results) - len(failed)} of {len(results)} runs of {picoseconds:g} ps stable"
     if failed:
-        said += f"; {failed[0].name}: {failed[0].reason} after {failed[0].failed_ps:.3f} ps"
-    return [Check("stability in NVT", not failed, float(len(failed)), 0.0, "runs not stable", said)]
+        detail += f"; {failed[0].name}: {failed[0].reason} after {failed[0].failed_ps:.3f} ps"
+    return [
+        Check("stability in NVT", not failed, float(len(failed)), 0.0, "runs not stable", detail)
+    ]

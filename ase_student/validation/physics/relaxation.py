@@ -1,4 +1,4 @@
-"""Minima of molecules, many side by side."""
+"""Minimization of many molecules side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FASTER, SLOWER, MIXING, LESS_MIXING = 1.1, 0.5, 0.1, 0.99
 def relaxed(
     potential: Potential, structures: Sequence[Atoms], fmax: float = 0.05, *, steps: int = 300
 ) -> list[Atoms]:
-    """Return structures at, or near, the nearest minimum of a potential.
+    """Return structures relaxed to, or toward, the nearest minimum of a potential.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ def relaxed(
     structures : sequence of Atoms
         Cells stay as they are.
     fmax : float, eV/Å
-        A structure rests when no force is above.
+        A structure is converged when no force on an atom is above this.
     steps : int
-        At most; one that has not come to rest by then is returned where it is.
+        Largest number of steps; a structure that has not converged by then is returned as it is.
     """
     moved = [atoms.copy() for atoms in structures]
     states = [_FireState(atoms) for atoms in moved]

@@ -1,4 +1,4 @@
-"""All checks of physics of one student."""
+"""Run all checks of physics on a student."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ase_student.validation.physics.torsions import check_torsions
 from ase_student.validation.physics.vibrations import check_vibrations
 from ase_student.validation.physics.water import check_water
 
-#: Molecules that are taken from the data, and their sizes.
+#: Number of molecules that are taken from the data, and their smallest and largest size.
 N_MOLECULES = 4
 SMALLEST, LARGEST = 6, 60
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long dynamics runs, ps; zero leaves a check out.
+    """Length of each run of dynamics, ps; 0 leaves its check out.
 
     Attributes
     ----------
@@ -44,44 +44,48 @@ class Lengths:
 
 
 def molecules_of(frames: StructureReader, indices: Sequence[int], seed: int) -> dict[str, Atoms]:
-    """Return some molecules of a file, drawn at random, by formula and place.
+    """Return some molecules of a file, drawn at random, by formula and index.
 
-    Structures with periodic axes, or whose sizes don't suit dynamics, are not taken, nor, where the
-    file says how structures were sampled, those not from dynamics if there are enough of these.
+    Structures with periodic axes, or with too few or too many atoms, are not taken. If the file
+    records how structures were sampled, those from dynamics are preferred.
     """
     suitable = [i for i in indices if SMALLEST <= frames.sizes[i] <= LARGEST]
     order = np.random.default_rng(seed).permutation(len(suitable))[: 20 * N_MOLECULES]
     read = frames.read(sorted(suitable[place] for place in order))
-    found = [frame for frame in read if isinstance(frame, Frame) and not frame.atoms.pbc.any()]
-    found.sort(key=lambda frame: frame.source != "md")
+    molecules = [frame for frame in read if isinstance(frame, Frame) and not frame.atoms.pbc.any()]
+    molecules.sort(key=lambda frame: frame.source != "md")
     return {
         f"{frame.atoms.get_chemical_formula()} (structure {frame.index})": frame.atoms
-        for frame in found[:N_MOLECULES]
+        for frame in molecules[:N_MOLECULES]
     }
 
 
 def subject_of(spec: ModelSpec, molecules: dict[str, Atoms], elements: tuple[int, ...]) -> Subject:
-    """Return what the checks look at.
+    """Return the student and the structures that the checks use.
 
     Parameters
     ----------
     spec : ModelSpec
     molecules : dict of str to Atoms
     elements : tuple of int
-        Those that the data hold.
+        Elements in the data.
     """
     calculator, precise = spec.open_quietly(), spec.open_precise()
-    known = set(calculator.info.elements)
+    known_elements = set(calculator.info.elements)
     structures = {
-        name: atoms for name, atoms in small_structures().items() if set(atoms.numbers) <= known
+        name: atoms
+        for name, atoms in small_structures().items()
+        if set(atoms.numbers) <= known_elements
     }
-    usable = {name: atoms for name, atoms in molecules.items() if set(atoms.numbers) <= known}
+    usable = {
+        name: atoms for name, atoms in molecules.items() if set(atoms.numbers) <= known_elements
+    }
     return Subject(
         potential=as_potential(calculator),
         precise=as_potential(calculator if precise is None else precise),
         is_precise=precise is not None,
         cutoff=calculator.info.cutoff,
-        elements=tuple(sorted(known & set(elements))),
+        elements=tuple(sorted(known_elements & set(elements))),
         structures={**structures, **usable},
         molecules=usable,
     )
@@ -90,7 +94,7 @@ def subject_of(spec: ModelSpec, molecules: dict[str, Atoms], elements: tuple[int
 def run_checks(
     spec: ModelSpec, subject: Subject, lengths: Lengths, *, teacher: Potential | None = None
 ) -> list[Check]:
-    """Return the outcome of every check, those that the student refuses to answer as failed.
+    """Return the outcome of every check; a check that the student refuses to answer has failed.
 
     Parameters
     ----------
@@ -98,7 +102,7 @@ def run_checks(
     subject : Subject
     lengths : Lengths
     teacher : Potential, optional
-        Without one, nothing is compared with it.
+        Without a teacher, vibrations and torsions are not checked.
     """
     checks: dict[str, Callable[[], list[Check]]] = {
         "symmetries": lambda: check_symmetries(subject),
@@ -116,12 +120,12 @@ def run_checks(
     if teacher is not None:
         checks["vibrations"] = lambda: check_vibrations(subject, teacher)
         checks["torsions"] = lambda: check_torsions(subject, teacher)
-    found: list[Check] = []
+    results: list[Check] = []
     with progress_bar(len(checks), "check", label=spec.name) as bar:
         for name, check in checks.items():
             try:
-                found.extend(check())
+                results.extend(check())
             except RefusedError as error:
-                found.append(Check(name, False, detail=f"no answer: {error}"))
+                results.append(Check(name, False, detail=f"no answer: {error}"))
             bar.update()
-    return found
+    return results

@@ -1,4 +1,4 @@
-"""A molecule turned, moved or listed in another order is the same molecule."""
+"""Check that the energy does not change under rotation, translation and permutation."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ase_student.validation.physics.checks import Check, Subject, ask, judged
 Change = Callable[[Atoms, np.random.Generator], Atoms]
 
 SEED = 0
-#: Turns, shifts and orders that each structure is tried in.
+#: Number of random changes of each kind for each structure.
 N_TRIES = 3
 
 
 def rotated(atoms: Atoms, rng: np.random.Generator) -> Atoms:
-    """Return a structure in another orientation, reflected half of the time."""
+    """Return a structure in a random orientation; about half of the results are reflected."""
     matrix, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     copy = atoms.copy()
     copy.set_cell(atoms.cell.array @ matrix)
@@ -27,7 +27,7 @@ def rotated(atoms: Atoms, rng: np.random.Generator) -> Atoms:
 
 
 def translated(atoms: Atoms, rng: np.random.Generator) -> Atoms:
-    """Return a structure elsewhere, far enough to show if coordinates are rounded."""
+    """Return a structure shifted far enough to show errors from rounding of coordinates."""
     copy = atoms.copy()
     copy.positions += rng.normal(scale=300.0, size=3)
     return copy
@@ -47,24 +47,24 @@ CHANGES: dict[str, Change] = {
 
 
 def check_symmetries(subject: Subject) -> list[Check]:
-    """Return how much energies change where they should not."""
+    """Return the largest change of the energy under each kind of change."""
     names = list(subject.structures)
     structures = list(subject.structures.values())
-    before = ask(subject.precise, structures)
+    original_answers = ask(subject.precise, structures)
     limit = (
         TOLERANCES.symmetry_energy_float64
         if subject.is_precise
         else TOLERANCES.symmetry_energy_float32
     )
     checks = []
-    for what, change in CHANGES.items():
+    for name_of_change, change in CHANGES.items():
         rng = np.random.default_rng(SEED)
         changed = [change(atoms, rng) for _ in range(N_TRIES) for atoms in structures]
-        after = ask(subject.precise, changed)
+        answers = ask(subject.precise, changed)
         deviations = dict.fromkeys(names, 0.0)
-        for index, answer in enumerate(after):
+        for index, answer in enumerate(answers):
             name = names[index % len(names)]
-            difference = abs(answer.energy - before[index % len(names)].energy)
+            difference = abs(answer.energy - original_answers[index % len(names)].energy)
             deviations[name] = max(deviations[name], difference)
-        checks.append(judged(what, deviations, limit, unit="eV"))
+        checks.append(judged(name_of_change, deviations, limit, unit="eV"))
     return checks

@@ -1,4 +1,4 @@
-"""Energies along rotations about single bonds, the student's against the teacher's."""
+"""Energies of student and teacher along rotations about single bonds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ase_student.validation.physics.checks import Check, Subject, ask
 
 N_MOLECULES = 3
 N_ANGLES = 24
-#: Geometries that the teacher puts this far above the lowest are clashes and are not compared, eV.
+#: Geometries whose teacher's energy is this far above the lowest, eV, are clashes and are not
+#: compared.
 HIGHEST = 2.0
 
 
@@ -37,18 +38,18 @@ def rotatable_bond(atoms: Atoms) -> tuple[int, int, NDArray[np.bool_]] | None:
 
 
 def _side(is_bonded: NDArray[np.bool_], i: int, j: int) -> NDArray[np.bool_] | None:
-    """Return the atoms that hang on j without the bond to i, None if i is one of them."""
+    """Return the atoms connected to j if the bond to i is cut; None if i is still connected."""
     reached = np.zeros(len(is_bonded), dtype=bool)
     reached[j] = True
     bonds = is_bonded.copy()
     bonds[i, j] = bonds[j, i] = False
     while True:
-        more = reached | bonds[reached].any(axis=0)
-        if more[i]:
+        larger = reached | bonds[reached].any(axis=0)
+        if larger[i]:
             return None
-        if (more == reached).all():
+        if (larger == reached).all():
             return reached
-        reached = more
+        reached = larger
 
 
 def _side_size(is_bonded: NDArray[np.bool_], i: int, j: int) -> int:
@@ -57,7 +58,7 @@ def _side_size(is_bonded: NDArray[np.bool_], i: int, j: int) -> int:
 
 
 def scan(atoms: Atoms, bond: tuple[int, int, NDArray[np.bool_]]) -> list[Atoms]:
-    """Return a molecule with one side of a bond turned about it, all the way round."""
+    """Return a molecule with one side of a bond rotated about it, over the full circle."""
     i, j, side = bond
     frames = []
     for angle in 360.0 * np.arange(N_ANGLES) / N_ANGLES:
@@ -84,17 +85,17 @@ def check_torsions(subject: Subject, teacher: Potential) -> list[Check]:
     for key, bond in chosen:
         frames = scan(subject.molecules[key], bond)
         expected = np.array([answer.energy for answer in ask(teacher, frames)])
-        found = np.array([answer.energy for answer in ask(subject.precise, frames)])
+        predicted = np.array([answer.energy for answer in ask(subject.precise, frames)])
         compared = expected <= expected.min() + HIGHEST
         expected -= expected[compared].mean()
-        found -= found[compared].mean()
-        squares.extend((found - expected)[compared] ** 2)
+        predicted -= predicted[compared].mean()
+        squares.extend((predicted - expected)[compared] ** 2)
         curves[key] = {
             "teacher": np.round(expected, 5).tolist(),
-            "student": np.round(found, 5).tolist(),
+            "student": np.round(predicted, 5).tolist(),
             "compared": compared.tolist(),
         }
     rmse = 1000.0 * float(np.sqrt(np.mean(squares)))
-    said = f"{len(squares)} geometries of {len(chosen)} molecules, below {HIGHEST:g} eV"
+    detail = f"{len(squares)} geometries of {len(chosen)} molecules, below {HIGHEST:g} eV"
     angles = (360.0 * np.arange(N_ANGLES) / N_ANGLES).tolist()
-    return [Check(name, None, rmse, None, "meV", said, {"angles": angles, "of": curves})]
+    return [Check(name, None, rmse, None, "meV", detail, {"angles": angles, "of": curves})]

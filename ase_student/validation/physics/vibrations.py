@@ -1,4 +1,4 @@
-"""Harmonic frequencies of molecules, the student's against the teacher's."""
+"""Harmonic frequencies of molecules, from the student and from the teacher."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ase_student.validation.physics.relaxation import relaxed
 N_MOLECULES = 3
 LARGEST = 30
 STEP = 0.01
-#: Vibrations below this, cm⁻¹, are not compared: whole molecules that turn, and groups that do.
+#: Frequencies below this, cm⁻¹, are not compared: rotations of whole molecules and of groups.
 LOWEST = 200.0
-#: Forces at the minimum, eV/Å.
+#: Largest force at the minimum, eV/Å.
 FMAX = 0.01
 
 
@@ -30,7 +30,7 @@ def frequencies(potential: Potential, atoms: Atoms) -> NDArray[np.float64]:
     Returns
     -------
     (3 n_atoms,) float64
-        Imaginary ones are negative.
+        Imaginary frequencies are negative.
     """
     size = 3 * len(atoms)
     displaced = []
@@ -44,10 +44,10 @@ def frequencies(potential: Potential, atoms: Atoms) -> NDArray[np.float64]:
     masses = np.repeat(atoms.get_masses(), 3)
     weighted = 0.5 * (hessian + hessian.T) / np.sqrt(np.outer(masses, masses))
     eigenvalues = np.linalg.eigvalsh(weighted)
-    # Of eV/Å²/amu: hbar ω in eV, then cm⁻¹.
+    # From eigenvalues in eV/Å²/amu to hbar ω in eV, then to cm⁻¹.
     quanta = units._hbar * 1e10 / np.sqrt(units._e * units._amu)
-    found: NDArray[np.float64] = np.sign(eigenvalues) * np.sqrt(abs(eigenvalues)) * quanta
-    return found / units.invcm
+    energies: NDArray[np.float64] = np.sign(eigenvalues) * np.sqrt(abs(eigenvalues)) * quanta
+    return energies / units.invcm
 
 
 def check_vibrations(subject: Subject, teacher: Potential) -> list[Check]:
@@ -57,27 +57,27 @@ def check_vibrations(subject: Subject, teacher: Potential) -> list[Check]:
     }
     names = sorted(chosen, key=lambda name: len(chosen[name]))[:N_MOLECULES]
     if not names:
-        said = f"no molecules of 3 to {LARGEST} atoms"
-        return [Check("frequencies against the teacher", None, detail=said)]
+        detail = f"no molecules of 3 to {LARGEST} atoms"
+        return [Check("frequencies against the teacher", None, detail=detail)]
     starts = [chosen[name] for name in names]
     of_teacher = relaxed(teacher, starts, FMAX, steps=1000)
-    # The same minimum, not another conformer.
+    # The student starts from the teacher's minimum, so that it reaches the same conformer.
     of_student = relaxed(subject.precise, of_teacher, FMAX, steps=1000)
     curves: dict[str, dict[str, list[float]]] = {}
     differences: list[float] = []
     for name, theirs, ours in zip(names, of_teacher, of_student, strict=True):
-        expected, found = frequencies(teacher, theirs), frequencies(subject.precise, ours)
+        expected, predicted = frequencies(teacher, theirs), frequencies(subject.precise, ours)
         curves[name] = {
             "teacher": np.round(expected, 1).tolist(),
-            "student": np.round(found, 1).tolist(),
+            "student": np.round(predicted, 1).tolist(),
         }
         compared = expected > LOWEST
-        differences.extend(np.abs(found - expected)[compared].tolist())
-    said = (
+        differences.extend(np.abs(predicted - expected)[compared].tolist())
+    detail = (
         f"mean of {len(differences)} frequencies above {LOWEST:g} cm⁻¹ of {len(names)} molecules; "
         f"largest {max(differences):.0f} cm⁻¹"
     )
     mean = float(np.mean(differences))
     return [
-        Check("frequencies against the teacher", None, mean, None, "cm⁻¹", said, {"of": curves})
+        Check("frequencies against the teacher", None, mean, None, "cm⁻¹", detail, {"of": curves})
     ]

@@ -1,4 +1,4 @@
-"""How molecules of liquid water are arranged around each other."""
+"""Pair distributions of liquid water."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pair_distributions(
 ) -> tuple[NDArray[np.float64], dict[str, NDArray[np.float64]], bool]:
     """Return distances in Å, the pair distribution functions there, and whether bonds held.
 
-    64 waters at 300 K, the first 30 % of the run left out.
+    The run has 64 waters at 300 K; its first 30 % is discarded.
     """
     walker = Walker(
         water_box(PER_SIDE, seed),
@@ -62,12 +62,12 @@ def pair_distributions(
             for name, count in counts.items():
                 count += np.histogram(_distances(atoms, PAIRS[name], radius), edges)[0]
     shells = 4.0 / 3.0 * np.pi * np.diff(edges**3)
-    found = {}
+    distributions = {}
     for name, (first, second) in PAIRS.items():
         n_pairs = (atoms.numbers == first).sum() * (atoms.numbers == second).sum()
         ideal = n_samples * n_pairs / atoms.get_volume() * shells
-        found[name] = counts[name] / ideal
-    return 0.5 * (edges[1:] + edges[:-1]), found, True
+        distributions[name] = counts[name] / ideal
+    return 0.5 * (edges[1:] + edges[:-1]), distributions, True
 
 
 def _distances(atoms: Atoms, pair: tuple[int, int], radius: float) -> NDArray[np.float64]:
@@ -75,30 +75,30 @@ def _distances(atoms: Atoms, pair: tuple[int, int], radius: float) -> NDArray[np
     positions = atoms.positions
     matrix = neighbor_matrix(positions, cell, atoms.pbc, radius)
     vectors = positions[matrix.neighbors] + matrix.offsets(cell) - positions[:, None]
-    wanted = (
+    is_counted = (
         ~matrix.is_padding & (numbers == pair[0])[:, None] & (numbers[matrix.neighbors] == pair[1])
     )
-    distances: NDArray[np.float64] = np.linalg.norm(vectors[wanted], axis=1)
+    distances: NDArray[np.float64] = np.linalg.norm(vectors[is_counted], axis=1)
     return distances
 
 
 def check_water(subject: Subject, picoseconds: float) -> list[Check]:
-    """Return the first peak of oxygen-oxygen pairs beside that of experiment; it is not judged."""
+    """Return the first peak of oxygen-oxygen pairs and that of experiment; it is not judged."""
     name = "first O-O peak of water"
     if not {1, 8} <= set(subject.elements):
         return [Check(name, None, detail="the data hold no H and O")]
-    distances, found, held = pair_distributions(subject.potential, picoseconds)
-    if not held:
+    distances, distributions, bonds_held = pair_distributions(subject.potential, picoseconds)
+    if not bonds_held:
         return [Check(name, False, None, None, "Å", "a bond broke")]
     beyond = distances > 2.0
-    peak = int(np.argmax(np.where(beyond, found["O-O"], 0.0)))
+    peak = int(np.argmax(np.where(beyond, distributions["O-O"], 0.0)))
     position, height = EXPERIMENT
-    said = (
-        f"height {found['O-O'][peak]:.2f}; experiment {position:.2f} Å, {height:.2f}; "
+    detail = (
+        f"height {distributions['O-O'][peak]:.2f}; experiment {position:.2f} Å, {height:.2f}; "
         f"64 waters, {TEMPERATURE:g} K, {picoseconds:g} ps"
     )
     curves = {
         "distances": np.round(distances, 4).tolist(),
-        "g": {key: np.round(values, 4).tolist() for key, values in found.items()},
+        "g": {key: np.round(values, 4).tolist() for key, values in distributions.items()},
     }
-    return [Check(name, None, float(distances[peak]), None, "Å", said, curves)]
+    return [Check(name, None, float(distances[peak]), None, "Å", detail, curves)]

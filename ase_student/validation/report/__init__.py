@@ -1,1 +1,1 @@
-"""What a validation shows: tables, plots and one page that opens anywhere."""
+"""Report of a validation: tables, plots and a self-contained HTML page."""

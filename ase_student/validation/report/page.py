@@ -1,4 +1,4 @@
-"""One page with all results, which needs no network and no other file."""
+"""HTML page with all results, which needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def page(
     Parameters
     ----------
     document : dict
-        What ``metrics.json`` holds.
+        Content of ``metrics.json``.
     plots : sequence of mapping
-        Those of each student, PNG by name.
+        Plots of each student, PNG by name.
     comparison : bytes
         PNG of error against cost.
     worst : sequence of sequence of Atoms
@@ -77,7 +77,7 @@ def page(
 
 
 def chemistry_page(document: dict[str, Any]) -> str:
-    """Return a report of chemistry alone as HTML."""
+    """Return a report that has only the section on chemistry, as HTML."""
     names = ", ".join(dict.fromkeys(student["name"] for student in document["students"]))
     return render(
         "validation/report/chemistry_page.html.jinja",
@@ -92,7 +92,7 @@ def _images(plots: Mapping[str, bytes]) -> list[tuple[str, str]]:
 
 
 def _overview(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the overview: cells, how many checks passed, which failed."""
+    """Return the rows of the overview: cells, number of passed checks, names of failed checks."""
     rows = []
     teacher = document["teacher"]
     for student in document["students"]:
@@ -118,21 +118,21 @@ def _overview(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _groups(student: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
-    """Return head and rows of a table for each way to group the data."""
+    """Return head and rows of a table for each grouping of the data."""
     tables = []
     for key, heading in GROUPS.items():
         groups = lookup(student["accuracy"], ("forces", key)) or {}
         rows = [
             [
                 name,
-                f"{one['n_components']:,}",
-                figure(one["sigma"], digits=3).split(" (")[0],
-                figure(one["rmse"]),
-                figure(one["mae"]),
-                figure(one["r2"], digits=4),
-                figure(one["angle_weighted"], digits=1),
+                f"{errors['n_components']:,}",
+                figure(errors["sigma"], digits=3).split(" (")[0],
+                figure(errors["rmse"]),
+                figure(errors["mae"]),
+                figure(errors["r2"], digits=4),
+                figure(errors["angle_weighted"], digits=1),
             ]
-            for name, one in groups.items()
+            for name, errors in groups.items()
         ]
         tables.append(([heading, *FORCE_GROUPS], rows))
     for key in ("by_source", "by_size"):
@@ -140,11 +140,11 @@ def _groups(student: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
         rows = [
             [
                 name,
-                figure(one["mae_per_atom"], 1000.0, 2),
-                figure(one["rmse_per_atom"], 1000.0, 2),
-                figure(one["mae"], 1000.0, 1),
+                figure(errors["mae_per_atom"], 1000.0, 2),
+                figure(errors["rmse_per_atom"], 1000.0, 2),
+                figure(errors["mae"], 1000.0, 1),
             ]
-            for name, one in groups.items()
+            for name, errors in groups.items()
         ]
         tables.append(([f"shifted energy {GROUPS[key]}", *ENERGY_GROUPS], rows))
     return [(head, rows) for head, rows in tables if rows]
@@ -163,7 +163,7 @@ def _physics(student: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _chemistry(document: dict[str, Any]) -> dict[str, Any]:
-    """Return what the section on chemistry shows."""
+    """Return the content of the section on chemistry."""
     columns = columns_of(document)
     return {
         "verdicts": [(title, results["verdicts"]) for title, results in verdicts_of(document)],
@@ -173,17 +173,17 @@ def _chemistry(document: dict[str, Any]) -> dict[str, Any]:
         "refusals": refusals(document),
         "references": [
             (
-                one["name"],
-                ", ".join(f"{key} {value}" for key, value in sorted(one["settings"].items())),
+                reference["name"],
+                ", ".join(f"{key} {value}" for key, value in sorted(reference["settings"].items())),
             )
-            for one in document["chemistry"]["references"]
+            for reference in document["chemistry"]["references"]
         ],
         "images": _images(chemistry_plots(columns)),
     }
 
 
 def _origin(document: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """Return what the results were made from and with: name, text, whether it is code."""
+    """Return the origin of the results as rows: name, text, whether the text is code."""
     data = document["data"]
     return [
         ("made", document["made"], False),

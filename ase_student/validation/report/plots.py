@@ -14,14 +14,14 @@ from ase_student.validation.accuracy.metrics import Pass
 from ase_student.validation.extras import extra
 from ase_student.validation.report.table import title_of
 
-#: Okabe and Ito's colors, which the color-blind can tell apart.
+#: Colors of Okabe and Ito, which color-blind readers can distinguish.
 BLUE, ORANGE, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 MARKERS = "osD^vP*X"
 DPI = 110
 
 
 def png(draw: Callable[[Any], None], width: float = 5.2, height: float = 4.0) -> bytes:
-    """Return a figure that a function draws, as the content of a PNG file."""
+    """Return the figure that `draw` draws, as the content of a PNG file."""
     figure = extra("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     draw(figure)
     stream = BytesIO()
@@ -35,13 +35,13 @@ def _axes(figure: Any) -> Any:
     return axes
 
 
-def plots_of(student: dict[str, Any], found: Pass) -> dict[str, bytes]:
+def plots_of(student: dict[str, Any], results: Pass) -> dict[str, bytes]:
     """Return the plots of one student in one backend, PNG by name."""
     plots: dict[str, bytes] = {}
     forces = student["accuracy"]["forces"]
     if forces is not None:
-        plots["parity"] = png(lambda figure: _parity(figure, found, student))
-        plots["errors"] = png(lambda figure: _errors(figure, found))
+        plots["parity"] = png(lambda figure: _parity(figure, results, student))
+        plots["errors"] = png(lambda figure: _errors(figure, results))
         plots["elements"] = png(lambda figure: _bars(figure, forces["by_element"], "element"))
         plots["magnitudes"] = png(
             lambda figure: _bars(figure, forces["by_magnitude"], "teacher's force on the atom")
@@ -54,11 +54,11 @@ def plots_of(student: dict[str, Any], found: Pass) -> dict[str, bytes]:
     return plots
 
 
-def _parity(figure: Any, found: Pass, student: dict[str, Any]) -> None:
+def _parity(figure: Any, results: Pass, student: dict[str, Any]) -> None:
     axes = _axes(figure)
-    used = np.flatnonzero(found.parity.any(axis=0) | found.parity.any(axis=1))
+    used = np.flatnonzero(results.parity.any(axis=0) | results.parity.any(axis=1))
     limit = max(abs(PARITY_EDGES[used[0]]), abs(PARITY_EDGES[used[-1] + 1]))
-    counts = np.ma.masked_equal(found.parity.T, 0)
+    counts = np.ma.masked_equal(results.parity.T, 0)
     norm = extra("matplotlib.colors").LogNorm()
     mesh = axes.pcolormesh(PARITY_EDGES, PARITY_EDGES, counts, norm=norm, cmap="viridis")
     axes.plot([-limit, limit], [-limit, limit], color="0.6", lw=0.7)
@@ -74,13 +74,13 @@ def _parity(figure: Any, found: Pass, student: dict[str, Any]) -> None:
     figure.colorbar(mesh, ax=axes, label="components")
 
 
-def _errors(figure: Any, found: Pass) -> None:
+def _errors(figure: Any, results: Pass) -> None:
     axes = _axes(figure)
-    share = found.errors / max(found.errors.sum(), 1)
+    share = results.errors / max(results.errors.sum(), 1)
     axes.stairs(100.0 * np.cumsum(share), ERROR_EDGES, color=BLUE, baseline=None)
     axes.set_xscale("log")
     axes.set(
-        xlim=(1e-4, 10.0 * ERROR_EDGES[np.flatnonzero(found.errors)[-1]]),
+        xlim=(1e-4, 10.0 * ERROR_EDGES[np.flatnonzero(results.errors)[-1]]),
         ylim=(0.0, 100.0),
         xlabel="absolute error of a force component (eV/Å)",
         ylabel="components with a smaller error (%)",
@@ -89,18 +89,18 @@ def _errors(figure: Any, found: Pass) -> None:
     axes.axvline(0.05, color="0.6", lw=0.7)
 
 
-def _bars(figure: Any, groups: dict[str, Any], what: str) -> None:
+def _bars(figure: Any, groups: dict[str, Any], grouping: str) -> None:
     axes = _axes(figure)
-    rmse = [one["rmse"] for one in groups.values()]
-    values = [one["value"] for one in rmse]
-    intervals = [one["interval"] or 2 * [one["value"]] for one in rmse]
+    rmse = [errors["rmse"] for errors in groups.values()]
+    values = [estimate["value"] for estimate in rmse]
+    intervals = [estimate["interval"] or 2 * [estimate["value"]] for estimate in rmse]
     below = [max(0.0, v - low) for v, (low, _) in zip(values, intervals, strict=True)]
     above = [max(0.0, high - v) for v, (_, high) in zip(values, intervals, strict=True)]
     axes.bar(range(len(groups)), values, yerr=[below, above], color=BLUE, capsize=3)
     axes.set_xticks(range(len(groups)), [name.replace(" eV/Å", "") for name in groups])
-    axes.tick_params(axis="x", rotation=30 if what != "element" else 0)
-    unit = " (eV/Å)" if what != "element" else ""
-    axes.set(xlabel=f"{what}{unit}", ylabel="force RMSE (eV/Å)", title=f"errors by {what}")
+    axes.tick_params(axis="x", rotation=30 if grouping != "element" else 0)
+    unit = " (eV/Å)" if grouping != "element" else ""
+    axes.set(xlabel=f"{grouping}{unit}", ylabel="force RMSE (eV/Å)", title=f"errors by {grouping}")
 
 
 def _dimers(figure: Any, check: dict[str, Any]) -> None:
@@ -130,10 +130,10 @@ def _torsions(figure: Any, check: dict[str, Any]) -> None:
     axes = _axes(figure)
     curves = check["curves"]
     for color, (name, scan) in zip((BLUE, ORANGE, GREEN), curves["of"].items(), strict=False):
-        where = np.array(scan["compared"])
-        for who, style in (("teacher", "--"), ("student", "-")):
-            energies = np.where(where, 1000.0 * np.array(scan[who]), np.nan)
-            label = name if who == "student" else None
+        is_compared = np.array(scan["compared"])
+        for potential, style in (("teacher", "--"), ("student", "-")):
+            energies = np.where(is_compared, 1000.0 * np.array(scan[potential]), np.nan)
+            label = name if potential == "student" else None
             axes.plot(curves["angles"], energies, style, color=color, label=label)
     axes.set(xlabel="angle (°)", ylabel="energy (meV)", title="torsions; dashed: the teacher")
     axes.legend(fontsize="x-small", frameon=False)
@@ -141,9 +141,9 @@ def _torsions(figure: Any, check: dict[str, Any]) -> None:
 
 def _frequencies(figure: Any, check: dict[str, Any]) -> None:
     axes = _axes(figure)
-    for name, one in check["curves"]["of"].items():
-        axes.plot(one["teacher"], one["student"], "o", ms=3, alpha=0.7, label=name)
-    limit = max(max(one["teacher"]) for one in check["curves"]["of"].values())
+    for name, values in check["curves"]["of"].items():
+        axes.plot(values["teacher"], values["student"], "o", ms=3, alpha=0.7, label=name)
+    limit = max(max(values["teacher"]) for values in check["curves"]["of"].values())
     axes.plot([0.0, limit], [0.0, limit], color="0.6", lw=0.7)
     axes.set(xlabel="teacher (cm⁻¹)", ylabel="student (cm⁻¹)", title="harmonic frequencies")
     axes.legend(fontsize="x-small", frameon=False)
@@ -172,7 +172,7 @@ CHECK_PLOTS: dict[str, tuple[str, Callable[..., None]]] = {
 
 
 def comparison(students: list[dict[str, Any]], teacher: dict[str, Any] | None) -> bytes:
-    """Return error against cost, one point for each student and backend, and the teacher."""
+    """Return a plot of error against cost, PNG, one point for each student and the teacher."""
 
     def draw(figure: Any) -> None:
         axes = _axes(figure)

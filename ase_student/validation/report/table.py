@@ -1,4 +1,4 @@
-"""The results as text, for the terminal."""
+"""Results as text for the terminal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GROUPS = {
 
 
 def lookup(document: Any, path: Sequence[str]) -> Any:
-    """Return what stands at a path of nested dicts, None if there is nothing."""
+    """Return the value at a path of nested dicts, None if there is no value."""
     for key in path:
         if document is None:
             return None
@@ -43,7 +43,7 @@ def lookup(document: Any, path: Sequence[str]) -> Any:
 
 
 def figure(estimate: dict[str, Any] | None, factor: float = 1.0, digits: int = 4) -> str:
-    """Return a figure and its interval.
+    """Return an estimate and its interval as text.
 
     Examples
     --------
@@ -62,22 +62,22 @@ def figure(estimate: dict[str, Any] | None, factor: float = 1.0, digits: int = 4
 
 
 def title_of(student: dict[str, Any]) -> str:
-    """Return what a student in a backend is called."""
+    """Return the title of a student in a backend."""
     return f"{student['name']}, {student['backend']}, {student['dtype']}"
 
 
 def accuracy_rows(students: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Return name and figures of each row that some student has."""
+    """Return name and cells of each row for which at least one student has a value."""
     rows = []
     for name, path, factor, digits in ACCURACY_ROWS:
-        cells = [figure(lookup(one["accuracy"], path), factor, digits) for one in students]
+        cells = [figure(lookup(student["accuracy"], path), factor, digits) for student in students]
         if any(cell != "–" for cell in cells):
             rows.append((name, cells))
     return rows
 
 
 def check_value(check: dict[str, Any]) -> str:
-    """Return value and limit of a check."""
+    """Return value and limit of a check as text."""
     if check["value"] is None:
         return "–"
     text = f"{check['value']:.3g}"
@@ -87,12 +87,12 @@ def check_value(check: dict[str, Any]) -> str:
 
 
 def verdict(check: dict[str, Any]) -> str:
-    """Return whether a check passed, in a word."""
+    """Return whether a check passed, as a word."""
     return {True: "pass", False: "FAIL", None: "–"}[check["passed"]]
 
 
 def speed_text(student: dict[str, Any], teacher: dict[str, Any] | None) -> str:
-    """Return what a student costs, and how that compares to the teacher."""
+    """Return a student's time per atom, and how many times faster than the teacher it is."""
     cost = student["speed"]["microseconds_per_atom"]
     text = f"{cost:.1f} µs/atom"
     if teacher is not None:
@@ -106,7 +106,7 @@ def table(document: dict[str, Any]) -> str:
     Parameters
     ----------
     document : dict
-        What ``metrics.json`` holds.
+        Content of ``metrics.json``.
     """
     data, teacher = document["data"], document["teacher"]
     lines = [
@@ -123,16 +123,16 @@ def table(document: dict[str, Any]) -> str:
             if groups:
                 lines.append(f"  force RMSE, eV/Å, {heading}")
             lines += [
-                f"    {name:48} {figure(one['rmse'])}, R² {figure(one['r2'], digits=4)}"
-                for name, one in groups.items()
+                f"    {name:48} {figure(errors['rmse'])}, R² {figure(errors['r2'], digits=4)}"
+                for name, errors in groups.items()
             ]
         for key in ("by_source", "by_size"):
             groups = lookup(student["accuracy"], ("energy", key)) or {}
             if groups:
                 lines.append(f"  shifted energy MAE, meV/atom, {GROUPS[key]}")
             lines += [
-                f"    {name:48} {figure(one['mae_per_atom'], 1000.0, 2)}"
-                for name, one in groups.items()
+                f"    {name:48} {figure(errors['mae_per_atom'], 1000.0, 2)}"
+                for name, errors in groups.items()
             ]
         lines.append(f"  {'speed':50} {speed_text(student, teacher)}")
         for check in student["physics"]:

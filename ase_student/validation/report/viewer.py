@@ -1,4 +1,4 @@
-"""The worst structures in 3D: chemiscope, with everything that it needs inside the page."""
+"""Viewer of the worst structures in 3D: chemiscope, embedded in the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST = 2.5
 
 
 def script() -> str:
-    """Return chemiscope's program, to be put into the page.
+    """Return chemiscope's JavaScript program, which is embedded in the page.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def script() -> str:
     extra("chemiscope")
     program = files("chemiscope") / "sphinx" / "static" / "chemiscope.min.js"
     text = program.read_text(encoding="utf-8")
-    # These would end, or change, the element of the page that the program is in.
+    # These sequences would end or change the HTML element that contains the program.
     return re.sub(r"<(/script|!--)", r"<\\\1", text, flags=re.IGNORECASE)
 
 
@@ -38,9 +38,9 @@ def dataset(structures: Sequence[Atoms], students: Sequence[str]) -> str:
     Parameters
     ----------
     structures : sequence of Atoms
-        As :func:`ase_student.validation.accuracy.worst.worst_structures` makes them.
+        As :func:`ase_student.validation.accuracy.worst.worst_structures` returns them.
     students : sequence of str
-        Whose errors each of them shows.
+        Title of the student whose errors each structure shows.
     """
     chemiscope = extra("chemiscope")
     bare = [
@@ -93,7 +93,7 @@ def dataset(structures: Sequence[Atoms], students: Sequence[str]) -> str:
             },
         ),
     )
-    # In a string of JSON this is the same, and it cannot end an element of a page.
+    # In a JSON string this means the same character, and it cannot end an HTML element.
     return json.dumps(document, default=_plain).replace("<", "\\u003c")
 
 
@@ -105,8 +105,9 @@ def _of_structures(values: Sequence[Any], units: str) -> dict[str, Any]:
 def _arrows(forces: Sequence[Any], teacher: Sequence[Any], color: str) -> dict[str, Any]:
     """Return arrows of forces, scaled by the largest of the teacher's in the same structure."""
     vectors = [
-        one * (LONGEST / max(float(np.linalg.norm(known, axis=1).max()), 1e-9))
-        for one, known in zip(forces, teacher, strict=True)
+        structure_forces
+        * (LONGEST / max(float(np.linalg.norm(teacher_forces, axis=1).max()), 1e-9))
+        for structure_forces, teacher_forces in zip(forces, teacher, strict=True)
     ]
     return {
         "kind": "arrow",

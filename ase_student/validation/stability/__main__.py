@@ -1,8 +1,8 @@
-"""Run held-out molecules at 300 and 600 K, and say of each whether its dynamics was stable.
+"""Run dynamics of held-out molecules at 300 and 600 K, and report which runs are stable.
 
 ``python -m ase_student.validation.stability DATA --model tiny -o stability.json`` takes
 molecules from a data set or from any file that ASE reads, runs them side by side, prints a table
-and writes the same as JSON. A command that was interrupted goes on when it is given again.
+and writes the same as JSON. An interrupted command continues when it is run again.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def molecules_of(
 ) -> dict[str, Atoms]:
     """Return some molecules of a file, one conformer of each, by name.
 
-    Of a data set, only single molecules of one part of the split are taken, and if it says how its
-    structures were sampled only those from dynamics, 'md': in a displaced conformer a bond may be
-    so long at the start that it does not count as one.
+    From a data set, only single molecules of one part of the split are taken. If the data set
+    records how its structures were sampled, only those from dynamics, 'md', are taken: in a
+    displaced conformer a bond may be so long at the start that it is not recognized as a bond.
 
     Parameters
     ----------
     path : path
         HDF5 data set, or a file that ASE reads, of which every frame counts as a molecule.
     number : int
-        How many to draw at random; 0 takes all there are.
+        Number of molecules, drawn at random; 0 takes all.
     smallest, largest : int
-        Atoms in a molecule.
+        Number of atoms in a molecule.
     part : 'train', 'validation', 'test' or 'all'
         Of the split by molecules; the file must name molecules unless it is 'all'.
     seed : int
@@ -58,40 +58,40 @@ def molecules_of(
     Raises
     ------
     ValueError
-        If there are fewer.
+        If there are fewer suitable molecules than `number`, or if ASE cannot read the file.
     """
     if path.suffix in HDF5_SUFFIXES:
-        found = _of_dataset(path, smallest, largest, part)
+        molecules = _of_dataset(path, smallest, largest, part)
     else:
         if part != "all":
             raise ValueError(
-                f"{path.name}: does not say what its molecules are, so none can be called held "
-                "out; take all with --part all."
+                f"{path.name}: does not name its molecules, so the held-out ones are unknown; "
+                "take all with --part all."
             )
         try:
             frames = read(path, index=":")
         except UnknownFileTypeError as error:
-            raise ValueError(f"{path.name}: ASE cannot tell what kind of file it is.") from error
-        found = {
+            raise ValueError(f"{path.name}: ASE does not recognize its file format.") from error
+        molecules = {
             f"{index} {atoms.get_chemical_formula()}": atoms
             for index, atoms in enumerate(frames)
             if smallest <= len(atoms) <= largest
         }
-    if not found or len(found) < number:
+    if not molecules or len(molecules) < number:
         raise ValueError(
-            f"{path.name}: has {len(found)} molecules of {smallest} to {largest} atoms "
+            f"{path.name}: has {len(molecules)} molecules of {smallest} to {largest} atoms "
             f"(part '{part}'); {max(number, 1)} were asked for."
         )
-    names = sorted(found)
+    names = sorted(molecules)
     if number:
         chosen = np.random.default_rng(seed).permutation(len(names))[:number]
         names = [names[index] for index in sorted(chosen)]
-    return {name: found[name] for name in names}
+    return {name: molecules[name] for name in names}
 
 
 def _of_dataset(path: Path, smallest: int, largest: int, part: str) -> dict[str, Atoms]:
     """Return one structure of each suitable molecule of a data set, by its SMILES."""
-    found: dict[str, int] = {}
+    index_by_smiles: dict[str, int] = {}
     with Dataset(path) as dataset:
         structures = dataset.read_structures()
         if structures.molecules is None:
@@ -104,21 +104,21 @@ def _of_dataset(path: Path, smallest: int, largest: int, part: str) -> dict[str,
                 continue
             if structures.sources is not None and structures.sources[index] != "md":
                 continue
-            found.setdefault(smiles, index)
-        return {smiles: structures.atoms(index) for smiles, index in found.items()}
+            index_by_smiles.setdefault(smiles, index)
+        return {smiles: structures.atoms(index) for smiles, index in index_by_smiles.items()}
 
 
 def table(results: Sequence[Stability]) -> str:
-    """Return results as lines of a table, and a line that counts."""
+    """Return results as a table, and a last line with the number of stable runs."""
     width = min(40, max(len(result.name) for result in results))
     lines = [f"{'molecule':{width}}  atoms     K    ps  mean K  longest bond  "]
-    for one in results:
-        name = one.name if len(one.name) <= width else f"{one.name[: width - 1]}…"
-        mean = f"{one.mean_temperature:.0f}" if one.mean_temperature else "–"
-        verdict = "stable" if one.stable else f"after {one.failed_ps:.3f} ps: {one.reason}"
+    for result in results:
+        name = result.name if len(result.name) <= width else f"{result.name[: width - 1]}…"
+        mean = f"{result.mean_temperature:.0f}" if result.mean_temperature else "–"
+        verdict = "stable" if result.stable else f"after {result.failed_ps:.3f} ps: {result.reason}"
         lines.append(
-            f"{name:{width}}  {one.n_atoms:5d} {one.temperature:5.0f} {one.picoseconds:5g}  "
-            f"{mean:>6}  {one.longest_bond:12.2f}  {verdict}"
+            f"{name:{width}}  {result.n_atoms:5d} {result.temperature:5.0f} "
+            f"{result.picoseconds:5g}  {mean:>6}  {result.longest_bond:12.2f}  {verdict}"
         )
     n_stable = sum(result.stable for result in results)
     return "\n".join([*lines, f"{n_stable} of {len(results)} runs stable"])
@@ -126,37 +126,47 @@ def table(results: Sequence[Stability]) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = cli.Parser(
+    command_line = cli.Parser(
         prog="python -m ase_student.validation.stability",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("data", type=Path, nargs="?", help="HDF5 data set or file that ASE reads")
-    asked = found.add_mutually_exclusive_group()
-    asked.add_argument("--model", default="tiny", help="name or file of a student (default: tiny)")
-    asked.add_argument("--teacher", help="instead of a student: so3lr, … or package.module:Class")
-    found.add_argument("--backend", default="auto", help="of StudentCalculator")
-    found.add_argument("--device", default="auto", help="of StudentCalculator")
-    found.add_argument("--threads", type=int, help="CPU threads of the backend")
-    found.add_argument("--number", type=int, default=20, help="molecules; 0 is all (default: 20)")
-    found.add_argument("--smallest", type=int, default=20, help="atoms (default: 20)")
-    found.add_argument("--largest", type=int, default=60, help="atoms (default: 60)")
-    found.add_argument(
+    command_line.add_argument(
+        "data", type=Path, nargs="?", help="HDF5 data set or file that ASE reads"
+    )
+    potential_options = command_line.add_mutually_exclusive_group()
+    potential_options.add_argument(
+        "--model", default="tiny", help="name or file of a student (default: tiny)"
+    )
+    potential_options.add_argument(
+        "--teacher", help="instead of a student: so3lr, … or package.module:Class"
+    )
+    command_line.add_argument("--backend", default="auto", help="of StudentCalculator")
+    command_line.add_argument("--device", default="auto", help="of StudentCalculator")
+    command_line.add_argument("--threads", type=int, help="CPU threads of the backend")
+    command_line.add_argument(
+        "--number", type=int, default=20, help="molecules; 0 is all (default: 20)"
+    )
+    command_line.add_argument("--smallest", type=int, default=20, help="atoms (default: 20)")
+    command_line.add_argument("--largest", type=int, default=60, help="atoms (default: 60)")
+    command_line.add_argument(
         "--part", choices=("test", "validation", "train", "all"), default="test",
         help="part of the split by molecule to draw from (default: test)",
     )  # fmt: skip
-    found.add_argument(
+    command_line.add_argument(
         "--temperatures", type=float, nargs="+", default=[300.0, 600.0], metavar="K",
         help="(default: 300 600)",
     )  # fmt: skip
-    found.add_argument("--picoseconds", type=float, default=50.0, help="(default: 50)")
-    found.add_argument("--timestep", type=float, default=1.0, help="fs, up to 1 (default: 1)")
-    found.add_argument("--water", type=float, default=0.0, metavar="PS",
-        help="also run 64 periodic waters at 300 K for so many ps (default: none)",
+    command_line.add_argument("--picoseconds", type=float, default=50.0, help="(default: 50)")
+    command_line.add_argument(
+        "--timestep", type=float, default=1.0, help="fs, up to 1 (default: 1)"
+    )
+    command_line.add_argument("--water", type=float, default=0.0, metavar="PS",
+        help="also run 64 periodic waters at 300 K for PS picoseconds (default: none)",
     )  # fmt: skip
-    found.add_argument("--seed", type=int, default=0)
-    found.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
-    return found
+    command_line.add_argument("--seed", type=int, default=0)
+    command_line.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
+    return command_line
 
 
 def runs_of(arguments: argparse.Namespace) -> list[Run]:
@@ -191,7 +201,7 @@ def kind_of(result: Stability) -> str:
 
 
 def run_table(arguments: argparse.Namespace) -> bool:
-    """Run, print and write what the command line asks for; return whether all was stable."""
+    """Run all runs of a command line, print and write results; return whether all were stable."""
     check_output(arguments.output)
     if arguments.number < 0:
         raise ValueError(f"--number is {arguments.number}; it must not be negative.")
@@ -205,7 +215,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
             backend=arguments.backend,
             device=arguments.device,
             threads=arguments.threads,
-            # What happens outside of the training data is what is to be seen here.
+            # This command tests what happens outside of the training data.
             guard="off",
         )
         described = {
@@ -231,7 +241,7 @@ def run_table(arguments: argparse.Namespace) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 1 if a run was not stable, 2 if what was given is wrong."""
+    """Run the command; return 1 if a run was not stable, 2 if the input is invalid."""
     arguments = parser().parse_args(argv)
     return cli.run(lambda: 0 if run_table(arguments) else 1)
 

@@ -1,6 +1,6 @@
-"""Decide whether dynamics with a potential is stable: no bond changes, no runaway, finite energies.
+"""Test whether dynamics is stable: no bond changes, no runaway temperature, finite energies.
 
-``python -m ase_student.validation.stability`` is the command that does it for molecules of a file.
+``python -m ase_student.validation.stability`` is the command that tests molecules of a file.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from ase_student.potentials.base import Answer, Potential, Refusal, as_potential
 from ase_student.validation.extras import progress_bar
 
 FRICTION = 0.01 / units.fs
-#: Bonds and temperatures are looked at this often.
+#: Number of steps between two checks of bonds and temperatures.
 CHECK_STEPS = 10
 #: A run that is interrupted loses at most this many steps.
 SAVE_STEPS = 1000
-#: Strain of the first structure becomes heat, which the thermostat has taken by then; afterwards
-#: the temperature is judged.
+#: The temperature is judged after this time: until then the thermostat removes the heat that comes
+#: from the strain of the first structure.
 SETTLING_FS = 1000.0
 WINDOW_FS = 1000.0
-#: The mean temperature of a window is too high above this multiple of the thermostat's, six
-#: standard deviations for 10 atoms; a single one above this many standard deviations, sqrt(2 / 3N).
+#: The mean temperature of a window is too high above this multiple of the thermostat's, which is
+#: six standard deviations for 10 atoms. A single temperature is too high this many standard
+#: deviations, each sqrt(2 / 3N) of the thermostat's temperature, above the thermostat's.
 WINDOW_RATIO = 1.5
 DEVIATIONS = 8.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """One structure to be run, and for how long.
+    """A run of dynamics: the structure, its temperature and its length.
 
     Attributes
     ----------
@@ -64,17 +65,18 @@ class Stability:
     n_atoms : int
     temperature : float, K
     picoseconds : float
-        Length that was asked for.
+        Length that was requested.
     stable : bool
     reason : str
-        Why not; empty if it was.
+        Why the run was not stable; empty if it was.
     failed_step : int or None
-        Step at which that was noticed.
+        Step at which the failure was noticed.
     failed_ps : float or None
+        Time of that step, ps.
     mean_temperature : float, K
-        After the first ps, while it was stable; 0 if it did not get there.
+        Mean after the first ps, while the run was stable; 0 if it failed before.
     longest_bond : float
-        Longest bond seen, as a multiple of the sum of covalent radii.
+        Longest bond that occurred, as a multiple of the sum of covalent radii.
     """
 
     name: str
@@ -91,7 +93,7 @@ class Stability:
 
 @dataclass
 class _Progress:
-    """How one run stands."""
+    """Current state of one run."""
 
     run: Run
     walker: Walker
@@ -103,7 +105,7 @@ class _Progress:
     failed_step: int | None = None
 
     def fail(self, step: int, reason: str) -> None:
-        """Note why the run failed."""
+        """Record the step and the reason of a failure."""
         self.failed_step, self.reason = step, reason
 
 
@@ -115,24 +117,24 @@ def check_stability(
     seed: int = 0,
     state: Path | None = None,
 ) -> list[Stability]:
-    """Run structures side by side with a Langevin thermostat and say which were stable.
+    """Run structures side by side with a Langevin thermostat and return which runs were stable.
 
     A run is stable if no bond breaks, forms or collapses (:mod:`ase_student.dynamics.bonds`),
     energies and forces stay finite, and the temperature does not run away: after the first ps no
-    mean over a ps is above 1.5 times the thermostat's, and no single one above 8 standard
-    deviations of the canonical ensemble. A run that fails is taken out; the others go on as if it
-    had not been there.
+    mean over a ps is above 1.5 times the thermostat's, and no single temperature is more than 8
+    standard deviations of the canonical ensemble above it. A run that fails is stopped; this does
+    not change the results of the others.
 
     Parameters
     ----------
     potential : StudentCalculator, teacher or ASE calculator
     runs : sequence of Run
     timestep_fs : float
-        0.5 or 1: hydrogen has its own mass.
+        Above 0 and at most 1, because hydrogen has its natural mass.
     seed : int
     state : path, optional
-        File that an interrupted call left and goes on from. It is still there at the end, for the
-        case that what comes next fails.
+        File with the state of all runs, from which an interrupted call continues. It is not deleted
+        at the end, in case a later step of the caller fails.
 
     Returns
     -------
@@ -142,17 +144,17 @@ def check_stability(
     Raises
     ------
     ValueError
-        If there is nothing to run, or `state` was left by another call.
+        If the time step, a temperature or a length is invalid, or `state` is from another call.
     """
     if not 0.0 < timestep_fs <= 1.0:
         raise ValueError(f"the time step must be above 0 and at most 1 fs; given {timestep_fs} fs.")
     for run in runs:
         if not (run.temperature > 0.0 and timestep_fs <= run.picoseconds * 1000.0 < np.inf):
             raise ValueError(
-                f"'{run.name}': temperature and length must be positive and hold a step; "
-                f"given {run.temperature} K and {run.picoseconds} ps."
+                f"'{run.name}': the temperature must be positive and the length finite and at "
+                f"least one time step; given {run.temperature} K and {run.picoseconds} ps."
             )
-    asked = as_potential(potential)
+    potential = as_potential(potential)
     all_progress = [
         _Progress(
             run,
@@ -168,9 +170,9 @@ def check_stability(
         )
         for index, run in enumerate(runs)
     ]
-    job = _fingerprint(asked, runs, timestep_fs, seed)
+    job = _fingerprint(potential, runs, timestep_fs, seed)
     start = _restore(state, job, all_progress) if state is not None and state.exists() else 0
-    _advance(asked, all_progress, start, timestep_fs, job, state)
+    _advance(potential, all_progress, start, timestep_fs, job, state)
     return [_verdict(progress, timestep_fs) for progress in all_progress]
 
 
@@ -182,7 +184,7 @@ def _advance(
     job: str,
     state: Path | None,
 ) -> None:
-    """Run until the longest is through, keeping the state now and then."""
+    """Run until the longest run is complete; save the state at intervals."""
     n_steps = max((progress.n_steps for progress in all_progress), default=0)
     active = _active(all_progress, start)
     answers = potential.evaluate([progress.walker.atoms for progress in active])
@@ -198,43 +200,57 @@ def _advance(
             for progress, answer in zip(active, answers, strict=True):
                 progress.walker.arrive(answer.forces)  # type: ignore[union-attr]
             bar.update()
-            if (step + 1) % CHECK_STEPS == 0 or any(step + 1 == one.n_steps for one in active):
+            if (step + 1) % CHECK_STEPS == 0 or any(
+                step + 1 == progress.n_steps for progress in active
+            ):
                 for progress in active:
                     _check(progress, step + 1, timestep_fs)
-                going = [step + 1 < one.n_steps and not one.reason for one in active]
-                answers = [answer for answer, goes in zip(answers, going, strict=True) if goes]
-                active = [one for one, goes in zip(active, going, strict=True) if goes]
+                continues = [
+                    step + 1 < progress.n_steps and not progress.reason for progress in active
+                ]
+                answers = [
+                    answer
+                    for answer, is_active in zip(answers, continues, strict=True)
+                    if is_active
+                ]
+                active = [
+                    progress
+                    for progress, is_active in zip(active, continues, strict=True)
+                    if is_active
+                ]
             if state is not None and (step + 1) % SAVE_STEPS == 0:
                 _save(state, job, step + 1, all_progress)
 
 
 def _active(all_progress: list[_Progress], step: int) -> list[_Progress]:
-    return [one for one in all_progress if step < one.n_steps and not one.reason]
+    return [
+        progress for progress in all_progress if step < progress.n_steps and not progress.reason
+    ]
 
 
 def _keep_answered(active: list[_Progress], answers: list[Answer], step: int) -> list[Answer]:
-    """Fail the runs whose energies or forces are no numbers, and take them out of `active`."""
-    kept: list[Answer] = []
+    """Mark runs whose energies or forces are not finite as failed; remove them from `active`."""
+    answered: list[Answer] = []
     for progress, answer in zip(list(active), answers, strict=True):
         if isinstance(answer, Refusal):
             progress.fail(step, answer.reason)
         elif not (np.isfinite(answer.energy) and np.isfinite(answer.forces).all()):
             progress.fail(step, "energy or forces are not finite")
         else:
-            kept.append(answer)
+            answered.append(answer)
     active[:] = [progress for progress in active if not progress.reason]
-    return kept
+    return answered
 
 
 def _check(progress: _Progress, step: int, timestep_fs: float) -> None:
-    """Look at the bonds and the temperature of a run."""
+    """Check the bonds and the temperature of a run."""
     walker = progress.walker
     stretches = progress.topology.stretches(walker.atoms)
     progress.longest_bond = max(progress.longest_bond, stretches.max(initial=0.0))
     try:
         change = progress.topology.change(walker.atoms)
     except ValueError as error:
-        # Atoms on one spot, or out of this world.
+        # Two atoms at the same position, or positions that are too large.
         change = str(error)
     if change is not None:
         progress.fail(step, change)
@@ -269,7 +285,7 @@ def _verdict(progress: _Progress, timestep_fs: float) -> Stability:
 
 
 def _fingerprint(potential: Potential, runs: Sequence[Run], timestep_fs: float, seed: int) -> str:
-    """Return a hash of everything that decides a result."""
+    """Return a hash of everything that determines the results."""
     calculator = getattr(potential, "calculator", None)
     weights = getattr(getattr(calculator, "info", None), "weights_sha256", "")
     digest = hashlib.sha256(f"{potential.name} {weights} {timestep_fs} {seed}".encode())
@@ -286,42 +302,46 @@ def _save(path: Path, job: str, step: int, all_progress: list[_Progress]) -> Non
         "step": step,
         "runs": [
             {
-                "longest_bond": float(one.longest_bond),
-                "temperatures": one.temperatures,
-                "reason": one.reason,
-                "failed_step": one.failed_step,
+                "longest_bond": float(progress.longest_bond),
+                "temperatures": progress.temperatures,
+                "reason": progress.reason,
+                "failed_step": progress.failed_step,
             }
-            for one in all_progress
+            for progress in all_progress
         ],
     }
     with replaced_when_complete(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             document=np.array(json.dumps(document)),
-            positions=np.concatenate([one.walker.atoms.positions for one in all_progress]),
-            velocities=np.concatenate([one.walker.velocities for one in all_progress]),
+            positions=np.concatenate(
+                [progress.walker.atoms.positions for progress in all_progress]
+            ),
+            velocities=np.concatenate([progress.walker.velocities for progress in all_progress]),
         )
 
 
 def _restore(path: Path, job: str, all_progress: list[_Progress]) -> int:
-    """Put every run where the file says it was and return the step."""
+    """Set every run to its state in the file and return the step."""
     try:
         with np.load(path, allow_pickle=False) as content:
             document = json.loads(str(content["document"]))
             positions, velocities = content["positions"], content["velocities"]
     except (ValueError, KeyError, OSError, EOFError) as error:
-        raise ValueError(f"'{path}' is no state of a stability run: delete it.") from error
+        raise ValueError(
+            f"'{path}' does not hold the state of a stability run: delete it."
+        ) from error
     if document["job"] != job:
         raise ValueError(
-            f"'{path}' was left by other runs or another potential: delete it, "
+            f"'{path}' is the state of other runs or of another potential: delete it, "
             "or give another output."
         )
     start = 0
-    for one, known in zip(all_progress, document["runs"], strict=True):
-        stop = start + len(one.walker.atoms)
-        one.walker.atoms.positions[:] = positions[start:stop]
-        one.walker.velocities = velocities[start:stop].copy()
-        one.longest_bond, one.temperatures = known["longest_bond"], known["temperatures"]
-        one.reason, one.failed_step = known["reason"], known["failed_step"]
+    for progress, saved in zip(all_progress, document["runs"], strict=True):
+        stop = start + len(progress.walker.atoms)
+        progress.walker.atoms.positions[:] = positions[start:stop]
+        progress.walker.velocities = velocities[start:stop].copy()
+        progress.longest_bond, progress.temperatures = saved["longest_bond"], saved["temperatures"]
+        progress.reason, progress.failed_step = saved["reason"], saved["failed_step"]
         start = stop
     return int(document["step"])

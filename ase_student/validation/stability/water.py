@@ -1,4 +1,4 @@
-"""Boxes of liquid to start dynamics from."""
+"""Boxes of liquid water from which dynamics starts."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ase import Atoms
 from ase_student.dynamics.rotations import random_rotation
 from ase_student.testing import SPACING, WATER
 
-#: How names of such boxes end.
+#: End of the names of such boxes.
 WATERS = "periodic waters"
 
 
 def water_box(n_per_side: int, seed: int = 0) -> Atoms:
-    """Return waters at the density of the liquid, on a grid, each turned at random.
+    """Return water molecules at the density of the liquid, on a grid, with random orientations.
 
     Parameters
     ----------

@@ -239,11 +239,11 @@ def test_foreign_groups_that_do_not_fit(tmp_path, capsys):
     with h5py.File(tmp_path / "odd.h5", "w") as file:
         file["x"] = np.zeros(3)
     said = failed(tmp_path, capsys, tmp_path / "odd.h5")
-    assert "in a layout that is not known (known are SPICE, ANI-1x, QM7-X)" in said
+    assert "in an unknown layout (known are SPICE, ANI-1x, QM7-X)" in said
     write(tmp_path / "a.xyz", labelled(), format="extxyz")
     with imported(tmp_path, tmp_path / "a.xyz") as dataset:
         path = dataset.path.rename(tmp_path / "own.h5")
-    assert "is a data set already" in failed(tmp_path, capsys, path)
+    assert "is already a data set" in failed(tmp_path, capsys, path)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +283,6 @@ def test_errors(tmp_path, capsys):
     path = write_npz(tmp_path / "b.npz", energies=np.array([np.nan, 1.0]))
     assert "structure 0: energies is not finite" in failed(tmp_path, capsys, path)
     (tmp_path / "c.traj").write_bytes(b"not a trajectory")
-    assert "is no ASE trajectory" in failed(tmp_path, capsys, tmp_path / "c.traj")
+    assert "is not an ASE trajectory" in failed(tmp_path, capsys, tmp_path / "c.traj")
     (tmp_path / "d.npz").write_bytes(b"PK not an archive")
-    assert "is no NumPy archive" in failed(tmp_path, capsys, tmp_path / "d.npz")
+    assert "is not a NumPy archive" in failed(tmp_path, capsys, tmp_path / "d.npz")
