@@ -74,7 +74,7 @@ def test_dynamics_has_the_temperature_asked_for(temperature):
     start = np.zeros((len(numbers), 3))
     rng = np.random.default_rng(1)
     steps = langevin.langevin(numbers, start, lambda x: -stiffness * x, temperature, rng)
-    squares = [(langevin.after(steps, 20) ** 2).mean() for _ in range(150)][30:]
+    squares = [(langevin.positions_after(steps, 20) ** 2).mean() for _ in range(150)][30:]
     assert stiffness * np.mean(squares) / units.kB == pytest.approx(temperature, rel=1e-2)
 
 
@@ -129,7 +129,7 @@ def test_each_atom_may_have_its_own_temperature():
         temperatures,
         np.random.default_rng(0),
     )
-    squares = [(langevin.after(steps, 20) ** 2).mean(axis=1) for _ in range(80)][20:]
+    squares = [(langevin.positions_after(steps, 20) ** 2).mean(axis=1) for _ in range(80)][20:]
     got = stiffness * np.mean(squares, axis=0) / units.kB
     assert got[:500].mean() == pytest.approx(300.0, rel=2e-2)
     assert got[500:].mean() == pytest.approx(900.0, rel=2e-2)
