@@ -1,4 +1,4 @@
-"""``python -m ase_student`` does what ``ase-student`` does."""
+"""``python -m ase_student`` does the same as ``ase-student``."""
 
 import sys
 

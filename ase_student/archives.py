@@ -1,7 +1,7 @@
-"""Check the zip archives that torch writes before anything reads them.
+"""Check of the zip archives that torch writes, before they are read.
 
-torch writes a checksum for each member, but does not look at it when it reads: damaged weights
-would load. And a few kilobytes could unpack to more than the memory.
+torch writes a checksum for each member, but does not check it when it reads, so that damaged
+weights would be loaded. A few kilobytes could also unpack to more than the memory.
 """
 
 import io
@@ -10,23 +10,23 @@ from pathlib import Path
 
 __all__ = ["check_archive"]
 
-#: Bytes.
+#: Largest allowed size of an unpacked archive, bytes.
 LARGEST_CONTENT = 512 * 2**20
 
 
 def check_archive(source: Path | bytes, name: str) -> list[str]:
-    """Return the names of the members of an archive whose checksums are all right.
+    """Return the names of the members of an archive, after checking all checksums.
 
     Parameters
     ----------
     source : path or bytes
     name : str
-        What messages call it.
+        Name of the archive in messages.
 
     Raises
     ------
     ValueError
-        If it is damaged, unpacks to more than 512 MB, or has two members of one name.
+        If the archive is damaged, unpacks to more than 512 MB, or has two members of one name.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -43,7 +43,7 @@ def check_archive(source: Path | bytes, name: str) -> list[str]:
         if str(error).startswith(f"'{name}'"):
             raise
         raise ValueError(f"'{name}' is damaged: {error}") from error
-    # A damaged archive can make zipfile and zlib raise nearly anything.
+    # zipfile and zlib raise exceptions of many types for a damaged archive.
     except Exception as error:
         raise ValueError(f"'{name}' is damaged: {error}") from error
     if damaged is not None:

@@ -32,10 +32,10 @@ from ase_student.plugin import register
 from ase_student.snapshots import Snapshot, snapshot, structures_of
 from ase_student.whole_steps import NOT_FINITE, WholeSteps, ase_results
 
-# Pairs in one call of calculate_many: its arrays stay near the caches of a core.
+# Largest number of pairs in one call of calculate_many, so that its arrays fit into caches.
 PAIRS_PER_CALL = 20_000
 
-# A lock that another thread holds while a process forks would stay locked in the new process.
+# These get new locks after a fork: a lock that another thread holds would stay locked in the child.
 _calculators: "weakref.WeakSet[StudentCalculator]" = weakref.WeakSet()
 
 
@@ -50,7 +50,7 @@ if hasattr(os, "register_at_fork"):
 
 _WITHOUT_VOLUME = (
     "{name} needs three cell vectors that span a volume, and this structure has {cell}: set "
-    "atoms.cell, and atoms.pbc where it repeats; a molecule in empty space has no {name}."
+    "atoms.cell, and atoms.pbc for periodic axes; a molecule in empty space has no {name}."
 )
 
 
@@ -64,33 +64,33 @@ class StudentCalculator(Calculator):
         training that holds it, or a first-generation ``.pt``), or an exported ``.onnx`` or
         TorchScript file.
     backend : str
-        'native', 'onnx', 'torchscript' or 'torch'; 'auto' takes the fastest that is installed for
-        the device: on a CPU 'native', the C++ engine. Where the package was installed without it,
-        'auto' takes 'onnx' for bundled students, else 'torchscript', as for first-generation
-        students.
-        With 'onnx', a checkpoint is first converted in memory, which takes some seconds. Bundled
-        students and ``.onnx`` files need no torch.
+        'native', 'onnx', 'torchscript' or 'torch'; 'auto' selects the fastest installed backend
+        for the device: on a CPU 'native', the C++ engine. If the package was installed without
+        the engine, 'auto' selects 'onnx' for bundled students, else 'torchscript', as for
+        first-generation students. With 'onnx', a checkpoint is first converted in memory, which
+        takes some seconds. Bundled students and ``.onnx`` files need no torch.
     device : str
-        'cpu', 'cuda' or 'cuda:N'; 'auto' takes a GPU if the backend can use one.
+        'cpu', 'cuda' or 'cuda:N'; 'auto' selects a GPU if the backend can use it.
     dtype : str
         Precision of the network, 'float32' or 'float64'. Vectors between atoms, reference
-        energies and totals are in float64 with either.
+        energies and totals are always in float64.
     skin : float, Å
-        Neighbor lists are built for the cutoff plus the skin, and reused while no atom can have
-        crossed it. Zero builds a list at every step.
+        Neighbor lists are built for the cutoff plus the skin, and reused as long as no pair can
+        have crossed the skin. Zero builds a list at every step.
     threads : int, optional
         CPU threads of the backend; by default the backend's own choice. In torch backends this
         sets the number for the whole process.
     guard : str
         What to do with a frame outside of what training saw: with two atoms closer than their
         elements ever were, more or fewer neighbors than any atom of an element had, or a larger
-        force. 'warn' says so once for each of these kinds, 'raise' raises each time, 'off' does
-        not look. 'auto' is 'warn' for students that carry what training saw, and 'off' for others.
+        force. 'warn' warns once for each of these kinds, 'raise' raises each time, 'off' does not
+        check. 'auto' is 'warn' for students with a record of what training saw, else 'off'.
     trust : bool
-        Exported files are programs. Only those that this package's export has signed, and that do
-        nothing but what students do, are opened; with True, any TorchScript or ONNX program that
-        computes what its metadata say. Such a program can do whatever you can: write files, or
-        never end. Pass True only for files whose makers you know.
+        Exported files are programs. By default, only files are opened that this package's export
+        has signed and that contain only the operations of students. With True, any TorchScript or
+        ONNX program is opened that computes what its metadata describe. Such a program has all
+        your permissions: it could write files or never end. Pass True only for files from sources
+        that you trust.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class StudentCalculator(Calculator):
     allowed_atomic_numbers : list of int
         Elements that the student knows.
     neighbor_list : NeighborList or NativeList
-        With the counters ``n_updates`` and ``n_rebuilds``; of 'native' no more than these, the
+        With the counters ``n_updates`` and ``n_rebuilds``; for 'native' it has only these, the
         cutoff and the skin.
     guard : str
         'warn', 'raise' or 'off'.
@@ -107,33 +107,33 @@ class StudentCalculator(Calculator):
     Raises
     ------
     ValueError
-        If an argument is unknown, the file is damaged, of another kind or a program that is not
-        trusted, or a guard is asked for that has nothing to compare with.
+        If an argument is unknown, the file is damaged, has another format or is a program that is
+        not trusted, or a guard is requested but the student has no record of its training.
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ImportError
         If the backend is not installed.
     TypeError
-        If the model is neither a name nor a path, the skin no number, or `trust` neither True nor
-        False.
+        If the model is neither a name nor a path, the skin is not a number, or `trust` is neither
+        True nor False.
 
     Notes
     -----
     Energies of atoms are in ``results['energies']``; the stress exists for cells of rank 3. The
-    shares of atoms in it, which add up to it, are computed when ``get_stresses`` asks for them. How
-    a stress is shared is a convention: each atom takes half of what the pairs it is in contribute.
+    contributions of atoms to the stress, whose sum is the stress, are computed by ``get_stresses``.
+    Their definition is a convention: each atom gets half of the contribution of each of its pairs.
 
-    Atoms that the student was not trained on raise ``InputError``, as do positions that are not
-    finite, two atoms on one spot and periodic axes without a cell vector. The guard's warnings are
-    of :class:`ase_student.OutsideTrainingWarning`, its errors, which leave no results, of
-    :class:`ase_student.OutsideTrainingError`. No word from it does not mean that all is well: it
-    sees charges, spins and radicals only where the structure says so, by initial charges and
+    Elements that the student was not trained on raise ``InputError``, as do positions that are not
+    finite, two atoms at the same position and periodic axes without a cell vector. The guard's
+    warnings are :class:`ase_student.OutsideTrainingWarning`; its errors, after which there are no
+    results, are :class:`ase_student.OutsideTrainingError`. If the guard does not warn, results can
+    still be wrong. It recognizes charges, spins and radicals only from initial charges and magnetic
     moments, ``info['charge']``, ``info['spin']`` or an odd number of electrons.
 
-    Several threads may share a calculator: a lock lets one of them in at a time, so each gets the
-    results of its own structure. Calculators of their own are faster. ``results`` and ``atoms`` are
-    those of whoever asked last; a thread that shares a calculator takes what the methods return.
-    In a forked process, too, a calculator goes on, where torch then has one thread.
+    Several threads may share a calculator: a lock admits one thread at a time, so each gets the
+    results of its own structure. Separate calculators are faster. ``results`` and ``atoms`` are
+    those of the last calculation by any thread, so a thread that shares a calculator must use what
+    the methods return. A calculator also works in a forked process, where torch uses one thread.
 
     Examples
     --------
@@ -147,7 +147,7 @@ class StudentCalculator(Calculator):
     implemented_properties = [  # noqa: RUF012
         "energy", "free_energy", "energies", "forces", "stress", "stresses",
     ]  # fmt: skip
-    # A student sees neither charges nor moments; a structure that has some is warned of.
+    # A student ignores charges and moments; there is a warning for a structure that has them.
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     def __init__(
@@ -162,12 +162,12 @@ class StudentCalculator(Calculator):
         guard: str = "auto",
         trust: bool = False,
     ):
-        # ASE's own constructor already calls methods that take the lock.
+        # ASE's constructor calls methods that need the lock.
         self._lock = threading.RLock()
         _calculators.add(self)
         super().__init__()
         _check_arguments(model, skin, guard, trust)
-        # A copy in another process may have another working folder.
+        # A copy in another process may have a different working folder.
         path = model if model in available_students() else Path(model).absolute()
         self._arguments: dict[str, Any] = {
             "model": path,
@@ -204,26 +204,26 @@ class StudentCalculator(Calculator):
 
     @property
     def info(self) -> PotentialInfo:
-        """What the file says about the potential."""
+        """Information on the potential from its file."""
         return self._backend.info
 
     @property
     def backend(self) -> str:
-        """Name of the backend in use."""
+        """Name of the backend."""
         return self._backend.backend
 
     @property
     def device(self) -> str:
-        """Device in use."""
+        """Device that the backend uses."""
         return self._backend.device
 
     @property
     def guard(self) -> str:
-        """What is done with frames outside of what training saw."""
+        """Action for frames outside of what training saw."""
         return "off" if self._guard is None else self._guard.action
 
-    # ASE copies the whole Atoms object at every step to know later what has changed. Keeping the
-    # four arrays that matter takes a tenth of the time; the object is made when asked for.
+    # ASE copies the whole Atoms object at every step to detect changes later. Copying only the four
+    # relevant arrays takes a tenth of the time; the Atoms object is created when it is read.
     @property
     def atoms(self) -> Atoms | None:
         """Copy of the structure of the last calculation, None if there was none."""
@@ -256,21 +256,21 @@ class StudentCalculator(Calculator):
                 raise PropertyNotPresent(self._why_missing(str(error))) from None
 
     def _why_missing(self, name: str) -> str:
-        """Return why there is no such property of the structure of the last calculation."""
+        """Return why the structure of the last calculation does not have a property."""
         if name not in self.implemented_properties:
-            known = ", ".join(self.implemented_properties)
-            return f"student '{self.info.name}' has no {name}; it has {known}."
+            available = ", ".join(self.implemented_properties)
+            return f"student '{self.info.name}' has no {name}; it has {available}."
         has_vectors = self._state is not None and self._state[2].any()
         cell = "cell vectors that span none" if has_vectors else "no cell"
         return _WITHOUT_VOLUME.format(name=name, cell=cell)
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
-        """Return what tells this potential from others; ASE keeps it in trajectories, databases.
+        """Return what identifies this potential; ASE stores it in trajectories and databases.
 
         Returns
         -------
         dict
-            ``student``, its name; ``weights_sha256``, the hash of its weights; ``backend`` and
+            ``student`` (its name), ``weights_sha256`` (the hash of its weights), ``backend`` and
             ``dtype``.
         """
         return {
@@ -291,7 +291,7 @@ class StudentCalculator(Calculator):
             super().reset()
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Return what has changed since the last calculation."""
+        """Return the names of what has changed since the last calculation."""
         if self._state is None:
             return list(all_changes)
         current = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
@@ -313,9 +313,9 @@ class StudentCalculator(Calculator):
         Raises
         ------
         InputError
-            If the student cannot say anything sensible about the structure.
+            If the structure is invalid or has unknown elements.
         OutsideTrainingError
-            If it lies outside of what training saw, and the guard is to raise.
+            If it lies outside of what training saw, and the guard is set to raise.
         """
         with self._lock:
             self._calculate(atoms)
@@ -357,7 +357,7 @@ class StudentCalculator(Calculator):
         self.results = results
 
     def _stresses(self) -> NDArray[np.float64]:
-        """Return the share of each atom in the stress, (n_atoms, 6), eV/Å³, in Voigt order."""
+        """Return the contribution of each atom to the stress, (n_atoms, 6), eV/Å³, Voigt order."""
         assert self._state is not None
         numbers, positions, cell, pbc = self._state
         matrix = neighbor_matrix(positions, cell, pbc, self.info.cutoff)
@@ -367,25 +367,25 @@ class StudentCalculator(Calculator):
         return full[:, (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)] / abs(np.linalg.det(cell))
 
     def set(self, **changes: Any) -> dict[str, Any]:
-        """Refuse what ASE would note and nothing would follow.
+        """Refuse changes of parameters, which would have no effect.
 
         Raises
         ------
         TypeError
-            If anything is to be changed: a calculator stays what it was made.
+            If any parameter is given: a calculator cannot be changed.
         """
         if changes:
-            given = ", ".join(f"{name}=…" for name in changes)
+            arguments = ", ".join(f"{name}=…" for name in changes)
             raise TypeError(
-                f"a {type(self).__name__} cannot be changed: make a new one with {given}."
+                f"a {type(self).__name__} cannot be changed: make a new one with {arguments}."
             )
         return {}
 
     def calculate_many(self, structures: Iterable[Atoms]) -> list[dict[str, Any]]:
         """Compute all properties of many structures, of any sizes, at once.
 
-        Structures are joined into calls of bounded size, so memory stays bounded too. Neither
-        the order nor what else is in the list changes a result beyond rounding.
+        Structures are concatenated into calls of limited size, so that memory is limited too. The
+        order and the other structures in the list change results only by rounding.
 
         Parameters
         ----------
@@ -399,11 +399,12 @@ class StudentCalculator(Calculator):
         Raises
         ------
         InputError
-            If one of the structures cannot be computed; the message says which.
+            If a structure cannot be computed; the message has its index.
         TypeError
-            If anything else than structures is given, or a single one.
+            If a single structure, or anything else than structures, is given.
         OutsideTrainingError
-            If one of them lies outside of what training saw, and the guard is to raise; likewise.
+            If a structure lies outside of what training saw, and the guard is set to raise; the
+            message has its index.
         """
         listed = structures_of(structures)
         # The backend and the guard are shared with other threads; the neighbor list is not used.
@@ -423,7 +424,7 @@ class StudentCalculator(Calculator):
                     self._electrons.check(atoms, f"structure {index}: ")
             return self._steps.results_of_many(structures)
         parts = [self._part(index, atoms) for index, atoms in enumerate(structures)]
-        # Structures with equally many neighbors share calls, so that little padding is computed.
+        # Structures with similar numbers of neighbors share calls, to reduce padding.
         order = sorted(range(len(parts)), key=lambda index: parts[index][0].shape[1])
         results: list[dict[str, Any]] = [{}] * len(parts)
         start = 0
@@ -447,7 +448,7 @@ class StudentCalculator(Calculator):
         return results
 
     def _part(self, index: int, atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the neighbors and offsets of one of many structures."""
+        """Return the neighbors and offsets of a structure; messages have its index."""
         try:
             self._check_elements(atoms.numbers)
             if self._electrons is not None:
@@ -482,9 +483,9 @@ class StudentCalculator(Calculator):
         return results
 
     def _checked_numbers(self, numbers: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Return the atomic numbers of a structure, whose elements the student knows.
+        """Return the atomic numbers of a structure after checking that the student knows them.
 
-        Whether they have changed is seen here, whatever a caller of :meth:`calculate` says.
+        Changes are detected here, independently of what a caller of :meth:`calculate` passes.
         """
         checked = self._numbers
         if numbers.shape != checked.shape or (numbers != checked).any() or not len(numbers):
@@ -493,7 +494,7 @@ class StudentCalculator(Calculator):
         return checked
 
     def _all_known(self, structures: Sequence[Atoms]) -> bool:
-        """Return whether all structures have atoms, all of elements that the student knows."""
+        """Return whether all structures have atoms, and the student knows all their elements."""
         if not structures or not all(len(atoms) for atoms in structures):
             return False
         numbers = np.concatenate([atoms.numbers for atoms in structures])
@@ -505,19 +506,19 @@ class StudentCalculator(Calculator):
     def _check_elements(self, numbers: NDArray[np.integer]) -> None:
         if len(numbers) == 0:
             raise InputError("the structure has no atoms.")
-        known = self._is_known(numbers)
-        if known.all():
+        is_known = self._is_known(numbers)
+        if is_known.all():
             return
         unknown: dict[str, list[str]] = {}
-        for index in np.flatnonzero(~known):
+        for index in np.flatnonzero(~is_known):
             number = int(numbers[index])
             is_element = 0 <= number < len(chemical_symbols)
             symbol = chemical_symbols[number] if is_element else f"atomic number {number}"
             unknown.setdefault(symbol, []).append(str(index))
         listed = "; ".join(
-            f"{symbol} (atom{'s' * (len(where) > 1)} {', '.join(where[:10])}"
-            f"{', …' * (len(where) > 10)})"
-            for symbol, where in unknown.items()
+            f"{symbol} (atom{'s' * (len(indices) > 1)} {', '.join(indices[:10])}"
+            f"{', …' * (len(indices) > 10)})"
+            for symbol, indices in unknown.items()
         )
         raise InputError(
             f"student '{self.info.name}' knows {symbols(self.info.elements)}; "
@@ -527,7 +528,7 @@ class StudentCalculator(Calculator):
 
 def _check_arguments(model: object, skin: object, guard: object, trust: object) -> None:
     check_model(model)
-    # Any text would count as true, 'no' as well.
+    # Any text, even 'no', would count as true.
     if not isinstance(trust, bool):
         raise TypeError(f"trust must be True or False; given {trust!r}.")
     if not isinstance(skin, Real):

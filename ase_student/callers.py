@@ -1,4 +1,4 @@
-"""Who called this package: where a warning should point to."""
+"""The caller of this package, to which a warning should point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def stacklevel() -> int:
-    """Return the level of the first caller that is neither of this package nor of ASE."""
+    """Return the stack level of the first caller outside of this package and ASE."""
     frame: FrameType | None = sys._getframe(1)
     level = 1
     while frame is not None and _is_inner(frame.f_globals.get("__name__", "")):

@@ -20,7 +20,7 @@ from ase_student.student import FORMAT_VERSION, Architecture, Student
 
 STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
 _METADATA_KEY = "ase_student"
-#: How the document of a file ends: with the SHA-256 of all that the file holds but this.
+#: End of the document of a file: the SHA-256 of all other content of the file.
 _SEAL = re.compile(r', "sha256": "([0-9a-f]{64})"\}$')
 
 
@@ -46,16 +46,16 @@ def check_model(model: object) -> None:
 
 
 def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safetensors") -> Path:
-    """Return the path of a bundled student's file, or the given path if there is such a file.
+    """Return the path of a bundled student's file, or the given path if the file exists.
 
-    A folder stands for the ``weights.safetensors`` in it, which training leaves there.
+    A folder stands for the file ``weights.safetensors`` in it, which training writes there.
 
     Raises
     ------
     ValueError
-        If ``model`` is neither a bundled student nor looks like a path.
+        If ``model`` is not a bundled student and does not look like a path.
     FileNotFoundError
-        If ``model`` looks like a path and there is no such file.
+        If ``model`` looks like a path and the file does not exist.
     TypeError
         If ``model`` is neither a name nor a path.
     """
@@ -90,9 +90,9 @@ def resolve_model(model: str | os.PathLike[str], filename: str = "weights.safete
 
 
 def student_name(model: str | os.PathLike[str]) -> str:
-    """Return what to call a bundled student or a file.
+    """Return the name of a bundled student or of a student in a file.
 
-    A file is called by its name without the suffix; ``weights`` says nothing, its folder does.
+    The name of a file is that without the suffix; for ``weights`` it is the name of the folder.
 
     Examples
     --------
@@ -114,13 +114,13 @@ def load_student(model: str | os.PathLike[str]) -> Student:
     ----------
     model : str or path
         Name of a bundled student, a ``weights.safetensors`` file, or a first-generation ``.pt``
-        checkpoint, which needs torch and warns about what that network is.
+        checkpoint, which needs torch and causes a warning.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or the file is not a checkpoint, or is damaged, which the hash in
-        it tells; for a file of before there were hashes there is a warning.
+        If the name is unknown, or the file is not a checkpoint, or is damaged, which its hash
+        shows; older files without a hash cause a warning.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -161,11 +161,11 @@ def _read_safetensors(path: Path) -> Student:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    # safetensors has an error of its own; numpy's are for types that it does not have.
+    # SafetensorError is safetensors' own; the others come from types that NumPy does not have.
     except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error}).") from error
     if text is None:
-        raise ValueError(f"{path}: a safetensors file, but no student (no '{_METADATA_KEY}').")
+        raise ValueError(f"{path}: a safetensors file, but not a student (no '{_METADATA_KEY}').")
     is_sealed = _check_seal(path, text, tensors)
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f":
@@ -194,7 +194,7 @@ def _read_safetensors(path: Path) -> Student:
 
 
 def _sealed(text: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """Return a file's document with the SHA-256 of it and the tensors as its last entry."""
+    """Return a document with the SHA-256 of itself and the tensors as its last entry."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())
@@ -203,14 +203,14 @@ def _sealed(text: str, tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def _check_seal(path: Path, text: str, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Return whether a file has a hash, and refuse it if that is of another content."""
+    """Return whether a file has a hash; raise ValueError if the hash does not fit the content."""
     seal = _SEAL.search(text)
     if seal is None:
         return False
     if text != _sealed(text[: seal.start()] + "}", tensors):
         raise ValueError(
-            f"{path}: was damaged or changed after it was written: its SHA-256 is another; "
-            "take a copy that is whole."
+            f"{path}: was damaged or changed after it was written: its SHA-256 differs; "
+            "use an undamaged copy."
         )
     return True
 
@@ -238,7 +238,7 @@ def _read_document(document: dict[str, Any], tensors: dict[str, np.ndarray]) -> 
 
 
 def save_student(student: Student, path: str | os.PathLike[str]) -> None:
-    """Write a student as a safetensors file; an existing file is replaced when all is written.
+    """Write a student as a safetensors file; an existing file is replaced at the end.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""The command ``ase-student``, and what every command does with errors.
+"""The command ``ase-student``, and the handling of errors in all commands.
 
-Each subcommand is the ``main`` of a module that ``python -m`` runs as well; it is imported when it
-is asked for.
+Each subcommand is the ``main`` of a module that ``python -m`` runs as well; the module is imported
+when the subcommand is run.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ COMMANDS = {
     "doctor": ("ase_student.doctor", "report what is installed and whether it works"),
 }
 BENCHMARK = ("benchmark", "time students; only in a checkout of the repository")
-#: Exit codes, as the shell has them: 128 + 2, the number of SIGINT, after Ctrl-C.
+#: Exit codes: of a user's mistake, and after Ctrl-C (128 + 2, the number of SIGINT, as in shells).
 MISTAKE, INTERRUPTED = 2, 130
-#: Characters that a terminal obeys instead of showing them: control characters but tab and newline,
-#: and those that turn the direction of text.
+#: Characters that a terminal interprets: control characters except tab and newline, and characters
+#: that change the direction of text.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
-    r"""Return a text with its control characters escaped, as in a string of Python.
+    r"""Return a text with its control characters escaped, as in a Python string.
 
     Examples
     --------
     >>> printable("a\x1b[31mred")
     'a\\x1b[31mred'
     """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def say(text: str, file: TextIO | None = None) -> None:
-    """Print a text that may hold names from files: nothing in it can command the terminal.
+    """Print a text without control characters, because it may contain names from files.
 
-    Everything that this package prints is printed here.
+    This package prints all its output with this function.
     """
     print(printable(text), file=file, flush=True)
 
@@ -60,20 +60,20 @@ def run(
     *,
     interrupted: str = "interrupted: run the same command again.",
 ) -> int:
-    """Run a command and return its exit code, turning a user's mistakes into one line.
+    """Run a command and return its exit code; print a user's mistake as one line.
 
     Parameters
     ----------
     command : callable
         Returns its exit code, or None for 0.
     interrupted : str
-        What to print after Ctrl-C.
+        Text that is printed after Ctrl-C.
 
     Returns
     -------
     int
-        2 after ValueError, OSError, ImportError or ASE's InputError, 130 after Ctrl-C; other
-        errors are faults of this package and keep their traceback.
+        2 after ValueError, OSError, ImportError or ASE's InputError, 130 after Ctrl-C. Other errors
+        are faults of this package and are raised with their traceback.
     """
     try:
         with _warnings_as_lines():
@@ -89,7 +89,7 @@ def run(
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
-    """Return the errors that a user makes; ASE's, once a command has imported ASE."""
+    """Return the exceptions that report a user's mistake; ASE's only if ASE is imported."""
     module = sys.modules.get("ase.calculators.calculator")
     mistakes = (ValueError, OSError, ImportError)
     return mistakes if module is None else (*mistakes, module.InputError)
@@ -108,28 +108,28 @@ def _warnings_as_lines() -> Iterator[None]:
     ) -> str:
         if issubclass(category, UserWarning):
             return f"warning: {printable(str(message))}\n"
-        return before(message, category, filename, lineno, line)
+        return original(message, category, filename, lineno, line)
 
-    before = warnings.formatwarning
+    original = warnings.formatwarning
     warnings.formatwarning = line_of
     try:
         yield
     finally:
-        warnings.formatwarning = before
+        warnings.formatwarning = original
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line on stderr and exit code 2.
 
-    A misspelled option or choice is answered with the known one that it resembles. Subparsers
-    are of the same class.
+    The error for a misspelled option or choice suggests a similar valid one. Subparsers are of the
+    same class.
     """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse arguments; unlike argparse, end the program where an argument is unknown.
+        """Parse arguments; unlike argparse, exit if an argument is unknown.
 
-        The parser that meets the argument, which may be that of a subcommand, knows the options
-        it may resemble.
+        The parser that finds the unknown argument, which may be that of a subcommand, knows the
+        options to suggest.
         """
         result, unknown = super().parse_known_args(args, namespace)
         if unknown:
@@ -146,37 +146,37 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{error.message}.{hint}") from None
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong and where options are listed, in one line, and exit with 2."""
+        """Print the error and how to list the options, in one line, and exit with 2."""
         text = f"error: {sentence(message)} '{self.prog} --help' lists the options.\n"
         self.exit(MISTAKE, printable(text))
 
 
 def sentence(message: str) -> str:
-    """Return a message that ends as a sentence does, with one full stop or question mark."""
+    """Return a message that ends with a full stop or a question mark."""
     return message if message.endswith((".", "?")) else f"{message}."
 
 
-def suggestion(given: str, known: Iterable[str]) -> str:
-    """Return the known name that a misspelled one resembles, as a question, or nothing.
+def suggestion(name: str, known_names: Iterable[str]) -> str:
+    """Return a question that suggests a known name similar to a misspelled name, or nothing.
 
     >>> suggestion("tinny", ["tiny", "ultra-tiny", "original"])
     " Did you mean 'tiny'?"
     >>> suggestion("water", ["tiny"])
     ''
     """
-    matches = get_close_matches(given, list(known), n=1)
+    matches = get_close_matches(name, list(known_names), n=1)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; return its exit code, 2 if there is none of that name."""
+    """Run a subcommand and return its exit code; 2 if there is no subcommand of that name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         say(_help())
         return 0 if arguments else MISTAKE
-    name, rest = arguments[0], arguments[1:]
+    name, options = arguments[0], arguments[1:]
     if name == BENCHMARK[0]:
-        return run(lambda: _benchmark(rest))
+        return run(lambda: _benchmark(options))
     if name not in COMMANDS:
         names = [*COMMANDS, BENCHMARK[0]]
         say(
@@ -184,8 +184,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr,
         )
         return MISTAKE
-    # Importing takes a second, in which Ctrl-C may come.
-    return run(lambda: int(import_module(COMMANDS[name][0]).main(rest)), interrupted="interrupted.")
+    # Importing takes a second, during which Ctrl-C may be pressed.
+    return run(
+        lambda: int(import_module(COMMANDS[name][0]).main(options)), interrupted="interrupted."
+    )
 
 
 def _help() -> str:
@@ -203,19 +205,19 @@ def _help() -> str:
 
 
 def _benchmark(arguments: list[str]) -> int:
-    """Run ``python benchmarks`` of the checkout that this package is imported from."""
+    """Run ``python benchmarks`` in the checkout from which this package is imported."""
     folder = Path(__file__).parents[1] / "benchmarks"
     if not (folder / "__main__.py").is_file():
         raise FileNotFoundError(
             "timings belong to the repository, not to the installed package: run this in a "
             "checkout that was installed with pip install -e."
         )
-    before = sys.argv
+    argv_before = sys.argv
     sys.argv = [str(folder), *arguments]
     try:
         runpy.run_path(str(folder), run_name="__main__")
     except SystemExit as end:
         return int(end.code or 0)
     finally:
-        sys.argv = before
+        sys.argv = argv_before
     return 0

@@ -35,14 +35,14 @@ STEPS_PER_RECORD = 5  # several in a period of the fastest vibration, 9 fs
 STEPS_PER_FRAME = 20
 LARGEST_FORCE = 0.05  # eV/Å, after the relaxation
 
-# Okabe and Ito's colors, which the color-blind can tell apart.
+# Colors of Okabe and Ito, which color-blind readers can distinguish.
 COLORS = {"kinetic": "#E69F00", "potential": "#56B4E9", "total": "#000000"}
 TEMPERATURE_COLOR = "#D55E00"
 
 
 @dataclass(frozen=True)
 class DemoRun:
-    """What was recorded in a run.
+    """Records of a run.
 
     Attributes
     ----------
@@ -54,9 +54,9 @@ class DemoRun:
     potential, kinetic : (n_records,) float, eV
     n_steps : int
     seconds : float
-        Wall time of all steps, writing of the trajectory included.
+        Wall time of all steps, including the writing of the trajectory.
     n_rebuilds : int
-        How often the neighbor list was built.
+        Number of times that the neighbor list was built.
     """
 
     name: str
@@ -71,7 +71,7 @@ class DemoRun:
 
     @property
     def conserves_energy(self) -> bool:
-        """Whether the total energy should stay the same."""
+        """Whether the total energy should be constant."""
         return self.name == "NVE"
 
     @property
@@ -98,7 +98,7 @@ class DemoRun:
 def slope(
     x: Sequence[float] | NDArray[np.float64], y: Sequence[float] | NDArray[np.float64]
 ) -> float:
-    """Return the slope of the straight line that fits points best in the least-squares sense.
+    """Return the slope of the straight line that fits points by least squares.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ def slope(
 
 
 def give_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) -> None:
-    """Draw velocities of exactly a temperature, without translation or rotation of the whole.
+    """Draw velocities with exactly the given temperature, without overall translation or rotation.
 
-    A periodic system has no rotation of the whole: it keeps 3 N - 3 degrees of freedom, a molecule
+    A periodic system has no overall rotation: it has 3 N - 3 degrees of freedom, a molecule
     3 N - 6.
 
     Parameters
@@ -125,7 +125,7 @@ def give_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     atoms : Atoms
         More than two atoms, not on a line.
     temperature : float, K
-        Of the degrees of freedom that are left.
+        Temperature of these degrees of freedom.
     rng : numpy.random.Generator
     """
     widths = np.sqrt(units.kB * temperature * atoms.get_masses())
@@ -135,8 +135,8 @@ def give_velocities(atoms: Atoms, temperature: float, rng: np.random.Generator) 
     if not atoms.pbc.any():
         ZeroRotation(atoms, preserve_temperature=False)
         n_degrees -= 3
-    wanted = 0.5 * units.kB * temperature * n_degrees
-    atoms.set_momenta(atoms.get_momenta() * math.sqrt(wanted / atoms.get_kinetic_energy()))
+    target = 0.5 * units.kB * temperature * n_degrees
+    atoms.set_momenta(atoms.get_momenta() * math.sqrt(target / atoms.get_kinetic_energy()))
 
 
 def run_dynamics(
@@ -153,7 +153,7 @@ def run_dynamics(
         Degrees of freedom that the kinetic energy is shared by.
     n_steps : int
     path : path
-        ``.traj`` file to write, when all is done.
+        ``.traj`` file to write; it is complete when the run ends.
     """
     atoms, neighbor_list = dynamics.atoms, dynamics.atoms.calc.neighbor_list
     records: list[tuple[float, float, float]] = []
@@ -188,8 +188,8 @@ def plot(runs: Sequence[DemoRun], reference: float, temperature: float, *, path:
 
     Parameters
     ----------
-    runs : sequence of Run
-        One column each.
+    runs : sequence of DemoRun
+        Each has a column.
     reference : float, eV
         Potential energy that is drawn as zero.
     temperature : float, K
@@ -216,9 +216,9 @@ def plot(runs: Sequence[DemoRun], reference: float, temperature: float, *, path:
         temperature_axes.set_xlabel("time (ps)")
     axes[0, 0].set_ylabel("energy above the minimum (eV)")
     axes[1, 0].set_ylabel("temperature (K)")
-    for one in axes.flat:
-        one.set_ylim(bottom=0.0)
-        one.spines[["top", "right"]].set_visible(False)
+    for panel in axes.flat:
+        panel.set_ylim(bottom=0.0)
+        panel.spines[["top", "right"]].set_visible(False)
     lines, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside upper center", ncols=len(labels), frameon=False)
     with replaced_when_complete(path) as temporary:
@@ -235,7 +235,7 @@ def _plotting(module: str) -> Any:
 
 
 def run_demo(arguments: argparse.Namespace) -> None:
-    """Relax, run, print and write what the command's arguments ask for."""
+    """Relax the molecule, run dynamics, print summaries and write files, as the arguments say."""
     for module in ("matplotlib.figure", "tqdm"):
         _plotting(module)
     n_steps = _n_steps(arguments.picoseconds)
@@ -254,7 +254,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
         f"student '{calculator.info.name}' on {calculator.device} with {calculator.backend}"
     )
     minimum = _relax(atoms)
-    # Half of the kinetic energy of a relaxed molecule soon is potential energy.
+    # Half of the kinetic energy of a relaxed molecule soon becomes potential energy.
     give_velocities(atoms, 2.0 * temperature, rng)
     runs = []
     for name in ("NVE", "Langevin"):
@@ -267,7 +267,7 @@ def run_demo(arguments: argparse.Namespace) -> None:
 
 
 def summary(run: DemoRun) -> str:
-    """Return a line or two about a run."""
+    """Return one or two lines on a run."""
     text = (
         f"{run.name}: {run.n_steps} steps, {run.steps_per_second:.0f} steps/s, "
         f"mean temperature {run.temperatures.mean():.0f} K, {run.n_rebuilds} neighbor list rebuilds"
@@ -338,7 +338,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; return 2 if what was given is wrong."""
+    """Run the demo; return 2 if the input is invalid."""
     arguments = _parser().parse_args(argv)
     return cli.run(lambda: run_demo(arguments), interrupted="interrupted.")
 

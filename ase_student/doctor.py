@@ -1,7 +1,7 @@
 """Report what is installed, which backends run here, and whether the bundled students work.
 
-``ase-student doctor`` opens every student, which replays the check that its file carries, and
-measures for two seconds how fast the default one is.
+``ase-student doctor`` opens every student, which repeats the check in its file, and measures the
+speed of the default student for two seconds.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from ase_student.testing import structure
 
 PACKAGES = ("ase-student", "ase", "numpy", "onnxruntime", "vesin", "torch", "onnx", "h5py", "rdkit")
 SPEED_SECONDS = 2.0
-#: Standard deviation of the displacement between two evaluations, Å: enough to compute anew, too
-#: little to need another neighbor list.
+#: Standard deviation of the displacement between two evaluations, Å: enough for a new computation,
+#: too little for a new neighbor list.
 DISPLACEMENT = 0.001
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(device: str = "auto", threads: int | None = None) -> int:
-    """Print all that there is to tell and return the exit code.
+    """Print the report and return the exit code.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def _machine() -> Iterator[str]:
 
 
 def _try(name: str, backend: str, device: str, threads: int | None) -> tuple[bool, str]:
-    """Return whether a student evaluates aspirin, and in words how, or why not."""
+    """Return whether a student evaluates aspirin, and a text on how, or why not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -95,7 +95,7 @@ def _try(name: str, backend: str, device: str, threads: int | None) -> tuple[boo
             atoms = structure("aspirin")
             atoms.calc = calculator
             energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-    # Runtimes raise errors of their own kinds, and each is what this command is to report.
+    # Runtimes raise exceptions of many types, and this command reports all of them.
     except Exception as error:
         lines = str(error).splitlines() or [type(error).__name__]
         return False, f"does not run: {lines[0]}"
@@ -105,7 +105,7 @@ def _try(name: str, backend: str, device: str, threads: int | None) -> tuple[boo
 
 
 def _speed(device: str, threads: int | None) -> str:
-    """Return evaluations per second of the student 'tiny' on aspirin, its positions changing."""
+    """Return evaluations per second of the student 'tiny' on aspirin, with changing positions."""
     atoms = structure("aspirin")
     atoms.calc = StudentCalculator("tiny", device=device, threads=threads, guard="off")
     atoms.get_forces()

@@ -1,8 +1,8 @@
-"""Take empty space out of a structure before neighbors are searched.
+"""Remove empty space from a structure before the search for neighbors.
 
-A search that divides space into bins spends its time on the empty ones. Between two layers of atoms
-that are more than the cutoff apart there are no pairs, so a wider gap can be made as narrow as the
-cutoff, and a periodic axis with such a gap needs no images.
+A search that divides space into bins spends most of its time on empty bins. There are no pairs
+between two layers of atoms that are more than the cutoff apart, so a wider gap can be reduced to
+the cutoff, and a periodic axis with such a gap needs no images.
 """
 
 import numpy as np
@@ -13,20 +13,21 @@ __all__ = ["close_gaps", "open_at_gaps"]
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
-# A gap counts from this many cutoffs on, and is closed down to it: rounding must not join layers.
+# Smallest width of a gap, in cutoffs, to which wider gaps are reduced. It is above 1, so that
+# rounding does not join layers.
 NARROWEST_GAP = 1.01
 
 
 def open_at_gaps(
     positions: Floats, cell: Floats, heights: Floats, pbc: Booleans, cutoff: float
 ) -> tuple[Floats, Booleans]:
-    """Return by how many cells atoms must move so that gaps lie at the faces, and which axes stay.
+    """Return shifts of atoms that place gaps at cell faces, and the axes that remain periodic.
 
     Parameters
     ----------
     positions : (n_atoms, 3) float, Å
     cell : (3, 3) float, Å
-        Vectors of the periodic axes; along others anything that makes it a basis.
+        Vectors of the periodic axes; the others are arbitrary vectors that complete a basis.
     heights : (3,) float, Å
         Distances between opposite faces of the cell.
     pbc : (3,) bool
@@ -35,10 +36,10 @@ def open_at_gaps(
     Returns
     -------
     wraps : (n_atoms, 3) float
-        Whole cells. With ``positions - wraps @ cell``, images along opened axes are farther away
-        than the cutoff.
+        Whole numbers of cells. In ``positions - wraps @ cell``, images along opened axes are
+        farther away than the cutoff.
     still_periodic : (3,) bool
-        Axes of which images are needed.
+        Axes along which images are needed.
     """
     wraps = np.zeros_like(positions)
     still_periodic = pbc.copy()
@@ -50,7 +51,7 @@ def open_at_gaps(
         widest = int(gaps.argmax())
         if gaps[widest] * heights[axis] > NARROWEST_GAP * cutoff:
             first = ordered[(widest + 1) % len(ordered)]
-            # Comparing, not subtracting, decides on which side of the gap an atom is.
+            # The side of the gap is decided by comparison, which has no rounding errors.
             along = np.where(inside >= first, inside, inside + 1.0)
             wraps[:, axis] = np.rint(fractions[:, axis] - along)
             still_periodic[axis] = False
@@ -70,8 +71,8 @@ def close_gaps(positions: Floats, directions: Floats, cutoff: float) -> Floats:
     Returns
     -------
     (n_atoms, 3) float, Å
-        Vectors between atoms closer than the cutoff are as before, but for rounding, and all other
-        atoms are still farther apart.
+        Vectors between atoms closer than the cutoff are unchanged up to rounding, and all other
+        pairs of atoms are still farther apart.
     """
     closed = positions
     for direction in directions:

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and telling files apart."""
+"""Writing files so that incomplete files are never visible; hashes and messages of files."""
 
 import hashlib
 import json
@@ -10,17 +10,17 @@ from pathlib import Path
 
 @contextmanager
 def folder_for_output(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Make a folder and its parents; after the block remove those that are new and still empty."""
+    """Create a folder and its parents; after the block remove new ones that are still empty."""
     folder = Path(folder).absolute()
-    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    new_folders = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        # From the innermost out; a folder that holds something stays, and those around it.
+        # From the innermost outwards; a folder that is not empty stays, and so do its parents.
         with suppress(OSError):
-            for one in new:
-                one.rmdir()
+            for parent in new_folders:
+                parent.rmdir()
 
 
 def type_and_message(error: Exception) -> str:
@@ -35,7 +35,7 @@ def type_and_message(error: Exception) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return in words why the content of a file is not what was expected.
+    """Return a text on why the content of a file is not as expected.
 
     Examples
     --------
@@ -53,18 +53,18 @@ def reason_of(error: Exception) -> str:
 
 @contextmanager
 def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and rename it into place if the block succeeds.
+    """Yield a temporary path next to ``path`` and rename it to ``path`` if the block succeeds.
 
-    After an error the temporary file is removed, with folders that were made for it, and an older
-    file at ``path`` is as it was.
-    The temporary name keeps the suffix, because some writers look at it.
+    After an error the temporary file and folders that were created for it are removed, and an older
+    file at ``path`` is unchanged. The temporary name keeps the suffix, because some writers depend
+    on it.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.partial{path.suffix}")
     with folder_for_output(path.parent):
         try:
             yield temporary
-            # Some writers make files that only their owner can read.
+            # Some writers create files that only their owner can read.
             temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, path)
         finally:
@@ -72,17 +72,18 @@ def replaced_when_complete(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def between_marks(text: str, begin: str, end: str, *, new: str, file: str) -> str:
-    r"""Return a page with what stands between two marks replaced.
+    r"""Return a page with the text between two marks replaced.
 
     Parameters
     ----------
     text : str
-        Of the page.
+        Text of the page.
     begin, end : str
-        Lines.
+        The marks, which are lines.
     new : str
+        The new text.
     file : str
-        What messages call the page.
+        Name of the page in messages.
 
     Raises
     ------
@@ -96,8 +97,8 @@ def between_marks(text: str, begin: str, end: str, *, new: str, file: str) -> st
     """
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"'{file}' must hold the lines '{begin}' and '{end}' once each.")
-    before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{new}\n{end}{rest.partition(end)[2]}"
+    text_before, _, text_from_mark = text.partition(begin)
+    return f"{text_before}{begin}\n{new}\n{end}{text_from_mark.partition(end)[2]}"
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -107,14 +108,14 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def _umask() -> int:
-    """Return the permissions that new files are not given; it can only be read by setting it."""
+    """Return the mask of permissions of new files; it can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def check_output(path: Path) -> None:
-    """Raise before the work rather than after it if a file cannot be written."""
+    """Raise an error if a file cannot be written, before any work is done for it."""
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"no folder '{path.absolute().parent}' to write '{path.name}' to.")
     if path.is_dir():

@@ -1,8 +1,8 @@
-"""First-generation students: read their checkpoints and compute what they compute.
+"""First-generation students: reading of their checkpoints, and their network.
 
-Everything that knows these networks is in this file, so that it can be deleted one day.
-They are worse than they look (see `warn_first_generation`); they are here so that old results
-can be reproduced and compared with.
+All code for these networks is in this file, so that it can be deleted later. The networks have
+serious defects (see `warn_first_generation`); they are supported only so that old results can be
+reproduced and compared with.
 
 The function, for a receiver i, senders j, r = r_j - r_i, d = |r| and u = r / (d + 1e-8):
 
@@ -12,8 +12,8 @@ The function, for a receiver i, senders j, r = r_j - r_i, d = |r| and u = r / (d
 - update     (ds, a, b) = MLP([s, |v|]),   s += ds,   v = v a + (M v) b
 - energy     sum_i MLP(s_i)
 
-M is a 3 x 3 matrix on the Cartesian axis. The networks were made for molecules; here the
-images of a periodic cell are neighbors like any others.
+M is a 3 x 3 matrix on the Cartesian axis. The networks were made for molecules; here periodic
+images are also neighbors.
 """
 
 import io
@@ -37,15 +37,15 @@ from ase_student.student import Student
 
 CUTOFF = 5.0
 PREFIXES = ("model.", "module.", "_orig_mod.")
-# Below this length v counts as zero where |v| is differentiated. At an atom with enough symmetry
-# (the carbon of CH4) v is pure rounding noise, whose direction would otherwise become a force
-# of ordinary size that differs from one machine to the next.
+# Below this squared length, v is treated as zero in the derivative of |v|. At an atom with enough
+# symmetry (the carbon of CH4) v is only rounding noise, whose direction would otherwise cause a
+# force of ordinary size that differs between machines.
 ZERO_NORM_SQUARED = 1e-10
 
 
 @dataclass(frozen=True)
 class LegacyArchitecture:
-    """Sizes of a first-generation network, all of them read off its tensors."""
+    """Sizes of a first-generation network, all inferred from its tensors."""
 
     hidden: int
     n_blocks: int
@@ -56,7 +56,7 @@ class LegacyArchitecture:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor the network has."""
+        """Name and shape of every tensor of the network."""
         h = self.hidden
         shapes = {
             "embedding.weight": (self.max_z + 1, h),
@@ -79,16 +79,16 @@ class LegacyArchitecture:
 
     @property
     def elements(self) -> tuple[int, ...]:
-        """Atomic numbers that the network has a row for.
+        """Atomic numbers for which the network has a row.
 
-        A checkpoint does not say which rows were trained; the data set that they are known to come
-        from holds H, C, N, O, F, P, S and Cl.
+        A checkpoint does not record which rows were trained; the data set that was used has H, C,
+        N, O, F, P, S and Cl.
         """
         return tuple(range(1, min(self.max_z, 118) + 1))
 
     @property
     def n_parameters(self) -> int:
-        """Number of trained values; the basis is not among them."""
+        """Number of trained values, without those of the basis."""
         return sum(math.prod(s) for name, s in self.shapes.items() if not name.startswith("rbf."))
 
 
@@ -96,9 +96,9 @@ class LegacyArchitecture:
 
 
 def load_legacy_student(path: str | Path) -> Student:
-    """Load a first-generation checkpoint as a student, with a warning of what it is.
+    """Load a first-generation checkpoint as a student, with a warning about its defects.
 
-    Its energies hold the elements' already, so the reference energies are 0. Errors are those of
+    Its energies include those of the elements, so the reference energies are 0. Errors are those of
     `read_checkpoint`.
     """
     architecture, tensors = read_checkpoint(path)
@@ -110,9 +110,9 @@ def load_legacy_student(path: str | Path) -> Student:
 def read_checkpoint(path: str | Path) -> tuple[LegacyArchitecture, dict[str, np.ndarray]]:
     """Read a first-generation checkpoint.
 
-    The state dict may lie under `model_state_dict`, under `state_dict` or be the whole file, and
-    its keys may start with any run of `PREFIXES`. Everything else in the file is ignored, the
-    configuration included, because it may be that of the training.
+    The state dict may be under `model_state_dict`, under `state_dict` or be the whole file, and
+    its keys may start with any sequence of `PREFIXES`. All other content is ignored, including the
+    configuration, because it may be that of the training.
 
     Parameters
     ----------
@@ -122,15 +122,15 @@ def read_checkpoint(path: str | Path) -> tuple[LegacyArchitecture, dict[str, np.
     -------
     architecture : LegacyArchitecture
     tensors : dict of arrays
-        By name without prefixes, in the precision of the file (half precision as float32).
+        By name without prefixes, in the precision of the file (half precision becomes float32).
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is a file of another kind or needs pickled code, or if a tensor is missing, unknown,
-        of another shape, or holds NaN or infinite values.
+        If the file has another format or needs pickled code, or if a tensor is missing, unknown,
+        of another shape, or has NaN or infinite values.
     """
     path = Path(path)
     content = _load_weights(path)
@@ -144,23 +144,23 @@ def read_checkpoint(path: str | Path) -> tuple[LegacyArchitecture, dict[str, np.
 
 
 def _load_weights(path: Path) -> object:
-    """Return what `torch.load(weights_only=True)` finds in a file."""
+    """Return the content of a file, read with `torch.load(weights_only=True)`."""
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at '{path}'.")
     if not path.is_file():
         raise ValueError(f"{path}: is not a file; give the path of a checkpoint.")
-    # Read once, so that what is checked is what is loaded.
+    # The file is read once, so that the checked content is the content that is loaded.
     content = path.read_bytes()
     if zipfile.is_zipfile(io.BytesIO(content)):
         members = check_archive(content, str(path))
-        # torch.load would hand a TorchScript archive to torch.jit.
+        # torch.load would pass a TorchScript archive to torch.jit.
         if any(name.rpartition("/")[2] == "constants.pkl" for name in members):
             raise ValueError(f"{path}: is a TorchScript file, not a first-generation checkpoint.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    # A damaged or foreign file can make the unpickler raise nearly anything.
+    # The unpickler raises exceptions of many types for a damaged file or another format.
     except Exception as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code is None:
@@ -174,7 +174,7 @@ def _load_weights(path: Path) -> object:
 
 
 def _state_dict(content: object) -> dict[str, np.ndarray]:
-    """Find the state dict in a checkpoint and return its tensors by their bare names."""
+    """Return the tensors of the state dict in a checkpoint, by their names without prefixes."""
     for wrapper in ("model_state_dict", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -188,17 +188,17 @@ def _state_dict(content: object) -> dict[str, np.ndarray]:
             raise ValueError(f"tensor '{name}' is there twice, once as '{key}'.")
         if not isinstance(value, Tensor):
             raise ValueError(f"'{name}' should be a tensor of floats, not {type(value).__name__}.")
-        # A tensor on another device than asked for (meta) has no values.
+        # A tensor on a device other than the requested one (meta) has no values.
         if not value.is_floating_point() or value.device.type != "cpu":
-            found = f"{value.dtype} on device '{value.device}'"
-            raise ValueError(f"'{name}' should be a tensor of floats, not of {found}.")
+            given_type = f"{value.dtype} on device '{value.device}'"
+            raise ValueError(f"'{name}' should be a tensor of floats, not of {given_type}.")
         dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
         tensors[name] = value.detach().to_dense().to(dtype).contiguous().numpy()
     return tensors
 
 
 def _strip_prefixes(key: str) -> str:
-    """Remove what trainers and wrappers put in front of a tensor's name.
+    """Remove the prefixes that trainers and wrappers add to a tensor's name.
 
     >>> _strip_prefixes("module._orig_mod.model.rbf.centers")
     'rbf.centers'
@@ -211,11 +211,11 @@ def _strip_prefixes(key: str) -> str:
 
 
 def _infer_architecture(tensors: Mapping[str, np.ndarray]) -> LegacyArchitecture:
-    """Read the sizes of a network off the shapes of its tensors."""
+    """Return the sizes of a network, inferred from the shapes of its tensors."""
     for name, axes in {"embedding.weight": 2, "rbf.centers": 1}.items():
         if name not in tensors:
             raise ValueError(
-                f"tensor '{name}' is missing, so this is no first-generation checkpoint."
+                f"tensor '{name}' is missing, so this is not a first-generation checkpoint."
             )
         shape = tensors[name].shape
         if len(shape) != axes or 0 in shape:
@@ -235,7 +235,7 @@ def _infer_architecture(tensors: Mapping[str, np.ndarray]) -> LegacyArchitecture
 
 
 def check_tensors(architecture: LegacyArchitecture, tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise ValueError, naming the tensor, unless all are there with the right shape and finite."""
+    """Raise ValueError, naming the tensor, if a tensor is missing, not finite or of wrong shape."""
     expected = architecture.shapes
     for name in tensors:
         if name not in expected:
@@ -258,15 +258,15 @@ def check_tensors(architecture: LegacyArchitecture, tensors: Mapping[str, np.nda
 
 
 def warn_first_generation(name: str) -> None:
-    """Warn what a first-generation network is.
+    """Warn about the defects of a first-generation network.
 
-    The figures are measured on the real weights in float64: eight small molecules rotated, and
-    two waters moved apart across the cutoff.
+    The figures were measured on the original weights in float64: for rotations of eight small
+    molecules, and for two waters that move apart across the cutoff.
 
     Parameters
     ----------
     name : str
-        What the user calls the student.
+        Name of the student in the message.
     """
     warnings.warn(
         f"'{name}' is a first-generation student and its energies are not physical: rotating a "
@@ -395,7 +395,7 @@ def _linears(mlp: torch.nn.Sequential) -> list[torch.nn.Linear]:
 
 
 def _norm(v: Tensor) -> Tensor:
-    """Return |v| over the Cartesian axis, with gradient 0 where |v| is as good as zero."""
+    """Return |v| over the Cartesian axis, with gradient 0 where |v| is zero up to rounding."""
     square = (v * v).sum(1)
     smooth = square > ZERO_NORM_SQUARED
     return torch.where(
@@ -419,9 +419,9 @@ class _Pairs(NamedTuple):
 
 
 class _Saved(NamedTuple):
-    """What the backward pass of a block needs from its forward pass.
+    """Values from the forward pass of a block that its backward pass needs.
 
-    s and v enter the block; s1 and v1 are between its message and its update.
+    s and v are the input of the block; s1 and v1 are between its message and its update.
     """
 
     s: Tensor
@@ -435,8 +435,9 @@ class _Saved(NamedTuple):
 class LegacyPotential(torch.nn.Module):
     """Energies, forces and virials by a backward pass of gathers and sums over neighbors.
 
-    The list holds both directions of every pair, so what an atom sends can be summed from its own
-    row. There is no autograd and no scatter: the module scripts and exports to ONNX as it is.
+    The list has both directions of every pair, so that what an atom sends can be summed from its
+    own row. There is no autograd and no scatter: the module can be scripted and exported to ONNX
+    without changes.
     """
 
     centers: Tensor
@@ -456,11 +457,11 @@ class LegacyPotential(torch.nn.Module):
         constant = network.rbf.centers.new_tensor
         self.register_buffer("wave_number", constant([math.pi / self.cutoff]))
         self.register_buffer("epsilon", constant([1e-8]))
-        # Zeros are made by multiplication: a traced torch.zeros stays on the device of the trace.
+        # Zeros come from a multiplication: a traced torch.zeros stays on the device of the trace.
         self.register_buffer("zero", constant([0.0, 0.0, 0.0]))
         blocks = [m for m in network.interactions if isinstance(m, _Interaction)]
         self.blocks = torch.nn.ModuleList(_Block(block) for block in blocks)
-        # In the order of use, because TorchScript takes blocks[::-1] for blocks.
+        # In the order of use, because TorchScript treats blocks[::-1] like blocks.
         self.gradients = torch.nn.ModuleList(_BlockGradients(block) for block in reversed(blocks))
         self.head0, self.head1, self.head2 = _linears(network.energy_head)
         self.requires_grad_(False)
@@ -492,8 +493,8 @@ class LegacyPotential(torch.nn.Module):
         v = s.unsqueeze(1) * self.zero.unsqueeze(1)
         saved: list[_Saved] = []
         for block in self.blocks:
-            s, v, kept = block(s, v, pairs)
-            saved.append(kept)
+            s, v, saved_block = block(s, v, pairs)
+            saved.append(saved_block)
         energies, gs = self.readout(s)
 
         gv = s.unsqueeze(1) * self.zero.unsqueeze(1)
@@ -501,14 +502,14 @@ class LegacyPotential(torch.nn.Module):
         for gradients in self.gradients:
             gs, gv, added = gradients(gs, gv, saved.pop(), pairs)
             pair_gradients = pair_gradients + added
-        # The derivative with respect to a symmetric strain: the rest is the energy's change under
-        # rotation, which this network has and a stress must not show.
+        # The derivative with respect to a symmetric strain. The antisymmetric part is the change of
+        # the energy under rotation, which is not zero for this network and is not part of a stress.
         virials = 0.25 * (pair_gradients.unsqueeze(-1) * vectors.unsqueeze(-2)).sum(1)
         virials = virials + virials.transpose(1, 2)
         return energies.to(torch.float64), pair_gradients.sum(1), virials
 
     def pairs(self, vectors: Tensor, neighbors: Tensor) -> _Pairs:
-        """Return what every block needs to know of the pairs."""
+        """Return the geometry of the pairs that every block needs."""
         distances = torch.sqrt((vectors * vectors).sum(-1, keepdim=True))
         scale = 1.0 / (distances + self.epsilon)
         x = (distances - self.centers) / self.widths
@@ -536,7 +537,7 @@ class LegacyPotential(torch.nn.Module):
 
 
 class _Block(torch.nn.Module):
-    """The forward pass of one interaction block, which keeps what its gradients need."""
+    """The forward pass of an interaction block, which also returns what its gradients need."""
 
     def __init__(self, interaction: _Interaction) -> None:
         super().__init__()
@@ -576,11 +577,11 @@ class _BlockGradients(torch.nn.Module):
     def forward(
         self, gs: Tensor, gv: Tensor, saved: _Saved, pairs: _Pairs
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return gs and gv of the block's input and what the block adds to dE/dr of each pair."""
+        """Return gs and gv of the block's input, and its contribution to dE/dr of each pair."""
         gs1, gv1 = self.update(gs, gv, saved.s1, saved.v1)
         gv1_j = gv1[pairs.neighbors]
         w1, w2, w3 = saved.filters.chunk(3, dim=-1)
-        # What an atom sends, its neighbors receive through the same filter.
+        # The message of an atom reaches its neighbors through the same filter.
         gs = gs1 + (gs1[pairs.neighbors] * w1).sum(1)
         gv = gv1 + (gv1_j * w2.unsqueeze(2)).sum(1)
 
@@ -631,7 +632,7 @@ def build_legacy_potential(student: Student, dtype: torch.dtype = torch.float32)
     return build_potential(student.architecture, student.tensors, dtype)
 
 
-# onnxruntime's Sigmoid is approximate, its Exp is not. Where exp overflows both are still right.
+# onnxruntime's Sigmoid is approximate, its Exp is not. If exp overflows, both are still correct.
 def _silu(x: Tensor) -> Tensor:
     return x / (1.0 + torch.exp(-x))
 

@@ -1,13 +1,13 @@
 """Padded neighbor matrices, and a neighbor list that is reused while atoms move little.
 
 A neighbor matrix has one row per atom and as many columns as the atom with the most neighbors
-needs. The list is full: both directions of every pair, periodic images of the atom itself
-included. Unused places hold the atom's own index with an offset beyond the cutoff, where every
-filter of the network is zero; there is always at least one column, so an isolated atom is no
-special case.
+needs. The list is full: it has both directions of every pair, and periodic images of the atom
+itself. Unused entries hold the atom's own index with an offset beyond the cutoff, where every
+filter of the network is zero. There is always at least one column, so that an isolated atom needs
+no special treatment.
 
-The search is vesin's. It is imported at first use, because it imports torch where torch is
-installed, which takes seconds; small molecules without periodic axes never need it.
+vesin does the search. It is imported at first use, because it imports torch if that is installed,
+which takes seconds; small molecules without periodic axes never need it.
 """
 
 from collections.abc import Sequence
@@ -26,23 +26,23 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 Pairs = tuple[Integers, Integers, NDArray[Any], Floats]
 
-# Closer than this, two atoms count as one spot: the direction between them means nothing.
+# Two atoms that are closer, Å, count as at the same position: their direction is not defined.
 SMALLEST_DISTANCE = 1e-6
-# Beyond this, float64 positions lose the digits that forces need.
+# Å. Larger positions in float64 do not have the digits that forces need.
 LARGEST_COORDINATE = 1e8
-# A periodic cell thinner than this has an absurd number of images within any cutoff.
+# Å. A thinner periodic cell has too many images within any cutoff.
 SMALLEST_CELL_HEIGHT = 0.1
-# Up to this size, a table of all pairs is found faster than vesin can be called.
+# Up to this number of atoms, a table of all pairs is faster than a call of vesin.
 LARGEST_ALL_PAIRS = 128
 # vesin divides space into at most this many bins (MAX_NUMBER_OF_CELLS in its sources).
 VESIN_BINS = 1e5
-# From this many bins for an atom on, empty space costs more than taking it out does.
+# With more bins per atom, removing empty space is faster than searching it.
 MOST_BINS_PER_ATOM = 50.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NeighborMatrix:
-    """The neighbors of every atom, in whole cells, so that the cell may change.
+    """The neighbors of every atom, with shifts in whole cells, so that the cell may change.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class NeighborMatrix:
     shifts : (n_atoms, n_neighbors, 3) float64
         Lattice translation of each neighbor's image in whole cells; zero for padding.
     is_padding : (n_atoms, n_neighbors) bool
-        Which places are not used.
+        Which entries are not used.
     cutoff : float, Å
         Padding lies at twice this distance.
     """
@@ -75,7 +75,7 @@ class NeighborMatrix:
             ``positions[neighbors] + offsets - positions[:, None]`` points from each atom to its
             neighbors; padding is at (2 * cutoff, 0, 0).
         """
-        # One product of two matrices: numpy would multiply a three-dimensional array row by row.
+        # A product of two matrices: numpy would multiply a three-dimensional array row by row.
         offsets = self.shifts.reshape(-1, 3) @ np.asarray(cell, dtype=np.float64)
         offsets = offsets.reshape(self.shifts.shape)
         offsets[self.is_padding] = (2.0 * self.cutoff, 0.0, 0.0)
@@ -90,8 +90,7 @@ def neighbor_matrix(
     Parameters
     ----------
     positions : (n_atoms, 3) float, Å
-        Anywhere in space: atoms outside a periodic cell are not wrapped, the shifts account
-        for them.
+        Atoms may be outside a periodic cell: they are not wrapped, the shifts account for this.
     cell : (3, 3) float, Å
         Rows are lattice vectors. May be smaller than the cutoff. Rows of axes that are not
         periodic are ignored and may be zero.
@@ -109,8 +108,8 @@ def neighbor_matrix(
     ------
     ValueError
         If there are no atoms, a position or the cell is not finite, a coordinate or a periodic
-        axis is beyond 1e8 Å, two atoms are on one spot, or the vectors of the periodic axes don't
-        span a cell.
+        axis is beyond 1e8 Å, two atoms are at the same position, or the vectors of the periodic
+        axes don't span a cell.
     """
     _check_distances(cutoff, skin)
     matrix, _ = _search(
@@ -124,7 +123,7 @@ def neighbor_matrix(
 
 
 def concatenate(parts: Sequence[tuple[Integers, Floats]], cutoff: float) -> tuple[Integers, Floats]:
-    """Join several structures into one whose parts don't see each other.
+    """Concatenate structures into one in which different structures are not neighbors.
 
     Parameters
     ----------
@@ -162,18 +161,18 @@ def concatenate(parts: Sequence[tuple[Integers, Floats]], cutoff: float) -> tupl
 class NeighborList:
     """A neighbor matrix that is built with a skin and reused while that is safe.
 
-    A pair that was left out was at least cutoff + skin apart when the list was built. Let F be
-    the deformation that took the periodic vectors from then to now, and d_i what atom i moved
-    beyond following F. The pair r0 has become r = r0 F + d_j - d_i, so
+    A pair that is not in the list was at least cutoff + skin apart when the list was built. Let F
+    be the deformation of the periodic vectors since then, and d_i the displacement of atom i in
+    addition to F. The pair vector r0 has become r = r0 F + d_j - d_i, so
 
         |r| >= s (cutoff + skin) - |d_j - d_i|,    s the smallest singular value of F,
 
     and the list is reused while this is at least the cutoff for the two atoms that moved most.
-    That holds for any motion: atoms that jump or are wrapped have moved far, and the list is
-    rebuilt. So it is when the number or kinds of atoms or the periodic axes change.
+    This holds for any motion: if atoms jump or are wrapped, they have moved far, and the list is
+    rebuilt. It is also rebuilt when the number or elements of atoms or the periodic axes change.
 
-    Two atoms on one spot are noticed when the list is built, not between: coming there from an
-    ordinary distance takes more motion than a skin allows.
+    Two atoms at the same position are detected only when the list is built. Between builds they
+    cannot get there from an ordinary distance, because a skin does not allow so much motion.
 
     Parameters
     ----------
@@ -184,7 +183,7 @@ class NeighborList:
     Attributes
     ----------
     n_updates, n_rebuilds : int
-        How often the list was asked for, and how often it had to be built.
+        Number of updates, and number of times that the list was built.
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
@@ -197,18 +196,18 @@ class NeighborList:
 
     @property
     def cutoff(self) -> float:
-        """Up to where pairs are wanted, Å."""
+        """Cutoff of the pairs, Å."""
         return self._cutoff
 
     @property
     def skin(self) -> float:
-        """How much farther lists reach, Å. Another skin needs another list."""
+        """Distance beyond the cutoff that lists include, Å. It cannot be changed."""
         return self._skin
 
     def update(
         self, positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, numbers: ArrayLike
     ) -> tuple[Integers, Floats]:
-        """Return neighbors and offsets that hold every pair closer than the cutoff.
+        """Return neighbors and offsets that contain every pair closer than the cutoff.
 
         Parameters
         ----------
@@ -221,13 +220,13 @@ class NeighborList:
         -------
         neighbors : (n_atoms, n_neighbors) int64
         offsets : (n_atoms, n_neighbors, 3) float64, Å
-            As in `NeighborMatrix`, pairs up to cutoff + skin included. These are the list's own
-            arrays, the same objects again until their content changes: don't write into them.
+            As in `NeighborMatrix`, including pairs up to cutoff + skin. These are the list's own
+            arrays, and the same objects until their content changes: don't write into them.
 
         Raises
         ------
         ValueError
-            Where `neighbor_matrix` does. The list stays usable.
+            As `neighbor_matrix` does. The list can still be used afterwards.
         """
         positions = np.asarray(positions, dtype=np.float64)
         cell = np.asarray(cell, dtype=np.float64)
@@ -247,24 +246,24 @@ class NeighborList:
         return state.matrix.neighbors, state.offsets
 
     def _is_safe(self, state: "_State", positions: Floats, cell: Floats) -> bool:
-        """Say whether no pair that was left out can be within the cutoff by now."""
+        """Return whether no pair that is not in the list can be within the cutoff now."""
         if self._skin == 0.0 or positions.shape != state.positions.shape:
             return False
         if cell.tobytes() != state.cell:
-            # Not so for NaN either.
+            # The comparison is also false for NaN.
             if not np.abs(cell).max() < LARGEST_COORDINATE:
                 return False
             if not np.abs(positions).max() < LARGEST_COORDINATE:
                 return False
             state.follow(cell)
-        # How far two atoms may have moved relative to each other.
+        # Largest displacement of two atoms relative to each other that is allowed.
         allowed = state.stretch * (self._cutoff + self._skin) - self._cutoff
         if not allowed >= 0.0:
             return False
         moved = positions - state.followed
         if 4.0 * np.einsum("ij,ij->i", moved, moved).max() <= allowed**2:
             return True
-        # A translation of all atoms changes no pair, but far away positions lose their digits.
+        # A translation of all atoms changes no pair, but large positions lose digits.
         if not np.abs(positions).max() < LARGEST_COORDINATE:
             return False
         moved -= moved.mean(axis=0)
@@ -274,7 +273,7 @@ class NeighborList:
 
 @dataclass(slots=True, eq=False)
 class _State:
-    """What a neighbor list remembers of the structure it was built for, and of the last cell."""
+    """The structure for which a neighbor list was built, and the last cell."""
 
     matrix: NeighborMatrix
     positions: Floats
@@ -282,15 +281,15 @@ class _State:
     pbc: Booleans
     system: tuple[bytes, bytes]
     # Of the last cell: its bytes, the smallest singular value of F, positions F, and the offsets
-    # (made when needed).
+    # (computed when needed).
     cell: bytes = b""
     stretch: float = 1.0
     followed: Floats = field(init=False)
     offsets: Floats | None = None
 
     def follow(self, cell: Floats) -> None:
-        """Let the remembered positions follow the cell."""
-        # Open axes have no say in F: the directions orthogonal to the periodic vectors stay.
+        """Deform the stored positions with the cell."""
+        # F does not depend on open axes: directions orthogonal to the periodic vectors are fixed.
         frame = np.where(self.pbc[:, None], cell, self.frame)
         if np.array_equal(frame, self.frame):
             self.stretch, self.followed = 1.0, self.positions
@@ -333,7 +332,7 @@ def _search(
 
 def _all_pairs(positions: Floats, cutoff: float) -> Pairs:
     """Return first and second atom, shift and distance of each pair in a molecule."""
-    # Component by component: numpy is slow on arrays with a last axis of three.
+    # One component at a time: numpy is slow on arrays with a last axis of three.
     x, y, z = positions.T[:, :, None] - positions.T[:, None]
     squares = x * x + y * y + z * z
     np.fill_diagonal(squares, np.inf)
@@ -352,24 +351,25 @@ def _vesin_pairs(positions: Floats, frame: Floats, pbc: Booleans, cutoff: float)
         frame, pbc = _frame(frame, still_periodic), still_periodic
         positions = close_gaps(positions, frame[~pbc], cutoff)
     box, radius = _vesin_box(positions, frame, pbc, cutoff)
-    # One thread: more take longer to wake than they save at the sizes a student runs at, and
-    # the order of pairs that share both atoms stays the same from run to run.
+    # One thread: at the sizes of students' structures, starting more threads takes longer than they
+    # save. The order of pairs with the same two atoms is also the same in every run.
     search = VesinNeighborList(cutoff=radius, full_list=True, n_threads=1)
-    found = search.compute(positions, box, periodic=True, quantities="ijSd")
+    columns = search.compute(positions, box, periodic=True, quantities="ijSd")
     if radius > cutoff:
-        is_near = found[3] < cutoff
-        found = tuple(array[is_near] for array in found)
-    first, second, shifts, distances = found
+        is_near = columns[3] < cutoff
+        columns = tuple(array[is_near] for array in columns)
+    first, second, shifts, distances = columns
     first, second = first.astype(np.int64), second.astype(np.int64)
     if wraps is not None:
         shifts = shifts + wraps[first] - wraps[second]
-    # vesin can only sort by the first atom. This costs no more, and gathers run along memory.
+    # vesin can only sort by the first atom. Sorting by both takes no longer, and makes accesses to
+    # memory sequential.
     order = np.argsort(first * len(positions) + second, kind="stable")
     return first[order], second[order], shifts[order], distances[order]
 
 
 def _is_sparse(positions: Floats, frame: Floats, pbc: Booleans, cutoff: float) -> bool:
-    """Return whether most of the space that would be searched is empty."""
+    """Return whether most of the space to be searched is empty."""
     heights = _heights(frame)
     heights[~pbc] = np.ptp(positions @ frame[~pbc].T, axis=0)
     bins = np.maximum(heights / cutoff, 1.0).prod()
@@ -388,8 +388,8 @@ def _vesin_box(
     while True:
         heights[is_open] = extents + 1.001 * radius
         bins = np.maximum(np.trunc(heights / radius), 1.0)
-        # vesin reduces the number of bins in these steps; where it arrives at zero for an axis,
-        # it divides by it and takes the process down. Larger bins need a larger radius.
+        # vesin reduces the number of bins in these steps. If the number becomes zero for an axis,
+        # vesin divides by it, which crashes the process. A larger radius makes larger bins.
         if bins.prod() > VESIN_BINS:
             ratios = bins[:2] / bins[1:]
             bins[2] = np.trunc(np.cbrt(VESIN_BINS / (ratios[0] * ratios[1] ** 2)))
@@ -402,7 +402,7 @@ def _vesin_box(
 
 
 def _frame(cell: Floats, pbc: Booleans) -> Floats:
-    """Return the cell with unit vectors orthogonal to the periodic ones along open axes."""
+    """Return the cell with unit vectors, orthogonal to the periodic ones, for open axes."""
     if cell.shape != (3, 3) or pbc.shape != (3,):
         raise ValueError(
             f"cell has shape {cell.shape} and pbc {pbc.shape}; they must be (3, 3) and (3,)."
@@ -456,7 +456,7 @@ def _check_positions(positions: Floats) -> None:
         raise ValueError(f"positions have shape {positions.shape}; it must be (n_atoms, 3).")
     if not len(positions):
         raise ValueError("the structure has no atoms; at least one is needed.")
-    # False for NaN too.
+    # The comparison is also false for NaN.
     if np.abs(positions).max() < LARGEST_COORDINATE:
         return
     wrong = np.flatnonzero(~(np.abs(positions) < LARGEST_COORDINATE).all(axis=1)).tolist()

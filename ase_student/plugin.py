@@ -1,8 +1,8 @@
-"""Make the calculator known to ASE, under the name 'student'.
+"""Register the calculator with ASE under the name 'student'.
 
 ASE finds ``__ase_plugins__`` through the entry point group ``ase.plugins``, which is experimental
-(ASE 3.29). Nothing of it is imported before ASE asks for the attribute: importing ASE's plugin
-package loads the plugins of all installed packages, and this module while it is half made.
+(ASE 3.29). ASE's plugin package is imported only when ASE reads the attribute: importing it loads
+the plugins of all installed packages, and would load this module before it is complete.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _plugins() -> list[Any]:
-    """Return the calculator as a plugin, or nothing if this ASE has other ideas of plugins."""
+    """Return the calculator as a plugin, or nothing if this version of ASE has other plugins."""
     try:
         from ase._4.plugins.plugin import CalculatorPlugin
 
@@ -27,7 +27,7 @@ def _plugins() -> list[Any]:
             implementation="ase_student.calculator.StudentCalculator",
         )
     except (ImportError, TypeError):
-        # An error here would break ASE's list of everybody's plugins.
+        # An error here would break ASE's list of the plugins of all packages.
         return []
     return [plugin]
 
@@ -35,8 +35,8 @@ def _plugins() -> list[Any]:
 def register(calculator: type) -> None:
     """Let ``ase.calculators.calculator.get_calculator_class('student')`` return a class.
 
-    A class that another package has registered under the name stays. The class of a module that
-    is imported a second time replaces the first.
+    A class that another package has registered under the name is not replaced. If this package's
+    module is imported a second time, its new class replaces the first.
 
     Parameters
     ----------

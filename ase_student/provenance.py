@@ -1,4 +1,4 @@
-"""Versions of packages, and what a data file says about how it was made."""
+"""Versions of packages, and metadata on the origin of a file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 
 def metadata(command: str, *packages: str) -> dict[str, Any]:
-    """Return command, date and package versions, to go into a file's metadata.
+    """Return command, date and package versions for a file's metadata.
 
     Parameters
     ----------
     command : str
-        Left out if empty.
+        Command line; left out if empty.
     *packages : str
-        Distributions to name besides ase-student, ase and numpy; those not installed are left out.
+        Distributions in addition to ase-student, ase and numpy; those not installed are left out.
     """
     return {
         **({"command": command} if command else {}),
@@ -33,13 +33,13 @@ def metadata(command: str, *packages: str) -> dict[str, Any]:
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions of those distributions that are installed."""
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def with_python(packages: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a calculator takes of a structure: numbers, positions, cell and pbc, in plain types."""
+"""The data of a structure that a calculator uses: numbers, positions, cell and pbc."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ _FLOATS = np.dtype(np.float64)
 def snapshot(atoms: Atoms) -> Snapshot:
     """Return copies of numbers, positions, cell and pbc of a structure.
 
-    Arrays that were set by hand may be of any real type and byte order; positions and cell come
-    back as float64.
+    Arrays of the structure may have any real type and byte order; positions and cell are returned
+    as float64.
 
     Raises
     ------
     InputError
         If atomic numbers are not integers, or positions or cell not real numbers.
     TypeError
-        If something else than Atoms is given.
+        If `atoms` is not an Atoms object.
     """
     try:
         numbers, positions = atoms.numbers, atoms.positions
     except AttributeError:
-        raise TypeError(f"a structure must be of ase.Atoms; given {_named(atoms)}.") from None
+        raise TypeError(
+            f"a structure must be an ase.Atoms object; given {_description(atoms)}."
+        ) from None
     cell = atoms.cell.array
     return (
         numbers.copy() if numbers.dtype.kind in "iu" else _integers(numbers),
@@ -41,27 +43,32 @@ def snapshot(atoms: Atoms) -> Snapshot:
     )
 
 
-def structures_of(given: Iterable[Atoms]) -> list[Atoms]:
-    """Return many structures as a list, each with arrays of the types of :func:`snapshot`.
+def structures_of(structures_given: Iterable[Atoms]) -> list[Atoms]:
+    """Return structures as a list, each with arrays of the types that :func:`snapshot` returns.
 
     Raises
     ------
     InputError
-        As :func:`snapshot` does; the message says which structure.
+        As :func:`snapshot` does; the message has the index of the structure.
     TypeError
-        If a single structure, a string or something else than structures is given.
+        If a single structure, a string or any other object is given.
     """
-    # Strings and mappings can be iterated over, but hold no structures.
-    if isinstance(given, (Atoms, str, bytes, dict)) or not isinstance(given, Iterable):
-        raise TypeError(f"calculate_many takes a list of structures; given {_named(given)}.")
-    structures = list(given)
+    # Strings and mappings are iterable, but do not contain structures.
+    if isinstance(structures_given, (Atoms, str, bytes, dict)) or not isinstance(
+        structures_given, Iterable
+    ):
+        raise TypeError(
+            f"calculate_many takes a list of structures; given {_description(structures_given)}."
+        )
+    structures = list(structures_given)
     for index, atoms in enumerate(structures):
         if not isinstance(atoms, Atoms):
             raise TypeError(
-                f"calculate_many takes a list of ase.Atoms; structure {index} is {_named(atoms)}."
+                f"calculate_many takes a list of ase.Atoms; structure {index} is "
+                f"{_description(atoms)}."
             )
         arrays = atoms.numbers, atoms.positions, atoms.cell.array
-        if arrays[0].dtype.kind in "iu" and all(one.dtype == _FLOATS for one in arrays[1:]):
+        if arrays[0].dtype.kind in "iu" and all(a.dtype == _FLOATS for a in arrays[1:]):
             continue
         try:
             numbers, positions, cell, _ = snapshot(atoms)
@@ -74,9 +81,9 @@ def structures_of(given: Iterable[Atoms]) -> list[Atoms]:
     return structures
 
 
-def _floats(values: NDArray[Any], what: str) -> NDArray[np.float64]:
+def _floats(values: NDArray[Any], name: str) -> NDArray[np.float64]:
     if values.dtype.kind not in "fiu":
-        raise InputError(f"{what} must be real numbers; given an array of {values.dtype}.")
+        raise InputError(f"{name} must be real numbers; given an array of {values.dtype}.")
     return values.astype(np.float64)
 
 
@@ -86,12 +93,12 @@ def _integers(values: NDArray[Any]) -> NDArray[np.int64]:
     raise InputError(f"atomic numbers must be integers; given an array of {values.dtype}.")
 
 
-def _named(given: object) -> str:
-    """Return what was given as a message calls it: short values as they are, others by type."""
-    if given is None:
+def _description(value: object) -> str:
+    """Return a description of a value for a message: short values themselves, others by type."""
+    if value is None:
         return "None"
-    if isinstance(given, (str, bytes, int, float)):
-        return f"{given!r}" if len(repr(given)) <= 60 else f"a {type(given).__name__}"
-    if isinstance(given, Atoms):
+    if isinstance(value, (str, bytes, int, float)):
+        return f"{value!r}" if len(repr(value)) <= 60 else f"a {type(value).__name__}"
+    if isinstance(value, Atoms):
         return "a single one"
-    return f"an object of type '{type(given).__name__}'"
+    return f"an object of type '{type(value).__name__}'"

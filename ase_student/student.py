@@ -1,9 +1,9 @@
-"""The student artefact: weights and what belongs to them, without any machine-learning framework.
+"""A student: weights and their metadata, without any machine-learning framework.
 
-``weights.safetensors`` is the one source of truth. It holds the tensors and, as JSON in the file's
+``weights.safetensors`` is the only source. It holds the tensors and, as JSON in the file's
 metadata, the architecture, elements, reference energies, units, teacher, training settings and
 metrics, and the SHA-256 of all of that, which is checked when it is read. ONNX and TorchScript
-files are made from it and carry the SHA-256 of its function.
+files are made from it and contain the SHA-256 of its header and tensors.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from ase.data import chemical_symbols
 
 FORMAT_VERSION = 1
 UNITS = {"length": "Å", "energy": "eV", "forces": "eV/Å", "virials": "eV", "stress": "eV/Å³"}
-#: Å. No student sees farther; the neighbors of an atom would fill the memory.
+#: Å. Largest cutoff of a student; with a larger one, neighbors would fill the memory.
 LARGEST_CUTOFF = 100.0
 WIDTHS = ("features", "blocks", "hidden", "n_rbf", "element_channels", "message_channels")
 
@@ -33,25 +33,26 @@ class Architecture:
     elements : tuple of int
         Atomic numbers that the student knows, ascending.
     features : int
-        Scalar and vector features of an atom.
+        Number of scalar and of vector features of an atom.
     blocks : int
-        Interaction and update blocks, the element interaction included.
+        Number of interaction and update blocks, including the element interaction.
     hidden : int
         Width of the hidden layers in messages and updates.
     n_rbf : int
-        Radial functions.
+        Number of radial functions.
     element_channels : int
-        Channels that represent the elements in the first interaction.
+        Number of channels that represent the elements in the first interaction.
     message_channels : int
-        Channels of the messages in the later interactions.
+        Number of channels of the messages in the later interactions.
     tensor_channels : int
-        Channels of second moments of the surroundings in the first interaction. 0: there are none.
+        Number of channels of second moments of the surroundings in the first interaction; 0 for
+        none.
     cutoff : float
         Å.
     inner_cutoff : float
-        Fraction of the sum of two atoms' covalent radii. The network does not see pairs that are
-        closer, and fully sees those from 1.2 times this on: where nothing was trained on,
-        only the repulsion is left. 0: there is none.
+        Fraction of the sum of two atoms' covalent radii. The network ignores pairs that are closer,
+        and takes full account of pairs beyond 1.2 times this distance: at distances without
+        training data, only the repulsion remains. 0 for none.
     """
 
     elements: tuple[int, ...]
@@ -93,13 +94,13 @@ class Student:
     Attributes
     ----------
     architecture : Architecture
-        Or the architecture of a first-generation checkpoint (:mod:`ase_student.legacy`).
+        May be the architecture of a first-generation checkpoint (:mod:`ase_student.legacy`).
     tensors : mapping of str to ndarray
         The network's parameters by their names in the torch module.
     reference_energies : mapping of int to float
-        Energy of each element in eV that is added to the network's, by atomic number.
+        Energy in eV of an atom of each element that is added to the network's, by atomic number.
     metadata : dict
-        What is known of its making: teacher, data hash, training settings, metrics. JSON only.
+        Its origin: teacher, data hash, training settings, metrics. JSON types only.
     """
 
     architecture: Any
@@ -124,9 +125,9 @@ class Student:
         return counted or sum(tensor.size for tensor in self.tensors.values())
 
     def header(self) -> dict[str, Any]:
-        """Return all but the tensors and the metadata, in a form that JSON can hold."""
+        """Return everything except the tensors and the metadata, as JSON types."""
         architecture = dataclasses.asdict(self.architecture)
-        # Students without them, and their SHA-256, are those of before there were any.
+        # Left out, so that older students without tensor channels keep their SHA-256.
         if architecture.get("tensor_channels") == 0:
             del architecture["tensor_channels"]
         return {
@@ -144,7 +145,7 @@ class Student:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the header and the tensors: what the function depends on, and no more."""
+        """SHA-256 of the header and the tensors, on which the student's function depends."""
         digest = hashlib.sha256(json.dumps(self.header(), sort_keys=True).encode())
         for name, tensor in sorted(self.tensors.items()):
             digest.update(f"{name} {tensor.dtype.str} {tensor.shape}".encode())

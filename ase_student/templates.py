@@ -1,4 +1,4 @@
-"""Templates of pages and cards: Jinja files that ship beside the modules that fill them."""
+"""Templates of pages and model cards: Jinja files next to the modules that use them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template with its places filled.
+    """Return a template filled with values.
 
-    Values in templates of HTML are escaped. A value that a template asks for must be given.
+    Values in HTML templates are escaped. All values that a template uses must be given.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def image(content: bytes) -> str:
-    """Return a PNG as an address that holds it, for the source of an image."""
+    """Return a PNG as a data URL, for the source of an image."""
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 

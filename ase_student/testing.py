@@ -1,9 +1,9 @@
-"""Structures and tolerances that the tests of this package, and of others, are parametrized over.
+"""Structures and tolerances for the tests of this package and of others.
 
-The structures are the ones that neighbor lists and networks get wrong: a single atom, atoms that
-don't see each other, cells smaller than the cutoff, slanted cells, mixed periodic axes, atoms
-outside the cell. Every call makes new `ase.Atoms`, always the same, out of H, C, N, O, F, P, S
-and Cl.
+The structures are cases in which neighbor lists and networks are often wrong: a single atom, atoms
+beyond each other's cutoff, cells smaller than the cutoff, triclinic cells, mixed periodic axes,
+atoms outside the cell. Every call returns new but identical `ase.Atoms` of H, C, N, O, F, P, S and
+Cl.
 
 >>> structure("aspirin").get_chemical_formula()
 'C9H8O4'
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Largest absolute differences allowed, by name; the unit stands next to each."""
+    """Largest allowed absolute differences, by name; the unit is given next to each."""
 
     # The same structure rotated, translated or with its atoms in another order.
     symmetry_energy_float64: float = 1e-9  # eV
@@ -65,18 +65,18 @@ TOLERANCES = Tolerances()
 LARGE_FORCE = 60.0  # eV/Å; students are not trained on larger ones
 
 
-def force_difference(found: ArrayLike, expected: ArrayLike) -> float:
+def force_difference(forces: ArrayLike, expected: ArrayLike) -> float:
     """Return the largest difference between forces on the atoms of one structure, eV/Å.
 
-    Rounding grows with the forces: where the largest expected component F exceeds `LARGE_FORCE`,
+    Rounding errors grow with the forces: if the largest expected component F exceeds `LARGE_FORCE`,
     the difference is divided by F / `LARGE_FORCE`.
 
     Parameters
     ----------
-    found, expected : array_like, shape (atoms, 3), eV/Å
+    forces, expected : array_like, shape (atoms, 3), eV/Å
     """
     expected = np.asarray(expected, dtype=np.float64)
-    difference = np.abs(np.asarray(found, dtype=np.float64) - expected).max(initial=0.0)
+    difference = np.abs(np.asarray(forces, dtype=np.float64) - expected).max(initial=0.0)
     return float(difference * LARGE_FORCE / np.abs(expected).max(initial=LARGE_FORCE))
 
 
@@ -145,7 +145,7 @@ EIGHT_ELEMENTS = np.array(
         [-3.227, 0.976, -0.097],
     ]
 )
-SPACING = 3.1  # Å between water molecules on a grid, which makes the density of the liquid
+SPACING = 3.1  # Å between water molecules on a grid; gives the density of the liquid
 
 
 def _atom() -> Atoms:
@@ -205,7 +205,7 @@ def _water_box() -> Atoms:
 
 
 def _outside() -> Atoms:
-    """Return the water box with every atom, not molecule, moved by whole cells."""
+    """Return the water box with each atom moved by a different number of whole cells."""
     atoms = _water_box()
     shifts = np.random.default_rng(3).integers(-3, 4, size=(len(atoms), 3))
     atoms.positions += shifts @ atoms.cell.array
@@ -213,7 +213,7 @@ def _outside() -> Atoms:
 
 
 def _thousand_atoms() -> Atoms:
-    """Return 332 water molecules and one of ammonia on 333 places of a grid."""
+    """Return 332 water molecules and one ammonia molecule on 333 sites of a grid."""
     positions = _jittered_waters((7, 7, 7), 333, np.random.default_rng(4))
     last = positions[-3] + AMMONIA
     positions = np.concatenate([positions[:-3], last])
@@ -223,17 +223,17 @@ def _thousand_atoms() -> Atoms:
 def _jittered_waters(
     shape: tuple[int, int, int], n_waters: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return positions of water molecules on a grid, a little displaced and turned.
+    """Return positions of water molecules on a grid, slightly displaced and rotated.
 
-    On the grid itself all molecules are parallel and each hydrogen points to an oxygen.
+    Without this, all molecules would be parallel, with each hydrogen pointing to an oxygen.
     """
     sites = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
     sites = sites[np.sort(rng.permutation(len(sites))[:n_waters])]
     oxygens = SPACING * sites + rng.normal(scale=0.1, size=sites.shape)
     turns = np.eye(3) + rng.normal(scale=0.25, size=(n_waters, 3, 3))
     # The nearest rotation to each matrix.
-    left, _, right = np.linalg.svd(turns)
-    turns = left @ right
+    left_vectors, _, right_vectors = np.linalg.svd(turns)
+    turns = left_vectors @ right_vectors
     turns *= np.linalg.det(turns)[:, None, None]
     return np.reshape(oxygens[:, None] + WATER @ turns, (-1, 3))
 
@@ -259,7 +259,7 @@ STRUCTURES: Mapping[str, Callable[[], Atoms]] = MappingProxyType(
 
 
 def structure(name: str) -> Atoms:
-    """Return a new copy of one of the structures.
+    """Return a new copy of a structure.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def structure(name: str) -> Atoms:
         If there is no structure of that name.
     """
     if name not in STRUCTURES:
-        available = ", ".join(repr(known) for known in STRUCTURES)
+        available = ", ".join(repr(key) for key in STRUCTURES)
         raise ValueError(f"no structure named {name!r}; available: {available}.")
     return STRUCTURES[name]()
 
@@ -283,7 +283,7 @@ def small_structures(largest: int = 30) -> dict[str, Atoms]:
     Parameters
     ----------
     largest : int
-        Leave out structures of more atoms.
+        Structures with more atoms are left out.
     """
     structures = {name: make() for name, make in STRUCTURES.items()}
     return {name: atoms for name, atoms in structures.items() if len(atoms) <= largest}

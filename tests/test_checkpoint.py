@@ -330,10 +330,10 @@ def test_tensors_must_be_floats(path):
 
 def test_safetensors_of_something_else(path):
     save_file({"weight": np.zeros(3)}, path)
-    with pytest.raises(ValueError, match="a safetensors file, but no student"):
+    with pytest.raises(ValueError, match="a safetensors file, but not a student"):
         load_student(path)
     save_file({"weight": np.zeros(3)}, path, metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="a safetensors file, but no student"):
+    with pytest.raises(ValueError, match="a safetensors file, but not a student"):
         load_student(path)
 
 

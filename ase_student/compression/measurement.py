@@ -1,4 +1,4 @@
-"""What a smaller student costs: every figure is measured beside the same student in float32."""
+"""Loss of accuracy by compression, measured against the same student in float64 and float32."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ase_student.validation.physics.derivatives import force_deviation
 from ase_student.validation.physics.dynamics import slope_uncertainty, total_energies
 from ase_student.validation.physics.relaxation import relaxed
 
-#: Steps of the differences of the energy, Å, along directions in which all atoms move.
+#: Steps of finite differences of the energy, Å, along directions in which all atoms move.
 STEPS = (0.1, 0.01, 0.001)
 TEMPERATURE = 300.0
 TIMESTEP_FS = 0.5
-#: fs at which frames of dynamics are taken for the comparison.
+#: Time between frames of dynamics that are taken for the comparison, fs.
 FRAME_EVERY_FS = 25.0
 N_FRAMES = 4
 FRICTION = 0.02 / units.fs
 SEED = 0
 
-#: What is documented as harmless, by the entry of :class:`Cost`. Errors are a tenth of what the
-#: bundled students are wrong by; the agreement with differences of the energy, which rounding and
-#: curvature limit for every student, is counted from what the float32 file has.
+#: Documented limits, by the attribute of :class:`Cost`. Limits of errors are a tenth of the errors
+#: of the bundled students. The disagreement with differences of the energy, which rounding and
+#: curvature cause for every student, counts only as far as it exceeds that of the float32 file.
 LIMITS = {
     "force_rmse": (0.01, "eV/Å"),
     "energy_mae": (0.5, "meV/atom"),
@@ -42,20 +42,20 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured of one file.
+    """Errors and other figures of a file.
 
     Attributes
     ----------
     force_rmse : float, eV/Å
-        From the student in float64.
+        Difference from the student in float64.
     energy_mae : float, meV/atom
-        Likewise.
+        Difference from the student in float64.
     disagreement : dict of str to float, eV/Å
         Largest difference between forces and differences of the energy, by the step in Å.
     drift, drift_uncertainty : float, meV/atom/ps
         Slope of the total energy in NVE and its standard error.
     batch_forces : float, eV/Å
-        Largest change of a force by what else is in a call.
+        Largest change of a force that comes from other structures in the same call.
     """
 
     force_rmse: float
@@ -66,7 +66,7 @@ class Cost:
     batch_forces: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures in a form that JSON can hold; None for what is not finite."""
+        """Return the figures as JSON types; None for values that are not finite."""
         return {
             key: None if isinstance(value, float) and not np.isfinite(value) else value
             for key, value in asdict(self).items()
@@ -80,7 +80,7 @@ def crossed(cost: Cost, reference: Cost) -> list[str]:
     ----------
     cost : Cost
     reference : Cost
-        Of the same student in float32.
+        Cost of the same student in float32.
     """
     excess = {
         step: value - reference.disagreement[step] for step, value in cost.disagreement.items()
@@ -90,7 +90,7 @@ def crossed(cost: Cost, reference: Cost) -> list[str]:
         "energy_mae": ("energies differ from the student's by", cost.energy_mae),
         **{
             f"disagreement {step}": (
-                f"at {step} Å, forces are off the differences of the energy by",
+                f"at {step} Å, forces deviate from differences of the energy by",
                 value,
             )
             for step, value in excess.items()
@@ -99,7 +99,7 @@ def crossed(cost: Cost, reference: Cost) -> list[str]:
             "beyond its uncertainty, the total energy drifts by",
             abs(cost.drift) - 2.0 * cost.drift_uncertainty,
         ),
-        "batch_forces": ("what else is in a call changes forces by", cost.batch_forces),
+        "batch_forces": ("other structures in the same call change forces by", cost.batch_forces),
     }
     sentences = []
     for name, (words, value) in values.items():
@@ -111,17 +111,19 @@ def crossed(cost: Cost, reference: Cost) -> list[str]:
 
 
 def molecules_for(elements: Sequence[int]) -> dict[str, Atoms]:
-    """Return molecules of these elements for dynamics."""
-    known = {name: structure(name) for name in ("aspirin", "eight_elements")}
-    found = {name: atoms for name, atoms in known.items() if set(atoms.numbers) <= set(elements)}
-    if found:
-        return found
+    """Return molecules with the given elements for dynamics."""
+    candidates = {name: structure(name) for name in ("aspirin", "eight_elements")}
+    molecules = {
+        name: atoms for name, atoms in candidates.items() if set(atoms.numbers) <= set(elements)
+    }
+    if molecules:
+        return molecules
     clusters = [atoms for atoms in reference_structures(elements) if 2 < len(atoms) <= 12]
     return {f"cluster of {len(atoms)}": atoms for atoms in clusters[:1]}
 
 
 def structures_for(exact: Potential, elements: Sequence[int], seed: int = SEED) -> dict[str, Atoms]:
-    """Return structures to compare on: small ones of all kinds and frames of dynamics at 300 K.
+    """Return structures for comparison: small structures and frames of dynamics at 300 K.
 
     Parameters
     ----------
@@ -129,9 +131,9 @@ def structures_for(exact: Potential, elements: Sequence[int], seed: int = SEED) 
         Runs the dynamics.
     elements : sequence of int
     seed : int
-        Another one gives other frames, for calibration.
+        Of the dynamics; calibration uses another seed, to have other frames.
     """
-    known = {
+    small = {
         name: atoms
         for name, atoms in {**small_structures(), "water_box": structure("water_box")}.items()
         if set(atoms.numbers) <= set(elements)
@@ -154,7 +156,7 @@ def structures_for(exact: Potential, elements: Sequence[int], seed: int = SEED) 
         latest = [walker.atoms for walker in walkers]
         for name, atoms in zip(molecules, latest, strict=True):
             frames[f"{name} at 300 K, frame {frame}"] = atoms
-    return {**known, **frames}
+    return {**small, **frames}
 
 
 def cost_of(
@@ -165,33 +167,39 @@ def cost_of(
     molecules: Mapping[str, Atoms],
     picoseconds: float,
 ) -> Cost:
-    """Measure a student in any form.
+    """Return the cost of a student in any form.
 
     Parameters
     ----------
     potential : Potential
     exact : Potential
-        The student that it was made from, in float64.
+        The original student in float64.
     structures : mapping of str to Atoms
         For errors.
     molecules : mapping of str to Atoms
-        At rest, for dynamics and differences of the energy.
+        At minima, for dynamics and differences of the energy.
     picoseconds : float
-        Of NVE.
+        Length of NVE dynamics.
     """
-    all_of_them = list(structures.values())
-    expected, answers = ask(exact, all_of_them), [ask(potential, [one])[0] for one in all_of_them]
+    structure_list = list(structures.values())
+    expected, answers = (
+        ask(exact, structure_list),
+        [ask(potential, [atoms])[0] for atoms in structure_list],
+    )
     differences = np.concatenate(
-        [answer.forces - right.forces for answer, right in zip(answers, expected, strict=True)]
+        [
+            answer.forces - reference.forces
+            for answer, reference in zip(answers, expected, strict=True)
+        ]
     )
     energies = [
-        abs(answer.energy - right.energy) / len(atoms)
-        for answer, right, atoms in zip(answers, expected, all_of_them, strict=True)
+        abs(answer.energy - reference.energy) / len(atoms)
+        for answer, reference, atoms in zip(answers, expected, structure_list, strict=True)
     ]
-    together = ask(potential, all_of_them)
-    by_mates = [
-        np.abs(answer.forces - alone.forces).max()
-        for answer, alone in zip(together, answers, strict=True)
+    together = ask(potential, structure_list)
+    batch_changes = [
+        np.abs(answer.forces - separate.forces).max()
+        for answer, separate in zip(together, answers, strict=True)
     ]
     drift, uncertainty = _drift(potential, molecules, picoseconds)
     return Cost(
@@ -200,7 +208,7 @@ def cost_of(
         disagreement={f"{step:g}": _disagreement(potential, molecules, step) for step in STEPS},
         drift=drift,
         drift_uncertainty=uncertainty,
-        batch_forces=float(np.max(by_mates)),
+        batch_forces=float(np.max(batch_changes)),
     )
 
 
@@ -215,15 +223,15 @@ def _disagreement(potential: Potential, molecules: Mapping[str, Atoms], step: fl
 def _drift(
     potential: Potential, molecules: Mapping[str, Atoms], picoseconds: float
 ) -> tuple[float, float]:
-    """Return the largest drift of the total energy, beyond its uncertainty, and that.
+    """Return the drift of the total energy with the largest excess over its uncertainty, and that.
 
-    NaN where the dynamics runs away.
+    NaN if the dynamics is unstable.
     """
-    atoms = list(molecules.values())
+    starts = list(molecules.values())
     walkers = [
         # Half of the kinetic energy becomes potential energy.
-        Walker(one, 2.0 * TEMPERATURE, TIMESTEP_FS * units.fs, friction=0.0, seed=[SEED, index])
-        for index, one in enumerate(atoms)
+        Walker(atoms, 2.0 * TEMPERATURE, TIMESTEP_FS * units.fs, friction=0.0, seed=[SEED, index])
+        for index, atoms in enumerate(starts)
     ]
     n_steps = round(1000.0 * picoseconds / TIMESTEP_FS)
     times = np.arange(1, n_steps + 1, dtype=np.float64) * (TIMESTEP_FS / 1000.0)
@@ -231,9 +239,9 @@ def _drift(
         totals = total_energies(potential, walkers, n_steps)
     except RefusedError:
         return float("nan"), float("nan")
-    found = []
-    for one, energies in zip(atoms, totals, strict=True):
-        per_atom = 1000.0 * energies / len(one)
+    drifts = []
+    for atoms, energies in zip(starts, totals, strict=True):
+        per_atom = 1000.0 * energies / len(atoms)
         slope = float(np.polyfit(times, per_atom, 1)[0])
-        found.append((slope, slope_uncertainty(times, per_atom)))
-    return max(found, key=lambda pair: abs(pair[0]) - 2.0 * pair[1])
+        drifts.append((slope, slope_uncertainty(times, per_atom)))
+    return max(drifts, key=lambda pair: abs(pair[0]) - 2.0 * pair[1])

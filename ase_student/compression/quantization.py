@@ -1,8 +1,8 @@
-"""INT8 arithmetic by ONNX Runtime: matrix products of integers.
+"""INT8 arithmetic by ONNX Runtime: integer matrix products.
 
 Products with the weights of scalar features are quantized, in the forward and in the backward pass.
-The radial functions, everything that vectors go through, and the readout stay in float32: of the
-readout's output meV count, and vectors set the direction of forces.
+The radial functions, all operations on vectors, and the readout stay in float32: differences of meV
+in the readout's output are important, and vectors determine the direction of forces.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _QUANTIZED = re.compile(
 def quantized(
     model: onnx.ModelProto, kind: str, cutoff: float, *, calibration: Sequence[Atoms]
 ) -> onnx.ModelProto:
-    """Return a model whose scalar matrix products are of integers.
+    """Return a model whose matrix products of scalar features use integers.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Of a student in float32.
+        Model of a student in float32.
     kind : str
         'int8-dynamic' or 'int8-static'.
     cutoff : float, Å
     calibration : sequence of Atoms
-        Read by static quantization only.
+        Structures; used by static quantization only.
 
     Raises
     ------
     ValueError
-        If there is nothing to quantize in the model.
+        If the model has no matrix products that can be quantized.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.onnx_model import ONNXModel
@@ -63,7 +63,7 @@ def quantized(
         "op_types_to_quantize": ["MatMul"],
         "nodes_to_quantize": nodes,
         "weight_type": quantization.QuantType.QInt8,
-        # Without the instructions VNNI, sums of full-range products overflow 16 bits.
+        # Without VNNI instructions, sums of products of the full range overflow 16 bits.
         "reduce_range": True,
     }
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -86,7 +86,7 @@ def quantized(
 
 
 def _reader(structures: Sequence[Atoms], cutoff: float) -> Any:
-    """Return what calibration takes its inputs from."""
+    """Return a reader that gives the inputs for calibration."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -1,9 +1,9 @@
-"""Weights that are held in 16 or 8 bits and computed with in float32.
+"""Weights that are stored in 16 or 8 bits; computations are in float32.
 
-The weights of the student are rounded before anything is made of them, so that its forces are
-minus the gradient of its energy as before: it is another student, a little off the first. The ONNX
-file then holds every tensor in the short format; a runtime makes float32 of it when it opens it.
-Biases and other vectors, small and sensitive, stay in float32.
+The weights of the student are rounded first. The result is a slightly different student, whose
+forces are still exactly minus the gradient of its energy. The ONNX file then stores matrices in the
+short format; a runtime converts them to float32 when it opens the file. Biases and other vectors,
+which are small and sensitive, stay in float32.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from ase_student.student import Student
 
 Weights = NDArray[np.float32]
 LARGEST_INTEGER = 127
-#: Smallest tensor of an ONNX file that is worth two more nodes, in elements.
+#: Smallest number of elements of a tensor in an ONNX file that is stored in the short format, which
+#: needs additional nodes.
 SMALLEST_TENSOR = 64
 
 
 def rounded(student: Student, scheme: str) -> Student:
-    """Return a student whose matrices have values that the short format holds exactly.
+    """Return a student whose matrices are rounded to values of the short format.
 
     Parameters
     ----------
@@ -54,12 +55,12 @@ def _rounded(name: str, tensor: Weights, scheme: str) -> Weights:
     if scheme == "bfloat16":
         return from_bfloat16(to_bfloat16(tensor))
     scale = scale_of(tensor)
-    # In float32, as DequantizeLinear multiplies.
+    # In float32, as DequantizeLinear computes it.
     return np.rint(tensor / scale).astype(np.float32) * scale
 
 
 def scale_of(tensor: Weights) -> np.float32:
-    """Return the step of a tensor's 8-bit integers."""
+    """Return the scale of a tensor: the value of one step of its 8-bit integers."""
     largest = np.abs(tensor).max(initial=0.0)
     return np.float32(largest / LARGEST_INTEGER if largest else 1.0)
 
@@ -80,38 +81,38 @@ def from_bfloat16(halves: NDArray[np.uint16]) -> Weights:
 
 
 def hold_short(model: onnx.ModelProto, student: Student, scheme: str) -> None:
-    """Replace the float32 tensors of an ONNX file by short ones, where this changes no value.
+    """Store float32 tensors of an ONNX file in the short format, if this changes no value.
 
     Parameters
     ----------
     model : onnx.ModelProto
-        Of the rounded student; changed in place.
+        Model of the rounded student; changed in place.
     student : Student
-        The rounded one.
+        The rounded student.
     scheme : str
         'float16', 'bfloat16' or 'int8-weights'.
     """
-    scales = {name: scale_of(np.asarray(one)) for name, one in student.tensors.items()}
-    kept: list[onnx.TensorProto] = []
+    scales = {name: scale_of(np.asarray(values)) for name, values in student.tensors.items()}
+    tensors: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
     for tensor in model.graph.initializer:
         short = _short(tensor, scales, scheme)
         if short is None:
-            kept.append(tensor)
+            tensors.append(tensor)
         else:
-            kept.extend(short[0])
+            tensors.extend(short[0])
             nodes.append(short[1])
     nodes.extend(model.graph.node)
     del model.graph.initializer[:]
     del model.graph.node[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(tensors)
     model.graph.node.extend(nodes)
 
 
 def _short(
     tensor: onnx.TensorProto, scales: Mapping[str, np.float32], scheme: str
 ) -> tuple[list[onnx.TensorProto], onnx.NodeProto] | None:
-    """Return what replaces a tensor and the node that makes float32 of it, None to keep it."""
+    """Return a tensor in the short format and the node that converts it; None to keep it."""
     if tensor.data_type != onnx.TensorProto.FLOAT:
         return None
     values = onnx.numpy_helper.to_array(tensor)
@@ -122,26 +123,29 @@ def _short(
         return _short_integers(tensor.name, name, values, scales)
     if scheme == "float16":
         halves = values.astype(np.float16)
-        same = np.array_equal(halves.astype(np.float32), values)
-        held = onnx.numpy_helper.from_array(halves, name)
+        is_exact = np.array_equal(halves.astype(np.float32), values)
+        initializer = onnx.numpy_helper.from_array(halves, name)
     else:
         upper = to_bfloat16(values)
-        same = np.array_equal(from_bfloat16(upper), values)
-        held = onnx.helper.make_tensor(
+        is_exact = np.array_equal(from_bfloat16(upper), values)
+        initializer = onnx.helper.make_tensor(
             name, onnx.TensorProto.BFLOAT16, values.shape, upper.tobytes(), raw=True
         )
-    if not same:
+    if not is_exact:
         return None
-    to = onnx.TensorProto.FLOAT
-    return [held], onnx.helper.make_node("Cast", [name], [tensor.name], f"{name}_cast", to=to)
+    float_type = onnx.TensorProto.FLOAT
+    return [initializer], onnx.helper.make_node(
+        "Cast", [name], [tensor.name], f"{name}_cast", to=float_type
+    )
 
 
 def _short_integers(
     original: str, name: str, values: Weights, scales: Mapping[str, np.float32]
 ) -> tuple[list[onnx.TensorProto], onnx.NodeProto] | None:
-    """Return a tensor as integers and a scale, if the scale of one of the student's fits it.
+    """Return a tensor as integers and a scale, if the scale of any tensor of the student fits it.
 
-    A file has parts, transposes and concatenations of the student's tensors, each of one of them.
+    Tensors of a file are parts, transposes and concatenations of a tensor of the student, so that
+    they have its scale.
     """
     for scale in sorted(set(scales.values())):
         integers = np.rint(values / scale)
@@ -149,10 +153,10 @@ def _short_integers(
             continue
         short = integers.astype(np.int8)
         if np.array_equal(short.astype(np.float32) * scale, values):
-            held = onnx.numpy_helper.from_array(short, name)
+            initializer = onnx.numpy_helper.from_array(short, name)
             step = onnx.numpy_helper.from_array(np.array(scale), f"{name}_scale")
             node = onnx.helper.make_node(
                 "DequantizeLinear", [name, step.name], [original], f"{name}_cast"
             )
-            return [held, step], node
+            return [initializer, step], node
     return None

@@ -1,4 +1,4 @@
-"""Students with fewer numbers: hidden units left out, matrices of lower rank."""
+"""Students with fewer parameters: hidden units removed, matrices of lower rank."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from numpy.typing import NDArray
 
 from ase_student.student import Architecture, Student
 
-#: Narrower matrices are not worth two products instead of one.
+#: Smallest side of a matrix that is replaced by its approximation of lower rank.
 SMALLEST_SIDE = 16
-#: Singular values below this share of the largest count as zero, in float32.
-NOTHING = 1e-5
+#: Singular values below this share of the largest are zero within the precision of float32.
+ZERO_SHARE = 1e-5
 
 
 def pruned(student: Student, hidden: int) -> Student:
-    """Return a student whose hidden layers have fewer units, those that carry most.
+    """Return a student whose hidden layers keep only their most important units.
 
-    Structured pruning: whole units of the perceptrons in messages and updates go, so that the
-    student runs everywhere as any other, and can be trained on. A unit carries the product of the
-    norms of its weights into it and out of it.
+    Structured pruning: whole units of the perceptrons in messages and updates are removed, so that
+    the student runs everywhere and can be trained further. The importance of a unit is the product
+    of the norms of its input and output weights.
 
     Parameters
     ----------
     student : Student
     hidden : int
-        Units that stay in each layer.
+        Number of units that each layer keeps.
 
     Raises
     ------
     ValueError
-        If there are not so many.
+        If the layers have fewer units.
     """
     shape = student.architecture
     if not isinstance(shape, Architecture) or not 1 <= hidden <= shape.hidden:
@@ -42,30 +42,30 @@ def pruned(student: Student, hidden: int) -> Student:
     for name in _perceptrons(student):
         into, out = tensors[f"{name}.first.weight"], tensors[f"{name}.second.weight"]
         carried = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=0)
-        kept = np.sort(np.argsort(-carried, kind="stable")[:hidden])
-        tensors[f"{name}.first.weight"] = np.ascontiguousarray(into[kept])
-        tensors[f"{name}.first.bias"] = np.ascontiguousarray(tensors[f"{name}.first.bias"][kept])
-        tensors[f"{name}.second.weight"] = np.ascontiguousarray(out[:, kept])
+        units = np.sort(np.argsort(-carried, kind="stable")[:hidden])
+        tensors[f"{name}.first.weight"] = np.ascontiguousarray(into[units])
+        tensors[f"{name}.first.bias"] = np.ascontiguousarray(tensors[f"{name}.first.bias"][units])
+        tensors[f"{name}.second.weight"] = np.ascontiguousarray(out[:, units])
     return dataclasses.replace(
         student, architecture=dataclasses.replace(shape, hidden=hidden), tensors=tensors
     )
 
 
 def _perceptrons(student: Student) -> Iterator[str]:
-    """Yield the names of the perceptrons whose hidden width is the architecture's."""
+    """Yield the names of the perceptrons that have the hidden width of the architecture."""
     for name in student.tensors:
         if name.endswith((".senders.first.weight", ".gates.first.weight")):
             yield name.removesuffix(".first.weight")
 
 
 def low_rank(student: Student, share: float) -> Student:
-    """Return a student whose matrices are the nearest ones of a lower rank.
+    """Return a student whose matrices are replaced by the nearest matrices of a lower rank.
 
     Parameters
     ----------
     student : Student
     share : float
-        Of the full rank that stays.
+        Rank of the new matrices, as a fraction of the full rank.
     """
     if not 0.0 < share <= 1.0:
         raise ValueError(f"the share of the rank must be above 0 and at most 1; given {share:g}.")
@@ -79,13 +79,15 @@ def low_rank(student: Student, share: float) -> Student:
 
 
 def _of_rank(matrix: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
-    """Return the nearest matrix of a rank (Eckart and Young, Psychometrika 1, 211, 1936)."""
-    left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
-    return ((left[:, :rank] * values[:rank]) @ right[:rank]).astype(np.float32)
+    """Return the nearest matrix of a given rank (Eckart and Young, Psychometrika 1, 211, 1936)."""
+    left_vectors, values, right_vectors = np.linalg.svd(
+        matrix.astype(np.float64), full_matrices=False
+    )
+    return ((left_vectors[:, :rank] * values[:rank]) @ right_vectors[:rank]).astype(np.float32)
 
 
 def factorize(model: onnx.ModelProto) -> int:
-    """Replace products with a matrix of low rank by two products, where that is less work.
+    """Replace a product with a matrix of low rank by two products, if this is less work.
 
     Parameters
     ----------
@@ -95,23 +97,25 @@ def factorize(model: onnx.ModelProto) -> int:
     Returns
     -------
     int
-        How many were replaced.
+        Number of products that were replaced.
     """
-    weights = {one.name: one for one in model.graph.initializer}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     n_replaced = 0
     for node in model.graph.node:
-        found = None
+        factors = None
         if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
-            found = _factors(onnx.numpy_helper.to_array(weights[node.input[1]]), _turned(node))
-        if found is None:
+            factors = _factors(
+                onnx.numpy_helper.to_array(weights[node.input[1]]), _is_transposed(node)
+            )
+        if factors is None:
             nodes.append(node)
             continue
         n_replaced += 1
         names = [f"{node.name}_{side}" for side in ("left", "right", "between", "product")]
         model.graph.initializer.extend(
-            onnx.numpy_helper.from_array(one, name)
-            for one, name in zip(found, names[:2], strict=True)
+            onnx.numpy_helper.from_array(factor, name)
+            for factor, name in zip(factors, names[:2], strict=True)
         )
         has_bias = len(node.input) > 2
         make = onnx.helper.make_node
@@ -128,28 +132,30 @@ def factorize(model: onnx.ModelProto) -> int:
     return n_replaced
 
 
-def _turned(node: onnx.NodeProto) -> bool:
+def _is_transposed(node: onnx.NodeProto) -> bool:
     """Return whether a Gemm takes the transpose of its matrix."""
-    return any(one.name == "transB" and one.i for one in node.attribute)
+    return any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
 
 
 def _factors(
-    matrix: NDArray[np.float32], is_turned: bool
+    matrix: NDArray[np.float32], is_transposed: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return two matrices whose product is the matrix, None if that is not less work."""
+    """Return two factors of a matrix, None if products with them are not less work."""
     if matrix.ndim != 2 or matrix.dtype != np.float32:
         return None
-    matrix = matrix.T if is_turned else matrix
-    left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
-    rank = int((values > NOTHING * values[0]).sum())
+    matrix = matrix.T if is_transposed else matrix
+    left_vectors, values, right_vectors = np.linalg.svd(
+        matrix.astype(np.float64), full_matrices=False
+    )
+    rank = int((values > ZERO_SHARE * values[0]).sum())
     if rank * sum(matrix.shape) >= matrix.size:
         return None
-    factors = left[:, :rank] * values[:rank], right[:rank]
+    factors = left_vectors[:, :rank] * values[:rank], right_vectors[:rank]
     return factors[0].astype(np.float32), factors[1].astype(np.float32)
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
     used = {name for node in model.graph.node for name in node.input}
-    kept = [one for one in model.graph.initializer if one.name in used]
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(tensors)

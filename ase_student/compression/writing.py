@@ -1,4 +1,4 @@
-"""Write a compressed ONNX file, measured beside the same student in float32."""
+"""Write a compressed ONNX file and compare it with the same student in float32."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from ase_student.student import Student
 from ase_student.validation.physics.relaxation import relaxed
 from ase_student.validation.speed import timed
 
-#: Largest differences from the references may be so many times those measured: processors round
-#: and saturate integers in different ways.
+#: Tolerances of the file are this many times the measured differences from the references:
+#: processors round and saturate integers differently.
 MARGIN = 2.0
 PICOSECONDS = 2.0
 #: Seed of the structures that ranges of activations are calibrated on.
@@ -48,12 +48,12 @@ CALIBRATION_SEED = 7
 
 
 class LimitError(ValueError):
-    """A compressed student is worse than what is documented as harmless.
+    """A compressed student exceeds a documented limit.
 
     Attributes
     ----------
     table : str
-        What was measured.
+        The measured figures.
     """
 
     def __init__(self, message: str, table: str) -> None:
@@ -63,24 +63,24 @@ class LimitError(ValueError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A student that compressed files of it are compared with.
+    """A student with which its compressed files are compared.
 
     Attributes
     ----------
     student : Student
     name : str
     exact : Potential
-        In float64.
+        The student in float64.
     plain : bytes
         The ONNX file in float32.
     plain_potential : Potential
-        It, opened.
+        The opened ONNX file.
     plain_cost : Cost
     structures : dict of str to Atoms
     molecules : dict of str to Atoms
-        At rest.
+        Molecules at minima.
     references : list of dict
-        That the file in float32 carries.
+        Reference results in the file in float32.
     threads : int
     picoseconds : float
     """
@@ -98,7 +98,7 @@ class Comparison:
     picoseconds: float
 
     def cost_of(self, potential: Potential) -> Cost:
-        """Measure a compressed form of the student."""
+        """Return the cost of a compressed form of the student."""
         return cost_of(
             potential,
             self.exact,
@@ -110,16 +110,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A compressed file and what it costs.
+    """A compressed file and its measured cost.
 
     Attributes
     ----------
     scheme : str
     content : bytes
     document : dict
-        What the file says of itself under ``compression`` in its metadata.
+        Entry ``compression`` of the file's metadata.
     crossed : list of str
-        Documented limits that it crosses.
+        A sentence for each documented limit that it crosses.
     """
 
     scheme: str
@@ -135,17 +135,17 @@ def prepared(
     *,
     picoseconds: float = PICOSECONDS,
 ) -> Comparison:
-    """Open a student and measure it in float32, once for all that is compared with it.
+    """Open a student and measure it in float32, once for all compressed files.
 
     Parameters
     ----------
     model : str or path
         Name of a bundled student, or a checkpoint.
     folder : path
-        For files on the way.
+        Folder for temporary files.
     threads : int
     picoseconds : float
-        Of NVE.
+        Length of NVE dynamics.
     """
     student, name = load_student(model), student_name(model)
     weights = folder / "weights.safetensors"
@@ -187,19 +187,21 @@ def opened(content: bytes, path: Path, threads: int) -> StudentPotential:
 
 
 def compressed(comparison: Comparison, scheme: str, folder: Path) -> Compressed:
-    """Return a compressed file and what it costs.
+    """Return a compressed file and its measured cost.
 
     Parameters
     ----------
     comparison : Comparison
     scheme : str
-        Of `SCHEMES`.
+        A name from `SCHEMES`.
     folder : path
-        For files on the way.
+        Folder for temporary files.
     """
     if scheme == "int8":
-        both = [compressed(comparison, kind, folder) for kind in KINDS]
-        return min(both, key=lambda one: float(one.document["measured"]["force_rmse"]))
+        candidates = [compressed(comparison, kind, folder) for kind in KINDS]
+        return min(
+            candidates, key=lambda candidate: float(candidate.document["measured"]["force_rmse"])
+        )
     student, references = comparison.student, comparison.references
     if scheme in ROUNDINGS:
         student = rounded(student, scheme)
@@ -210,7 +212,8 @@ def compressed(comparison: Comparison, scheme: str, folder: Path) -> Compressed:
         calibration = _calibration(comparison) if scheme == "int8-static" else []
         plain = unsealed(comparison.plain)
         model = quantized(plain, scheme, student.cutoff, calibration=calibration)
-    # Measured first with tolerances that let anything pass, and written again with what was found.
+    # The file is first written with the largest tolerances and measured, then written again with
+    # tolerances from the measured differences.
     about: dict[str, Any] = {
         "scheme": scheme,
         "tolerances": dict.fromkeys(TOLERANCES["float32"], 0.9 * LARGEST_TOLERANCE),
@@ -233,12 +236,12 @@ def compressed(comparison: Comparison, scheme: str, folder: Path) -> Compressed:
 def _figures(
     comparison: Comparison, potential: Potential, cost: Cost, content: bytes
 ) -> dict[str, Any]:
-    """Return what was measured and on what, in a form that JSON can hold."""
+    """Return the measured figures and how they were measured, as JSON types."""
     times = timed(
         {"float32": comparison.plain_potential, "compressed": potential},
         list(comparison.structures.values()),
     )
-    lowest = {name: one["lowest"] for name, one in times.items()}
+    lowest = {name: time["lowest"] for name, time in times.items()}
     return {
         "limits": {name: f"{limit:g} {unit}" for name, (limit, unit) in LIMITS.items()},
         "measured": cost.as_dict(),
@@ -264,22 +267,22 @@ def write_compressed(
     threads: int = 1,
     picoseconds: float = PICOSECONDS,
 ) -> tuple[Path, Compressed]:
-    """Write a compressed ONNX file of a student, named after both.
+    """Write a compressed ONNX file of a student, named after the student and the scheme.
 
     Parameters
     ----------
     model : str or path
         Name of a bundled student, or a checkpoint.
     folder : path
-        Made if there is none.
+        Created if it does not exist.
     scheme : str
-        Of `SCHEMES`.
+        A name from `SCHEMES`.
     accept : bool
-        Write the file also if it crosses a documented limit; it says so itself, and the calculator
-        warns when it opens it.
+        Write the file even if it crosses a documented limit; the file records this, and the
+        calculator warns when it opens the file.
     threads : int
     picoseconds : float
-        Of NVE.
+        Length of NVE dynamics.
 
     Returns
     -------
@@ -288,7 +291,7 @@ def write_compressed(
     Raises
     ------
     LimitError
-        If a limit is crossed and that is not accepted. Nothing is written.
+        If a limit is crossed and `accept` is False. Nothing is written.
     ValueError
         If the scheme is unknown or the student cannot be compressed.
     """
@@ -301,24 +304,24 @@ def write_compressed(
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as temporary:
         comparison = prepared(model, Path(temporary), threads, picoseconds=picoseconds)
-        found = compressed(comparison, scheme, Path(temporary))
-    path = folder / f"{comparison.name}-{found.scheme}.onnx"
+        result = compressed(comparison, scheme, Path(temporary))
+    path = folder / f"{comparison.name}-{result.scheme}.onnx"
     check_output(path)
-    if found.crossed and not accept:
+    if result.crossed and not accept:
         raise LimitError(
-            f"'{path}' would cross {len(found.crossed)} documented limits; "
-            "pass --accept to write it all the same.",
-            described(found),
+            f"'{path}' would cross {len(result.crossed)} documented limits; "
+            "pass --accept to write it anyway.",
+            described(result),
         )
     with replaced_when_complete(path) as partial:
-        partial.write_bytes(found.content)
+        partial.write_bytes(result.content)
         verify_file(partial, called=str(path)).raise_if_wrong()
-    return path, found
+    return path, result
 
 
-def described(found: Compressed) -> str:
-    """Return what was measured, as lines for a terminal."""
-    about = found.document
+def described(result: Compressed) -> str:
+    """Return the measured figures, as lines for a terminal."""
+    about = result.document
     rows = [
         ("", "compressed", "float32"),
         ("size", f"{about['bytes'] / 1e3:.0f} kB", f"{about['times_smaller']:g} times larger"),
@@ -339,7 +342,7 @@ def described(found: Compressed) -> str:
             rows.append((label, _shown(ours[step], "eV/Å"), _shown(theirs[step], "eV/Å")))
     width = max(len(row[0]) for row in rows)
     lines = [f"{label:{width}}  {ours:>18}  {theirs:>18}" for label, ours, theirs in rows]
-    return "\n".join([*lines, *(f"limit crossed: {sentence}" for sentence in found.crossed)])
+    return "\n".join([*lines, *(f"limit crossed: {sentence}" for sentence in result.crossed)])
 
 
 def _shown(value: float | None, unit: str) -> str:
@@ -355,9 +358,9 @@ def _calibration(comparison: Comparison) -> Sequence[Atoms]:
 def unsealed(content: bytes) -> onnx.ModelProto:
     """Return the model in a file, without the hash of the file."""
     model = onnx.load_from_string(content)
-    kept = [entry for entry in model.metadata_props if entry.key != SEAL_KEY.decode()]
+    entries = [entry for entry in model.metadata_props if entry.key != SEAL_KEY.decode()]
     del model.metadata_props[:]
-    model.metadata_props.extend(kept)
+    model.metadata_props.extend(entries)
     return model
 
 
@@ -368,7 +371,7 @@ def _finished(
     about: dict[str, Any],
 ) -> bytes:
     """Return the bytes of a model with its metadata and seal."""
-    # The SHA-256 of the weights stays that of the student which all this is measured against.
+    # The SHA-256 of the weights is that of the original student, with which the file is compared.
     metadata = {
         **describe(comparison.student, comparison.name, "float32"),
         "references": references,

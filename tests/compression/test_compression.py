@@ -169,7 +169,7 @@ def test_limits() -> None:
         assert "limit" in sentence
     worse = dataclasses.replace(GOOD, disagreement={**GOOD.disagreement, "0.01": 0.5})
     (sentence,) = crossed(worse, GOOD)
-    assert sentence.startswith("at 0.01 Å, forces are off")
+    assert sentence.startswith("at 0.01 Å, forces deviate")
     # A drift within its uncertainty is none.
     assert crossed(dataclasses.replace(GOOD, drift=0.02, drift_uncertainty=0.01), GOOD) == []
 
