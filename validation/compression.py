@@ -1,10 +1,10 @@
-"""Compare ways to make a student smaller or faster: errors against time and size.
+"""Compare methods to make a student smaller or faster: errors against time and size.
 
-``python validation/compression.py --student tiny`` measures every way beside the student in
-float32, on labelled structures that training did not see, keeps the results in
+``python validation/compression.py --student tiny`` compares every method with the student in
+float32, on labelled structures that training did not see, writes the results to
 ``validation/results/compression-tiny.json`` and writes the table of ``docs/compression.md`` and its
-plot. With ``--train FILE …`` the pruned student is trained on for a short while. A command that was
-interrupted goes on. It needs ``ase-student[torch,data,train,validation]``.
+plot. With ``--train FILE …`` the pruned student is trained further for a short time. An interrupted
+command continues when it is run again. It needs ``ase-student[torch,data,train,validation]``.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ Row = dict[str, Any]
 
 
 class Study:
-    """The ways, measured one after the other beside the same student in float32.
+    """The methods, measured one after the other and compared with the same student in float32.
 
     Parameters
     ----------
     arguments : argparse.Namespace
     folder : path
-        For files on the way.
+        Folder for temporary files.
     """
 
     def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
@@ -74,18 +74,18 @@ class Study:
         self.frames = [frame for frame in read if isinstance(frame, Frame)]
 
     def ways(self) -> dict[str, Callable[[], Row]]:
-        """Return what is measured, by the name in the table."""
-        found: dict[str, Callable[[], Row]] = {"float32": self.plain}
-        found |= {scheme: self._file(scheme) for scheme in (*ROUNDINGS, *KINDS)}
-        found |= {f"rank × {share:g}": self._low_rank(share) for share in RANKS}
-        found |= {f"hidden units × {share:g}": self._pruned(share) for share in UNITS}
+        """Return functions that measure each method, by the name in the table."""
+        rows: dict[str, Callable[[], Row]] = {"float32": self.plain}
+        rows |= {scheme: self._file(scheme) for scheme in (*ROUNDINGS, *KINDS)}
+        rows |= {f"rank × {share:g}": self._low_rank(share) for share in RANKS}
+        rows |= {f"hidden units × {share:g}": self._pruned(share) for share in UNITS}
         if self.arguments.train:
-            found[f"hidden units × {UNITS[-1]:g}, trained on"] = self.trained
+            rows[f"hidden units × {UNITS[-1]:g}, trained on"] = self.trained
         place = ORDER.index(self.arguments.student) if self.arguments.student in ORDER else -1
         for name in ORDER[place + 1 :] if place >= 0 else ():
-            found[f"the student {name}"] = self._other(name)
-        found["tables of filters (native engine)"] = self.engine
-        return found
+            rows[f"the student {name}"] = self._other(name)
+        rows["tables of filters (native engine)"] = self.engine
+        return rows
 
     def plain(self) -> Row:
         """Return the row of the student in float32."""
@@ -97,13 +97,13 @@ class Study:
         def measure() -> Row:
             from ase_student.compression.writing import compressed, opened
 
-            made = compressed(self.comparison, scheme, self.folder)
+            result = compressed(self.comparison, scheme, self.folder)
             path = self.folder / f"{self.student.sha256[:8]}-{scheme}.onnx"
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                potential = opened(made.content, path, self.arguments.threads)
-            row = self._measured(potential, len(made.content))
-            return {**row, **made.document["measured"], "crossed": made.crossed}
+                potential = opened(result.content, path, self.arguments.threads)
+            row = self._measured(potential, len(result.content))
+            return {**row, **result.document["measured"], "crossed": result.crossed}
 
         return measure
 
@@ -125,7 +125,7 @@ class Study:
         return measure
 
     def trained(self) -> Row:
-        """Return the row of a pruned student that is trained on for an epoch."""
+        """Return the row of a pruned student that is trained further for an epoch."""
         from ase_student.compression.shrinking import pruned
         from ase_student.distill.__main__ import main
 
@@ -133,7 +133,7 @@ class Study:
         smaller = pruned(self.student, hidden)
         start, run = self.folder / "pruned.safetensors", self.folder / "trained"
         save_student(smaller, start)
-        # Training makes the network by the name of a shape and what differs from it.
+        # Training builds the network from the name of a shape and the settings that differ from it.
         shape = dataclasses.asdict(smaller.architecture)
         lines = [f"{key} = {value}" for key, value in shape.items() if key != "elements"]
         settings = self.folder / "settings.toml"
@@ -180,7 +180,7 @@ class Study:
         return {**row, **cost.as_dict(), "crossed": []}
 
     def _measured(self, potential: Potential, size: int) -> Row:
-        """Return errors against the teacher, size, and time beside float32 in turns."""
+        """Return errors against the teacher, size, and time, measured alternately with float32."""
         atoms = [frame.atoms for frame in self.frames]
         answers = potential.evaluate(atoms)
         differences = [
@@ -191,7 +191,9 @@ class Study:
         sample = list(self.comparison.structures.values())
         potentials = {"float32": self.comparison.plain_potential, "this": potential}
         rounds = [timed(potentials, sample) for _ in range(N_ROUNDS)]
-        lowest = {name: min(one[name]["lowest"] for one in rounds) for name in ("float32", "this")}
+        lowest = {
+            name: min(timing[name]["lowest"] for timing in rounds) for name in ("float32", "this")
+        }
         joined = np.concatenate(differences)
         return {
             "teacher_force_rmse": float(np.sqrt(np.mean(joined**2))),
@@ -203,7 +205,7 @@ class Study:
 
 
 def study(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure all ways and return the document; rows that are there are not measured again."""
+    """Measure all methods and return the document; stored rows are not measured again."""
     path = arguments.output
     document: dict[str, Any] = {}
     about = {
@@ -222,8 +224,8 @@ def study(arguments: argparse.Namespace) -> dict[str, Any]:
             document = {}
     document = {**about, "rows": document.get("rows", {})}
     with TemporaryDirectory() as folder:
-        made = Study(arguments, Path(folder))
-        for name, measure in made.ways().items():
+        measured_study = Study(arguments, Path(folder))
+        for name, measure in measured_study.ways().items():
             if name in document["rows"]:
                 continue
             print(f"{name} …", file=sys.stderr, flush=True)
@@ -267,7 +269,7 @@ def table(document: dict[str, Any]) -> str:
 
 
 def _verdict(rows: dict[str, Row]) -> list[str]:
-    """Return what INT8 and the fastest harmless way gain, in a sentence each."""
+    """Return a sentence on INT8 and a sentence on the fastest method within the limits."""
     int8 = min((rows[kind] for kind in KINDS if kind in rows), key=lambda row: row["relative_time"])
     faster = 1.0 / int8["relative_time"]
     smaller = rows["float32"]["bytes"] / int8["bytes"]
@@ -320,17 +322,23 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = cli.Parser(prog="python validation/compression.py", description=__doc__.split("\n")[0])
-    found.add_argument("--student", default="tiny", choices=available_students())
-    found.add_argument("--data", type=Path, default=DATA, help="labelled structures")
-    found.add_argument("--limit", type=int, default=0, help="structures of them (default: all)")
-    found.add_argument("--picoseconds", type=float, default=2.0, help="of NVE (default: 2)")
-    found.add_argument("--threads", type=int, default=1)
-    found.add_argument("--train", type=Path, nargs="+", metavar="FILE", help="training data")
-    found.add_argument("-o", "--output", type=Path, help="JSON file of the results")
-    found.add_argument("--page", type=Path, default=PAGE)
-    found.add_argument("--plot", type=Path, default=PLOT)
-    return found
+    command_line = cli.Parser(
+        prog="python validation/compression.py", description=__doc__.split("\n")[0]
+    )
+    command_line.add_argument("--student", default="tiny", choices=available_students())
+    command_line.add_argument("--data", type=Path, default=DATA, help="labelled structures")
+    command_line.add_argument(
+        "--limit", type=int, default=0, help="number of structures (default: all)"
+    )
+    command_line.add_argument(
+        "--picoseconds", type=float, default=2.0, help="length of NVE dynamics (default: 2)"
+    )
+    command_line.add_argument("--threads", type=int, default=1)
+    command_line.add_argument("--train", type=Path, nargs="+", metavar="FILE", help="training data")
+    command_line.add_argument("-o", "--output", type=Path, help="JSON file of the results")
+    command_line.add_argument("--page", type=Path, default=PAGE)
+    command_line.add_argument("--plot", type=Path, default=PLOT)
+    return command_line
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -349,7 +357,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 2 if what was given is wrong."""
+    """Run the command; return 2 if the input is invalid."""
     arguments = parser().parse_args(argv)
     return cli.run(lambda: run(arguments))
 

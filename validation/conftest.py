@@ -1,4 +1,4 @@
-"""What is accepted: the bundled students on the reference data, or any model on any data."""
+"""Fixtures of the acceptance tests: bundled students on reference data, or any model and data."""
 
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--model", action="append", metavar="MODEL",
         help="student by name or file, instead of all bundled ones; repeatable",
     )  # fmt: skip
-    group.addoption("--force-rmse", type=float, metavar="X", help="at most so much, eV/Å")
-    group.addoption("--energy-mae", type=float, metavar="X", help="at most so much, meV/atom")
+    group.addoption(
+        "--force-rmse", type=float, metavar="X", help="largest allowed force RMSE, eV/Å"
+    )
+    group.addoption(
+        "--energy-mae", type=float, metavar="X", help="largest allowed energy MAE, meV/atom"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -38,10 +42,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def structures(request: pytest.FixtureRequest) -> Path:
-    given = request.config.getoption("--structures")
-    # A test may ask for another reference by its name.
+    file = request.config.getoption("--structures")
+    # A test may select another reference by its name.
     reference = REFERENCES / f"{getattr(request, 'param', REFERENCE.stem)}.h5"
-    return reference if given is None else given
+    return reference if file is None else file
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +54,7 @@ def spec(model: str) -> ModelSpec:
 
 
 @pytest.fixture(scope="session")
-def found(spec: ModelSpec, structures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pass:
+def results(spec: ModelSpec, structures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pass:
     info = spec.open().info
     selection = Selection(structures, elements=info.elements)
     folder = tmp_path_factory.mktemp("pieces")
@@ -61,8 +65,8 @@ def found(spec: ModelSpec, structures: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
-def accuracy(found: Pass) -> dict[str, Any]:
-    return metrics(found, seed=0)
+def accuracy(results: Pass) -> dict[str, Any]:
+    return metrics(results, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Students against their teacher, on molecules that training never saw."""
+"""Errors of students against their teacher, on molecules that training never saw."""
 
 import tomllib
 from pathlib import Path
@@ -21,29 +21,29 @@ PAIRS = [(reference, source) for reference, sources in SOURCES.items() for sourc
 
 
 @pytest.mark.parametrize(("structures", "source"), PAIRS, indirect=["structures"])
-def test_errors_are_within_the_promised(
+def test_errors_are_within_the_thresholds(
     request: pytest.FixtureRequest, model: str, structures: Path, source: str
 ) -> None:
     if model not in THRESHOLDS or request.config.getoption("--structures") is not None:
-        pytest.skip("promises are those of bundled students on the reference data")
+        pytest.skip("thresholds are for bundled students on the reference data")
     accuracy = request.getfixturevalue("accuracy")
-    found: Pass = request.getfixturevalue("found")
-    promised = THRESHOLDS[model][structures.stem][source]
+    results: Pass = request.getfixturevalue("results")
+    thresholds = THRESHOLDS[model][structures.stem][source]
     forces = accuracy["forces"] if source == "all" else accuracy["forces"]["by_source"][source]
     rmse, r2 = forces["rmse"]["value"], forces["r2"]["value"]
-    energy = 1000.0 * energy_mae(found, source)
+    energy = 1000.0 * energy_mae(results, source)
     print(
         f"{model} {structures.stem} {source}: {rmse:.4f} eV/Å, R² {r2:.5f}, {energy:.2f} meV/atom"
     )
-    assert rmse <= promised["force_rmse"]
-    assert r2 >= promised["force_r2"]
-    assert energy <= promised["energy_mae"]
+    assert rmse <= thresholds["force_rmse"]
+    assert r2 >= thresholds["force_r2"]
+    assert energy <= thresholds["energy_mae"]
 
 
-def energy_mae(found: Pass, source: str) -> float:
+def energy_mae(results: Pass, source: str) -> float:
     """Return the mean absolute error of the energy of a source, eV/atom."""
-    energies, sources = found.column("energies"), found.column("sources")
-    errors = np.abs(energies[:, 1] - energies[:, 0]) / found.column("sizes")
+    energies, sources = results.column("energies"), results.column("sources")
+    errors = np.abs(energies[:, 1] - energies[:, 0]) / results.column("sizes")
     return float(errors[(sources == source) | (source == "all")].mean())
 
 
@@ -53,7 +53,7 @@ def test_nearly_all_of_the_variance_of_forces_is_explained(accuracy: dict[str, A
     assert accuracy["forces"]["r2"]["value"] >= VARIANCE_TARGET
 
 
-def test_errors_are_as_small_as_was_asked_for(
+def test_errors_are_below_the_given_limits(
     request: pytest.FixtureRequest, accuracy: dict[str, Any]
 ) -> None:
     force_rmse = request.config.getoption("--force-rmse")

@@ -1,4 +1,4 @@
-"""Students as potentials: symmetries, derivatives, cutoff, short distances, dynamics."""
+"""Physics of students: symmetries, derivatives, cutoff, short distances, dynamics."""
 
 from typing import Any
 
@@ -10,16 +10,17 @@ from ase_student.validation.models import ModelSpec
 from ase_student.validation.physics.checks import Check
 from ase_student.validation.physics.runner import Lengths, molecules_of, run_checks, subject_of
 
-# What is known not to hold; whoever mends it removes the line. Below 0.72 times the sum of covalent
-# radii the teacher itself has wells in curves of phosphorus and sulfur: docs/experiments.md.
+# Checks that are known to fail; remove an entry when its check passes. Below 0.72 times the sum of
+# covalent radii, curves of the teacher itself have wells for phosphorus and sulfur, see
+# docs/experiments.md.
 KNOWN_FAILURES = {name: {"holes in dimer curves"} for name in ("original", "tiny", "ultra-tiny")}
 LENGTHS = Lengths(nve=0.25, nvt=0.25)
 
 
 @pytest.fixture(scope="module")
-def checks(spec: ModelSpec, found: Pass, frames: Any) -> list[Check]:
-    indices = found.column("indices").tolist()
-    elements = tuple(np.flatnonzero(found.column("counts").any(axis=0)).tolist())
+def checks(spec: ModelSpec, results: Pass, frames: Any) -> list[Check]:
+    indices = results.column("indices").tolist()
+    elements = tuple(np.flatnonzero(results.column("counts").any(axis=0)).tolist())
     subject = subject_of(spec, molecules_of(frames, indices, seed=0), elements)
     return run_checks(spec, subject, LENGTHS)
 

@@ -1,7 +1,7 @@
-"""Export students to files that other programs run, each checked before it is kept.
+"""Export students to files that other programs run; each file is checked before it is kept.
 
 An ONNX or TorchScript file has the potential signature (inputs numbers, positions, neighbors and
-offsets; outputs energies, forces and virials; atoms and neighbors are dynamic) and carries, as JSON
+offsets; outputs energies, forces and virials; atoms and neighbors are dynamic) and holds, as JSON
 under the key ``ase_student`` of its metadata, everything that is needed to run it and to check it
 again: elements, cutoff, units, dtype, the SHA-256 of the weights and reference structures with
 results in float64.
@@ -39,14 +39,14 @@ def export_student(
     """Write a student's exported files and a summary, ``export.json``, into a folder.
 
     The files are named after the student. All of them are written under temporary names, verified
-    at sizes that they were not traced with, and renamed into place only if all are right.
+    at sizes that they were not traced with, and renamed only if all are correct.
 
     Parameters
     ----------
     model : str or path
         Name of a bundled student, or a checkpoint.
     folder : path
-        Made if there is none.
+        Created if it does not exist.
     formats : sequence of str
         'onnx', 'torchscript' or both.
     dtype : str
@@ -61,13 +61,13 @@ def export_student(
     Raises
     ------
     ValueError
-        If an argument is unknown, the checkpoint is damaged, or it would be replaced.
+        If an argument is unknown, or the checkpoint is damaged or would be replaced.
     VerificationError
         If a file does not compute what the student does.
     FileNotFoundError, ImportError
         As in :func:`ase_student.load_student`.
     OSError
-        If the folder cannot be made or written into.
+        If the folder cannot be created or is not writable.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
@@ -79,7 +79,7 @@ def export_student(
     check_installed(formats)
     student = load_student(model)
     name = student_name(model)
-    paths = {one: Path(folder) / f"{name}{FORMATS[one]}" for one in formats}
+    paths = {file_format: Path(folder) / f"{name}{FORMATS[file_format]}" for file_format in formats}
     for path in paths.values():
         if path.exists() and Path(model).exists() and path.samefile(model):
             raise ValueError(f"'{path}' would replace the checkpoint; give another folder with -o.")
@@ -109,7 +109,7 @@ def export_student(
 
 @contextmanager
 def _output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Make a folder before anything slow is done for it; remove it again if it stays empty."""
+    """Create a folder before any slow work; remove it at the end if it is empty."""
     folder = Path(folder)
     with ExitStack() as stack:
         try:
@@ -122,7 +122,7 @@ def _output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def check_installed(formats: Sequence[str]) -> None:
-    """Raise ImportError, before anything slow is done, if a package that writes is missing."""
+    """Raise ImportError if a package that the export needs is missing, before any slow work."""
     needed = ["torch", *(("onnx", "onnxscript") if "onnx" in formats else ())]
     for package in needed:
         if importlib.util.find_spec(package) is None:

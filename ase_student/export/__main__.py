@@ -19,7 +19,7 @@ _USAGE = "python -m ase_student.export"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 2 if what was given is wrong, 1 if a file fails its check."""
+    """Run the command; return 2 if the input is invalid, 1 if a file fails its check."""
     words = list(sys.argv[1:] if argv is None else argv)
     return cli.run(lambda: _run(words), interrupted="interrupted.")
 
@@ -38,64 +38,68 @@ def _export(argv: list[str]) -> int:
     parser = cli.Parser(
         prog=_USAGE,
         description=__doc__,
-        epilog=f"{_USAGE} verify FILE replays the check that an exported file carries.",
+        epilog=f"{_USAGE} verify FILE repeats the check of an exported file.",
     )
     parser.add_argument("model", help="name of a bundled student, or path of a checkpoint")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    smaller = parser.add_argument_group(
-        "compression", "writes one ONNX file and measures it beside the same student in float32"
+    compression = parser.add_argument_group(
+        "compression", "writes one ONNX file and compares it with the same student in float32"
     )
-    smaller.add_argument(
+    compression.add_argument(
         "--quantize", choices=SCHEMES, metavar="SCHEME",
         help=f"{', '.join(SCHEMES)}; int8 keeps the better of its two kinds",
     )  # fmt: skip
-    smaller.add_argument(
-        "--accept", action="store_true", help="write the file although it crosses documented limits"
+    compression.add_argument(
+        "--accept", action="store_true", help="write the file even if it crosses documented limits"
     )
-    smaller.add_argument("--threads", type=int, help="of what is measured (default: 1)")
-    smaller.add_argument(
+    compression.add_argument(
+        "--threads", type=int, help="CPU threads of the measurements (default: 1)"
+    )
+    compression.add_argument(
         "--picoseconds", type=float, help="of dynamics for the drift of the energy (default: 2)"
     )
-    given = parser.parse_args(argv)
-    if given.quantize is not None:
-        return _compress(given)
+    arguments = parser.parse_args(argv)
+    if arguments.quantize is not None:
+        return _compress(arguments)
     for name in ("accept", "threads", "picoseconds"):
-        if getattr(given, name):
-            raise ValueError(f"--{name} belongs to --quantize: give that too.")
-    summary = export_student(given.model, given.output, given.formats, dtype=given.dtype)
+        if getattr(arguments, name):
+            raise ValueError(f"--{name} belongs to --quantize: give --quantize too.")
+    summary = export_student(
+        arguments.model, arguments.output, arguments.formats, dtype=arguments.dtype
+    )
     for name, entry in summary["files"].items():
         cli.say(
-            f"{given.output / name}: {entry['bytes'] / 1e3:.0f} kB, "
+            f"{arguments.output / name}: {entry['bytes'] / 1e3:.0f} kB, "
             f"{_described(entry['energy_per_atom'], entry['forces'])}"
         )
     return 0
 
 
-def _compress(given: argparse.Namespace) -> int:
-    """Write a compressed file; return 1 if it crosses limits that were not accepted."""
+def _compress(arguments: argparse.Namespace) -> int:
+    """Write a compressed file; return 1 if it crosses limits without --accept."""
     check_installed(("onnx",))
     from ase_student.compression.writing import PICOSECONDS, LimitError, described, write_compressed
 
-    if given.dtype != "float32" or given.formats != list(FORMATS):
+    if arguments.dtype != "float32" or arguments.formats != list(FORMATS):
         raise ValueError("--quantize writes ONNX files that compute in float32: leave --dtype and "
                          "--formats out.")  # fmt: skip
-    threads = 1 if given.threads is None else given.threads
-    picoseconds = PICOSECONDS if given.picoseconds is None else given.picoseconds
+    threads = 1 if arguments.threads is None else arguments.threads
+    picoseconds = PICOSECONDS if arguments.picoseconds is None else arguments.picoseconds
     try:
-        path, found = write_compressed(
-            given.model,
-            given.output,
-            given.quantize,
-            accept=given.accept,
+        path, result = write_compressed(
+            arguments.model,
+            arguments.output,
+            arguments.quantize,
+            accept=arguments.accept,
             threads=threads,
             picoseconds=picoseconds,
         )
     except LimitError as error:
         cli.say(f"{error.table}\nnot written: {error}", file=sys.stderr)
         return 1
-    cli.say(f"{described(found)}\nwrote {path}")
+    cli.say(f"{described(result)}\nwrote {path}")
     return 0
 
 
@@ -103,11 +107,11 @@ def _verify(argv: list[str]) -> int:
     parser = cli.Parser(prog=f"{_USAGE} verify", description=verify_file.__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument(
-        "--trust", action="store_true", help="run it even if it is a program of somebody else"
+        "--trust", action="store_true", help="run it even if it is a program from an unknown source"
     )
-    given = parser.parse_args(argv)
-    path: Path = given.file
-    report = verify_file(path, trust=given.trust)
+    arguments = parser.parse_args(argv)
+    path: Path = arguments.file
+    report = verify_file(path, trust=arguments.trust)
     report.raise_if_wrong()
     cli.say(
         f"{path}: right on {report.n_structures} structures, "

@@ -1,4 +1,4 @@
-"""Structures that travel inside exported files, with the results they must give."""
+"""Reference structures and results that are stored in exported files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from ase_student import testing
 from ase_student.student import Student
 
 _SEED = 20
-# Sizes that no exporter traces with; see ase_student.backends.tracing.
+# Sizes that exporters do not trace with; see ase_student.backends.tracing.
 _CLUSTER_SIZES = (1, 2, 12, 40)
 _TESTING = ("crystal", "small_triclinic", "water_dimer", "triclinic", "aspirin", "slab")
 
 
 def reference_structures(elements: Sequence[int]) -> list[Atoms]:
-    """Return structures of these elements: clusters, and crystals smaller than the cutoff.
+    """Return structures with the given elements: clusters, and crystals smaller than the cutoff.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def reference_structures(elements: Sequence[int]) -> list[Atoms]:
 
 
 def random_cluster(elements: Sequence[int], n_atoms: int, generator: np.random.Generator) -> Atoms:
-    """Return a cluster in which every atom is bonded to an earlier one and far from the others.
+    """Return a cluster in which every atom is bonded to one earlier atom, far from the others.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def random_cluster(elements: Sequence[int], n_atoms: int, generator: np.random.G
             direction = generator.standard_normal(3)
             bond = (radii[index] + radii[partner]) * generator.uniform(0.98, 1.08)
             position = positions[partner] + bond * direction / np.linalg.norm(direction)
-            apart = np.linalg.norm(positions[:index] - position, axis=1)
-            apart[partner] = np.inf
-            if (apart > 1.4 * (radii[:index] + radii[index])).all():
+            distances = np.linalg.norm(positions[:index] - position, axis=1)
+            distances[partner] = np.inf
+            if (distances > 1.4 * (radii[:index] + radii[index])).all():
                 positions[index] = position
                 break
     return Atoms(numbers, positions)
@@ -72,7 +72,7 @@ def _random_crystal(elements: Sequence[int], generator: np.random.Generator) -> 
 
 
 def reference_results(student: Student, structures: Sequence[Atoms]) -> list[dict[str, Any]]:
-    """Return the structures with the student's results in float64, in a form JSON can hold.
+    """Return the structures with the student's results in float64, as JSON types.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Check that an exported file computes what the student it was made from computes."""
+"""Check that an exported file computes the same as its student."""
 
 import os
 from pathlib import Path
@@ -22,31 +22,31 @@ from ase_student.neighbors import concatenate
 def verify_file(
     path: str | os.PathLike[str], called: str | None = None, trust: bool = False
 ) -> Report:
-    """Compare an exported file with the reference results that it carries.
+    """Compare results of an exported file with the reference results in it.
 
-    Every structure is evaluated by itself, and then all of them in one call with more padding,
-    which must change nothing: neither sizes nor neighbors may have been frozen by the export.
+    Every structure is evaluated separately, and then all in one call with more padding. Results
+    must not change: the export must not fix sizes or neighbors.
 
     Parameters
     ----------
     path : path
         An exported ``.onnx`` or TorchScript file.
     called : str, optional
-        What messages call the file.
+        Name of the file in messages.
     trust : bool
         Run any program, see :class:`ase_student.StudentCalculator`.
 
     Returns
     -------
     Report
-        Call its ``raise_if_wrong`` for the verdict.
+        Its method ``raise_if_wrong`` raises an error if the differences are too large.
 
     Raises
     ------
     ValueError
-        If the file is damaged, of another kind, or carries no references.
+        If the file is damaged, has another format, or has no reference results.
     FileNotFoundError, ImportError
-        If there is no such file, or what runs it is not installed.
+        If the file does not exist, or a package to run it is not installed.
     """
     file = called or str(path)
     path = Path(path)
@@ -56,7 +56,7 @@ def verify_file(
         raise ValueError(str(error).replace(str(path), file)) from error
     references = read_references(backend, file)
     if not references:
-        raise ValueError(f"'{file}' carries no reference structures to check it with.")
+        raise ValueError(f"'{file}' has no reference structures to check it with.")
     with failures_named(file):
         structures = [reference.atoms for reference in references]
         outputs = [evaluate(backend, atoms) for atoms in structures]
@@ -75,7 +75,7 @@ def _evaluate_together(backend: Backend, structures: list[Atoms]) -> list[Result
     parts = [neighbors_of(atoms, cutoff) for atoms in structures]
     widest = max(neighbors.shape[1] for neighbors, _ in parts) + 3
     padding = (np.zeros((1, widest), dtype=np.int64), np.full((1, widest, 3), 2.0 * cutoff))
-    # One more atom, which sees nothing, makes every row as wide as its own.
+    # An additional atom without neighbors makes all rows as wide as its own row of padding.
     neighbors, offsets = concatenate([*parts, padding], cutoff)
     numbers = np.concatenate([*(atoms.numbers for atoms in structures), structures[0].numbers[:1]])
     positions = np.concatenate([*(atoms.positions for atoms in structures), np.zeros((1, 3))])

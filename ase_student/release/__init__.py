@@ -1,6 +1,5 @@
-"""From a finished training to a student that can be published, in one command.
+"""One command that makes a published student from a finished training.
 
-Nothing here computes anything of its own: it runs the commands for export, validation, stability,
-benchmarks and model cards one after the other, keeps what each of them gave, and compares with the
-student of that name that is there.
+It runs the commands for export, validation, stability, benchmarks and model cards one after the
+other, keeps their results, and compares the new student with the published student of that name.
 """

@@ -18,19 +18,19 @@ from ase_student.release.settings import ReleaseSettings, parser, settings_of
 from ase_student.release.steps import STEPS, publish, verdict
 from ase_student.validation.extras import progress_bar
 
-#: What does not change what the steps compute.
-_FREE = ("folder", "students", "force")
+#: Settings that do not change the results of the steps.
+_NOT_IN_JOB = ("folder", "students", "force")
 RESULTS = "results.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 1 if a better student is there, 2 if what was given is wrong."""
+    """Run the command; return 1 if the published student is better, 2 if the input is invalid."""
     arguments = parser().parse_args(argv)
     return cli.run(lambda: release(settings_of(arguments)))
 
 
 def release(settings: ReleaseSettings) -> int:
-    """Take all steps that have not been taken, write the report, and publish if that is right.
+    """Run all steps that are not complete, write the report, and publish if no figure is worse.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def release(settings: ReleaseSettings) -> int:
     """
     job = job_of(settings)
     if job["before"] == job["weights_sha256"] and not settings.force:
-        cli.say(f"'{settings.target}' holds these weights already; pass --force to make it anew.")
+        cli.say(f"'{settings.target}' already holds these weights; pass --force to make it again.")
         return 0
     if not check_job(settings.folder, job, "a release"):
         begin_job(settings.folder, job)
@@ -52,8 +52,7 @@ def release(settings: ReleaseSettings) -> int:
         cli.say(text)
         if reasons and not settings.force:
             cli.say(
-                f"not published: {'; '.join(reasons)}. Pass --force to replace the student all "
-                "the same.",
+                f"not published: {'; '.join(reasons)}. Pass --force to replace the student anyway.",
                 file=sys.stderr,
             )
             return 1
@@ -63,8 +62,8 @@ def release(settings: ReleaseSettings) -> int:
 
 
 def job_of(settings: ReleaseSettings) -> dict[str, Any]:
-    """Return what decides the results of all steps."""
-    chosen = {key: value for key, value in asdict(settings).items() if key not in _FREE}
+    """Return the settings and files that determine the results of all steps."""
+    chosen = {key: value for key, value in asdict(settings).items() if key not in _NOT_IN_JOB}
     before = settings.target / "weights.safetensors"
     return {
         **{key: str(value) for key, value in chosen.items()},
@@ -76,7 +75,7 @@ def job_of(settings: ReleaseSettings) -> dict[str, Any]:
 
 
 def run_steps(settings: ReleaseSettings) -> dict[str, Any]:
-    """Return the results of all steps; those that were there are not computed again."""
+    """Return the results of all steps; stored results are not computed again."""
     path = settings.folder / RESULTS
     results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     with progress_bar(len(STEPS), "step", initial=len(results), label=settings.name) as bar:

@@ -1,12 +1,12 @@
-"""Whether a new student may take the place of an earlier one of the same name."""
+"""Comparison of a new student with the published student of the same name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: A figure may be so many times worse before the new student counts as worse: what two trainings
-#: of the same recipe with other seeds differ by.
+#: The new student counts as worse if a figure is more than this many times larger. Trainings of the
+#: same recipe with different seeds differ by as much.
 FORCE_SLACK = 1.01
 ENERGY_SLACK = 1.05
 
@@ -17,21 +17,21 @@ def figures_of(described: Mapping[str, Any]) -> dict[str, float]:
     Parameters
     ----------
     described : mapping
-        Its entry in ``students`` of ``metrics.json``.
+        The student's entry in ``students`` of ``metrics.json``.
 
     Returns
     -------
     dict
-        ``force_rmse`` in eV/Å, ``energy_mae`` in meV/atom, where the data have such labels, and
+        ``force_rmse`` in eV/Å and ``energy_mae`` in meV/atom, if the data have such labels, and
         ``microseconds_per_atom``.
     """
     accuracy = described["accuracy"]
-    found = {"microseconds_per_atom": float(described["speed"]["microseconds_per_atom"])}
+    figures = {"microseconds_per_atom": float(described["speed"]["microseconds_per_atom"])}
     if accuracy["forces"] is not None:
-        found["force_rmse"] = float(accuracy["forces"]["rmse"]["value"])
+        figures["force_rmse"] = float(accuracy["forces"]["rmse"]["value"])
     if accuracy["energy"] is not None:
-        found["energy_mae"] = 1000.0 * float(accuracy["energy"]["raw"]["mae_per_atom"]["value"])
-    return found
+        figures["energy_mae"] = 1000.0 * float(accuracy["energy"]["raw"]["mae_per_atom"]["value"])
+    return figures
 
 
 def failed_checks(described: Mapping[str, Any]) -> list[str]:
@@ -46,16 +46,17 @@ def worse(
     *,
     stable_before: tuple[int, int] | None,
 ) -> list[str]:
-    """Return a sentence for everything in which the new student is worse.
+    """Return a sentence for each figure in which the new student is worse.
 
     Parameters
     ----------
     new, old : mapping of str to mapping
-        Figures of each by the name of the data, as of :func:`figures_of`, from the same validation.
+        Figures of each student from the same validation, by the name of the data, as
+        :func:`figures_of` returns them.
     stable : tuple of int
-        Stable runs of the new student, and all of them.
+        Numbers of stable runs and of all runs of the new student.
     stable_before : tuple of int, optional
-        Of the old one, if that is known.
+        The same for the old student, if known.
     """
     sentences = []
     for data, figures in new.items():

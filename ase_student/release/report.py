@@ -15,7 +15,7 @@ _ROWS = (
 
 
 def report(settings: ReleaseSettings, results: dict[str, Any], reasons: list[str]) -> str:
-    """Return what all steps gave, and why the student may or may not be published."""
+    """Return the results of all steps, and the reasons not to publish the student, if any."""
     lines = [f"# Release of {settings.name} with ase-student {__version__}", ""]
     lines += ["| | new | before |", "|---|---|---|"]
     for data, row in results["validation"].items():
@@ -28,12 +28,12 @@ def report(settings: ReleaseSettings, results: dict[str, Any], reasons: list[str
     lines.append(f"| stable runs | {runs['n_stable']} of {runs['n_runs']} | |")
     for name, checked in results["verify"].items():
         lines.append(f"| {name}: largest force difference, eV/Å | {checked['forces']:.1e} | |")
-    for system, each in results["benchmarks"].get("milliseconds_per_step", {}).items():
-        lines.append(f"| a step of {system} in ASE, ms | {each:.3g} | |")
+    for system, milliseconds in results["benchmarks"].get("milliseconds_per_step", {}).items():
+        lines.append(f"| a step of {system} in ASE, ms | {milliseconds:.3g} | |")
     if "left_out" in results["benchmarks"]:
         lines += ["", f"Speed was not measured: {results['benchmarks']['left_out']}."]
     lines += ["", *(f"- Worse: {reason}." for reason in reasons)]
     if not reasons:
-        lines.append("In nothing that was compared is the new student worse.")
-    where = "`validation/` holds the full reports, `exported/` both formats"
-    return "\n".join([*lines, "", f"{where}, `{settings.name}/` the folder to publish.", ""])
+        lines.append("The new student is not worse in any compared figure.")
+    folders = "`validation/` holds the full reports, `exported/` both formats"
+    return "\n".join([*lines, "", f"{folders}, `{settings.name}/` the folder to publish.", ""])

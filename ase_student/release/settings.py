@@ -1,4 +1,4 @@
-"""What a release is asked to do."""
+"""Settings of a release and the options of its command."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ from ase_student import cli
 from ase_student.checkpoint import student_folder
 
 PROGRAM = "ase-student release"
-#: Of the repository, or the folder that the package is installed in.
+#: Folder of the repository, or the folder in which the package is installed.
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "validation" / "reference"
 
 
 @dataclass(frozen=True)
 class ReleaseSettings:
-    """What a release is asked to do.
+    """Settings of a release.
 
     Attributes
     ----------
     weights : path
         ``weights.safetensors`` of a finished training.
     name : str
-        Of the student.
+        Name of the student.
     folder : path
-        Where everything is made, and found again after an interruption.
+        Working folder; an interrupted release continues from its content.
     students : path
         Folder that holds a folder for each published student.
     data : tuple of path
         Labelled structures that training did not see.
     molecules : path
-        What the molecules of the stability test are taken from.
+        Data set from which the molecules of the stability test are taken.
     picoseconds : float
-        Of each stability run.
+        Length of each stability run.
     number : int
-        Molecules of the stability test.
+        Number of molecules in the stability test.
     physics_picoseconds : float
-        Of each dynamics in the checks of physics; 0 leaves physics out.
+        Length of each run of dynamics in the checks of physics; 0 leaves physics out.
     threads : int
     recipe : str or None
+        Text of the model card on how the student is made.
     chemistry : bool
+        Whether to run the experiments of chemistry.
     force : bool
+        Whether to replace the published student even if it is better.
     benchmark : bool
         Whether to measure speed and add a line to the history, in a checkout.
     """
@@ -70,13 +73,13 @@ class ReleaseSettings:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    found = cli.Parser(
+    command_line = cli.Parser(
         prog=PROGRAM,
         description="Export, verify, validate, test and describe a trained student, compare it "
-        "with the one of that name that is there, and put it in its place.",
-        epilog="A command that was interrupted goes on when it is given again.",
+        "with the published student of that name, and publish it.",
+        epilog="An interrupted command continues when it is run again.",
     )
-    add = found.add_argument
+    add = command_line.add_argument
     add("run", type=Path, help="folder of a finished training, or its weights.safetensors")
     add("--name", help="of the student (default: the folder's)")
     add("-o", "--output", type=Path, help="folder to work in (default: RUN/release)")
@@ -93,11 +96,11 @@ def parser() -> argparse.ArgumentParser:
         help="dynamics in the checks of physics; 0 leaves physics out (default: 2)",
     )  # fmt: skip
     add("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    add("--recipe", help="what the model card says of how it is made, e.g. recipes/tiny.toml")
+    add("--recipe", help="text of the model card on how it is made, e.g. recipes/tiny.toml")
     add("--chemistry", action="store_true", help="also run the experiments of chemistry")
     add("--no-benchmark", dest="benchmark", action="store_false", help="no line in the history")
     add("--force", action="store_true", help="replace the student although it is better")
-    return found
+    return command_line
 
 
 def settings_of(arguments: argparse.Namespace) -> ReleaseSettings:
@@ -106,9 +109,9 @@ def settings_of(arguments: argparse.Namespace) -> ReleaseSettings:
     Raises
     ------
     FileNotFoundError
-        If there are no weights, or no data.
+        If weights or data do not exist.
     ValueError
-        If a name cannot be the name of a student.
+        If the name is not valid for a student.
     """
     run: Path = arguments.run
     weights = run / "weights.safetensors" if run.is_dir() else run

@@ -1,4 +1,4 @@
-"""The steps of a release, each of which runs a command that is there anyway."""
+"""The steps of a release, each of which runs an existing command."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def export(settings: ReleaseSettings) -> Result:
 
 
 def verify(settings: ReleaseSettings) -> Result:
-    """Read the exported files again and replay what they carry."""
-    found: Result = {}
+    """Read the exported files again and repeat the check with their reference results."""
+    reports: Result = {}
     for name in export_names(settings):
         report = verify_file(settings.folder / "exported" / name)
         report.raise_if_wrong()
-        found[name] = report.as_dict()
-    return found
+        reports[name] = report.as_dict()
+    return reports
 
 
 def export_names(settings: ReleaseSettings) -> list[str]:
@@ -47,12 +47,12 @@ def export_names(settings: ReleaseSettings) -> list[str]:
 
 
 def validation(settings: ReleaseSettings) -> Result:
-    """Validate on all data, beside the student that is there, with the physics of both."""
+    """Validate the new and the published student on all data, with checks of physics."""
     models = [settings.weights]
     before = settings.target / "weights.safetensors"
     if before.is_file() and load_student(before).sha256 != load_student(settings.weights).sha256:
         models.append(before)
-    found: Result = {}
+    results: Result = {}
     for path in settings.data:
         folder = settings.folder / "validation" / path.stem
         words = [str(path), "-o", str(folder), "--threads", str(settings.threads)]
@@ -66,12 +66,12 @@ def validation(settings: ReleaseSettings) -> Result:
         arguments = validation_parser().parse_args(words)
         validate(validation_settings(arguments, f"{PROGRAM}: {' '.join(words)}"))
         students = json.loads((folder / "metrics.json").read_text("utf-8"))["students"]
-        found[path.stem] = {
+        results[path.stem] = {
             "new": figures_of(students[0]),
             "old": figures_of(students[1]) if len(students) > 1 else None,
             "failed_checks": failed_checks(students[0]),
         }
-    return found
+    return results
 
 
 def stable(settings: ReleaseSettings) -> Result:
@@ -103,17 +103,19 @@ def card(settings: ReleaseSettings) -> Result:
 
 
 def benchmarks(settings: ReleaseSettings) -> Result:
-    """Measure speed for a line of the history, where there is a checkout to keep it in."""
+    """Measure speed for a line of the history, if there is a checkout of the repository."""
     if not settings.benchmark:
         return {"left_out": "--no-benchmark"}
     if not (ROOT / "benchmarks" / "__main__.py").is_file():
         return {"left_out": "no checkout of the repository"}
     line = settings.folder / HISTORY
     line.unlink(missing_ok=True)
-    made = settings.folder / settings.name
-    _history("--add", str(made), "--threads", str(settings.threads), "--history", str(line))
-    found: Result = json.loads(line.read_text("utf-8"))
-    return found
+    student_folder = settings.folder / settings.name
+    _history(
+        "--add", str(student_folder), "--threads", str(settings.threads), "--history", str(line)
+    )
+    result: Result = json.loads(line.read_text("utf-8"))
+    return result
 
 
 def _history(*words: str) -> None:
@@ -133,7 +135,7 @@ STEPS: dict[str, Callable[[ReleaseSettings], Result]] = {
 
 
 def stability_before(settings: ReleaseSettings) -> tuple[int, int] | None:
-    """Return stable and all runs of the student that is there, if its card says so."""
+    """Return numbers of stable and of all runs of the published student, if they are recorded."""
     path = settings.target / bundle.METRICS
     if not path.is_file():
         return None
@@ -142,9 +144,9 @@ def stability_before(settings: ReleaseSettings) -> tuple[int, int] | None:
 
 
 def verdict(settings: ReleaseSettings, results: dict[str, Result]) -> list[str]:
-    """Return why the new student must not replace the one that is there; empty if it may."""
-    found = results["validation"]
-    compared = {data: row for data, row in found.items() if row["old"] is not None}
+    """Return why the new student must not replace the published student; empty if it may."""
+    validations = results["validation"]
+    compared = {data: row for data, row in validations.items() if row["old"] is not None}
     runs = results["stability"]
     reasons = worse(
         {data: row["new"] for data, row in compared.items()},
@@ -152,7 +154,7 @@ def verdict(settings: ReleaseSettings, results: dict[str, Result]) -> list[str]:
         (runs["n_stable"], runs["n_runs"]),
         stable_before=stability_before(settings) if compared else None,
     )
-    for data, row in found.items():
+    for data, row in validations.items():
         if row["failed_checks"]:
             reasons.append(
                 f"it fails checks of physics on {data}: {', '.join(row['failed_checks'])}"
@@ -161,9 +163,9 @@ def verdict(settings: ReleaseSettings, results: dict[str, Result]) -> list[str]:
 
 
 def publish(settings: ReleaseSettings) -> None:
-    """Put the student's folder in its place, file by file, the weights last."""
-    made = settings.folder / settings.name
-    files = sorted(made.iterdir(), key=lambda path: path.suffix == ".safetensors")
+    """Copy the student's folder to its published place, file by file, the weights last."""
+    student_folder = settings.folder / settings.name
+    files = sorted(student_folder.iterdir(), key=lambda path: path.suffix == ".safetensors")
     for path in files:
         with replaced_when_complete(settings.target / path.name) as temporary:
             shutil.copyfile(path, temporary)

@@ -87,7 +87,7 @@ def test_a_first_student_is_published_with_all_that_belongs_to_it(run_folder, tm
     assert (work / "report.md").read_text("utf-8").startswith(f"# Release of {NAME}")
     # Once more: it is there.
     assert main(command(run_folder, students)) == 0
-    assert "holds these weights already" in capsys.readouterr().out
+    assert "already holds these weights" in capsys.readouterr().out
 
 
 def test_what_was_done_before_an_interruption_is_not_done_again(run_folder, tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""Trials that try to make the package fail: damage, interruptions, threads, long runs."""
+"""Stress tests of the package: damaged files, interruptions, threads, long runs."""

@@ -1,9 +1,9 @@
-"""Try to make the package fail, count what does, and write the figures of docs/reliability.md.
+"""Run stress tests, count failures, and write the figures of docs/reliability.md.
 
 Damaged files, commands killed at random moments, threads that share a calculator, processes forked
-after its first use, odd structures, 10,000 structures in one call, and 100 ps of each student. A
-run that was interrupted goes on when the command is given again. Exit code 1 means that something
-failed that must not.
+after its first use, odd structures, 10,000 structures in one call, and 100 ps of each student. An
+interrupted run continues when the command is run again. The exit code is 1 if a figure that must be
+zero is not.
 
     python validation/torture -o reliability.json --page docs/reliability.md
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-# This folder's parent, as `python validation/torture` puts the folder itself there.
+# `python validation/torture` puts this folder itself on the path; its parent is needed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ase_student import cli
@@ -31,7 +31,7 @@ from torture.trials import Block, Trial, generator, merged
 
 
 def all_trials(short: bool) -> list[Trial]:
-    """Return every trial, those of seconds first."""
+    """Return every trial, the shortest first."""
     return [
         *odd_inputs.TRIALS,
         *sharing.TRIALS,
@@ -42,7 +42,7 @@ def all_trials(short: bool) -> list[Trial]:
 
 
 def do(trial: Trial, results: dict[str, Any], path: Path, short: bool, bar: Any) -> None:
-    """Do the blocks of a trial that are missing, writing results after each."""
+    """Run the missing blocks of a trial; results are written after each block."""
     n_blocks = trial.short_blocks if short else trial.blocks
     if not n_blocks:
         return
@@ -63,14 +63,15 @@ def do(trial: Trial, results: dict[str, Any], path: Path, short: bool, bar: Any)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the command line asks for; return 1 if something failed that must not."""
+    """Run the trials of a command line; return 1 if a figure that must be zero is not."""
     trials = all_trials(arguments.short)
     chosen = [trial for trial in trials if arguments.only is None or trial.name in arguments.only]
     check_output(arguments.output)
     with only_writer(arguments.output):
-        wanted = report.header(arguments.short, arguments.seed)
-        results = report.read_results(arguments.output, wanted)
-        total = sum(one.short_blocks if arguments.short else one.blocks for one in chosen)
+        header = report.header(arguments.short, arguments.seed)
+        results = report.read_results(arguments.output, header)
+        blocks = (item.short_blocks if arguments.short else item.blocks for item in chosen)
+        total = sum(blocks)
         with tqdm(total=total, unit="block", disable=None) as bar:
             for trial in chosen:
                 bar.set_description(trial.name)
@@ -94,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--page", type=Path, help="Markdown page whose table is replaced")
     parser.add_argument("--short", action="store_true", help="seconds instead of about an hour")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of all random choices (default: 0)")
     parser.add_argument(
         "--only", action="append", choices=names, metavar="TRIAL",
         help=f"one of: {', '.join(names)}; repeatable",

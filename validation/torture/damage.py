@@ -1,4 +1,4 @@
-"""Damaged files: each is refused, or gives the numbers of the file that was whole."""
+"""Damaged files: each must be rejected, or give the values of the undamaged file."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ase_student.testing import structure
 from torture.trials import Block, Figures, Trial
 
 FILES_IN_A_BLOCK = 10
-#: eV and eV/Å, above which results are other ones.
+#: Largest difference of results that count as the same, eV and eV/Å.
 TOLERANCE = 1e-6
-#: What a damaged file may be answered with.
+#: Exceptions that a damaged file may raise.
 REFUSALS = (ValueError, OSError, InputError)
 SECTOR = 512
 
 
 def damaged(content: bytes, rng: np.random.Generator) -> bytes:
-    """Return the content of a file with one random fault of those that disks and networks have."""
+    """Return the content of a file with one random fault, as disks and networks cause."""
     data = bytearray(content)
     start = int(rng.integers(len(data)))
     length = int(rng.integers(1, SECTOR + 1))
@@ -53,9 +53,9 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def damaged_text(content: bytes, rng: np.random.Generator) -> bytes:
-    """Return a text with lines lost, repeated or spoiled, or cut between its lines.
+    """Return a text with a line lost, repeated or corrupted, or cut between its lines.
 
-    Text has no checksum: that a digit became another one, nobody can see.
+    Text has no checksum, so that a changed digit cannot be detected.
     """
     lines = content.splitlines(keepends=True)
     place = int(rng.integers(len(lines)))
@@ -74,7 +74,7 @@ def damaged_text(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def student_results(path: Path) -> list[np.ndarray]:
-    """Return energy and forces of aspirin by the student of a file."""
+    """Return energy and forces of aspirin from the student in a file."""
     calculator = StudentCalculator(path, device="cpu", threads=1, guard="off")
     atoms = structure("aspirin")
     calculator.calculate(atoms)
@@ -92,7 +92,7 @@ def data_set_arrays(path: Path) -> list[np.ndarray]:
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
-    """Return number, energy and positions of every frame of an extended XYZ file."""
+    """Return numbers, positions and forces, and energy, of every frame of an extended XYZ file."""
     frames = open_frames(path)
     arrays = []
     for frame in frames.read(range(len(frames.sizes))):
@@ -105,8 +105,8 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 def _waters() -> tuple[Structures, Labels]:
     atoms = [structure("water_dimer") for _ in range(20)]
-    for index, one in enumerate(atoms):
-        one.rattle(0.1, seed=index)
+    for index, water_dimer in enumerate(atoms):
+        water_dimer.rattle(0.1, seed=index)
     structures = Structures.from_atoms(atoms)
     rng = np.random.default_rng(0)
     return structures, Labels(
@@ -150,18 +150,18 @@ KINDS: dict[str, tuple[Callable[[Path], bytes], Callable[[Path], list[np.ndarray
 def is_same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     """Return whether all arrays have the same shapes and values."""
     return len(first) == len(second) and all(
-        one.shape == other.shape and np.abs(one.astype(float) - other).max(initial=0) < TOLERANCE
-        for one, other in zip(first, second, strict=True)
+        a.shape == b.shape and np.abs(a.astype(float) - b).max(initial=0) < TOLERANCE
+        for a, b in zip(first, second, strict=True)
     )
 
 
 def is_part(frames: list[np.ndarray], whole: list[np.ndarray]) -> bool:
-    """Return whether frames are the first ones of a file: text that is cut shows no more."""
+    """Return whether frames are the first frames of a file, as those of a cut text file are."""
     return len(frames) % 2 == 0 and is_same(frames, whole[: len(frames)])
 
 
 def run(name: str, block: Block) -> Figures:
-    """Damage a file again and again, and read it each time."""
+    """Damage a file repeatedly, and read it each time."""
     make, read, damage = KINDS[name]
     path = block.folder / name
     content = make(path)
@@ -176,7 +176,7 @@ def run(name: str, block: Block) -> Figures:
         path.write_bytes(changed)
         figures["files"] += 1
         try:
-            # A hash that was lost is told of in a warning, and that counts as told.
+            # A missing hash causes a warning, which counts as a rejection.
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)
                 results = read(path)

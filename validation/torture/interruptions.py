@@ -1,4 +1,4 @@
-"""Commands that are killed at random moments and given again: nothing is lost, nothing differs."""
+"""Commands that are killed at random times and run again: results must be the same."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ase_student.testing import structure
 from torture.damage import data_set_arrays, is_same
 from torture.trials import Block, Figures, Trial
 
-#: Structures to label, of which 200 are a piece.
+#: Number of structures to label; 200 of them form a piece.
 N_STRUCTURES = 1000
 KILLS_IN_A_BLOCK = 3
-#: Seconds, after which a command hangs.
+#: A command that takes longer, s, counts as hanging.
 LONGEST = 600.0
 
 
@@ -35,13 +35,13 @@ class Command:
     Attributes
     ----------
     arguments : sequence of str
-        Of ``python -m``; '{folder}' stands for where its files are.
+        Arguments of ``python -m``; '{folder}' stands for the folder of its files.
     output : str
-        What it writes, from there.
+        Path of the file that it writes, relative to that folder.
     read : callable
-        Returns what is compared; raises if the file is not whole.
+        Returns the arrays to compare; raises an exception if the file is not complete.
     prepare : callable
-        Writes what the command reads.
+        Writes the input of the command.
     """
 
     arguments: Sequence[str]
@@ -50,7 +50,7 @@ class Command:
     prepare: Callable[[Path], None]
 
     def start(self, folder: Path) -> subprocess.Popen[bytes]:
-        """Start it in a process group of its own."""
+        """Start the command as a new process."""
         words = [word.format(folder=folder) for word in self.arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.Popen(
@@ -61,7 +61,7 @@ class Command:
         )
 
     def finish(self, folder: Path) -> float:
-        """Run it to its end and return how many seconds it took."""
+        """Run the command to its end and return its time in seconds."""
         start = time.perf_counter()
         process = self.start(folder)
         _, message = process.communicate(timeout=LONGEST)
@@ -75,9 +75,9 @@ def _structures(folder: Path) -> None:
     rng = np.random.default_rng(0)
     atoms = []
     for _ in range(N_STRUCTURES):
-        one = structure("aspirin")
-        one.positions += 0.05 * rng.standard_normal(one.positions.shape)
-        atoms.append(one)
+        molecule = structure("aspirin")
+        molecule.positions += 0.05 * rng.standard_normal(molecule.positions.shape)
+        atoms.append(molecule)
     write_dataset(folder / "structures.h5", Structures.from_atoms(atoms))
 
 
@@ -106,7 +106,7 @@ COMMANDS = {
 
 
 def run(name: str, block: Block) -> Figures:
-    """Kill a command several times, let it finish, and compare with one that nobody killed."""
+    """Kill a command several times, let it finish, and compare with an uninterrupted run."""
     command = COMMANDS[name]
     whole, killed = block.folder / "whole", block.folder / "killed"
     for folder in (whole, killed):
@@ -134,7 +134,7 @@ def run(name: str, block: Block) -> Figures:
 
 
 def _is_half(command: Command, folder: Path) -> int:
-    """Return 1 if a file stands under its final name but cannot be read whole."""
+    """Return 1 if a file exists under its final name but is not complete, else 0."""
     path = folder / command.output
     if not path.exists():
         return 0

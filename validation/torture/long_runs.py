@@ -19,17 +19,18 @@ from torture.trials import Block, Figures, Trial
 
 TEMPERATURE, TIME_STEP_FS = 300.0, 0.5
 STEPS_IN_A_BLOCK, STEPS_PER_RECORD = 10_000, 100
-#: Of a shorter run than 10 ps a slope says nothing.
+#: The slope of a run shorter than 10 ps is not significant.
 FEWEST_RECORDS = 200
-#: The short form runs so many.
+#: Number of steps in the short form.
 SHORT_STEPS = 1_000
-#: eV/atom of the total energy from its first value, and of a structure alone and among others.
+#: Largest deviation of the total energy from its first value, eV/atom, and largest difference
+#: between results of a structure alone and among others, eV and eV/Å.
 LARGEST_DEVIATION, TOLERANCE = 5e-3, 1e-5
 N_MANY, N_COMPARED = 10_000, 100
 
 
 def resident_mb() -> float:
-    """Return the memory of this process in MB; NaN where the system does not tell."""
+    """Return the memory of this process in MB; NaN if the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return float("nan")
@@ -38,7 +39,7 @@ def resident_mb() -> float:
 
 
 def constant_energy(student: str, n_steps: int, block: Block) -> Figures:
-    """Run aspirin at constant energy, going on where the block before stopped."""
+    """Run aspirin at constant energy, starting from the end of the previous block."""
     atoms = structure("aspirin")
     atoms.calc = StudentCalculator(student, device="cpu", threads=1)
     state = block.state
@@ -47,11 +48,11 @@ def constant_energy(student: str, n_steps: int, block: Block) -> Figures:
         atoms.set_momenta(state["momenta"])
     else:
         FIRE(atoms, logfile=None).run(fmax=0.05, steps=500)
-        # Half of the kinetic energy of a relaxed molecule soon is potential energy.
+        # Half of the kinetic energy of a relaxed molecule soon becomes potential energy.
         give_velocities(atoms, 2.0 * TEMPERATURE, block.rng)
         state.update(energies=[], kinetic=[])
     dynamics = VelocityVerlet(atoms, TIME_STEP_FS * units.fs)
-    dynamics.run(STEPS_PER_RECORD)  # what is allocated once
+    dynamics.run(STEPS_PER_RECORD)  # allocates memory that is allocated only once
     before = resident_mb()
     _record(state, atoms)
     for _ in range(n_steps // STEPS_PER_RECORD - 1):
@@ -103,7 +104,7 @@ def drifts(state: dict) -> bool:
 
 
 def many(n: int, block: Block) -> Figures:
-    """Compute many structures of all sizes in one call, and some of them alone."""
+    """Compute many structures of different sizes in one call, and some of them separately."""
     calculator = StudentCalculator("tiny", device="cpu", threads=1, guard="off")
     names = ("aspirin", "water_dimer", "triclinic", "eight_elements", "slab", "atom")
     structures = []
@@ -114,7 +115,7 @@ def many(n: int, block: Block) -> Figures:
     calculator.calculate_many(structures[: n // 10])
     before = resident_mb()
     results = calculator.calculate_many(structures)
-    held_mb = sum(value.nbytes for one in results for value in one.values()
+    held_mb = sum(value.nbytes for entry in results for value in entry.values()
                   if isinstance(value, np.ndarray)) / 1e6  # fmt: skip
     growth = resident_mb() - before - held_mb
     errors = []
@@ -133,7 +134,7 @@ def many(n: int, block: Block) -> Figures:
 
 
 def trials(short: bool) -> list[Trial]:
-    """Return the long runs, or like ones of seconds."""
+    """Return the long runs, or similar runs that take seconds."""
     steps = SHORT_STEPS if short else STEPS_IN_A_BLOCK
     students = ("tiny",) if short else STUDENT_NAMES
     return [

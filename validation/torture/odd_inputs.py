@@ -1,4 +1,4 @@
-"""Odd structures: each is refused, or gives the numbers of the same structure in plain types."""
+"""Unusual structures: each must be rejected, or give the results of a copy in plain types."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def _far(atoms: Atoms, rng: np.random.Generator) -> None:
     atoms.positions += 1e15
 
 
-#: Odd, but with a meaning: right results are expected, those of a plain copy.
+#: Unusual but valid: the results must be those of a copy in plain types.
 READ = [_set("positions", kind) for kind in ("<f4", ">f4", ">f8", "f2", "f16")] + [
     _set("numbers", kind) for kind in (">i8", "i4", "u1", "f8")
 ]
-#: Without a meaning.
+#: Invalid: they must be rejected.
 REFUSED = [
     *map(_put, (np.nan, np.inf, -np.inf, 1e300)), *map(_cell, (0.0, np.nan, np.inf)),
     *map(_element, (0, 14, 67, 119, 200, -1)), _set("positions", "c16"), _set("positions", "U32"),
@@ -73,7 +73,7 @@ REFUSED = [
 
 
 def run(block: Block) -> Figures:
-    """Ask one calculator for odd structures, with a good one between them."""
+    """Give unusual structures to a calculator, with a valid structure after each."""
     calculator = StudentCalculator("tiny", device="cpu", threads=1, guard="off")
     good = structure("triclinic")
     expected = calculator.get_potential_energy(good)
@@ -91,7 +91,7 @@ def run(block: Block) -> Figures:
         else:
             is_right = changes is READ and abs(energy - _plain(calculator, atoms)) < TOLERANCE
             figures["right" if is_right else "wrong"] += 1
-        # Nothing of it stays.
+        # The unusual structure must not change later results.
         if abs(calculator.get_potential_energy(good) - expected) > TOLERANCE:
             figures["wrong"] += 1
     return figures

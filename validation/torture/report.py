@@ -1,4 +1,4 @@
-"""The results of trials as JSON, and as a table between two marks of a page."""
+"""Results of trials as JSON, and as a table between two marks of a page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torture.trials import Trial
 FORMAT = 1
 BEGIN = "<!-- figures: begin; written by python validation/torture -->"
 END = "<!-- figures: end -->"
-#: What a table calls figures whose names are not words.
+#: Texts in the table for figures whose names are not texts.
 LABELS = {
     "largest_error": "eV or eV/Å largest difference",
     "largest_memory_growth_mb": "MB largest growth of memory",
@@ -33,7 +33,7 @@ PACKAGES = ("ase", "numpy", "h5py", "onnxruntime", "safetensors")
 
 
 def header(short: bool, seed: int) -> dict[str, Any]:
-    """Return what results depend on; others are not gone on with."""
+    """Return what results depend on; a run continues only from results with the same header."""
     return {
         "format": FORMAT,
         "form": "short" if short else "long",
@@ -52,22 +52,22 @@ def _processor() -> str:
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs"
 
 
-def read_results(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Return earlier results to go on with, or new ones.
+def read_results(path: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """Return earlier results to continue from, or new results.
 
     Raises
     ------
     ValueError
-        If the file holds something else, or results that were made otherwise.
+        If the file holds other content, or results with a different header.
     """
     if not path.exists():
-        return {**wanted, "trials": {}}
+        return {**header, "trials": {}}
     try:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
-        differs = [key for key in wanted if results.get(key) != wanted[key]]
+        differs = [key for key in header if results.get(key) != header[key]]
         results["trials"].values()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' holds no results of this command ({error}).") from error
+        raise ValueError(f"'{path}' does not hold results of this command ({error}).") from error
     if differs:
         raise ValueError(
             f"'{path}' holds results with other {', '.join(differs)}: delete it or write to "
@@ -99,7 +99,7 @@ def failures(results: dict[str, Any], trials: list[Trial]) -> list[str]:
 
 
 def table(results: dict[str, Any], trials: list[Trial]) -> str:
-    """Return the figures as a Markdown table, with how they were made."""
+    """Return the figures as a Markdown table, with the conditions of the run."""
     rows = ["| trial | figures |", "|---|---|"]
     for trial in trials:
         entry = results["trials"].get(trial.name)
@@ -110,14 +110,16 @@ def table(results: dict[str, Any], trials: list[Trial]) -> str:
             f"{_number(value)} {LABELS.get(name, name.replace('_', ' '))}"
             for name, value in figures.items()
         ]
-        begun = "" if entry["blocks"] == entry["of"] else f" ({entry['blocks']} of {entry['of']})"
-        rows.append(f"| {trial.title}{begun} | {', '.join(words)} |")
+        progress = (
+            "" if entry["blocks"] == entry["of"] else f" ({entry['blocks']} of {entry['of']})"
+        )
+        rows.append(f"| {trial.title}{progress} | {', '.join(words)} |")
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    made = (
+    cells = (
         f"The {results['form']} form, seed {results['seed']}, {results['hardware']}, one thread of "
         f"each calculator; {versions}."
     )
-    return "\n".join([textwrap.fill(made, 100), "", *rows])
+    return "\n".join([textwrap.fill(cells, 100), "", *rows])
 
 
 def _number(value: float) -> str:
@@ -126,7 +128,7 @@ def _number(value: float) -> str:
 
 
 def write_table(page: Path, text: str) -> None:
-    """Put a table between the marks of a page.
+    """Write a table between the marks of a page.
 
     Raises
     ------

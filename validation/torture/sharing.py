@@ -14,14 +14,14 @@ from ase_student.testing import structure
 from torture.trials import Block, Figures, Trial
 
 N_THREADS, N_CALLS = 6, 50
-#: eV and eV/Å between results of one structure, alone and beside others.
+#: Largest difference between results of a structure alone and with other threads, eV and eV/Å.
 TOLERANCE = 1e-5
-#: Seconds after which a process that was forked hangs.
+#: A forked process that takes longer, s, counts as hanging.
 LONGEST = 120.0
 
 
 def parts_of_aspirin(rng: np.random.Generator) -> list[Atoms]:
-    """Return structures of other sizes, whose energies are hundreds of eV apart."""
+    """Return structures of different sizes, whose energies differ by hundreds of eV."""
     parts = []
     for index in range(N_THREADS):
         atoms = structure("aspirin")[: 21 - 2 * index]
@@ -31,7 +31,7 @@ def parts_of_aspirin(rng: np.random.Generator) -> list[Atoms]:
 
 
 def largest_error(calculator: StudentCalculator, atoms: Atoms, expected: dict) -> float:
-    """Return by how much results of many calls for one structure miss what is expected."""
+    """Return the largest error of the results of many calls for a structure."""
     worst = 0.0
     for call in range(N_CALLS):
         mine = atoms.copy()
@@ -43,7 +43,7 @@ def largest_error(calculator: StudentCalculator, atoms: Atoms, expected: dict) -
 
 
 def threads(backend: str, block: Block) -> Figures:
-    """Let threads ask one calculator for different structures at once."""
+    """Let threads share a calculator for different structures at the same time."""
     calculator = StudentCalculator("tiny", backend, "cpu", threads=1, guard="off")
     parts = parts_of_aspirin(block.rng)
     expected = calculator.calculate_many(parts)

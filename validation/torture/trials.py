@@ -1,4 +1,4 @@
-"""What a trial is, and the random numbers and figures that all of them share."""
+"""Definition of a trial, its blocks, random numbers and figures."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 Figures = dict[str, float]
 State = dict[str, Any]
 
-#: Figures with names that begin like this are the largest of all blocks; the others are added up.
+#: Figures whose names begin with this are maxima over all blocks; the others are sums.
 LARGEST = "largest"
 
 
 @dataclass(frozen=True)
 class Block:
-    """One part of a trial, after which its figures are written to disk.
+    """A part of a trial; its figures are written to disk when it is complete.
 
     Attributes
     ----------
     number : int
     rng : numpy.random.Generator
-        Of this block alone, so that a trial that was interrupted goes on as if it had not been.
+        Generator of this block alone, so that an interruption does not change results.
     folder : path
-        Empty; for temporary files.
+        Empty folder for temporary files.
     state : dict
-        What the block before this one left, JSON only; changes are kept for the next one.
+        State that the previous block left, JSON types only; changes are kept for the next block.
     """
 
     number: int
@@ -39,19 +39,19 @@ class Block:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of many like parts.
+    """A trial of many similar blocks.
 
     Attributes
     ----------
     name : str
     title : str
-        Of its row in the table; what is done.
+        Title of its row in the table: what is done.
     run : callable
-        Does one block and returns its figures.
+        Runs a block and returns its figures.
     blocks, short_blocks : int
-        Parts of the long and of the short form.
+        Number of blocks of the long and of the short form.
     must_be_zero : tuple of str
-        Figures that are failures of the package.
+        Names of figures that count failures of the package.
     """
 
     name: str
@@ -71,9 +71,9 @@ def merged(figures: Mapping[str, float], new: Mapping[str, float]) -> Figures:
     {'files': 5, 'largest_error': 0.5}
     """
     result = dict(figures)
-    for name, given in new.items():
-        # Numbers of NumPy cannot be written as JSON.
-        value = given.item() if isinstance(given, np.generic) else given
+    for name, figure in new.items():
+        # NumPy's numbers cannot be written as JSON.
+        value = figure.item() if isinstance(figure, np.generic) else figure
         if name not in result:
             result[name] = value
         elif name.startswith(LARGEST):
@@ -84,5 +84,5 @@ def merged(figures: Mapping[str, float], new: Mapping[str, float]) -> Figures:
 
 
 def generator(seed: int, name: str, block: int) -> np.random.Generator:
-    """Return the random numbers of a block of a trial."""
+    """Return the random number generator of a block of a trial."""
     return np.random.default_rng([seed, block, *name.encode()])
