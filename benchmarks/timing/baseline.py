@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ase_student.files import reason_of, replaced_when_complete
 from timing.machine import hardware, versions
@@ -89,7 +91,12 @@ def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
 
 
 def write_baseline(
-    path: Path, ratios: Mapping[str, float], yardsticks: Mapping[str, str], seconds: Sequence[float]
+    path: Path,
+    ratios: Mapping[str, float],
+    yardsticks: Mapping[str, str],
+    seconds: Sequence[float],
+    *,
+    keep_others: bool = False,
 ) -> None:
     """Write ratios of cases, their yardsticks, and for information how long they took.
 
@@ -100,8 +107,11 @@ def write_baseline(
         By the cases' names.
     seconds : sequence of float
         Of each case, in the same order.
+    keep_others : bool
+        Whether other cases of the file stay, with its hardware and versions. The new ones then name
+        their own processor and the engine's instructions.
     """
-    content = {
+    content: dict[str, Any] = {
         "about": "python benchmarks check --update: times with one thread, "
         "in units of the yardstick's",
         "hardware": hardware(),
@@ -115,6 +125,14 @@ def write_baseline(
             for (name, ratio), each in zip(ratios.items(), seconds, strict=True)
         },
     }
+    if keep_others:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        measured_on = {
+            "cpu": content["hardware"]["cpu"],
+            "engine_isa": os.environ.get("ASE_STUDENT_ENGINE_ISA", "best"),
+        }
+        new = {name: {**case, **measured_on} for name, case in content["cases"].items()}
+        content = {**before, "cases": {**before["cases"], **new}}
     with replaced_when_complete(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,11 +13,23 @@ from timing.clock import Clock, undisturbed_clock
 from timing.machine import cpu_flags
 from timing.measurement import YARDSTICKS, Samples, Work, measure
 
-BASELINE = Path("benchmarks/baseline.json")
+FOLDER = Path("benchmarks")
+#: Instruction sets that have a baseline of their own, widest first: their flag, and their name.
+BASELINES = {"avx512f": "avx512", "avx2": "avx2", "asimd": "neon"}
 LIMIT = 1.5
 REPEATS = 7
 #: How often what looks too slow is measured again before it counts as slower.
 SECOND_LOOKS = 4
+
+
+def baseline_file(flags: Sequence[str]) -> Path:
+    """Return the baseline of processors with these vector instructions.
+
+    >>> str(baseline_file(["avx2", "fma"]).name)
+    'baseline-avx2.json'
+    """
+    name = next((name for flag, name in BASELINES.items() if flag in flags), "other")
+    return FOLDER / f"baseline-{name}.json"
 
 
 class SlowerError(Exception):
@@ -75,8 +88,16 @@ def compare(race: Race, baseline: dict[str, float], limit: float = LIMIT) -> lis
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--baseline", type=Path, default=BASELINE, help="JSON file")
+    parser.add_argument(
+        "--baseline", type=Path, help="JSON file; by default that of this processor's instructions"
+    )
     parser.add_argument("--update", action="store_true", help="write the baseline")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help="with --update: the cases with this in their names; the file's others stay",
+    )
     parser.add_argument(
         "--limit", type=float, default=LIMIT, help="how many times slower is too slow"
     )
@@ -92,21 +113,48 @@ def run(arguments: argparse.Namespace) -> str:
     ------
     SlowerError
         With a table, if a case is too slow.
+    ValueError
+        If an argument is out of range, or the engine was told to leave instructions of the
+        processor unused, whose baseline is another one.
+    FileNotFoundError
+        If there is no baseline to compare with or to add to.
     """
     if not arguments.limit > 1.0:
         raise ValueError(f"the limit must be above 1; given {arguments.limit:g}.")
-    path: Path = arguments.baseline
-    if arguments.update:
-        return _update(Race(CASES, undisturbed_clock()), path)
-    baseline = read_baseline(path, [case.name for case in CASES])
-    verdicts = compare(Race(CASES, undisturbed_clock()), baseline.ratios, arguments.limit)
-    text = table(verdicts)
     flags = cpu_flags()
+    path: Path = arguments.baseline or baseline_file(flags)
+    if arguments.baseline is None and "ASE_STUDENT_ENGINE_ISA" in os.environ:
+        raise ValueError(
+            f"ASE_STUDENT_ENGINE_ISA is set, and '{path}' is of all instructions that this "
+            "processor has; unset it, or give the file with --baseline."
+        )
+    if arguments.update:
+        chosen = [case for case in CASES if arguments.only in case.name]
+        if not chosen:
+            raise ValueError(f"no case has '{arguments.only}' in its name.")
+        if arguments.only and not path.exists():
+            raise FileNotFoundError(
+                f"there is no '{path}' whose other cases could stay; write all without --only."
+            )
+        return _update(Race(chosen, undisturbed_clock()), path, keep_others=bool(arguments.only))
+    if arguments.only:
+        raise ValueError("--only chooses what --update writes.")
+    if arguments.baseline is None and not path.exists():
+        return (
+            f"not judged: there is no '{path}' for this processor; write it with "
+            "python benchmarks check --update."
+        )
+    baseline = read_baseline(path, [case.name for case in CASES])
+    race = Race(CASES, undisturbed_clock())
     if flags != baseline.cpu_flags:
+        race.run()
+        text = table(race.verdicts(baseline.ratios, arguments.limit))
         return (
             f"{text}\nnot judged: this processor has {' '.join(flags) or 'nothing'}, "
             f"that of '{path}' had {' '.join(baseline.cpu_flags) or 'nothing'}."
         )
+    verdicts = compare(race, baseline.ratios, arguments.limit)
+    text = table(verdicts)
     slow = [verdict.name for verdict in verdicts if verdict.is_too_slow]
     if slow:
         raise SlowerError(
@@ -116,10 +164,18 @@ def run(arguments: argparse.Namespace) -> str:
     return f"{text}\nno case became {arguments.limit:g} times slower than in '{path}'."
 
 
-def _update(race: Race, path: Path) -> str:
+def _update(race: Race, path: Path, keep_others: bool = False) -> str:
     for _ in range(1 + SECOND_LOOKS):
         race.run()
     ratios = {name: samples.ratio for name, samples in race.samples.items()}
+    for name, ratio in ratios.items():
+        # The clock leaves out other processes' time, which many of them make hard to know.
+        if not 0.0 < ratio < float("inf"):
+            raise ValueError(
+                f"nothing was written: the machine is too busy to time '{name}'; measure again "
+                "when it is quiet."
+            )
     yardsticks = {name: case.yardstick for name, case in race.cases.items()}
-    write_baseline(path, ratios, yardsticks, [min(each.case) for each in race.samples.values()])
+    seconds = [min(each.case) for each in race.samples.values()]
+    write_baseline(path, ratios, yardsticks, seconds, keep_others=keep_others)
     return f"wrote '{path}', {len(ratios)} cases"

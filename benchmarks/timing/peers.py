@@ -7,6 +7,7 @@ fixed seed: their time is right, their energies mean nothing.
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,10 +183,13 @@ def _nep(device: str) -> Any:
         raise ValueError(f"peer 'NEP' is timed on the CPU, not on '{device}'.")
     from calorine.calculators import CPUNEP
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "nep.txt")
-        path.write_text(nep_model(ELEMENTS[:8]), encoding="ascii")
-        return CPUNEP(str(path))
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name, "nep.txt")
+    path.write_text(nep_model(ELEMENTS[:8]), encoding="ascii")
+    calculator = CPUNEP(str(path))
+    # It reads the file when it computes, not here.
+    weakref.finalize(calculator, folder.cleanup)
+    return calculator
 
 
 #: Peers that treat every structure as periodic. A molecule gets a cell in which it is alone.

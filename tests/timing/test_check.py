@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from timing import cases as cases_module
 from timing import check, measurement
 from timing.baseline import Verdict, read_baseline, table, write_baseline
 from timing.cases import CASES, Case
-from timing.check import BASELINE, LIMIT, REPEATS, SECOND_LOOKS, Race, compare
+from timing.check import (
+    FOLDER,
+    LIMIT,
+    REPEATS,
+    SECOND_LOOKS,
+    Race,
+    baseline_file,
+    compare,
+)
 from timing.clock import undisturbed_clock
 from timing.commands import main
 from timing.machine import cpu_flags
@@ -222,10 +231,58 @@ def test_baselines_are_read_as_written(tmp_path):
     assert json.loads(path.read_text())["hardware"]["cores"] >= 1
 
 
-def test_the_committed_baseline_has_these_cases(request):
-    found = read_baseline(request.config.rootpath / BASELINE, [case.name for case in CASES])
-    assert len(found.ratios) == len(CASES)
-    assert found.cpu_flags
+def test_the_committed_baselines_have_these_cases(request):
+    files = sorted((request.config.rootpath / FOLDER).glob("baseline*.json"))
+    assert FOLDER / "baseline-avx2.json" in [path.relative_to(path.parents[1]) for path in files]
+    for path in files:
+        found = read_baseline(path, [case.name for case in CASES])
+        assert len(found.ratios) == len(CASES)
+        # A processor with these instructions reads this file.
+        assert baseline_file(found.cpu_flags).name == path.name
+
+
+def test_every_processor_has_one_baseline():
+    names = [baseline_file(flags).name for flags in (["avx2", "avx512f"], ["avx2"], ["asimd"], [])]
+    assert names == [f"baseline-{name}.json" for name in ("avx512", "avx2", "neon", "other")]
+
+
+def test_some_cases_are_written_and_the_others_stay(quick, tmp_path, capsys):
+    path = tmp_path / "baseline.json"
+    command = ["check", "--baseline", str(path)]
+    assert main([*command, "--update", "--only", "long"]) == 2
+    assert "there is no" in capsys.readouterr().err
+    assert main([*command, "--update"]) == 0
+    quick["short"] *= 2.0
+    quick["long"] *= 2.0
+    assert main([*command, "--update", "--only", "long"]) == 0
+    assert read_baseline(path, list(quick)).ratios == {"short": 0.5, "long": 200.0}
+    cases = json.loads(path.read_text())["cases"]
+    assert "cpu" not in cases["short"]
+    assert cases["long"]["cpu"]
+    assert main([*command, "--update", "--only", "longer"]) == 2
+    assert main([*command, "--only", "long"]) == 2
+    assert "no case has 'longer'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", [0.0, -0.1])
+def test_times_that_a_busy_machine_spoils_are_not_written(quick, tmp_path, capsys, seconds):
+    path = tmp_path / "baseline.json"
+    quick["long"] = seconds
+    assert main(["check", "--update", "--baseline", str(path)]) == 2
+    assert "the machine is too busy to time 'long'" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_other_baselines_are_given_by_name(quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(check, "cpu_flags", lambda: ("asimd",))
+    assert main(["check"]) == 0
+    missing = Path("benchmarks", "baseline-neon.json")
+    assert f"not judged: there is no '{missing}'" in capsys.readouterr().out
+    monkeypatch.setenv("ASE_STUDENT_ENGINE_ISA", "x86-64-v3")
+    assert main(["check", "--update"]) == 2
+    assert "ASE_STUDENT_ENGINE_ISA is set" in capsys.readouterr().err
+    assert main(["check", "--update", "--baseline", "mine.json"]) == 0
 
 
 def test_the_slowest_comes_first_in_the_table():
