@@ -1,58 +1,67 @@
 #!/bin/sh
-# Run the engine's tests under sanitizers: tests/sanitize.sh [address|thread] [pytest arguments]
+# Run the engine's tests under sanitizers:
+#
+#     tests/sanitize.sh [address|thread] [--short] [pytest arguments]
 #
 # 'address' looks for errors of memory and undefined behavior, 'thread' for data races. Builds a
-# library of its own in build/sanitize-*, with the instruction set of this processor, and leaves
-# the installed one alone.
+# library of its own in build/sanitize-*, with one instruction set, the compiler's own, and leaves
+# the installed one alone. With --short, a few tests that need neither torch nor long searches.
 set -eu
 cd "$(dirname "$0")/.."
 kind=${1:-address}
 [ $# -gt 0 ] && shift
 python=${PYTHON:-python}
+short=
+[ "${1:-}" = --short ] && short=yes && shift
 case $kind in
-    address) flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined"; runtime=libasan.so ;;
-    thread) flags="-fsanitize=thread"; runtime=libtsan.so ;;
+    address)
+        flags="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+        runtime=libasan.so
+        tests="not bundled_students_are_right and not instruction_set and not every_shape"
+        quick="damaged or any_bytes or vesin or matrices or phases or bad_structures or company"
+        ;;
+    thread)
+        flags="-fsanitize=thread"
+        runtime=libtsan.so
+        tests="threads or phases or many"
+        quick="same_bits and molecules or threads_may_share"
+        ;;
     *) echo "unknown sanitizer '$kind'; available: address, thread." >&2; exit 2 ;;
 esac
+[ "$short" ] && tests=$quick
 compiler=${CXX:-g++}
 folder=build/sanitize-$kind
 mkdir -p "$folder"
 common="-O1 -g -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -pthread"
-common="$common -Wno-psabi -fno-omit-frame-pointer $flags"
+common="$common -Wno-psabi -fno-omit-frame-pointer -DASE_ONE_ISA $flags"
 source=ase_student/engine/src
-# One instruction set stands for all: they are the same source.
-case $(uname -m) in
-    x86_64) names="x86_64_v2 x86_64_v3 x86_64_v4" ;;
-    *) names=baseline ;;
-esac
 objects=
-for file in engine interface json neighbors pool spline student unusual; do
-    $compiler $common -c "$source/$file.cpp" -o "$folder/$file.o"
-    objects="$objects $folder/$file.o"
+# compile OBJECT SOURCE FLAGS...: unless the object is newer than all sources.
+compile() {
+    object=$folder/$1.o file=$2
+    shift 2
+    objects="$objects $object"
+    if [ -e "$object" ] && [ -z "$(find "$source" ase_student/engine/ase_student.h tests/sanitize.sh \
+        -type f -newer "$object")" ]; then
+        return
+    fi
+    # shellcheck disable=SC2086
+    $compiler $common "$@" -c "$file" -o "$object"
+}
+for file in "$source"/*.cpp; do
+    name=$(basename "$file" .cpp)
+    [ "$name" = network ] || compile "$name" "$file"
 done
-for name in $names; do
-    case $name in
-        x86_64_v4) width=64; march=-march=x86-64-v4 ;;
-        x86_64_v3) width=32; march=-march=x86-64-v3 ;;
-        x86_64_v2) width=16; march=-march=x86-64-v2 ;;
-        *) width=16; march= ;;
-    esac
-    for real in float double; do
-        [ $real = float ] && precision=single || precision=double
-        object=$folder/$name-$precision.o
-        $compiler $common $march "-DASE_NAMESPACE=${name}_$precision" "-DASE_REAL=$real" \
-            "-DASE_VECTOR_BYTES=$width" "-DASE_NAME=\"$(echo $name | tr _ -)\"" \
-            -c "$source/network.cpp" -o "$object"
-        objects="$objects $object"
-    done
-done
+compile single "$source/network.cpp" -DASE_NAMESPACE=baseline_single '-DASE_NAME="baseline"' \
+    -DASE_REAL=float -DASE_VECTOR_BYTES=16
+compile double "$source/network.cpp" -DASE_NAMESPACE=baseline_double '-DASE_NAME="baseline"' \
+    -DASE_REAL=double -DASE_VECTOR_BYTES=16
+# shellcheck disable=SC2086
 $compiler -shared $flags $objects -o "$folder/_library.so" -pthread
 # Python itself leaks on purpose; torch is no part of this.
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=report_bugs=1
 export ASE_STUDENT_ENGINE_LIBRARY="$PWD/$folder/_library.so" OMP_NUM_THREADS=1
-tests="not bundled_students_are_right and not instruction_set and not every_shape"
-[ "$kind" = thread ] && tests="threads or phases or many"
 # The sanitizer looks for the C++ library when it starts, before Python loads the engine.
 LD_PRELOAD="$($compiler -print-file-name=$runtime) $($compiler -print-file-name=libstdc++.so)" \
     "$python" -m pytest -q -p no:cacheprovider tests/test_engine.py -k "$tests" "$@"

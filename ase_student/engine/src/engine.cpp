@@ -31,6 +31,11 @@ extern "C" void ase_aligned_free(void* p) {
 #endif
 }
 
+// One instruction set, the compiler's own, makes a library that is built in seconds, for tests.
+#if defined(__x86_64__) && !defined(ASE_ONE_ISA)
+#define ASE_SEVERAL_ISAS
+#endif
+
 #define ASE_DECLARE(isa)                                \
     namespace isa##_single {                            \
     extern const ase::NetworkFunctions functions;       \
@@ -38,7 +43,7 @@ extern "C" void ase_aligned_free(void* p) {
     namespace isa##_double {                            \
     extern const ase::NetworkFunctions functions;       \
     }
-#if defined(__x86_64__)
+#if defined(ASE_SEVERAL_ISAS)
 ASE_DECLARE(x86_64_v4)
 ASE_DECLARE(x86_64_v3)
 ASE_DECLARE(x86_64_v2)
@@ -56,7 +61,7 @@ struct Isa {
 };
 
 std::vector<Isa> isas() {
-#if defined(__x86_64__)
+#if defined(ASE_SEVERAL_ISAS)
     __builtin_cpu_init();
     const bool v2 = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
     const bool v3 = v2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
