@@ -15,6 +15,7 @@ from ase_student.data.hdf5_layout import (
     FAILURE_COLUMNS,
     LabelLayout,
     check_columns,
+    damage_as_error,
     check_rows,
     read_indices,
     read_layout,
@@ -31,7 +32,7 @@ ATOMIC_ENERGIES_TOLERANCE = 1e-4
 
 def check(file: Any, name: str) -> None:
     """Raise ValueError unless the file has the layout of a data set and holds together."""
-    try:
+    with damage_as_error(name):
         layout = read_layout(file, name)
         _check_structures(file, name, layout.splits)
         if layout.labels is not None:
@@ -41,9 +42,6 @@ def check(file: Any, name: str) -> None:
             _check_failures(file, name, len(layout.splits) - 1)
         if "metadata" in file:
             dict(file["metadata"].attrs)
-    except (OSError, RuntimeError, KeyError) as error:
-        # h5py raises these when the bytes of a column are missing or damaged.
-        raise ValueError(f"{name}: cannot be read, it is damaged or cut short ({error}).") from None
 
 
 def _check_structures(file: Any, name: str, splits: NDArray[np.int64]) -> None:

@@ -123,7 +123,7 @@ def open_hdf5(path: Path, name: str) -> Any:
 def _check_storage(file: Any, name: str) -> None:
     """Refuse data in other files, and data sets that are larger than what a file stores of them."""
     h5py = import_h5py()
-    with _damage_as_error(name):
+    with damage_as_error(name):
         for group in ("structures", "labels", "failures", "metadata"):
             check_link(file.get(group, getlink=True), name, group)
             members = list(file[group].items()) if isinstance(file.get(group), h5py.Group) else []
@@ -135,17 +135,19 @@ def _check_storage(file: Any, name: str) -> None:
 
 
 @contextmanager
-def _damage_as_error(name: str) -> Iterator[None]:
-    """Raise ValueError for the errors of many kinds with which h5py answers damaged bytes."""
+def damage_as_error(name: str) -> Iterator[None]:
+    """Raise ValueError for the errors of many types that h5py raises for damaged bytes."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError) as error:
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(name):
+            raise
         raise ValueError(f"{name}: cannot be read, it is damaged or cut short ({error}).") from None
 
 
 def check_data(data: Any, name: str, path: str) -> None:
     """Refuse a dataset whose data are in other files, or that claims more than is stored of it."""
-    with _damage_as_error(name):
+    with damage_as_error(name):
         elsewhere = data.external or data.is_virtual
         claimed, stored = data.nbytes, data.id.get_storage_size()
     if elsewhere:

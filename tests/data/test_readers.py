@@ -339,6 +339,7 @@ def test_whatever_is_wrong_with_a_column(sound, tmp_path_factory, column, change
 
 # The index of a column's pieces is damaged: h5py cannot tell how much is stored.
 @example(place=2019, content=b"\x00", cut=False)
+@example(place=55544, content=b"\x80", cut=False)
 @given(place=st.integers(0, 10**9), content=st.binary(min_size=1, max_size=30), cut=st.booleans())
 def test_whatever_is_wrong_with_the_bytes(sound, tmp_path_factory, place, content, cut):
     path = tmp_path_factory.mktemp("damaged") / "data.h5"

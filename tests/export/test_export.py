@@ -403,7 +403,7 @@ def test_references_that_cannot_be_read_are_refused(tiny, tmp_path):
     path = tmp_path / "model.onnx"
     for references, message in (
         ([{"numbers": [1]}], "carries reference structures that cannot be read"),
-        ([], "carries no reference structures"),
+        ([], "has no reference structures"),
     ):
         text = json.dumps({**metadata, "references": references})
         onnx.helper.set_model_props(model, {METADATA_KEY: text})
