@@ -15,8 +15,8 @@ from ase_student.data.hdf5_layout import (
     FAILURE_COLUMNS,
     LabelLayout,
     check_columns,
-    damage_as_error,
     check_rows,
+    damage_as_error,
     read_indices,
     read_layout,
 )
