@@ -56,10 +56,13 @@ class Baseline:
         Times of cases in units of their yardsticks'.
     cpu_flags : tuple of str
         Vector instructions of the processor that they were measured on.
+    cpu : str
+        Name of that processor; empty if it is unknown.
     """
 
     ratios: dict[str, float]
     cpu_flags: tuple[str, ...]
+    cpu: str = ""
 
 
 def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
@@ -78,7 +81,8 @@ def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         cases = content["cases"]
         ratios = {str(name): float(entry["ratio"]) for name, entry in cases.items()}
-        flags = tuple(content.get("hardware", {}).get("cpu_flags", ()))
+        measured_on = content.get("hardware", {})
+        flags, cpu = tuple(measured_on.get("cpu_flags", ())), str(measured_on.get("cpu") or "")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"'{path}' is not a baseline ({reason_of(error)}); {REMEDY}.") from error
     wrong = [name for name, ratio in ratios.items() if not 0.0 < ratio < float("inf")]
@@ -87,7 +91,7 @@ def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
     for name in sorted(set(names) ^ ratios.keys()):
         state = "lacks" if name in names else "has an unknown"
         raise ValueError(f"'{path}' {state} case '{name}'; {REMEDY}.")
-    return Baseline(ratios, flags)
+    return Baseline(ratios, flags, cpu)
 
 
 def write_baseline(

@@ -192,6 +192,17 @@ def test_command(quick, tmp_path, capsys):
     assert main([*command, "--limit", "1"]) == 2
 
 
+def test_the_limit_is_larger_on_a_processor_of_another_name(quick, tmp_path, monkeypatch, capsys):
+    command = ["check", "--baseline", str(tmp_path / "baseline.json")]
+    assert main([*command, "--update"]) == 0
+    monkeypatch.setattr(check, "hardware", lambda: {"cpu": "another"})
+    quick["long"] *= 2.0
+    assert main(command) == 0
+    assert "no case became 3 times slower" in capsys.readouterr().out
+    quick["long"] *= 2.0
+    assert main(command) == 1
+
+
 def test_another_processor_is_not_judged(quick, tmp_path, monkeypatch, capsys):
     command = ["check", "--baseline", str(tmp_path / "baseline.json")]
     assert main([*command, "--update"]) == 0
