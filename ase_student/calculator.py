@@ -2,7 +2,6 @@
 
 import os
 import threading
-import weakref
 from collections.abc import Iterable, Sequence
 from functools import partial
 from numbers import Real
@@ -22,6 +21,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_student.backends import Backend, PotentialInfo, open_backend
+from ase_student.backends.forks import renew_in_forks
 from ase_student.backends.metadata import symbols, warn_of_compression
 from ase_student.backends.native import NativeBackend, NativeList
 from ase_student.checkpoint import available_students, check_model
@@ -34,19 +34,6 @@ from ase_student.whole_steps import NOT_FINITE, WholeSteps, ase_results
 
 # Largest number of pairs in one call of calculate_many, so that its arrays fit into caches.
 PAIRS_PER_CALL = 20_000
-
-# These get new locks after a fork: a lock that another thread holds would stay locked in the child.
-_calculators: "weakref.WeakSet[StudentCalculator]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for calculator in _calculators:
-        calculator._lock = threading.RLock()
-        calculator.reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 _WITHOUT_VOLUME = (
     "{name} needs three cell vectors that span a volume, and this structure has {cell}: set "
@@ -164,7 +151,7 @@ class StudentCalculator(Calculator):
     ):
         # ASE's constructor calls methods that need the lock.
         self._lock = threading.RLock()
-        _calculators.add(self)
+        renew_in_forks(self)
         super().__init__()
         _check_arguments(model, skin, guard, trust)
         # A copy in another process may have a different working folder.
@@ -284,6 +271,11 @@ class StudentCalculator(Calculator):
         """Return whether a property of a structure is not among the last results."""
         with self._lock:
             return bool(super().calculation_required(atoms, properties))
+
+    def renew_after_fork(self) -> None:
+        """Take a new lock in a forked process, where one that another thread held stays locked."""
+        self._lock = threading.RLock()
+        self.reset()
 
     def reset(self) -> None:
         """Forget the last structure and its results."""

@@ -24,28 +24,9 @@ mkdir -p "$folder"
 # As in setup.py.
 flags="-O3 -std=c++17 -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math"
 flags="$flags -pthread -Wno-psabi -Wno-maybe-uninitialized"
-source=ase_student/engine/src
-objects=
-# compile OBJECT SOURCE FLAGS...: unless the object is newer than all sources.
-compile() {
-    object=$folder/$1.o file=$2
-    shift 2
-    objects="$objects $object"
-    if [ -e "$object" ] && [ -z "$(find "$source" ase_student/engine/ase_student.h \
-        tests/aarch64.sh -type f -newer "$object")" ]; then
-        return
-    fi
-    # shellcheck disable=SC2086
-    $cxx $flags "$@" -c "$file" -o "$object"
-}
-for file in "$source"/*.cpp; do
-    name=$(basename "$file" .cpp)
-    [ "$name" = network ] || compile "$name" "$file"
-done
-compile single "$source/network.cpp" -DASE_NAMESPACE=baseline_single '-DASE_NAME="aarch64"' \
-    -DASE_REAL=float -DASE_VECTOR_BYTES=16
-compile double "$source/network.cpp" -DASE_NAMESPACE=baseline_double '-DASE_NAME="aarch64"' \
-    -DASE_REAL=double -DASE_VECTOR_BYTES=16
+. tests/engine_objects.sh
+# shellcheck disable=SC2086
+compile_engine "$folder" aarch64 $cxx $flags
 $cc -O2 -std=c11 -Wall -Wextra -Werror -Iase_student/engine -c tests/cross/check.c \
     -o "$folder/check.o"
 # shellcheck disable=SC2086

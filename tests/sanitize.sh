@@ -34,28 +34,9 @@ folder=build/sanitize-$kind
 mkdir -p "$folder"
 common="-O1 -g -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -pthread"
 common="$common -Wno-psabi -fno-omit-frame-pointer -DASE_ONE_ISA $flags"
-source=ase_student/engine/src
-objects=
-# compile OBJECT SOURCE FLAGS...: unless the object is newer than all sources.
-compile() {
-    object=$folder/$1.o file=$2
-    shift 2
-    objects="$objects $object"
-    if [ -e "$object" ] && [ -z "$(find "$source" ase_student/engine/ase_student.h tests/sanitize.sh \
-        -type f -newer "$object")" ]; then
-        return
-    fi
-    # shellcheck disable=SC2086
-    $compiler $common "$@" -c "$file" -o "$object"
-}
-for file in "$source"/*.cpp; do
-    name=$(basename "$file" .cpp)
-    [ "$name" = network ] || compile "$name" "$file"
-done
-compile single "$source/network.cpp" -DASE_NAMESPACE=baseline_single '-DASE_NAME="baseline"' \
-    -DASE_REAL=float -DASE_VECTOR_BYTES=16
-compile double "$source/network.cpp" -DASE_NAMESPACE=baseline_double '-DASE_NAME="baseline"' \
-    -DASE_REAL=double -DASE_VECTOR_BYTES=16
+. tests/engine_objects.sh
+# shellcheck disable=SC2086
+compile_engine "$folder" baseline $compiler $common
 # shellcheck disable=SC2086
 $compiler -shared $flags $objects -o "$folder/_library.so" -pthread
 # Python itself leaks on purpose; torch is no part of this.

@@ -7,7 +7,6 @@ holds a neighbor list of its own and compares with what training saw.
 import json
 import os
 import threading
-import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from ase_student.backends.accelerators import torch_takes_gpu
+from ase_student.backends.forks import renew_in_forks
 from ase_student.backends.interface import Results
 from ase_student.backends.metadata import info_of
 from ase_student.checkpoint import (
@@ -72,18 +72,6 @@ class NativeList:
     def skin(self) -> float:
         """How much farther lists reach, Å. Another skin needs another calculator."""
         return self._skin
-
-
-_backends: "weakref.WeakSet[NativeBackend]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for backend in _backends:
-        backend.renew_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class NativeBackend:
@@ -151,7 +139,7 @@ class NativeBackend:
         self._lock = threading.Lock()
         self._limits: tuple[Floats, NDArray[np.int32], Floats] | None = None
         self._usual: Usual | None = None
-        _backends.add(self)
+        renew_in_forks(self)
 
     def renew_after_fork(self) -> None:
         """Go on in a forked process, whose other threads are gone with what they were doing.

@@ -1,8 +1,6 @@
 """Run exported ONNX files with ONNX Runtime; torch is not needed."""
 
 import ctypes
-import os
-import weakref
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ from ase.calculators.calculator import InputError
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+from ase_student.backends.forks import renew_in_forks
 from ase_student.backends.interface import Results
 from ase_student.backends.memory import check_memory
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, decode
@@ -27,18 +26,6 @@ _UNREADABLE = (
     errors.RuntimeException,
     UnicodeDecodeError,
 )
-
-
-_backends: "weakref.WeakSet[OnnxBackend]" = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for backend in _backends:
-        backend.renew_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class OnnxBackend:
@@ -93,8 +80,7 @@ class OnnxBackend:
                 f"'{file}' has inputs {inputs} and outputs {outputs}; "
                 f"a student has {INPUTS} and {OUTPUTS}."
             )
-
-        _backends.add(self)
+        renew_in_forks(self)
 
     def _new_session(self) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()

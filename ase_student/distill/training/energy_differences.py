@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_student.data.sources import TORSION
+from ase_student.distill.training.settings import TrainingSettings
+
+Array = TypeVar("Array")
 
 #: Number of structures of a torsion scan whose energies are compared in one batch.
 CONFORMERS = 4
@@ -148,3 +151,27 @@ def conformer_groups(
             number += n_groups
         first += length
     return groups
+
+
+def difference_terms(
+    settings: TrainingSettings, interactions: Array | None, conformers: Array | None
+) -> list[tuple[float, float, Array]]:
+    """Return the terms of the loss that compare energies: weight, scale in eV, and coefficients.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+    interactions, conformers : array or None
+        Coefficients of a batch, see :func:`interaction_coefficients` and
+        :func:`conformer_coefficients`. Terms without coefficients or with a weight of 0 are left
+        out.
+    """
+    terms = (
+        (settings.interaction_weight, settings.interaction_scale, interactions),
+        (settings.conformer_weight, settings.conformer_scale, conformers),
+    )
+    return [
+        (weight, scale, coefficients)
+        for weight, scale, coefficients in terms
+        if weight and coefficients is not None
+    ]

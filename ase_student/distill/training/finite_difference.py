@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_student.distill.training.energy_differences import difference_terms
 from ase_student.distill.training.pair_batches import PairBatch
 from ase_student.distill.training.settings import TrainingSettings
 from ase_student.networks.kernels import CompiledNetwork, PairResults, PairStructures
@@ -72,14 +73,12 @@ def differentiated_loss(
     term, factors = _rounded(errors * errors)
     value += energy_weight * term
     by_totals = energy_weight * factors * errors / scales
-    for weight, coefficients, scale in (
-        (settings.interaction_weight, batch.interactions, settings.interaction_scale),
-        (settings.conformer_weight, batch.conformers, settings.conformer_scale),
+    for weight, scale, coefficients in difference_terms(
+        settings, batch.interactions, batch.conformers
     ):
-        if weight and coefficients is not None:
-            term, by_differences = _difference_term(differences, coefficients, scale)
-            value += weight * term
-            by_totals = by_totals + weight * by_differences
+        term, by_differences = _difference_term(differences, coefficients, scale)
+        value += weight * term
+        by_totals = by_totals + weight * by_differences
     by_energies = batch.of_atoms(by_totals)
     by_strains = None
     if settings.stress_weight and batch.stress is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ase_student.distill.training.batches import Batch
+from ase_student.distill.training.energy_differences import difference_terms
 from ase_student.distill.training.settings import TrainingSettings
 
 
@@ -117,13 +118,11 @@ def loss(
         total = total + settings.stress_weight * term.to(total.dtype)
     if settings.atomic_energy_weight and batch.atomic_energies is not None:
         total = total + settings.atomic_energy_weight * _atomic_term(predictions, batch, settings)
-    for weight, coefficients, scale in (
-        (settings.interaction_weight, batch.interactions, settings.interaction_scale),
-        (settings.conformer_weight, batch.conformers, settings.conformer_scale),
+    for weight, scale, coefficients in difference_terms(
+        settings, batch.interactions, batch.conformers
     ):
-        if weight and coefficients is not None:
-            term = _difference_term(predictions, batch, coefficients, scale)
-            total = total + weight * term.to(total.dtype)
+        term = _difference_term(predictions, batch, coefficients, scale)
+        total = total + weight * term.to(total.dtype)
     return total
 
 

@@ -39,6 +39,16 @@ INTERACTIONS = TrainingSettings(stress_weight=0.0, interaction_scale=0.1, intera
 N_GROUPS = 30
 
 
+def arbitrary_labels(structures: Structures, rng: np.random.Generator) -> Labels:
+    """Return random energies, and forces that are zero."""
+    return Labels(
+        np.arange(len(structures)),
+        rng.normal(-20.0, 1.0, size=len(structures)),
+        structures.splits,
+        np.zeros((len(structures.numbers), 3), np.float32),
+    )
+
+
 def complexes(n_groups: int = N_GROUPS, n_alone: int = 40) -> tuple[Structures, Labels]:
     """Return scans of C-C beside O-H, and molecules alone, with arbitrary labels."""
     rng = np.random.default_rng(0)
@@ -61,13 +71,7 @@ def complexes(n_groups: int = N_GROUPS, n_alone: int = 40) -> tuple[Structures, 
         fragments.append((-1, -1))
     order = rng.permutation(len(atoms))
     structures = Structures.from_atoms(atoms, sources, names, fragments=fragments).take(order)
-    labels = Labels(
-        np.arange(len(atoms)),
-        rng.normal(-20.0, 1.0, size=len(atoms)),
-        structures.splits,
-        np.zeros((len(structures.numbers), 3), np.float32),
-    )
-    return structures, labels
+    return structures, arbitrary_labels(structures, rng)
 
 
 def torsion_scans() -> tuple[Structures, Labels]:
@@ -84,13 +88,7 @@ def torsion_scans() -> tuple[Structures, Labels]:
         for name in names
     ]
     structures = Structures.from_atoms(atoms, sources, names)
-    labels = Labels(
-        np.arange(len(atoms)),
-        rng.normal(-20.0, 1.0, size=len(atoms)),
-        structures.splits,
-        np.zeros((len(structures.numbers), 3), np.float32),
-    )
-    return structures, labels
+    return structures, arbitrary_labels(structures, rng)
 
 
 @pytest.fixture
