@@ -111,7 +111,8 @@ typedef struct {
     const double* other_orders;  /* (n_elements, most_bonds + 1, 2) the same for all others */
     int32_t n_bins;              /* bins of distances, from 0 Å; 0: distances are not compared */
     double bin_width;            /* Å */
-    const uint8_t* gaps;         /* (n_elements, n_elements, n_bins), 1 where distances are rare */
+    const uint8_t* gaps; /* (n_elements, n_elements, n_bins): 1 where distances are rare, 2 where
+                            they are rare of atoms more than two bonds apart, else 0 */
 } ase_student_usual;
 
 /* NULL: nothing is compared. */

@@ -69,8 +69,9 @@ class Usual(NamedTuple):
     orders : (n_environments, 2) float64
     other_orders : (n_elements, most_bonds + 1, 2) float64
     bin_width : float, Å
-    gaps : (n_elements, n_elements, n_bins) bool
-        If there are no bins, distances are not compared.
+    gaps : (n_elements, n_elements, n_bins) uint8
+        1 where distances are rare, 2 where they are rare of atoms more than two bonds apart. If
+        there are no bins, distances are not compared.
     """
 
     radius_sums: Floats
@@ -83,7 +84,7 @@ class Usual(NamedTuple):
     orders: Floats
     other_orders: Floats
     bin_width: float
-    gaps: NDArray[np.bool_]
+    gaps: NDArray[np.uint8]
 
 
 class Step(NamedTuple):

@@ -13,6 +13,7 @@ __all__ = [
     "COVALENT",
     "MOST_BONDS",
     "Environments",
+    "are_nonbonded",
     "bond_orders",
     "element_keys",
     "elements_and_bonds",
@@ -84,6 +85,44 @@ def environment_keys(
     keys[np.bincount(bonded, minlength=len(numbers)) > MOST_BONDS] = TOO_MANY
     keys[_PLACE[numbers] < 0] = NOT_COVALENT
     return keys, orders
+
+
+def are_nonbonded(
+    numbers: Integers,
+    neighbors: Integers,
+    squares: Floats,
+    *,
+    rows: Integers,
+    columns: Integers,
+) -> NDArray[np.bool_]:
+    """Return whether pairs of atoms are more than two bonds apart, or of different molecules.
+
+    Parameters
+    ----------
+    numbers : (n_atoms,) int
+    neighbors : (n_atoms, n_neighbors) int
+    squares : (n_atoms, n_neighbors) float, Å²
+        Squared distances; those of padding must be beyond any bond.
+    rows, columns : (n,) int
+        The pairs, as indices of `neighbors`.
+
+    Returns
+    -------
+    (n,) bool
+        An atom whose periodic images are bonded differently counts as bonded in each of these ways.
+    """
+    n_atoms, radii = len(numbers), _RADII[numbers]
+    sums = radii.take(neighbors) + radii[:, None]
+    atoms, places = np.nonzero(squares < (BOND_RATIO * sums) ** 2)
+    partners = neighbors[atoms, places].astype(np.int64)
+    # The bonds of an atom lie behind each other: those of each partner are taken in turn.
+    starts = np.searchsorted(atoms, np.arange(n_atoms + 1))
+    counts = np.diff(starts)[partners]
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    seconds = partners[np.repeat(starts[partners], counts) + within]
+    joined = np.append(n_atoms * atoms + partners, n_atoms * np.repeat(atoms, counts) + seconds)
+    pairs = n_atoms * rows.astype(np.int64) + neighbors[rows, columns]
+    return ~np.isin(pairs, joined)
 
 
 def radius_sums(numbers: Integers) -> Floats:

@@ -12,6 +12,7 @@ from ase_student.extrapolation.environments import (
     MOST_BONDS,
     NOT_COVALENT,
     TOO_MANY,
+    are_nonbonded,
     elements_and_bonds,
     environment_keys,
     environment_name,
@@ -48,8 +49,12 @@ ORDERS_TOLERANCE = 0.05
 SMALLEST_SHARE = 3e-4
 # Smallest number of pairs of two elements at which gaps in their distances are significant.
 FEWEST_PAIRS = 10_000
-# A distance lies in a gap if it has fewer pairs than this share of those at the commonest distance.
+# A distance is rare if it has fewer pairs than this share of those at the commonest distance: of
+# all pairs, and of those that are more than two bonds apart.
 GAP_SHARE = 3.5e-4
+NONBONDED_SHARE = 5e-4
+# Values of `Limits.gaps`, as the engine has them.
+RARE, RARE_NONBONDED = 1, 2
 # Largest number of atoms or pairs that a message lists.
 MOST_LISTED = 10
 
@@ -96,8 +101,9 @@ class Limits:
         not have seen.
     environments : EnvironmentTable
         Usual sums of bond orders; without keys if training had too few structures.
-    gaps : (119, 119, n_bins) bool, or None
-        Distances that are rare between closer and farther ones; None without a record of them.
+    gaps : (119, 119, n_bins) uint8, or None
+        `RARE` for distances that are rare between closer and farther ones, `RARE_NONBONDED` for
+        those that are rare only of atoms more than two bonds apart, else 0; None without a record.
     """
 
     def __init__(self, seen: TrainingRanges) -> None:
@@ -163,7 +169,7 @@ class Limits:
 
         Bonds: atoms in environments that are rare in training, or with unusual bond orders.
         Contacts: pairs at a distance between those of bonds and those of contacts that is rare in
-        training.
+        training, and pairs of atoms more than two bonds apart that are closer than usual.
 
         Parameters
         ----------
@@ -210,19 +216,30 @@ class Limits:
         lengths = np.sqrt(squares[rows, columns])
         partners = neighbors[rows, columns]
         bins = (lengths / BIN_WIDTH).astype(np.int64).clip(max=N_BINS - 1)
-        is_in_gap = self.gaps[numbers[rows], numbers[partners], bins]
-        if not is_in_gap.any():
+        gaps = self.gaps[numbers[rows], numbers[partners], bins]
+        is_unusual = gaps == RARE
+        candidates = np.flatnonzero(gaps == RARE_NONBONDED)
+        if candidates.size:
+            is_unusual[candidates] = are_nonbonded(
+                numbers, neighbors, squares, rows=rows[candidates], columns=columns[candidates]
+            )
+        if not is_unusual.any():
             return []
-        first, second = rows[is_in_gap], partners[is_in_gap]
+        first, second = rows[is_unusual], partners[is_unusual]
         low_index, high_index = sorted((int(first[0]), int(second[0])))
-        pairs = {
+        indices = {
             (min(pair), max(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)
         }
-        names = [f"{i}–{j}" for i, j in sorted(pairs - {(low_index, high_index)})]
+        names = [f"{i}–{j}" for i, j in sorted(indices - {(low_index, high_index)})]
+        seen = (
+            "training saw such pairs at shorter and longer distances, but hardly ever at this "
+            "distance"
+            if gaps[is_unusual][0] == RARE
+            else "training hardly ever saw such atoms this close, unless bonds join them"
+        )
         text = (
             f"atoms {_atom(numbers, low_index)} and {_atom(numbers, high_index)} are "
-            f"{lengths[is_in_gap][0]:.2f} Å apart; training saw such pairs at shorter and longer "
-            "distances, but hardly ever at this distance"
+            f"{lengths[is_unusual][0]:.2f} Å apart; {seen}"
         )
         concerned = np.union1d(first, second).tolist()
         return [Outside("contact", tuple(concerned), text + _more("pair", names))]
@@ -375,24 +392,34 @@ def _environment_table(seen: TrainingRanges) -> EnvironmentTable:
     )
 
 
-def _gaps(seen: TrainingRanges) -> NDArray[np.bool_] | None:
-    """Return distances between those that were seen, (119, 119, n_bins); None without a record."""
+def _gaps(seen: TrainingRanges) -> NDArray[np.uint8] | None:
+    """Return rare distances, (119, 119, n_bins), as `Limits.gaps`; None without a record."""
     # Training has seen only a few of 119 elements, and the table of all pairs is large.
     pairs = np.concatenate(np.nonzero(seen.distances.any(axis=2)))
     seen_pairs = np.ix_(*2 * [np.flatnonzero(np.bincount(pairs))])
     counts = seen.distances[seen_pairs]
     if seen.n_structures < FEWEST_STRUCTURES or not counts.any():
         return None
+    is_usual, has_enough = _usual_bins(counts, GAP_SHARE)
+    has_closer = np.logical_or.accumulate(is_usual, axis=-1)
+    is_rare = ~is_usual & has_closer & has_enough
+    is_usual, has_enough = _usual_bins(seen.nonbonded[seen_pairs], NONBONDED_SHARE)
+    is_close = ~np.logical_or.accumulate(is_usual, axis=-1) & has_enough
+    gaps: NDArray[np.uint8] = np.zeros(seen.distances.shape, dtype=np.uint8)
+    gaps[seen_pairs] = np.where(is_rare, RARE, np.where(is_close, RARE_NONBONDED, 0))
+    return gaps
+
+
+def _usual_bins(
+    counts: NDArray[np.int64], share: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which bins are usual, and which pairs of elements have enough counts to tell."""
     # A bin is counted together with its neighbors, so that rounding does not decide.
     around = counts.copy()
     around[..., 1:] += counts[..., :-1]
     around[..., :-1] += counts[..., 1:]
-    is_seen = around > 3.0 * GAP_SHARE * counts.max(axis=-1, keepdims=True)
-    has_closer = np.logical_or.accumulate(is_seen, axis=-1)
-    has_enough = counts.sum(axis=-1, keepdims=True) >= FEWEST_PAIRS
-    gaps: NDArray[np.bool_] = np.zeros(seen.distances.shape, dtype=bool)
-    gaps[seen_pairs] = ~is_seen & has_closer & has_enough
-    return gaps
+    is_usual = around > 3.0 * share * counts.max(axis=-1, keepdims=True)
+    return is_usual, counts.sum(axis=-1, keepdims=True) >= FEWEST_PAIRS
 
 
 def _ordinary_counts(seen: TrainingRanges) -> Integers:

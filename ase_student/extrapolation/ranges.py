@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
-from ase_student.extrapolation.environments import Environments, environment_keys
+from ase_student.extrapolation.environments import Environments, are_nonbonded, environment_keys
 from ase_student.files import reason_of
 
 __all__ = ["TrainingRanges", "pair_kinds", "pair_squares", "ranges_of_files"]
@@ -52,6 +52,8 @@ class TrainingRanges:
     distances : (119, 119, 70) int64
         Number of pairs of two elements by their distance, in bins of 0.05 Å that start at 0. Each
         pair counts twice if both elements are the same.
+    nonbonded : (119, 119, 70) int64
+        The same of pairs that are more than two bonds apart, or of different molecules.
     environments : Environments
         What atoms were bonded to.
     """
@@ -63,6 +65,7 @@ class TrainingRanges:
         self.counts = np.tile(np.array([np.iinfo(np.int64).max, -1]), (N_ELEMENTS, 1))
         self.forces = np.tile([np.inf, 0.0], (N_ELEMENTS, 1))
         self.distances = np.zeros((N_ELEMENTS, N_ELEMENTS, N_BINS), dtype=np.int64)
+        self.nonbonded = np.zeros_like(self.distances)
         self.environments = Environments()
 
     def add(
@@ -96,7 +99,12 @@ class TrainingRanges:
         np.minimum.at(self.shortest.reshape(-1), kinds, lengths)
         bins = (lengths / BIN_WIDTH).astype(np.int64)
         is_short = bins < N_BINS
-        np.add.at(self.distances.reshape(-1, N_BINS), (kinds[is_short], bins[is_short]), 1)
+        kinds, bins = kinds[is_short], bins[is_short]
+        np.add.at(self.distances.reshape(-1, N_BINS), (kinds, bins), 1)
+        rows, columns = (indices[is_short] for indices in np.nonzero(within))
+        is_nonbonded = are_nonbonded(numbers, neighbors, squares, rows=rows, columns=columns)
+        places = kinds[is_nonbonded], bins[is_nonbonded]
+        np.add.at(self.nonbonded.reshape(-1, N_BINS), places, 1)
         self.environments.add(*environment_keys(numbers, neighbors, squares))
         magnitudes = np.linalg.norm(forces.astype(np.float64), axis=1)
         for extremes, values in ((self.counts, within.sum(axis=1)), (self.forces, magnitudes)):
@@ -121,6 +129,7 @@ class TrainingRanges:
             np.minimum(own[:, 0], theirs[:, 0], out=own[:, 0])
             np.maximum(own[:, 1], theirs[:, 1], out=own[:, 1])
         np.maximum(self.distances, other.distances, out=self.distances)
+        np.maximum(self.nonbonded, other.nonbonded, out=self.nonbonded)
         self.environments.include(other.environments)
         # It is not known how many structures are in both records.
         self.n_structures = max(self.n_structures, other.n_structures)
@@ -133,8 +142,9 @@ class TrainingRanges:
         dict
             ``cutoff`` in Å, ``structures`` (their number), ``shortest_distances`` in Å by pairs
             such as 'H-C', lowest and highest ``neighbors`` and ``forces`` (eV/Å, rounded outwards)
-            by element, ``distances`` (the first bin that is not empty, and counts from there on) by
-            pairs, and ``environments``. Pairs and elements that did not occur are left out.
+            by element, ``distances`` and ``nonbonded_distances`` (the first bin that is not empty,
+            and counts from there on) by pairs, and ``environments``. Pairs and elements that did
+            not occur are left out.
         """
         elements = np.flatnonzero(self.counts[:, 1] >= 0).tolist()
         return {
@@ -149,12 +159,8 @@ class TrainingRanges:
             },
             "neighbors": {chemical_symbols[z]: self.counts[z].tolist() for z in elements},
             "forces": {chemical_symbols[z]: _rounded_outwards(*self.forces[z]) for z in elements},
-            "distances": {
-                f"{chemical_symbols[first]}-{chemical_symbols[second]}": _without_ends(counts)
-                for first in elements
-                for second in elements
-                if first <= second and (counts := self.distances[first, second]).any()
-            },
+            "distances": _counts_by_pair(self.distances),
+            "nonbonded_distances": _counts_by_pair(self.nonbonded),
             "environments": self.environments.as_dict(),
         }
 
@@ -162,7 +168,8 @@ class TrainingRanges:
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
         """Return the record of a student's metadata; more structures can be added to it.
 
-        Students from before version 0.3 have neither ``distances`` nor ``environments``.
+        Students from before version 0.2 have no ``distances``, ``nonbonded_distances`` and
+        ``environments``.
 
         Raises
         ------
@@ -178,11 +185,15 @@ class TrainingRanges:
             for name, extremes in (("neighbors", seen.counts), ("forces", seen.forces)):
                 for symbol, (low, high) in document[name].items():
                     extremes[atomic_numbers[symbol]] = _number(low), _number(high)
-            for pair, (first, counts) in document.get("distances", {}).items():
-                z1, z2 = (atomic_numbers[symbol] for symbol in pair.split("-"))
-                bins = slice(int(first), int(first) + len(counts))
-                seen.distances[z1, z2, bins] = [int(_number(count)) for count in counts]
-                seen.distances[z2, z1] = seen.distances[z1, z2]
+            for name, table in (
+                ("distances", seen.distances),
+                ("nonbonded_distances", seen.nonbonded),
+            ):
+                for pair, (first, counts) in document.get(name, {}).items():
+                    z1, z2 = (atomic_numbers[symbol] for symbol in pair.split("-"))
+                    bins = slice(int(first), int(first) + len(counts))
+                    table[z1, z2, bins] = [int(_number(count)) for count in counts]
+                    table[z2, z1] = table[z1, z2]
             seen.environments = Environments.from_dict(document.get("environments", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -194,6 +205,16 @@ class TrainingRanges:
 def _rounded_outwards(low: float, high: float) -> list[float]:
     """Return numbers rounded outwards to four decimals; those with no more are unchanged."""
     return [math.floor(round(1e4 * low, 6)) / 1e4, math.ceil(round(1e4 * high, 6)) / 1e4]
+
+
+def _counts_by_pair(table: NDArray[np.int64]) -> dict[str, tuple[int, list[int]]]:
+    """Return the counts of pairs of elements, (119, 119, n_bins), without pairs that have none."""
+    pairs = np.argwhere(table.any(axis=2)).tolist()
+    return {
+        f"{chemical_symbols[first]}-{chemical_symbols[second]}": _without_ends(table[first, second])
+        for first, second in pairs
+        if first <= second
+    }
 
 
 def _without_ends(counts: NDArray[np.int64]) -> tuple[int, list[int]]:

@@ -45,7 +45,7 @@ def usual_of(limits: Limits, elements: tuple[int, ...]) -> Usual | None:
         orders=np.stack([table.lowest, table.highest], axis=-1),
         other_orders=rare_orders[places.clip(min=0)],
         bin_width=BIN_WIDTH,
-        gaps=np.zeros((len(numbers), len(numbers), 0), dtype=bool)
+        gaps=np.zeros((len(numbers), len(numbers), 0), dtype=np.uint8)
         if gaps is None
         else gaps[np.ix_(numbers, numbers)],
     )

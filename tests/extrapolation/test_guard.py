@@ -109,6 +109,7 @@ def test_record_in_json():
         "neighbors": {"H": [0, 1], "O": [1, 1]},
         "forces": {"H": [0.0, 0.2001], "O": [5.0, 5.0]},
         "distances": {"H-O": [19, [1]]},
+        "nonbonded_distances": {},
         "environments": {
             "H()": [1, 0, 0, 0, 0],
             "H(O)": [1, 1029, 1029**2, 1029, 1029],

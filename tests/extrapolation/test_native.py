@@ -13,6 +13,7 @@ from ase_student.backends.native import NativeList
 from ase_student.engine.library import EngineError
 from ase_student.extrapolation.environments import BOND_RATIO, radius_sums
 from ase_student.extrapolation.guard import OutsideTrainingError
+from ase_student.extrapolation.limits import RARE
 from ase_student.extrapolation.ranges import BIN_WIDTH, pair_squares
 from ase_student.extrapolation.usual import usual_of
 from ase_student.neighbors import neighbor_matrix
@@ -162,7 +163,7 @@ def test_rounding_hides_nothing(calculator):
     """Beside a limit, on either side, the engine leaves the decision to Python."""
     bonded = BOND_RATIO * radius_sums(np.array([6]))[0, 0]
     usual = usual_of(calculator._guard.limits, calculator.info.elements)
-    gaps = usual.gaps[2, 2]
+    gaps = usual.gaps[2, 2] == RARE
     edges = np.flatnonzero(gaps[1:] != gaps[:-1]) + 1
     assert edges.size
     for shift in (-5e-7, 0.0, 5e-7):
@@ -183,9 +184,9 @@ def test_elements_without_bonds_are_not_compared(calculator):
     # No record of bonds, and none of distances.
     handle.set_usual(usual._replace(environments=np.zeros(0, dtype=np.int64)))
     assert not handle.compute(*arrays, 0.0).outside & BONDS
-    close = pair("NN", BIN_WIDTH * (np.flatnonzero(usual.gaps[2, 2])[0] + 0.5))
+    close = pair("NN", BIN_WIDTH * (np.flatnonzero(usual.gaps[2, 2] == RARE)[0] + 0.5))
     arrays = close.numbers.astype(np.int64), close.positions, np.zeros((1, 3, 3)), close.pbc
-    for gaps, expected in ((usual.gaps, CONTACT), (np.zeros((8, 8, 0), dtype=bool), 0)):
+    for gaps, expected in ((usual.gaps, CONTACT), (np.zeros((8, 8, 0), dtype=np.uint8), 0)):
         handle.set_usual(usual._replace(gaps=gaps))
         assert handle.compute(*arrays, 0.0).outside & CONTACT == expected
 

@@ -11,6 +11,21 @@ namespace {
 // Å. A distance that differs from a limit by less may be on either side of it.
 constexpr double ROUNDING = 1e-6;
 
+struct Vector {
+    double x, y, z;
+    double squared() const { return x * x + y * y + z * z; }
+    Vector operator-(const Vector& other) const { return {x - other.x, y - other.y, z - other.z}; }
+};
+
+// From atom `i` to its neighbor at a place of its row.
+Vector to_neighbor(const ListView& list, int64_t i, int64_t place) {
+    const double* own = list.positions + 4 * i;
+    const double* other = list.positions + 4 * (int64_t)list.neighbors[place];
+    const double* shift = list.translations + 4 * (int64_t)list.images[place];
+    return {other[0] - own[0] + shift[0], other[1] - own[1] + shift[1],
+            other[2] - own[2] + shift[2]};
+}
+
 }  // namespace
 
 Usual::Usual(const ase_student_usual& from, size_t n) : n_elements(n) {
@@ -77,10 +92,37 @@ UsualPairs::UsualPairs(const Usual& usual, const std::vector<int>& present, doub
         }
 }
 
-bool UsualPairs::is_in_gap(const PairKind& kind, double distance) const {
+int UsualPairs::rarity(const PairKind& kind, double distance) const {
     const double place = distance / usual_.bin_width, width = ROUNDING / usual_.bin_width;
     const int first = (int)std::max(0.0, place - width), last = (int)(place + width);
-    return (first < usual_.n_bins && kind.gaps[first]) || (last < usual_.n_bins && kind.gaps[last]);
+    const int at_first = first < usual_.n_bins ? kind.gaps[first] : 0;
+    const int at_last = last < usual_.n_bins ? kind.gaps[last] : 0;
+    return at_first == 1 || at_last == 1 ? 1 : std::max(at_first, at_last);
+}
+
+bool UsualPairs::is_certainly_bonded(const PairKind& kind, double squared) const {
+    const double longest = usual_.bonded * kind.radius_sum - ROUNDING;
+    return longest > 0 && squared < longest * longest;
+}
+
+bool UsualPairs::may_be_nonbonded(const ListView& list, int64_t i, int64_t place) const {
+    const int n_present = list.n_present, own = list.species[i];
+    const int other = list.species[list.neighbors[place]];
+    const Vector pair = to_neighbor(list, i, place);
+    if (is_certainly_bonded(kinds_[(size_t)(own * n_present + other)], pair.squared()))
+        return false;
+    const int* segments = list.segments + i * (n_present + 1);
+    for (int e = 0; e < n_present; e++) {
+        const PairKind& first = kinds_[(size_t)(own * n_present + e)];
+        const PairKind& second = kinds_[(size_t)(e * n_present + other)];
+        for (int64_t k = list.rows[i] + segments[e]; k < list.rows[i] + segments[e + 1]; k++) {
+            const Vector middle = to_neighbor(list, i, k);
+            if (is_certainly_bonded(first, middle.squared()) &&
+                is_certainly_bonded(second, (pair - middle).squared()))
+                return false;
+        }
+    }
+    return true;
 }
 
 void UsualPairs::add(Bonds& bonds, const PairKind& kind, double distance) const {
@@ -116,7 +158,6 @@ uint8_t UsualPairs::outside_bits(const ListView& list, int64_t i) const {
     const int element = present_[(size_t)own_species];
     const int64_t row = list.rows[i];
     const int* segments = list.segments + i * (n_present + 1);
-    const double* own = list.positions + 4 * i;
     const bool has_bonds = !usual_.environments.empty() &&
                            kinds_[(size_t)(own_species * n_present + own_species)].radius_sum > 0;
     Bonds bonds{has_bonds ? usual_.atom_keys[(size_t)element] : 0};
@@ -124,15 +165,13 @@ uint8_t UsualPairs::outside_bits(const ListView& list, int64_t i) const {
     for (int e = 0; e < n_present; e++) {
         const PairKind& kind = kinds_[(size_t)(own_species * n_present + e)];
         for (int64_t place = row + segments[e]; place < row + segments[e + 1]; place++) {
-            const double* other = list.positions + 4 * (int64_t)list.neighbors[place];
-            const double* shift = list.translations + 4 * (int64_t)list.images[place];
-            const double x = other[0] - own[0] + shift[0], y = other[1] - own[1] + shift[1],
-                         z = other[2] - own[2] + shift[2];
-            const double squared = x * x + y * y + z * z;
+            const double squared = to_neighbor(list, i, place).squared();
             if (!(squared < kind.farthest_squared)) continue;
             const double distance = std::sqrt(squared);
             if (has_bonds && kind.radius_sum > 0) add(bonds, kind, distance);
-            if (kind.gaps && is_in_gap(kind, distance)) outside |= CONTACT;
+            if (!kind.gaps) continue;
+            const int rare = rarity(kind, distance);
+            if (rare == 1 || (rare == 2 && may_be_nonbonded(list, i, place))) outside |= CONTACT;
         }
     }
     if (has_bonds && is_rare(bonds, element)) outside |= BONDS;

@@ -43,13 +43,17 @@ private:
     };
     // The bonds of one atom.
     struct Bonds {
-        int64_t key;       // its environment
+        int64_t key;  // its environment
         int count = 0;
         double orders = 0;
         bool is_certain = true;  // false if rounding decides what counts as a bond
     };
 
-    bool is_in_gap(const PairKind& kind, double distance) const;
+    // 1 for a rare distance, 2 for one that is rare of atoms more than two bonds apart, else 0.
+    int rarity(const PairKind& kind, double distance) const;
+    bool is_certainly_bonded(const PairKind& kind, double squared) const;
+    // Whether atom `i` and its neighbor at a place of its row may be more than two bonds apart.
+    bool may_be_nonbonded(const ListView& list, int64_t i, int64_t place) const;
     void add(Bonds& bonds, const PairKind& kind, double distance) const;
     bool is_rare(const Bonds& bonds, int element) const;
 
