@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from ase_student.files import replaced_when_complete
+from ase_student.files import between_marks, replaced_when_complete
 from ase_student.validation.chemistry.report import columns_of, label_of
 
 BEGIN = "<!-- chemistry: begin; written by python -m ase_student.validation.chemistry readme -->"
@@ -85,15 +85,12 @@ def write_readme(results: Path, readme: Path) -> str:
     Raises
     ------
     ValueError
-        If the README does not have the marks, or the results hold no chemistry.
+        If the README does not have the marks once and in order, or the results hold no chemistry.
     """
     document = json.loads(results.read_text(encoding="utf-8-sig"))
     text = readme.read_text(encoding="utf-8")
-    text_before, mark, text_from_mark = text.partition(BEGIN)
-    _, end, text_after = text_from_mark.partition(END)
-    if not (mark and end):
-        raise ValueError(f"'{readme}' has no place for the table: it needs '{BEGIN}' and '{END}'.")
-    new = f"{text_before}{BEGIN}\n{chemistry_markdown(document)}\n{END}{text_after}"
+    table = chemistry_markdown(document)
+    new_text = between_marks(text, BEGIN, END, new=table, file=str(readme))
     with replaced_when_complete(readme) as temporary:
-        temporary.write_text(new, encoding="utf-8")
+        temporary.write_text(new_text, encoding="utf-8")
     return f"wrote the table of chemistry in '{readme}'"
