@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from textwrap import fill
 
 from ase_student import cli, load_student
 from ase_student.checkpoint import available_students
@@ -168,7 +169,7 @@ def model_table() -> list[str]:
 
 def measured_table(arguments: argparse.Namespace) -> list[str]:
     """Return a table of the times measured on this machine."""
-    lines = ["| | 1 | 2 | 3 |", "|---|---|---|---|"]
+    lines = ["| time, by number of processes or workers | 1 | 2 | 3 |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for student in arguments.students:
@@ -179,7 +180,7 @@ def measured_table(arguments: argparse.Namespace) -> list[str]:
             cells = [
                 f"{1e3 * duration:.1f} ms ({seconds[0] / duration:.2f})" for duration in seconds
             ]
-            text = f"a step of `{student}`, {arguments.batch} structures in all, over processes"
+            text = f"training step of `{student}`, {arguments.batch} structures in all, processes"
             lines.append(f"| {text} | {' | '.join(cells)} | |")
         for teacher in arguments.teachers:
             seconds = [
@@ -189,7 +190,7 @@ def measured_table(arguments: argparse.Namespace) -> list[str]:
             cells = [
                 f"{1e3 * duration:.1f} ms ({seconds[0] / duration:.2f})" for duration in seconds
             ]
-            lines.append(f"| a label of {teacher}, over Dask workers | {' | '.join(cells)} |")
+            lines.append(f"| label of {teacher}, Dask workers | {' | '.join(cells)} |")
     return lines
 
 
@@ -207,14 +208,17 @@ def run(arguments: argparse.Namespace) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in with_python(("torch",)).items())
     new = "\n".join(
         [
-            f"{machine['cpu']}, {machine['cores']} cores, one thread each, {versions}; "
-            f"{len(sizes) - 1} structures of {(sizes[-1]) / (len(sizes) - 1):.0f} atoms on "
-            "average. In brackets: times faster than one.",
+            fill(
+                f"{machine['cpu']}, {machine['cores']} cores, one thread each, {versions}; "
+                f"{len(sizes) - 1} structures of {(sizes[-1]) / (len(sizes) - 1):.0f} atoms on "
+                "average. In brackets: speed-up over one process or worker.",
+                100,
+            ),
             "",
             *measured_table(arguments),
             "",
-            f"Modelled, for {BANDWIDTH / 1e9:g} GB/s and {1e6 * LATENCY:g} µs a message: the share "
-            "of the ideal speed-up that is left.",
+            f"Predicted parallel efficiency, for {BANDWIDTH / 1e9:g} GB/s and "
+            f"{1e6 * LATENCY:g} µs per message:",
             "",
             *model_table(),
         ]

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from ase_student import cli
 from ase_student.files import between_marks, replaced_when_complete
@@ -138,12 +139,15 @@ def table(wheel: Path | None) -> str:
         lines = [measured(install, wheel, folder) for install in INSTALLS]
         versions = with_python(("numpy", "ase", "onnxruntime"))
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        conditions = (
+            f"`tiny`, aspirin, one thread, {hardware()['cpu']}, {listed}; a wheel of "
+            f"{wheel.stat().st_size / 1e6:.1f} MB; medians of {REPEATS} new processes."
+        )
         return "\n".join(
             [
-                f"`tiny`, aspirin, one thread, {hardware()['cpu']}, {listed}; a wheel of "
-                f"{wheel.stat().st_size / 1e6:.1f} MB; medians of {REPEATS} new processes.",
+                fill(conditions, 100),
                 "",
-                "| | MB on disk, beside Python | peak memory, MB | s to the first energy "
+                "| | on disk without Python, MB | peak memory, MB | time to the first energy, s "
                 "| energy, eV |",
                 "|---|---|---|---|---|",
                 *lines,
