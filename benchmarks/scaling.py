@@ -1,6 +1,6 @@
 """Measure the parallel efficiency of training (1 and 2 processes) and labeling (1 to 3 workers).
 
-``python benchmarks/scaling.py --data labelled.h5`` needs cores that nothing else uses, and
+``python benchmarks/scaling.py --data labeled.h5`` needs cores that nothing else uses, and
 ``ase-student[distill,dask]``. It writes the tables of ``docs/scaling.md``. For GPUs, a model
 predicts the efficiency from the size of the gradient and the time of a step.
 """

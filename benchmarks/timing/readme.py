@@ -63,23 +63,23 @@ def _started(row: Row) -> str:
 
 
 LINES = (
-    Line("a step of aspirin (21 atoms) in ASE", "md", {"system": "aspirin"}, _milliseconds),
-    Line("a step of 64 waters", "md", {"system": "64 waters"}, _milliseconds),
-    Line("a step of 512 waters", "md", {"system": "512 waters"}, _milliseconds),
+    Line("MD step of aspirin (21 atoms) in ASE", "md", {"system": "aspirin"}, _milliseconds),
+    Line("MD step of 64 waters", "md", {"system": "64 waters"}, _milliseconds),
+    Line("MD step of 512 waters", "md", {"system": "512 waters"}, _milliseconds),
     Line(
-        "a step of 512 waters, backend `onnx`",
+        "MD step of 512 waters, backend `onnx`",
         "md",
         {"system": "512 waters"},
         _milliseconds,
         "onnx",
     ),
     Line(
-        "an atom in 1,000 of molecules apart",
+        "per atom, 1,000 atoms of separate molecules",
         "size",
         {"phase": "molecular", "atoms": 1000},
         _per_atom,
     ),
-    Line("an atom in 1,000 of a liquid", "size", {"phase": "condensed", "atoms": 1000}, _per_atom),
+    Line("per atom, 1,000 atoms of a liquid", "size", {"phase": "condensed", "atoms": 1000}, _per_atom),
     Line(
         "64 molecules of 16 atoms in one `calculate_many`",
         "batch",
@@ -178,7 +178,8 @@ def _beside_peers(results: Results) -> list[str]:
     texts = [text for _, text in sorted(timed)]
     return [
         "",
-        f"The step of aspirin beside others, in one run ({_link(results)}): {', '.join(texts)}.",
+        f"MD step of aspirin with other potentials, in one run ({_link(results)}): "
+        f"{', '.join(texts)}.",
     ]
 
 
@@ -198,7 +199,7 @@ def _caption(results: Results) -> str:
         f"The C++ engine (`native`) with {count}, "
         f"{results.hardware.get('cpu', 'unknown processor')}, {versions}; medians; "
         "'zeros' is a calculator that returns zeros. "
-        f"All: {_link(results)}."
+        f"All results: {_link(results)}."
     )
 
 

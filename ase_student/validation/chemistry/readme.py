@@ -21,19 +21,19 @@ LINES = {
     "S22 pulled apart to 3.5–4.5 Å, mean absolute difference to the teacher":
         "the same pulled apart to 3.5–4.5 Å, against the teacher, kcal/mol",
     "S22 pulled apart to 3.5–4.5 Å, difference of the summed energies":
-        "their attraction, more or less than the teacher's, %",
+        "their summed attraction, deviation from the teacher, %",
     "torsion barriers of drug fragments, mean absolute difference":
         "torsion barriers of 12 drug fragments against the teacher, kcal/mol",
-    "torsion barriers, mean difference": "barriers, higher or lower than the teacher's, %",
+    "torsion barriers, mean difference": "torsion barriers, mean deviation from the teacher, %",
     "relative energies of conformers": "energies of conformers against the teacher, kcal/mol",
     "frequencies of G2 molecules": "frequencies of G2 molecules against the teacher, cm⁻¹",
     "cell lengths of molecular crystals, mean absolute difference to experiment":
         "cells of urea, CO2, benzene, ice against experiment, %",
-    "molecular crystals lost": "of these 4 crystals, lost",
-    "pressure of a frame": "pressure of liquid water, higher or lower than the teacher's, kbar",
-    "first O-O peak of water, difference of the height": "height of the O-O peak of water, more or "
-        "less than experiment's",
-    "density of water": "density of water, more or less than experiment's, %",
+    "molecular crystals lost": "of these 4 crystals, number lost",
+    "pressure of a frame": "pressure of liquid water, deviation from the teacher, kbar",
+    "first O-O peak of water, difference of the height":
+        "height of the O-O peak of water, deviation from experiment",
+    "density of water": "density of water, deviation from experiment, %",
 }  # fmt: skip
 
 
