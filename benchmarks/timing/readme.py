@@ -79,7 +79,12 @@ LINES = (
         {"phase": "molecular", "atoms": 1000},
         _per_atom,
     ),
-    Line("per atom, 1,000 atoms of a liquid", "size", {"phase": "condensed", "atoms": 1000}, _per_atom),
+    Line(
+        "per atom, 1,000 atoms of a liquid",
+        "size",
+        {"phase": "condensed", "atoms": 1000},
+        _per_atom,
+    ),
     Line(
         "64 molecules of 16 atoms in one `calculate_many`",
         "batch",
