@@ -2,7 +2,8 @@
 
 False alarms are counted over frames of dynamics at 300 K (liquid water at 1 g/cm³, urea at its
 measured cell, a peptide), which the student runs itself, and over the frames of labeled HDF5 files
-that it was not trained on. Misses are counted over a table of unusual structures. Example:
+that it was not trained on, by their source. Misses are counted over a table of unusual structures.
+Example:
 
     python validation/guard_alarms.py --model tiny validation/reference/drugs-so3lr.h5
 """
@@ -24,6 +25,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from ase_student import StudentCalculator
 from ase_student.data.hdf5 import Dataset
+from ase_student.extrapolation import limits
 from ase_student.extrapolation.guard import OutsideTrainingWarning
 from ase_student.validation.chemistry.crystals import urea
 from ase_student.validation.chemistry.structures import read_structures
@@ -143,8 +145,14 @@ def main() -> int:
     parser.add_argument(
         "--frames", type=int, default=300, help="number of frames of each kind and file"
     )
+    parser.add_argument(
+        "--extremes", action="store_true", help="use only the extremes of training as limits"
+    )
     parser.add_argument("-o", "--output", type=Path, help="JSON")
     arguments = parser.parse_args()
+    if arguments.extremes:
+        # Then no record is large enough to show what is usual.
+        limits.FEWEST_STRUCTURES = sys.maxsize
     calculator = StudentCalculator(arguments.model, arguments.backend, threads=1, guard="warn")
     result: dict[str, object] = {"model": arguments.model}
     water = read_structures("water.extxyz")["64 waters"][0]
@@ -157,7 +165,14 @@ def main() -> int:
             count = min(arguments.frames, len(dataset))
             chosen = np.random.default_rng(0).choice(len(dataset), count, replace=False)
             reported = [kinds_of(calculator, dataset.atoms(int(index))) for index in chosen]
-        result[path.name] = alarms(path.name, reported)
+            all_sources = dataset.read_structures().sources or ["unknown source"] * len(dataset)
+            sources = [all_sources[index] for index in chosen]
+        for source in sorted(set(sources)):
+            label = f"{path.name}, {source}"
+            of_source = [
+                kinds for kinds, own in zip(reported, sources, strict=True) if own == source
+            ]
+            result[label] = alarms(label, of_source)
     missed = {}
     for name, atoms in odd_structures().items():
         missed[name] = sorted(kinds_of(calculator, atoms))

@@ -1,7 +1,8 @@
 """Open a student for evaluation: the file, the backend and the device.
 
-Every backend has the signature of :class:`Backend`, and one module, which writes, reads and runs
-its format. torch and onnxruntime are imported when they are first needed.
+Every backend implements the protocol :class:`Backend` in a module of its own, which also reads its
+format; writers are in the same module, or in ``onnx_export``. torch and onnxruntime are imported
+when they are first needed.
 """
 
 from ase_student.backends.accelerators import torch_takes_gpu

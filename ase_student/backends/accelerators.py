@@ -1,4 +1,4 @@
-"""Whether torch would run on a GPU, as far as can be told without importing it."""
+"""Whether torch would run on a GPU, determined without importing torch where possible."""
 
 import importlib.util
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def torch_takes_gpu(device: str) -> bool:
-    """Say whether torch, where it is installed, would run a student for a device on a GPU."""
+    """Return whether torch is installed and would run a student on a GPU for a device name."""
     return has_torch() and (device.startswith("cuda") or (device == "auto" and _torch_has_cuda()))
 
 
@@ -16,7 +16,7 @@ def has_torch() -> bool:
 
 
 def _torch_has_cuda() -> bool:
-    """Say whether torch can use a GPU; it is imported only where there is a driver for one."""
+    """Return whether torch can use a GPU; torch is imported only if there is a driver for one."""
     if not _has_nvidia_driver():
         return False
     import torch

@@ -11,12 +11,12 @@ from ase_student.backends.interface import Results
 
 
 def torch_device(device: str) -> torch.device:
-    """Return the torch device of a name.
+    """Return the torch device with a name.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or there is no such device on this machine.
+        If the name is unknown, or this machine has no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,9 +35,9 @@ _is_forked = False
 
 
 def _after_fork_in_child() -> None:
-    """Let torch use one thread in a forked process.
+    """Let torch use only one thread in a forked process.
 
-    The threads that torch had started do not exist there, and it would wait for them for ever.
+    The threads that torch had started do not exist there: torch would wait for them forever.
     """
     global _is_forked
     _is_forked = True
@@ -49,12 +49,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def set_threads(threads: int | None) -> None:
-    """Set the number of CPU threads of torch, which all its models in the process share.
+    """Set the number of CPU threads of torch, which all torch models in the process share.
 
     Raises
     ------
     ValueError
-        If a forked process asks for more than one: only its parent has them.
+        If more than one thread is requested in a forked process: only its parent has others.
     """
     if threads is None:
         return
@@ -67,7 +67,7 @@ def set_threads(threads: int | None) -> None:
 
 
 def run_module(module: Any, device: torch.device, *arrays: NDArray[np.generic]) -> Results:
-    """Return the outputs of a torch module with the potential signature as arrays."""
+    """Return energies, forces and virials of a potential in torch as arrays."""
     with torch.inference_mode():
         outputs = module(*(torch.from_numpy(array).to(device) for array in arrays))
     energies, forces, virials = (output.cpu().numpy() for output in outputs)

@@ -1,4 +1,4 @@
-"""Run students in torch: the reference that every other backend is compared with."""
+"""Run students in torch: the reference with which every other backend is compared."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from ase_student.backends.devices import run_module, set_threads, torch_device
 from ase_student.backends.interface import Results
-from ase_student.backends.metadata import decode, describe, encode
+from ase_student.backends.metadata import info_of
 from ase_student.networks import build_potential
 from ase_student.student import Student
 
@@ -36,7 +36,7 @@ class TorchBackend:
         set_threads(threads)
         self._device = torch_device(device)
         self.device = str(self._device)
-        self.info = decode(encode(describe(student, name, dtype)), name)
+        self.info = info_of(student, name, dtype)
         self._potential = build_potential(student, getattr(torch, dtype)).to(self._device)
 
     def evaluate(

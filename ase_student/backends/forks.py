@@ -1,4 +1,4 @@
-"""Objects that a forked process must renew: only the thread that forked goes on there."""
+"""Renew objects in forked processes, in which only the thread that forked continues to run."""
 
 import os
 import weakref
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class Renewable(Protocol):
-    """What holds locks or threads."""
+    """An object that holds locks or threads."""
 
     def renew_after_fork(self) -> None:
-        """Replace in a forked process what the other threads of its parent held."""
+        """Replace, in a forked process, locks and threads that the parent's other threads held."""
 
 
 _renewable: "weakref.WeakSet[Renewable]" = weakref.WeakSet()
 
 
 def renew_in_forks(renewable: Renewable) -> None:
-    """Let every process that is forked from now on renew an object, as long as it exists."""
+    """Renew an object in every process that is forked from now on, as long as it exists."""
     _renewable.add(renewable)
 
 

@@ -1,4 +1,4 @@
-"""The interface of every backend, and what an exported file says about its potential."""
+"""The interface of every backend, and the description of a potential in an exported file."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,20 +13,20 @@ Results = tuple[NDArray[np.float64], NDArray[np.floating], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class PotentialInfo:
-    """What a file says about the potential in it.
+    """Description of the potential in a file.
 
     Attributes
     ----------
     name : str
     elements : tuple of int
-        Atomic numbers that it knows.
+        Atomic numbers of the elements that the potential knows.
     cutoff : float, Å
     dtype : str
         'float32' or 'float64', the precision of the network.
     weights_sha256 : str
-        Of the student that the file was made from.
+        SHA-256 of the weights of the student from which the file was made.
     metadata : dict
-        All that the file carries, in the layout of :mod:`ase_student.export`.
+        All metadata of the file, in the layout of :mod:`ase_student.export`.
     """
 
     name: str
@@ -56,8 +56,11 @@ class Backend(Protocol):
         Parameters
         ----------
         numbers : (N,) int64
+            Atomic numbers.
         positions : (N, 3) float64, Å
         neighbors : (N, K) int64
+            Index of each neighbor; padding repeats the atom's own index.
         offsets : (N, K, 3) float64, Å
+            Translation of the neighbor's image; padding points beyond the cutoff.
         """
         ...

@@ -1,4 +1,4 @@
-"""The metadata that every exported file carries, and what is read back from it."""
+"""The metadata of exported files: made from a student, written as text and read back."""
 
 import json
 import warnings
@@ -46,14 +46,14 @@ def encode(metadata: dict[str, Any]) -> str:
 
 
 def decode(text: str | None, file: str) -> PotentialInfo:
-    """Return what a file's metadata say.
+    """Return the description of the potential in a file, from the text of its metadata.
 
     Parameters
     ----------
     text : str or None
-        As :func:`encode` returned it; None if the file has none.
+        As :func:`encode` has returned it; None if the file has no metadata.
     file : str
-        What error messages call the file.
+        Name of the file in error messages.
 
     Raises
     ------
@@ -69,7 +69,9 @@ def decode(text: str | None, file: str) -> PotentialInfo:
         version = metadata["format_version"]
         cutoff = float(metadata["cutoff"])
         if not 0.0 < cutoff <= LARGEST_CUTOFF:
-            raise ValueError(f"a cutoff of {cutoff} Å, which no student has")
+            raise ValueError(
+                f"the cutoff is {cutoff} Å; it must be positive and at most {LARGEST_CUTOFF:g} Å"
+            )
         info = PotentialInfo(
             name=str(metadata["name"]),
             elements=tuple(atomic_numbers[symbol] for symbol in metadata["elements"]),
@@ -80,7 +82,7 @@ def decode(text: str | None, file: str) -> PotentialInfo:
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"'{file}' has metadata that are not an exported student's: {reason_of(error)}."
+            f"'{file}' does not have the metadata of an exported student: {reason_of(error)}."
         ) from error
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -90,22 +92,22 @@ def decode(text: str | None, file: str) -> PotentialInfo:
 
 
 def warn_of_compression(info: PotentialInfo) -> None:
-    """Warn of a compressed file that crosses documented limits, which it holds itself."""
-    about = info.metadata.get("compression")
-    if isinstance(about, dict) and (crossed := about.get("crossed")):
-        listed = "; ".join(str(one) for one in crossed)
+    """Warn of a compressed file that exceeds documented limits, as listed in its metadata."""
+    compression = info.metadata.get("compression")
+    if isinstance(compression, dict) and (crossed := compression.get("crossed")):
+        listed = "; ".join(str(limit) for limit in crossed)
         warnings.warn(
-            f"'{info.name}' was compressed ({about.get('scheme')}) beyond what is documented as "
-            f"harmless: {listed}. Compare with the student itself before you trust dynamics.",
+            f"'{info.name}' was compressed ({compression.get('scheme')}) beyond what is documented "
+            f"as harmless: {listed}. Compare with the student itself before you trust dynamics.",
             stacklevel=3,
         )
 
 
 def info_of(student: Student, name: str, dtype: str) -> PotentialInfo:
-    """Return what an exported file of a student would say of itself.
+    """Return the description that an exported file of a student would have.
 
-    Backends that make a student's program in memory say the same as those that read a file: the
-    metadata go through the text of a file, so that tuples are lists and numbers are JSON's.
+    Backends that make a student's program in memory then have the same description as those that
+    read a file: the metadata are encoded and decoded, which turns tuples into lists, for example.
     """
     return decode(encode(describe(student, name, dtype)), name)
 

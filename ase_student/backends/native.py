@@ -1,7 +1,7 @@
-"""Run students in the C++ engine: the fastest on a CPU; neither torch nor ONNX Runtime is needed.
+"""Run students in the C++ engine: the fastest backend on CPUs, without torch or ONNX Runtime.
 
-Beside the signature that all backends share, this one takes the whole step at once: the engine
-holds a neighbor list of its own and compares with what training saw.
+Besides the method that all backends share, this backend computes whole steps: the engine has its
+own neighbor list, and compares structures with the limits of the training data.
 """
 
 import json
@@ -39,12 +39,12 @@ __all__ = ["NativeBackend", "NativeList", "open_native"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-# Atoms in one call for many structures: memory stays bounded.
+# Most atoms in one call for many structures, to limit memory.
 ATOMS_PER_CALL = 20_000
 
 
 class NativeList:
-    """What a calculator tells of the engine's neighbor list.
+    """Settings and counters of the engine's neighbor list, for a calculator.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class NativeList:
     Attributes
     ----------
     n_updates, n_rebuilds : int
-        How often the list was asked for, and how often it had to be built.
+        Number of steps, and number of those for which the list was built.
     """
 
     def __init__(self, cutoff: float, skin: float) -> None:
@@ -65,17 +65,17 @@ class NativeList:
 
     @property
     def cutoff(self) -> float:
-        """Up to where pairs are wanted, Å."""
+        """Largest distance of pairs, Å."""
         return self._cutoff
 
     @property
     def skin(self) -> float:
-        """How much farther lists reach, Å. Another skin needs another calculator."""
+        """Distance by which lists reach beyond the cutoff, Å; fixed for a calculator."""
         return self._skin
 
 
 class NativeBackend:
-    """A potential in the C++ engine, with one neighbor list for steps and one for all else.
+    """A potential in the C++ engine, with one neighbor list for steps and one for other calls.
 
     Parameters
     ----------
@@ -85,11 +85,11 @@ class NativeBackend:
         'auto' or 'cpu'.
     dtype : str
     threads : int or None
-        At most so many; by default as many as the process may use, or as OMP_NUM_THREADS says.
-        Small structures take one.
+        Largest number of threads; by default the number of processors that the process may use,
+        at most OMP_NUM_THREADS. Small structures use one.
     isa : str, optional
-        Instruction set, 'x86-64-v2' for example; by default that of the environment variable
-        ASE_STUDENT_ENGINE_ISA, or the best of the processor.
+        Instruction set, for example 'x86-64-v2'; by default the value of the environment variable
+        ASE_STUDENT_ENGINE_ISA, or else the best of the processor.
 
     Attributes
     ----------
@@ -99,8 +99,8 @@ class NativeBackend:
     Raises
     ------
     ValueError
-        If another device or family of students is asked for, or the student's radial functions
-        are too narrow for the engine's tables.
+        If the device is not a CPU, the student is of another family, or its radial functions are
+        too narrow for the engine's tables.
     ImportError
         If the package was installed without the engine.
     """
@@ -135,16 +135,17 @@ class NativeBackend:
             raise EngineError(error.status, f"student '{name}': {error}.") from error
         self._others = self._steps.share()
         self.isa = self._steps.isa
-        # While the engine computes, Python's other threads run.
+        # ctypes releases Python's global lock during a call, so that other threads run meanwhile.
         self._lock = threading.Lock()
         self._limits: tuple[Floats, NDArray[np.int32], Floats] | None = None
         self._usual: Usual | None = None
         renew_in_forks(self)
 
     def renew_after_fork(self) -> None:
-        """Go on in a forked process, whose other threads are gone with what they were doing.
+        """Make the backend usable in a forked process, in which the other threads are gone.
 
-        If one of them was computing, it holds the lock, and its neighbor list may be half made.
+        If one of them was computing, the lock is never released and its neighbor list may be
+        incomplete: both are replaced.
         """
         if not self._lock.locked():
             return
@@ -159,18 +160,18 @@ class NativeBackend:
         forces: Floats,
         usual: Usual | None = None,
     ) -> None:
-        """Compare with what training saw from now on: steps then tell in bits what lies outside.
+        """Set the limits of the training data; results then report in bits what lies outside.
 
         Parameters
         ----------
         distances : (119, 119) float64, Å
-            By atomic numbers, below which a pair is too close.
+            Smallest distance of a pair, by atomic numbers.
         counts : (119, 2) int
             Fewest and most neighbors within the cutoff.
         forces : (119,) float64, eV/Å
-            The largest.
+            Largest force on an atom.
         usual : Usual, optional
-            Bonds and contacts, by the student's elements in ascending order.
+            Common bonds and distances, by the student's elements in ascending order.
         """
         numbers = np.array(self.info.elements)
         ranges = np.clip(counts[numbers], -(2**31), 2**31 - 1).astype(np.int32)
@@ -202,7 +203,7 @@ class NativeBackend:
         cell : (3, 3) float64, Å
         pbc : (3,) bool
         neighbor_list : NativeList
-            Its counters are counted up.
+            Its counters are increased.
 
         Raises
         ------
@@ -228,12 +229,12 @@ class NativeBackend:
         cells: Sequence[Floats],
         pbc: Sequence[NDArray[np.bool_]],
     ) -> Step:
-        """Compute structures that don't see each other in one call.
+        """Compute structures that do not interact in one call.
 
         Raises
         ------
         EngineError
-            If one of them cannot be computed.
+            If a structure cannot be computed.
         """
         with self._lock:
             return self._others.compute(
@@ -242,7 +243,7 @@ class NativeBackend:
                 np.ascontiguousarray(np.stack(cells), dtype=np.float64),
                 np.ascontiguousarray(np.stack(pbc)),
                 0.0,
-                np.array([len(part) for part in numbers], dtype=np.int64),
+                np.array([len(structure) for structure in numbers], dtype=np.int64),
             )
 
     def evaluate(
@@ -257,11 +258,11 @@ class NativeBackend:
         Raises
         ------
         ValueError
-            If a pair of the neighbor matrix stands in one direction only.
+            If the neighbor matrix has only one direction of a pair.
         """
         n_atoms, n_columns = neighbors.shape
         own = np.arange(n_atoms).repeat(n_columns).reshape(neighbors.shape)
-        # Padding is the atom itself, too far away to be seen.
+        # Padding is the atom itself, in an image beyond the cutoff.
         squares = np.einsum("ijk,ijk->ij", offsets, offsets)
         is_pair = (neighbors != own) | (squares < self.info.cutoff**2)
         rows = np.concatenate([[0], np.cumsum(is_pair.sum(axis=1))]).astype(np.int64)
@@ -276,13 +277,13 @@ class NativeBackend:
 
 
 def _content(student: Student) -> bytes:
-    """Return a student as the bytes of its file, without what is known of its making."""
+    """Return the bytes of a student's file, without metadata about its training."""
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in student.tensors.items()}
     return bytes(save(tensors, metadata={"ase_student": json.dumps(student.header())}))
 
 
 def _is_of_this_generation(model: str | os.PathLike[str]) -> bool:
-    """Say whether a model is a safetensors file; older checkpoints have other networks."""
+    """Return whether a model is a safetensors file; older checkpoints have other networks."""
     if model in available_students():
         return True
     with open(resolve_model(model), "rb") as file:
@@ -292,16 +293,16 @@ def _is_of_this_generation(model: str | os.PathLike[str]) -> bool:
 def open_native(
     model: str | os.PathLike[str], backend: str, device: str, dtype: str, threads: int | None
 ) -> NativeBackend | None:
-    """Open a student for 'native', or for 'auto' if the engine is what runs it best.
+    """Open a student for 'native', or for 'auto' if the engine is the best backend for it.
 
     Returns
     -------
     NativeBackend or None
-        None for 'auto' where another backend is to be taken: on a GPU, without the engine, and for
-        students that it cannot run.
+        None for 'auto' if another backend must be used: on a GPU, without the engine, and for
+        students that the engine cannot run.
     """
-    is_wanted = backend == "native"
-    if not is_wanted and not (
+    is_requested = backend == "native"
+    if not is_requested and not (
         device in ("auto", "cpu")
         and why_missing() is None
         and not torch_takes_gpu(device)
@@ -311,7 +312,7 @@ def open_native(
     try:
         return NativeBackend(load_student(model), student_name(model), device, dtype, threads)
     except EngineError as error:
-        was_asked_for = is_wanted or "ASE_STUDENT_ENGINE_ISA" in os.environ
-        if was_asked_for or error.status != UNSUPPORTED:
+        is_required = is_requested or "ASE_STUDENT_ENGINE_ISA" in os.environ
+        if is_required or error.status != UNSUPPORTED:
             raise
         return None

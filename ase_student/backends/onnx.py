@@ -15,7 +15,7 @@ from ase_student.backends.memory import check_memory
 from ase_student.backends.metadata import INPUTS, METADATA_KEY, OUTPUTS, decode
 from ase_student.backends.onnx_safety import check_onnx
 
-# Everything that the parser or the session may raise for a damaged or foreign file.
+# All exceptions of the parser and the session for a damaged or foreign file.
 _UNREADABLE = (
     errors.Fail,
     errors.InvalidArgument,
@@ -34,9 +34,9 @@ class OnnxBackend:
     Parameters
     ----------
     content : bytes
-        Of the file. It is self-contained: weights in other files are not followed.
+        Content of the file, which must be self-contained: weights in other files are not read.
     file : str
-        What error messages call it.
+        Name of the file in error messages.
     device : str
         'auto', 'cpu', 'cuda' or 'cuda:N'.
     threads : int or None
@@ -48,7 +48,7 @@ class OnnxBackend:
     ------
     ValueError
         If the file is not an exported student, is damaged, or is not self-contained
-        (:mod:`ase_student.backends.onnx_safety`); or if the device is unknown or not there.
+        (:mod:`ase_student.backends.onnx_safety`); or if the device is unknown or not available.
     """
 
     backend = "onnx"
@@ -61,7 +61,7 @@ class OnnxBackend:
         threads: int | None = None,
         trust: bool = False,
     ):
-        wanted, providers = _providers(device)
+        chosen, providers = _providers(device)
         check_onnx(content, file, trust)
         self._content, self._providers, self._threads = content, providers, threads
         self._is_renewed = False
@@ -73,7 +73,7 @@ class OnnxBackend:
         except _UNREADABLE as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"'{file}' is not a readable ONNX file: {reason}") from error
-        self.device = self._device(device, wanted)
+        self.device = self._used_device(device, chosen)
         self.info = decode(text, file)
         if inputs != INPUTS or outputs != OUTPUTS:
             raise ValueError(
@@ -90,29 +90,29 @@ class OnnxBackend:
         return onnxruntime.InferenceSession(self._content, options, providers=self._providers)
 
     def renew_after_fork(self) -> None:
-        """Take another session in a forked process, which has none of the session's threads.
+        """Prepare a new session for a forked process, in which the session's threads are gone.
 
-        Work that is given to these may wait for ever, and so does the deletion of a session, which
-        waits for its threads to end. The session is therefore never deleted.
+        The old session would wait for them forever, also when it is deleted. Its reference count
+        is therefore increased, so that it is never deleted.
         """
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
         self._is_renewed = True
 
-    def _device(self, asked: str, wanted: str) -> str:
-        """Return where the session runs; ONNX Runtime falls back to the CPU without a word.
+    def _used_device(self, requested: str, chosen: str) -> str:
+        """Return the device of the session; ONNX Runtime falls back to the CPU without a warning.
 
         Raises
         ------
         ValueError
-            If a GPU was asked for by name and it is not that.
+            If a GPU was requested by name and the session does not run there.
         """
-        if wanted == "cpu" or self._session.get_providers()[0] == "CUDAExecutionProvider":
-            return wanted
-        if asked == "auto":
+        if chosen == "cpu" or self._session.get_providers()[0] == "CUDAExecutionProvider":
+            return chosen
+        if requested == "auto":
             return "cpu"
         raise ValueError(
-            f"device '{asked}' was asked for, but ONNX Runtime cannot start CUDA there: it needs "
-            "CUDA and cuDNN of the versions that onnxruntime-gpu was built with; or use "
+            f"device '{requested}' was asked for, but ONNX Runtime cannot start CUDA there: it "
+            "needs CUDA and cuDNN of the versions that onnxruntime-gpu was built with; or use "
             "device='cpu'."
         )
 
@@ -128,7 +128,7 @@ class OnnxBackend:
         Raises
         ------
         InputError
-            If the structure needs more memory than there is.
+            If the structure needs more memory than is free.
         """
         if self._is_renewed:
             self._session, self._is_renewed = self._new_session(), False
@@ -138,7 +138,7 @@ class OnnxBackend:
         try:
             energies, forces, virials = self._session.run(OUTPUTS, arrays)
         except errors.RuntimeException as error:
-            # The text is of C++ and many lines; what fails here is the memory.
+            # The message is many lines of C++; the cause is usually a lack of memory.
             raise InputError(
                 f"ONNX Runtime cannot compute {len(numbers):,} atoms, most likely for want of "
                 f"memory ({' '.join(str(error).split())[:120]}); use backend='native' or a smaller "
@@ -148,6 +148,13 @@ class OnnxBackend:
 
 
 def _providers(device: str) -> tuple[str, list[Any]]:
+    """Return the device to use and the execution providers for it.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown, or needs CUDA and this ONNX Runtime does not have it.
+    """
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "auto":
         device = "cuda" if has_cuda else "cpu"

@@ -16,8 +16,8 @@ from ase_student.networks import build_potential
 from ase_student.provenance import __version__
 from ase_student.student import Student
 
-# What torch's exporter writes without conversion, and the file format of that time: runtimes since
-# 2023 read both.
+# The operator set that torch's exporter writes without conversion, and the file format of the same
+# time: runtimes since 2023 read both.
 OPSET = 18
 IR_VERSION = 8
 
@@ -75,11 +75,11 @@ def to_onnx(
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove the traces of the exporter: source lines and paths of the machine it ran on."""
+    """Remove what the exporter adds: source lines, and paths of the machine on which it ran."""
     graphs = [model.graph, *(function for function in model.functions)]
     for graph in graphs:
         del graph.metadata_props[:]
-        # Shapes of intermediate results; every runtime infers them itself.
+        # Shapes of intermediate results: every runtime infers them.
         del graph.value_info[:]
         for node in graph.node:
             del node.metadata_props[:]
@@ -89,7 +89,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _label(model: onnx.ModelProto, name: str, cutoff: float) -> None:
-    """Say in the file what it is, who wrote it and what goes in and out."""
+    """Write into the file its description, its producer, and the meaning of inputs and outputs."""
     model.ir_version = IR_VERSION
     model.producer_name = "ase-student"
     model.producer_version = __version__
@@ -111,7 +111,7 @@ def _label(model: onnx.ModelProto, name: str, cutoff: float) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Any:
-    """Keep progress of exporters and quantizers, and their advice, from the user."""
+    """Suppress progress and advice that exporters and quantizers print."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         previous = logging.root.manager.disable

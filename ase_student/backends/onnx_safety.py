@@ -1,18 +1,18 @@
-"""Check the bytes of an ONNX file before a runtime is given them.
+"""Check the bytes of an ONNX file before they are passed to a runtime.
 
-A runtime follows whatever a file says: it opens weight files by their paths, loads operators of
-any domain and reserves memory for any tensor. This walk through the protobuf wire format
-(protobuf.dev/programming-guides/encoding) needs no parser, copies nothing and follows nothing. It
-lets a file pass that is whole and self-contained, has only the operators that the exporter writes,
-none of which branches or loops, and tensors of sensible size; whether the graph computes anything
-is the runtime's to say.
+A runtime does whatever a file says: it opens weight files by their paths, loads operators of any
+domain and reserves memory for any tensor. The check reads the protobuf wire format
+(protobuf.dev/programming-guides/encoding) without a parser, copies nothing and opens no other file.
+A file passes if it is complete and self-contained, has only operators that the exporter writes,
+none of which branches or loops, and has tensors of reasonable size. Whether the graph is valid is
+checked by the runtime.
 
-What it does not bound is what operators make of tensors that are allowed: the sum of a column and
-a row has as many elements as their product, and no shapes are inferred here. A file that somebody
-made for it can so ask for all of the memory; it cannot run code, read or write. Open files of
-strangers where running out of memory costs nothing.
+The check does not bound the sizes of results: the sum of a column and a row has as many elements as
+their product, and no shapes are inferred here. A malicious file can therefore use up all memory; it
+cannot run code, or read or write files. Open files of unknown origin only where running out of
+memory does no harm.
 
-ONNX has no checksum, so exported files end with one of their own, the seal.
+ONNX has no checksum, so exported files end with a checksum in their metadata, the seal.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ LARGEST_FILE = 512 * 2**20
 """Bytes."""
 LARGEST_TENSOR = 64 * 2**20
 """Elements."""
-# Students have some thousands; without a limit a hostile file could keep the walk busy for hours.
+# Students have some thousands; without a limit a hostile file could make the check take hours.
 MOST_FIELDS = 1_000_000
 DOMAINS = (b"", b"ai.onnx")
 #: Operators that torch's exporters write for students, in this and earlier versions, and those of
-#: INT8 files. None of them has a graph of its own, so that nothing can run for ever.
+#: INT8 files. None of them contains a graph, so that nothing can run forever.
 OPERATORS = frozenset(
     b"Abs Add Cast CastLike Clip Concat Constant Cos DequantizeLinear Div DynamicQuantizeLinear "
     b"Equal Exp Expand Flatten Gather GatherND Gemm Greater GreaterOrEqual Identity Less "
@@ -39,17 +39,17 @@ SEAL_KEY = b"ase_student_sha256"
 
 
 class _MessageFields(NamedTuple):
-    """Which fields of a message are looked at, by their numbers in ``onnx.proto``."""
+    """The fields of a message that are checked, by their numbers in ``onnx.proto``."""
 
     submessages: dict[int, "_MessageFields"]
-    # These occur at most once: a parser would merge the occurrences into one message.
+    # Fields that may occur only once: a parser would merge several occurrences into one message.
     single: tuple[int, ...] = ()
     domain: int = 0
     operator: int = 0
     dims: int = 0
-    # Whole numbers, packed or in little-endian bytes: a small tensor of them may be a shape.
+    # Whole numbers, packed or in little-endian bytes; a small tensor of these may be a shape.
     integers: tuple[int, ...] = ()
-    # Fields that a self-contained file has not.
+    # Fields that a self-contained file does not have.
     external: tuple[int, ...] = ()
 
 
@@ -68,36 +68,36 @@ _TRAINING = _MessageFields({1: _GRAPH, 2: _GRAPH}, single=(1, 2))
 _MODEL = _MessageFields({7: _GRAPH, 8: _OPERATOR_SET, 20: _TRAINING, 25: _FUNCTION}, single=(7,))
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-#: Of TensorProto.DataType.
+#: A value of TensorProto.DataType.
 _INT64 = 7
-#: Bytes.
+#: Bytes; longer tensors are not shapes.
 _LONGEST_SHAPE = 32
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _Part: TypeAlias = tuple[_MessageFields, int, int]
 
 
 def check_onnx(content: bytes, file: str, trust: bool = False) -> None:
-    """Raise ValueError, in one sentence, unless an ONNX file is safe to hand to a runtime.
+    """Check that an ONNX file is safe to pass to a runtime.
 
     Parameters
     ----------
     content : bytes
     file : str
-        What messages call it.
+        Name of the file in error messages.
     trust : bool
-        Allow any standard operator, also those that loop.
+        Allow all standard operators, including those that loop.
 
     Raises
     ------
     ValueError
-        If the file is malformed or too large, is not as it was when it was sealed, refers to
-        other files, or has operators or tensors that no student has.
+        If the file is malformed or too large, was changed after it was sealed, refers to other
+        files, or has operators or tensors that no student has.
     """
     try:
         if len(content) > LARGEST_FILE:
             raise ValueError(f"is larger than {LARGEST_FILE // 2**20} MB, which no student is.")
         _check_seal(content)
-        # Messages within messages wait here for their turn, so depth costs no recursion.
+        # Messages within messages are queued here, so that deep nesting needs no recursion.
         pending: list[_Part] = [(_MODEL, 0, len(content))]
         n_fields, has_graph = 0, False
         while pending:
@@ -121,7 +121,7 @@ def seal(content: bytes) -> bytes:
 
 
 def _seal_head() -> bytes:
-    """Return what stands before the digest: an entry of ModelProto.metadata_props, field 14."""
+    """Return the bytes before the digest: an entry of ModelProto.metadata_props, field 14."""
     entry = bytes([1 << 3 | _BYTES, len(SEAL_KEY)]) + SEAL_KEY + bytes([2 << 3 | _BYTES, 64])
     return bytes([14 << 3 | _BYTES, len(entry) + 64]) + entry
 
@@ -131,19 +131,19 @@ _SEAL_SIZE = len(_SEAL_HEAD) + 64
 
 
 def _check_seal(content: bytes) -> None:
-    # A file without a seal may have been converted on purpose.
+    # A file without a seal passes: it may have been converted on purpose.
     if content[-_SEAL_SIZE:].startswith(_SEAL_HEAD):
         digest = hashlib.sha256(memoryview(content)[:-_SEAL_SIZE]).hexdigest()
         if content[-64:] != digest.encode():
-            raise ValueError("was damaged or changed after its export: its SHA-256 is another.")
+            raise ValueError("was damaged or changed after its export: its SHA-256 does not match.")
 
 
 def _check_message(
     content: bytes, message: _MessageFields, position: int, end: int, pending: list[_Part]
 ) -> int:
-    """Check one message, add those in it to the pending ones and return its number of fields."""
+    """Check a message, append the messages in it to `pending` and return its number of fields."""
     n_fields, n_elements = 0, 1
-    seen = set()
+    seen_fields = set()
     while position < end:
         n_fields += 1
         if n_fields > MOST_FIELDS:
@@ -163,15 +163,15 @@ def _check_message(
         if field == 0 or position > end:
             raise _malformed("it has field 0" if field == 0 else "it ends in the middle of a field")
         if field in message.single:
-            if field in seen:
-                raise _malformed("it has a part twice that can be there once")
-            seen.add(field)
+            if field in seen_fields:
+                raise _malformed("it has a part twice that may occur only once")
+            seen_fields.add(field)
         if field in message.submessages:
             if kind != _BYTES:
-                raise _malformed(f"field {field} is not what it should be")
+                raise _malformed(f"field {field} is not a message")
             pending.append((message.submessages[field], start, position))
         elif field in message.external and (kind != _VARINT or value):
-            raise ValueError("has tensors in other files; the file of a student has them inside.")
+            raise ValueError("has tensors in other files; a student's file contains all of them.")
         elif field == message.domain and kind == _BYTES:
             _check_domain(content[start:position])
         elif field == message.dims and kind in (_VARINT, _BYTES):
@@ -181,7 +181,7 @@ def _check_message(
 
 
 def _check_program(content: bytes, message: _MessageFields, start: int, end: int) -> None:
-    """Refuse operators that no student has, and shapes that ask for more than the memory."""
+    """Refuse operators that no student has, and constant shapes that need too much memory."""
     if message is _FUNCTION or message is _TRAINING:
         raise ValueError("has functions or training of its own, which no student has.")
     if message is not _NODE and message is not _TENSOR:
@@ -198,7 +198,6 @@ def _check_program(content: bytes, message: _MessageFields, start: int, end: int
             continue
         if field == 2 and kind == _VARINT:
             is_int64 = value == _INT64
-        # Longer ones are no shapes.
         if field in message.integers and kind == _BYTES and last - first <= _LONGEST_SHAPE:
             shape = (
                 [int.from_bytes(content[i : i + 8], "little") for i in range(first, last, 8)]
@@ -208,12 +207,12 @@ def _check_program(content: bytes, message: _MessageFields, start: int, end: int
         if field == 7 and kind == _VARINT:
             shape.append(value)
     if is_int64:
-        # -1 and the largest number stand for 'the rest' and 'to the end'.
+        # -1 means the remaining size, and the largest number the end of an axis.
         _checked_product(1, [size for size in shape if 0 < size < 2**63 - 1])
 
 
 def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield field, kind, value, start and end of the parts of a message that was walked before."""
+    """Yield field, kind, value, start and end of the parts of a message that was checked before."""
     while position < end:
         key, position = _varint(content, position, end)
         value = start = position
@@ -231,20 +230,22 @@ def _fields(content: bytes, position: int, end: int) -> Iterator[tuple[int, int,
 def _check_domain(domain: bytes) -> None:
     if domain not in DOMAINS:
         name = domain[:40].decode(errors="replace")
-        raise ValueError(f"has operators of domain {name!r}; those of a student are standard ones.")
+        raise ValueError(
+            f"has operators of domain {name!r}; a student has only standard operators."
+        )
 
 
 def _checked_product(n_elements: int, sizes: list[int]) -> int:
     for size in sizes:
         n_elements *= size
-        # Sizes below zero look enormous here.
+        # Negative sizes are read as very large numbers here.
         if max(n_elements, size) > LARGEST_TENSOR:
             raise ValueError(f"has a tensor of more than {LARGEST_TENSOR:,} elements.")
     return n_elements
 
 
 def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
-    """Return an integer in base 128, least significant digit first, and where it ends."""
+    """Read an integer in base 128, least significant digit first; return it and where it ends."""
     value = shift = 0
     while position < end and shift < 70:
         byte = content[position]

@@ -1,7 +1,7 @@
 """Open a student for evaluation: choose the file, the backend and the device.
 
-Every backend has the potential signature of :class:`Backend`. One module for each: it writes and
-reads its format, and runs it. torch and onnxruntime are imported when they are first needed.
+Backends are modules of their own, which are imported only when they are needed, as are torch and
+onnxruntime.
 """
 
 import importlib.util
@@ -31,8 +31,8 @@ def open_backend(
     """
     if backend == "compiled":
         raise ValueError(
-            "backend 'compiled' is gone: pass backend='native', the C++ engine, which computes the "
-            "same and is faster."
+            "backend 'compiled' is gone: pass backend='native', the C++ engine, which gives the "
+            "same results and is faster."
         )
     _check_choice("backend", backend, ("auto", *BACKENDS))
     _check_choice("dtype", dtype, DTYPES)
@@ -68,21 +68,21 @@ def open_backend(
     return _open_student(student, student_name(model), backend, device, dtype, threads)
 
 
-def _check_choice(what: str, given: str, allowed: tuple[str, ...]) -> None:
+def _check_choice(parameter: str, given: str, allowed: tuple[str, ...]) -> None:
     if given not in allowed:
         choices = ", ".join(f"'{choice}'" for choice in allowed)
-        raise ValueError(f"unknown {what} '{given}'; available: {choices}.")
+        raise ValueError(f"unknown {parameter} '{given}'; available: {choices}.")
 
 
 def _exported_file(model: str | os.PathLike[str]) -> tuple[Path, str] | None:
-    """Return path and backend if the model is an exported file, None if it is a student."""
+    """Return path and backend of an exported file; None if the model is a student."""
     if model in available_students():
         return None
     path = resolve_model(model)
     if path.suffix == ".onnx":
         return path, "onnx"
-    # Imported here: a bundled student needs none of it. Both kinds of torch files are zip archives;
-    # only a program has code.
+    # Imported here, because bundled students do not need it. Checkpoints and programs of torch are
+    # both zip archives, but only programs have code.
     import zipfile
 
     if not zipfile.is_zipfile(path):
@@ -101,7 +101,7 @@ def _exported_file(model: str | os.PathLike[str]) -> tuple[Path, str] | None:
 
 
 def _fastest(device: str, dtype: str, bundled: bool) -> str:
-    """Return the fastest backend that can run a student on the device as installed."""
+    """Return the fastest backend, except the engine, that is installed and can run a student."""
     if bundled and dtype == "float32" and not torch_takes_gpu(device):
         return "onnx"
     return "torchscript" if has_torch() else "onnx"
@@ -122,16 +122,16 @@ def open_exported(
     kind: str | None = None,
     trust: bool = False,
 ) -> Backend:
-    """Open an exported file of either kind.
+    """Open an exported ONNX or TorchScript file.
 
-    With `trust`, it may hold any program; see :class:`ase_student.StudentCalculator`.
+    With `trust`, the file may contain any program; see :class:`ase_student.StudentCalculator`.
 
     Raises
     ------
     ValueError
         If the file is not an exported student, or damaged.
     FileNotFoundError, ImportError
-        If there is no such file, or what runs it is not installed.
+        If there is no such file, or the package that runs it is not installed.
     """
     if kind is None:
         exported = _exported_file(path)
@@ -169,6 +169,6 @@ def _import_torch_backend(module: str, model: object) -> Any:
         if error.name not in ("torch", "onnx", "onnxscript"):
             raise
         raise ImportError(
-            f"'{model}' cannot run like this without {error.name}: "
+            f"'{model}' cannot run in this way without {error.name}: "
             'pip install "ase-student[torch]"'
         ) from error

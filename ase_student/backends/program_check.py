@@ -1,8 +1,8 @@
-"""Read the code of a TorchScript file before it is run.
+"""Check the code of a TorchScript file before it is run.
 
-A TorchScript program can write files and run for ever. Those that this package exports are traced
-and frozen: one method without loops and branches that calls a few dozen operators of torch. Others
-are refused, unless whoever opens them trusts them.
+A TorchScript program can write files and run forever. The programs that this package exports are
+traced and frozen: one method without loops and branches that calls a few dozen operators of torch.
+Other programs are refused unless the user trusts them.
 """
 
 import ast
@@ -12,10 +12,10 @@ from pathlib import Path
 
 __all__ = ["check_program", "seal_program"]
 
-#: Member of the archive that holds the SHA-256 of all others.
+#: Member of the archive that holds the SHA-256 of all other members.
 SEAL = "extra/ase_student_sha256"
 
-#: Operators of torch that exported students call, and some that other versions of torch write.
+#: Operators of torch that exported students call, also those that other versions of torch write.
 _NAMES = """
 abs add add_ alias cat chunk clamp clamp_min clone contiguous cos detach detach_ div div_ embedding
 eq exp exp_ expand_as flatten flip ge gt index index_select le linear lt matmul mul mul_ narrow neg
@@ -39,12 +39,17 @@ _NODES = (
 
 
 def check_program(path: Path) -> None:
-    """Raise ValueError unless a program was sealed by an export and does what students do.
+    """Check that a program was sealed by an export and has only code that students have.
 
     Parameters
     ----------
     path : path
-        A TorchScript file whose checksums are right.
+        A TorchScript file whose checksums have been checked.
+
+    Raises
+    ------
+    ValueError
+        If the program has no seal, was changed after it was sealed, or has other code.
     """
     with zipfile.ZipFile(path) as archive:
         seal = next((name for name in archive.namelist() if name.endswith(f"/{SEAL}")), None)
@@ -56,11 +61,11 @@ def check_program(path: Path) -> None:
             )
         if archive.read(seal).decode("ascii", "replace") != _digest(archive):
             raise ValueError(
-                f"'{path}' was damaged or changed after its export: its SHA-256 is another."
+                f"'{path}' was damaged or changed after its export: its SHA-256 does not match."
             )
         for name in archive.namelist():
             if "/code/" in name and name.endswith(".py"):
-                reason = _foreign(archive.read(name))
+                reason = _foreign_code(archive.read(name))
                 if reason is not None:
                     raise ValueError(
                         f"'{path}' is a TorchScript program that {reason}, which no student does; "
@@ -69,20 +74,20 @@ def check_program(path: Path) -> None:
 
 
 def seal_program(path: Path, name: str) -> None:
-    """Seal a TorchScript file, and remove what tells of the machine it was made on.
+    """Seal a TorchScript file, and remove information about the machine on which it was made.
 
-    That is the temporary name of the file, after which torch names the folder in the archive, and
-    records of the source lines that each operation is from, a tenth of all bytes.
+    This information is the temporary name of the file, after which torch names the folder in the
+    archive, and records of the source line of each operation, which are a tenth of all bytes.
 
     Parameters
     ----------
     path : path
     name : str
-        What the folder in the archive is called.
+        Name of the folder in the archive.
     """
     with zipfile.ZipFile(path) as archive:
         records = [(record, archive.read(record)) for record in archive.namelist()]
-    # Uncompressed and with a fixed date, as torch writes and reads them.
+    # Members are uncompressed and have a fixed date, as torch writes them.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for record, content in records:
             if not record.endswith((".debug_pkl", f"/{SEAL}")):
@@ -92,7 +97,7 @@ def seal_program(path: Path, name: str) -> None:
 
 
 def _digest(archive: zipfile.ZipFile) -> str:
-    """Return the SHA-256 of the names and contents of all members but the seal."""
+    """Return the SHA-256 of the names and contents of all members except the seal."""
     digest = hashlib.sha256()
     for name in sorted(archive.namelist()):
         if not name.endswith(f"/{SEAL}"):
@@ -101,8 +106,8 @@ def _digest(archive: zipfile.ZipFile) -> str:
     return digest.hexdigest()
 
 
-def _foreign(code: bytes) -> str | None:
-    """Return what code does that no student does, None if there is nothing."""
+def _foreign_code(code: bytes) -> str | None:
+    """Return what code does that no student does; None if there is nothing."""
     try:
         tree = ast.parse(code)
         nodes = list(ast.walk(tree))

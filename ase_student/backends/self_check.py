@@ -14,17 +14,17 @@ from ase_student.backends.metadata import symbols
 from ase_student.files import reason_of
 from ase_student.neighbors import neighbor_matrix
 
-# Largest differences allowed from the float64 reference: eV per atom, eV/Å, and eV per atom.
+# Largest allowed differences from the float64 reference: eV per atom, eV/Å, and eV per atom.
 TOLERANCES = {
     "float32": {"energy_per_atom": 1e-5, "forces": 1e-4, "virial_per_atom": 1e-4},
     "float64": {"energy_per_atom": 1e-9, "forces": 1e-9, "virial_per_atom": 1e-9},
 }
-# That no file may exceed with tolerances of its own, in the same units.
+# Largest tolerance that a file may specify for itself, in the same units.
 LARGEST_TOLERANCE = 100.0
 
 
 class VerificationError(ValueError):
-    """An exported file does not compute what its student computes."""
+    """The results of an exported file differ from those of its student."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Report:
     dtype : str
     n_structures : int
     largest_call : int
-        Most atoms in one call.
+        Number of atoms of the largest call.
     energy_per_atom : float, eV
     forces : float, eV/Å
     virial_per_atom : float, eV
     tolerances : dict of str to float
-        What is allowed.
+        Largest allowed differences.
     """
 
     file: str
@@ -55,9 +55,9 @@ class Report:
     tolerances: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the differences and what was compared."""
-        left_out = ("file", "dtype", "tolerances")
-        return {key: value for key, value in asdict(self).items() if key not in left_out}
+        """Return the differences, and the numbers of structures and atoms, as a dictionary."""
+        excluded = ("file", "dtype", "tolerances")
+        return {key: value for key, value in asdict(self).items() if key not in excluded}
 
     def raise_if_wrong(self) -> None:
         """Raise VerificationError if a difference is above its tolerance or not a number."""
@@ -66,12 +66,12 @@ class Report:
             if not value <= tolerance:
                 raise VerificationError(
                     f"'{self.file}' does not compute what its student does: {name} differs by "
-                    f"{value:.1e}, allowed are {tolerance:.0e}."
+                    f"{value:.1e}; allowed is {tolerance:.0e}."
                 )
 
 
 class ReferenceResults(NamedTuple):
-    """A structure that a file carries and its results in float64."""
+    """A structure that a file carries, with its results in float64."""
 
     atoms: Atoms
     energy: float
@@ -84,7 +84,7 @@ def read_references(backend: Backend, file: str) -> list[ReferenceResults]:
     elements = set(backend.info.elements)
     if backend.info.dtype not in TOLERANCES:
         raise ValueError(
-            f"'{file}' computes in {backend.info.dtype}; known are 'float32' and 'float64'."
+            f"'{file}' computes in {backend.info.dtype}; allowed are 'float32' and 'float64'."
         )
     try:
         references = [
@@ -103,18 +103,18 @@ def read_references(backend: Backend, file: str) -> list[ReferenceResults]:
     checked = {number for reference in references for number in reference.atoms.numbers.tolist()}
     if references and not checked >= elements:
         raise ValueError(
-            f"'{file}' claims to know {symbols(tuple(sorted(elements - checked)))}, which none of "
-            "its reference structures has."
+            f"'{file}' lists the elements {symbols(tuple(sorted(elements - checked)))}, which none "
+            "of its reference structures has."
         )
     return references
 
 
 @contextmanager
 def failures_named(file: str) -> Iterator[None]:
-    """Turn whatever a program that is not a student's raises into one sentence."""
+    """Turn any exception of a foreign program into a ValueError with one sentence."""
     try:
         yield
-    # Runtimes have exceptions of their own, which don't share a base class.
+    # The exceptions of runtimes have no common base class.
     except Exception as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise ValueError(f"'{file}' cannot be evaluated: {lines[0]}") from error
@@ -128,7 +128,7 @@ def report_of(
     largest_call: int,
 ) -> Report:
     """Return the largest of the differences of each kind."""
-    # The maximum of numpy is NaN where there is one, and NaN is never within a tolerance.
+    # If a difference is NaN, the maximum is NaN, which is never within a tolerance.
     energy, forces, virial = np.max(differences, axis=0)
     return Report(
         file=file,
@@ -143,31 +143,32 @@ def report_of(
 
 
 def tolerances_of(backend: Backend, file: str) -> dict[str, float]:
-    """Return the differences that are allowed from a file's references.
+    """Return the largest allowed differences from a file's references.
 
-    A compressed file, of which the calculator warns, says how far off it was when it was made.
+    A compressed file has tolerances of its own, derived from its differences when it was made. The
+    calculator warns of such a file if it exceeds documented limits.
 
     Raises
     ------
     ValueError
-        If it says something else.
+        If the file's tolerances are invalid.
     """
     usual = TOLERANCES[backend.info.dtype]
     try:
         own = backend.info.metadata.get("compression", {}).get("tolerances", usual)
-        found = {name: float(own[name]) for name in usual}
-        if not all(0.0 < value < LARGEST_TOLERANCE for value in found.values()):
+        tolerances = {name: float(own[name]) for name in usual}
+        if not all(0.0 < value < LARGEST_TOLERANCE for value in tolerances.values()):
             raise ValueError(f"tolerances of {own}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{file}' has tolerances that no student has: {error!r}.") from error
-    return found
+        raise ValueError(f"'{file}' has invalid tolerances: {error!r}.") from error
+    return tolerances
 
 
 def check_opened(backend: Backend, file: str) -> None:
-    """Compare a file that was just opened with one of the small references that it carries.
+    """Compare the results of a file that was just opened with a small reference that it carries.
 
-    It takes a millisecond or two, and a file that was damaged or whose weights were exchanged does
-    not get to drive a simulation.
+    This takes a millisecond or two, and detects damaged files and exchanged weights before a
+    simulation starts.
 
     Raises
     ------
@@ -176,7 +177,7 @@ def check_opened(backend: Backend, file: str) -> None:
     VerificationError
         If the results differ.
     """
-    # The smallest molecule of at least five atoms; periodic ones need a longer search.
+    # The smallest molecule of at least five atoms; periodic structures need a longer search.
     suitable = [
         reference
         for reference in read_references(backend, file)

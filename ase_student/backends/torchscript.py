@@ -1,7 +1,7 @@
-"""Write students as TorchScript files, read and run them.
+"""Write students as TorchScript files, and read and run these files.
 
-TorchScript is deprecated in torch, but is what many engines load. All calls of ``torch.jit`` are
-in this file, and its deprecation warnings are silenced here and only here.
+TorchScript is deprecated in torch, but many engines load no other format. All calls of
+``torch.jit`` are in this file, and its deprecation warnings are suppressed only here.
 """
 
 import warnings
@@ -45,7 +45,7 @@ def save_torchscript(
     """
     described = {**describe(student, name, dtype), **(metadata or {})}
     module = _trace(student, dtype, torch.device("cpu"))
-    with _deprecation_silenced():
+    with _without_deprecation_warnings():
         torch.jit.save(module, str(path), _extra_files={METADATA_KEY: encode(described)})
     seal_program(path, name)
 
@@ -54,7 +54,7 @@ def _trace(student: Student, dtype: str, device: torch.device) -> Any:
     # Freezing turns the weights into constants, which cannot be moved afterwards.
     potential = build_potential(student, getattr(torch, dtype)).to(device)
     inputs = tuple(tensor.to(device) for tensor in example_inputs(student))
-    with _deprecation_silenced(), torch.no_grad():
+    with _without_deprecation_warnings(), torch.no_grad():
         traced = torch.jit.trace(potential, inputs, check_trace=False)
         return torch.jit.freeze(traced.eval())
 
@@ -74,12 +74,12 @@ class TorchScriptBackend:
     def from_file(
         cls, path: Path, device: str, threads: int | None, trust: bool = False
     ) -> "TorchScriptBackend":
-        """Load an exported file.
+        """Load an exported file; with `trust`, it may contain any program.
 
         Raises
         ------
         ValueError
-            If it is damaged, or a program that students are not; with `trust`, any program may run.
+            If the file is damaged, or has code that no student has and is not trusted.
         """
         set_threads(threads)
         target = torch_device(device)
@@ -88,7 +88,7 @@ class TorchScriptBackend:
             check_program(path)
         extra = {METADATA_KEY: ""}
         try:
-            with _deprecation_silenced():
+            with _without_deprecation_warnings():
                 module = torch.jit.load(str(path), map_location=target, _extra_files=extra)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -101,7 +101,7 @@ class TorchScriptBackend:
     def from_student(
         cls, student: Student, name: str, device: str, dtype: str, threads: int | None
     ) -> "TorchScriptBackend":
-        """Make the program in memory."""
+        """Make a student's program in memory."""
         set_threads(threads)
         target = torch_device(device)
         info = info_of(student, name, dtype)
@@ -115,14 +115,14 @@ class TorchScriptBackend:
         offsets: NDArray[np.float64],
     ) -> Results:
         """Return energies, forces and virials; see :class:`ase_student.backends.Backend`."""
-        # Specialising the program for the sizes it meets costs seconds at each of the first
-        # calls of every new size, and gains little on programs of matrix products.
+        # Specializing the program for the sizes of its inputs takes seconds in the first calls
+        # for every new size, and hardly makes programs of matrix products faster.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return run_module(self._module, self._device, numbers, positions, neighbors, offsets)
 
 
 @contextmanager
-def _deprecation_silenced() -> Iterator[None]:
+def _without_deprecation_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=FutureWarning)

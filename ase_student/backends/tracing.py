@@ -1,4 +1,4 @@
-"""Inputs that exporters trace a potential with."""
+"""Inputs with which exporters trace a potential."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from ase_student.student import Student
 
 
 def example_inputs(student: Student) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return numbers, positions, neighbors and offsets of a small made-up structure.
+    """Return numbers, positions, neighbors and offsets of a small artificial structure.
 
-    Sizes are distinct and greater than one, so that no exporter takes one for a constant or for
-    another; two places are padding.
+    Its sizes are different and greater than one, so that exporters do not confuse them or treat
+    them as constants. Two entries of the neighbor matrix are padding.
     """
     n_atoms, n_neighbors = 7, 5
     generator = torch.Generator().manual_seed(0)

@@ -1,19 +1,30 @@
-"""Load the engine's shared library and call it.
+"""Call the engine's shared library: students, structures and results as arrays.
 
-The library is plain C++ with a C interface (``ase_student.h``) and knows nothing of Python: it is
-loaded with ctypes, so one build serves every Python.
+The functions that are called here are documented in ``ase_student.h``.
 """
 
 import ctypes
 import os
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_student.engine.loading import (
+    Options,
+    Results,
+    Structures,
+    UsualRecord,
+    load_library,
+    why_missing,
+)
+
 __all__ = [
+    "FILE",
+    "INVALID",
+    "MEMORY",
+    "NOT_FINITE",
+    "UNSUPPORTED",
     "EngineError",
     "Handle",
     "Step",
@@ -26,10 +37,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-# The first number of the library's version that this module works with.
-INTERFACE = "1"
-# Names that build tools give to a shared library.
-SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
+#: Values of ``ase_student_status``.
 INVALID, FILE, UNSUPPORTED, MEMORY, NOT_FINITE = 1, 2, 3, 4, 5
 
 
@@ -39,7 +47,7 @@ class EngineError(ValueError):
     Attributes
     ----------
     status : int
-        As of ``ase_student_status`` in ``ase_student.h``.
+        One of the values of ``ase_student_status`` in ``ase_student.h``.
     """
 
     def __init__(self, status: int, message: str):
@@ -47,59 +55,8 @@ class EngineError(ValueError):
         self.status = status
 
 
-class _Options(ctypes.Structure):
-    _fields_ = (
-        ("precision", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
-        ("isa", ctypes.c_char_p),
-    )
-
-
-class _Structures(ctypes.Structure):
-    _fields_ = (
-        ("n_structures", ctypes.c_int64),
-        ("n_atoms", ctypes.c_void_p),
-        ("numbers", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p),
-        ("cells", ctypes.c_void_p),
-        ("pbc", ctypes.c_void_p),
-        ("skin", ctypes.c_double),
-    )
-
-
-class _Results(ctypes.Structure):
-    _fields_ = (
-        ("energies", ctypes.c_void_p),
-        ("forces", ctypes.c_void_p),
-        ("virials", ctypes.c_void_p),
-        ("atom_virials", ctypes.c_void_p),
-        ("outside", ctypes.c_int32),
-        ("rebuilt", ctypes.c_int32),
-        ("structures_outside", ctypes.c_void_p),
-    )
-
-
-class _Usual(ctypes.Structure):
-    _fields_ = (
-        ("radius_sums", ctypes.c_void_p),
-        ("bonded", ctypes.c_double),
-        ("reach", ctypes.c_double),
-        ("decay", ctypes.c_double),
-        ("most_bonds", ctypes.c_int32),
-        ("atom_keys", ctypes.c_void_p),
-        ("bond_keys", ctypes.c_void_p),
-        ("n_environments", ctypes.c_int64),
-        ("environments", ctypes.c_void_p),
-        ("orders", ctypes.c_void_p),
-        ("other_orders", ctypes.c_void_p),
-        ("n_bins", ctypes.c_int32),
-        ("bin_width", ctypes.c_double),
-        ("gaps", ctypes.c_void_p),
-    )
-
-
 class Usual(NamedTuple):
-    """Bonds and distances that were common in training, as ``ase_student_usual`` has them.
+    """Bonds and distances that were common in training, as in ``ase_student_usual``.
 
     Attributes
     ----------
@@ -108,12 +65,12 @@ class Usual(NamedTuple):
     decay : float, Å
     atom_keys, bond_keys : (n_elements,) int64
     environments : (n_environments,) int64
-        Empty: bonds are not compared.
+        If empty, bonds are not compared.
     orders : (n_environments, 2) float64
     other_orders : (n_elements, most_bonds + 1, 2) float64
     bin_width : float, Å
     gaps : (n_elements, n_elements, n_bins) bool
-        Without bins, distances are not compared.
+        If there are no bins, distances are not compared.
     """
 
     radius_sums: Floats
@@ -130,7 +87,7 @@ class Usual(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Results of one or several structures.
+    """Results of one or more structures.
 
     Attributes
     ----------
@@ -138,11 +95,11 @@ class Step(NamedTuple):
     forces : (total atoms, 3) float64, eV/Å
     virials : (n_structures, 3, 3) float64, eV
     outside : int
-        Bits of what lies outside of the limits; see ``ase_student.h``.
+        What lies outside of the limits, as bits of all structures; see ``ase_student.h``.
     is_rebuilt : bool
-        Whether the neighbor list was built, and not reused.
+        Whether the neighbor list was built for this step; else it was reused.
     structures_outside : (n_structures,) int32
-        Bits of each structure.
+        The bits of each structure.
     """
 
     energies: Floats
@@ -153,117 +110,33 @@ class Step(NamedTuple):
     structures_outside: NDArray[np.int32]
 
 
-def _library_file() -> Path | None:
-    """Return the file of the library that was built with the package, if there is one.
-
-    The environment variable ASE_STUDENT_ENGINE_LIBRARY names another, for tests.
-    """
-    if chosen := os.environ.get("ASE_STUDENT_ENGINE_LIBRARY"):
-        return Path(chosen)
-    folder = Path(__file__).parent
-    for path in sorted(folder.glob("_library*")):
-        if path.suffix in SUFFIXES:
-            return path
-    return None
-
-
-@cache
-def load_library() -> ctypes.CDLL:
-    """Load the library.
-
-    Raises
-    ------
-    ImportError
-        If the package was installed without it, or it does not fit.
-    """
-    path = _library_file()
-    if path is None:
-        raise ImportError(
-            "ase-student was installed without its C++ engine, because no compiler was found; "
-            "install a C++ compiler and ase-student again, or use backend='onnx'."
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise ImportError(f"the C++ engine '{path}' cannot be loaded: {error}.") from error
-    _declare(library)
-    version = library.ase_student_version().decode()
-    if version.partition(".")[0] != INTERFACE:
-        raise ImportError(
-            f"the C++ engine '{path}' has version {version}; this package works with version "
-            f"{INTERFACE}: install ase-student again."
-        )
-    return library
-
-
-def why_missing() -> str | None:
-    """Return why the engine cannot be used here; None if it can."""
-    try:
-        library = load_library()
-    except ImportError as error:
-        return str(error)
-    if not library.ase_student_isas():
-        return "the C++ engine needs a processor with x86-64-v2 (2009 or newer)."
-    return None
-
-
 def _text(message: bytes) -> str:
-    """Return a message of the engine, which may name what it has read in a damaged file."""
+    """Return a message of the engine; it may quote invalid UTF-8 from a damaged file."""
     return message.decode(errors="replace")
 
 
-def _declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the types of the functions that are called."""
-    pointer, status = ctypes.c_void_p, ctypes.c_int
-    text, size = ctypes.c_char_p, ctypes.c_size_t
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "version": (text, []),
-        "isas": (text, []),
-        "open_memory": (status, [text, size, pointer, pointer]),
-        "share": (status, [pointer, pointer]),
-        "close": (None, [pointer]),
-        "last_error": (text, [pointer]),
-        "isa": (text, [pointer]),
-        "table_error": (ctypes.c_double, [pointer]),
-        "set_limits": (status, [pointer] * 4),
-        "set_usual": (status, [pointer] * 2),
-        "compute": (status, [pointer] * 3),
-        "set_list": (status, [pointer, ctypes.c_int64, ctypes.c_int64, *[pointer] * 4]),
-        "set_cell": (status, [pointer] * 2),
-        "evaluate": (status, [pointer] * 5),
-        "n_phases": (ctypes.c_int32, [pointer]),
-        "begin": (status, [pointer] * 2),
-        "exchange": (status, [pointer, ctypes.c_int32, pointer, pointer]),
-        "phase": (status, [pointer, ctypes.c_int32]),
-        "finish": (status, [pointer] * 4),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, f"ase_student_{name}")
-        function.restype, function.argtypes = result, arguments
-
-
 def default_threads() -> int:
-    """Return the number of processors that this process may use, or less: OMP_NUM_THREADS."""
+    """Return the number of processors that this process may use, at most OMP_NUM_THREADS."""
     n_processors = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return min(n_processors, int(wanted)) if wanted.isdecimal() and int(wanted) else n_processors
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(n_processors, int(limit)) if limit.isdecimal() and int(limit) else n_processors
 
 
 class Handle:
     """A student in the engine, with a neighbor list of its own.
 
-    One handle serves one thread of Python at a time.
+    Only one thread of Python may call a handle at a time.
 
     Parameters
     ----------
     content : bytes
-        Of the student's ``weights.safetensors``.
+        Content of the student's ``weights.safetensors``.
     single : bool
         Whether the network runs in float32; else in float64.
     threads : int
-        At most so many.
+        Largest number of threads.
     isa : str, optional
         Instruction set; by default the best of the processor.
 
@@ -278,7 +151,7 @@ class Handle:
     def __init__(self, content: bytes, single: bool, threads: int, isa: str | None = None):
         self._library = load_library()
         self._address = ctypes.c_void_p()
-        options = _Options(32 if single else 64, threads, isa.encode() if isa else None)
+        options = Options(32 if single else 64, threads, isa.encode() if isa else None)
         status = self._library.ase_student_open_memory(
             content, len(content), ctypes.byref(options), ctypes.byref(self._address)
         )
@@ -288,20 +161,20 @@ class Handle:
 
     def _prepare(self) -> None:
         self._compute = self._library.ase_student_compute
-        self._structures, self._results = _Structures(), _Results()
+        self._structures, self._results = Structures(), Results()
         self._pointers = (ctypes.byref(self._structures), ctypes.byref(self._results))
-        self._one = np.zeros(1, dtype=np.int64)
+        self._single_n_atoms = np.zeros(1, dtype=np.int64)
 
     def share(self) -> "Handle":
         """Return another handle of the same student, with a neighbor list of its own."""
-        other = object.__new__(type(self))
-        other._library = self._library
-        other._address = ctypes.c_void_p()
-        status = self._library.ase_student_share(self._address, ctypes.byref(other._address))
+        shared = object.__new__(type(self))
+        shared._library = self._library
+        shared._address = ctypes.c_void_p()
+        status = self._library.ase_student_share(self._address, ctypes.byref(shared._address))
         if status:
             raise EngineError(status, _text(self._library.ase_student_last_error(None)))
-        other._prepare()
-        return other
+        shared._prepare()
+        return shared
 
     def __del__(self) -> None:
         address = getattr(self, "_address", None)
@@ -315,11 +188,11 @@ class Handle:
 
     @property
     def table_error(self) -> float:
-        """Largest error of the tabulated radial functions, relative to their largest value."""
+        """Largest error of the tabulated radial functions, by their largest value or slope."""
         return float(self._library.ase_student_table_error(self._address))
 
     def set_limits(self, distances: Floats, counts: NDArray[np.int32], forces: Floats) -> None:
-        """Set what structures are compared with; see ``ase_student.h``."""
+        """Set the limits of the training data; see ``ase_student_set_limits``."""
         distances = np.ascontiguousarray(distances, dtype=np.float64)
         counts = np.ascontiguousarray(counts, dtype=np.int32)
         forces = np.ascontiguousarray(forces, dtype=np.float64)
@@ -330,13 +203,13 @@ class Handle:
         )
 
     def set_usual(self, usual: Usual) -> None:
-        """Set which bonds and contacts are looked for when a list is built."""
+        """Set the bonds and distances that are compared when a list is built."""
         arrays = {
             name: np.ascontiguousarray(value)
             for name, value in usual._asdict().items()
             if isinstance(value, np.ndarray)
         }
-        record = _Usual(
+        record = UsualRecord(
             bonded=usual.bonded,
             reach=usual.reach,
             decay=usual.decay,
@@ -357,7 +230,7 @@ class Handle:
         skin: float,
         n_atoms: Integers | None = None,
     ) -> Step:
-        """Compute structures that don't see each other, with a list that is made where needed.
+        """Compute structures that do not interact; the list is built if it cannot be reused.
 
         Parameters
         ----------
@@ -367,7 +240,7 @@ class Handle:
         pbc : (n_structures, 3) or (3,) bool
         skin : float, Å
         n_atoms : (n_structures,) int64, optional
-            Of each structure; by default there is one.
+            Number of atoms of each structure; by default all belong to one structure.
 
         Raises
         ------
@@ -376,15 +249,16 @@ class Handle:
 
         Notes
         -----
-        Arrays must be contiguous and of these types: ``ase_student.backends.native`` sees to it.
+        Arrays must be contiguous and of these types; :mod:`ase_student.backends.native` converts
+        them.
         """
         if n_atoms is None:
-            n_atoms = self._one
+            n_atoms = self._single_n_atoms
             n_atoms[0] = len(numbers)
         energies = np.empty(len(numbers))
         forces = np.empty((len(numbers), 3))
         virials = np.empty((len(n_atoms), 3, 3))
-        # One structure has the bits of all.
+        # The bits of a single structure are those of all.
         outside = np.empty(len(n_atoms), dtype=np.int32) if len(n_atoms) > 1 else None
         structures, results = self._structures, self._results
         structures.n_structures = len(n_atoms)
@@ -413,7 +287,7 @@ class Handle:
         shifts: Floats,
         n_ghosts: int = 0,
     ) -> None:
-        """Set a neighbor list from outside; see ``ase_student_set_list``."""
+        """Set an external neighbor list; see ``ase_student_set_list``."""
         self._check(
             self._library.ase_student_set_list(
                 self._address,
@@ -427,7 +301,7 @@ class Handle:
         )
 
     def evaluate(self, positions: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return energies (N,), forces (N, 3) and virials (N, 3, 3) of atoms, for that list."""
+        """Return energies (N,), forces (N, 3) and virials (N, 3, 3) for the external list."""
         outputs = self._outputs(len(positions))
         pointers = [output.ctypes.data for output in outputs]
         self._check(
@@ -445,7 +319,13 @@ class Handle:
         self._check(self._library.ase_student_begin(self._address, positions.ctypes.data))
 
     def exchanged(self, phase: int, n_atoms: int) -> NDArray[np.uint8] | None:
-        """Return the rows that a phase reads of ghosts, (n_atoms, bytes), or None; writable."""
+        """Return the array in which the rows of ghosts must be filled in before a phase.
+
+        Returns
+        -------
+        (n_atoms, bytes) uint8, or None
+            Memory of the engine, to be written to; None if the phase reads no rows of ghosts.
+        """
         rows, size = ctypes.c_void_p(), ctypes.c_int64()
         self._check(
             self._library.ase_student_exchange(
@@ -462,7 +342,7 @@ class Handle:
         self._check(self._library.ase_student_phase(self._address, phase))
 
     def finish(self, n_atoms: int) -> tuple[Floats, Floats, Floats]:
-        """Return what :meth:`evaluate` does, after the last phase."""
+        """Return the results of the phases, as :meth:`evaluate` does, after the last phase."""
         outputs = self._outputs(n_atoms)
         pointers = [output.ctypes.data for output in outputs]
         self._check(self._library.ase_student_finish(self._address, *pointers))

@@ -99,3 +99,11 @@ def test_an_option_that_moved_names_its_step(capsys, words):
     with pytest.raises(SystemExit, match="2"):
         parsed(*words)
     assert "error: --angle has moved to the step 'bend'." in capsys.readouterr().err
+
+
+# The settings of a training check themselves: tests/distill/training/test_settings.py.
+@pytest.mark.parametrize("name", sorted(set(STEPS) - {"train"}))
+def test_no_seed_may_be_negative(name):
+    for option in step_module(name).OPTIONS:
+        if option.name.endswith("seed"):
+            assert option.broken_limit(-1) == "-1; it must not be negative"

@@ -299,6 +299,7 @@ def test_command(dataset, tmp_path, capsys):
         (["molecule.xyz"], "take all with --part all"),
         (["notes.txt", "--part", "all"], "ASE does not recognize its file format"),
         (["molecule.xyz", "--part", "all", "--number", "-1"], "--number is -1"),
+        (["molecule.xyz", "--part", "all", "--seed", "-1"], "--seed is -1"),
         (["--water", "inf"], "the temperature must be positive and the length finite"),
         (["--water", "1", "-o", "."], "is a folder; give the name of a file"),
     ],

@@ -79,7 +79,7 @@ class ExplorationSettings(StepSettings):
     random_share: float = option(
         0.5, "share of them that is drawn at random; the others are the most uncertain"
     )
-    seed: int = option(0, "of all random choices")
+    seed: int = option(0, "of all random choices", least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,8 +95,6 @@ class ExplorationSettings(StepSettings):
             )
         if not 0 <= self.random_share <= 1:
             raise ValueError(f"--random-share is {self.random_share:g}; it must be from 0 to 1.")
-        if self.seed < 0:
-            raise ValueError(f"--seed is {self.seed}; it must not be negative.")
 
     @property
     def n_random(self) -> int:

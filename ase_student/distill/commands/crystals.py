@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ase_student.data.structures import Structures
-from ase_student.distill.commands.scan_options import (
-    DRIVER,
-    PART,
-    driver,
-    write_sampled,
-)
+from ase_student.distill.commands.sampling_options import SEED
+from ase_student.distill.commands.scan_options import DRIVER, PART, driver, write_sampled
 from ase_student.distill.options import Option, output_file
 from ase_student.distill.sampling.molecular_crystals import CRYSTALS, sample_crystals
 from ase_student.distill.sampling.scan_molecules import is_in_part
@@ -28,7 +24,7 @@ OPTIONS = (
     ),
     *PART,
     DRIVER,
-    Option("seed", "of all that is drawn", int, default=0),
+    SEED,
 )
 
 

@@ -22,7 +22,7 @@ from ase_student.potentials.registry import identity, load_potential
 
 PART = (
     Option("part", "only what belongs to this part of the split", choices=PARTS),
-    Option("split-seed", "of the split", int, default=0),
+    Option("split-seed", "of the split", int, default=0, least=0),
 )
 #: The driver: the student or teacher that moves atoms.
 DRIVER = Option(

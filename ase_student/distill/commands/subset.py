@@ -28,7 +28,7 @@ OPTIONS = (
         metavar="N",
     ),
     Option("split", "what is split", choices=SPLITS, default="molecule"),
-    Option("seed", "of the split and of the choice", int, default=0),
+    Option("seed", "of the split and of the choice", int, default=0, least=0),
 )
 
 

@@ -112,7 +112,7 @@ class DimerScanSettings(StepSettings):
         0.0, "share of scans that start from a complex relaxed as a whole", metavar="S"
     )
     max_complex_atoms: int = option(70, "atoms of the largest complex", metavar="N", least=4)
-    seed: int = option(0, "of all random choices")
+    seed: int = option(0, "of all random choices", least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -94,7 +94,7 @@ class LiquidSettings(StepSettings):
     atoms: tuple[int, int] = option(
         (60, 140), f"fewest and most atoms of a droplet, at most {BOX_ATOMS[0]}", metavar="N"
     )
-    seed: int = option(0, "of all random choices")
+    seed: int = option(0, "of all random choices", least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

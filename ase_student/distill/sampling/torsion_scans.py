@@ -63,7 +63,7 @@ class TorsionScanSettings(StepSettings):
 
     frames: int = option(1000, "how many frames", metavar="N", least=1)
     angles: int = option(12, "angles of each scan, equally spaced", metavar="N", least=1)
-    seed: int = option(0, "of all random choices")
+    seed: int = option(0, "of all random choices", least=0)
 
 
 def scan_torsions(

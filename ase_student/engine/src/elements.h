@@ -17,8 +17,8 @@ constexpr const char* SYMBOLS[N_ELEMENTS + 1] = {
     "Cn", "Nh", "Fl", "Mc", "Lv", "Ts", "Og",
 };
 
-// Cordero et al., Dalton Trans. 2008, 2832, Å; of carbon sp3, of manganese, iron and cobalt
-// low spin. Beyond curium there are none: 2 Å, as ASE has it.
+// Å, of Cordero et al., Dalton Trans. 2008, 2832: the values of sp3 carbon, and of low-spin
+// manganese, iron and cobalt. Elements beyond curium are not listed there: 2 Å, as in ASE.
 constexpr double RADII[] = {
     0.00,
     0.31, 0.28, 1.28, 0.96, 0.84, 0.76, 0.71, 0.66, 0.57, 0.58, 1.66, 1.41, 1.21, 1.11, 1.07,

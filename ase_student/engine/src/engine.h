@@ -1,45 +1,31 @@
-// A student that is ready to run.
+// A student that is ready to run, with its neighbor list and memory.
+//
+// engine.cpp holds what all evaluations share: elements, limits, memory and threads;
+// engine_compute.cpp the whole step for structures, and engine_phases.cpp evaluations for a
+// caller's neighbor list, phase by phase.
 #pragma once
 
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "../ase_student.h"
+#include "loaded_network.h"
 #include "neighbors.h"
 #include "pool.h"
-#include "student.h"
 #include "unusual.h"
 
 namespace ase {
 
-// Names of the instruction sets that this processor can run, best first.
-std::vector<std::string> available_isas();
-
-// Weights as kernels read them; shared by handles.
-class Network {
-public:
-    Network(const void* data, size_t size, bool single, const std::string& isa);
-    ~Network();
-    Network(const Network&) = delete;
-    Network& operator=(const Network&) = delete;
-
-    Student student;
-    double table_error = 0;
-    const NetworkFunctions* functions = nullptr;
-    void* weights = nullptr;
-    std::string isa;
-};
-
+// Methods are the functions of ase_student.h. They throw Error.
 class Engine {
 public:
-    Engine(std::shared_ptr<const Network> network, int threads);
+    Engine(std::shared_ptr<const LoadedNetwork> network, int threads);
     ~Engine();
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
 
-    const Network& network() const { return *network_; }
-    std::shared_ptr<const Network> shared_network() const { return network_; }
+    const LoadedNetwork& network() const { return *network_; }
+    std::shared_ptr<const LoadedNetwork> shared_network() const { return network_; }
     int threads() const { return pool_.size(); }
 
     void set_limits(const double* distances, const int32_t* counts, const double* forces);
@@ -55,17 +41,26 @@ public:
     int n_phases() const { return 2 * network_->student.blocks; }
 
 private:
-    void take_numbers(const int64_t* numbers, int64_t n);
-    void take_memory();
-    void run_all();
+    // Shared by all evaluations (engine.cpp).
+    void set_numbers(const int64_t* numbers, int64_t n);
+    void prepare_list();
+    void prepare_limits();
+    void choose_threads();
+    int64_t chunk_size(int64_t n, int n_threads) const;
+
+    // The whole step (engine_compute.cpp).
+    int64_t atoms_per_group() const;
+    void build_list(const StructuresView& structures, double skin);
+    void run_groups();
+    void run_phases_together();
     void find_unusual();
     void report_outside(const ase_student_structures& structures,
                         ase_student_results& results) const;
-    void run_range(int state, int thread, int phase, int64_t group, int64_t end);
-    int64_t chunk_size(int64_t n, int n_threads) const;
-    int64_t atoms_per_group() const;
+    double report_atoms(ase_student_results& results) const;
+    void report_virials(const ase_student_structures& structures,
+                        ase_student_results& results) const;
 
-    std::shared_ptr<const Network> network_;
+    std::shared_ptr<const LoadedNetwork> network_;
     void* workspace_ = nullptr;
     Pool pool_;
     NeighborList list_;
@@ -74,18 +69,21 @@ private:
     int64_t n_ghosts_ = 0;
     int next_phase_ = -1;
     std::vector<int64_t> numbers_;
+    // Elements of the list as indices in the student; and each atom's element as index in these.
     std::vector<int> present_, species_;
     std::vector<double> radii_;
     std::vector<double> energies_, forces_, virials_;
     std::vector<uint8_t> outside_;  // by place, bits of Outside
-    std::vector<uint8_t> unusual_;  // likewise, of the list when it was built; empty if none is
+    std::vector<uint8_t> unusual_;  // the same for bonds and contacts, of the list when it was
+                                    // built; empty if these are not compared
     Usual usual_;
+    // Limits by elements of the student, and by elements of the list as the network reads them.
     bool is_limited_ = false;
     std::vector<double> limit_distances_, limit_forces_;
     std::vector<int32_t> limit_counts_;
     std::vector<double> present_distances_, present_forces_;
     std::vector<int> present_counts_;
-    // How the list is run.
+    // Whether threads take whole groups, or parts of each phase; and how many threads run.
     bool by_groups_ = false;
     int n_threads_ = 1;
 };

@@ -1,10 +1,11 @@
-// The interaction whose senders are bare elements, with second moments.
+// The first interaction: senders are elements without an environment, and moments are up to second.
 #pragma once
 
 #include "workspace.h"
 
 namespace ASE_NAMESPACE {
 
+// The value of a spline for a pair, from the weights in its record.
 AI V spline_value(const Real* pair, const Real* table, int stride) {
     V sum = pair[VALUE] * load(table);
 #pragma GCC unroll 8
@@ -12,7 +13,8 @@ AI V spline_value(const Real* pair, const Real* table, int stride) {
     return sum;
 }
 
-// Moments of one row, by element of the neighbor: of one, three and five components.
+// Compute the moments of one row, by element of the neighbor: they have one, three and five
+// components.
 template <bool TENSORS>
 void Workspace::row_moments(const ListView& list, State& state, int64_t group, int64_t i,
                             Real* zeroth, Real* first, Real* second) {
@@ -35,7 +37,7 @@ void Workspace::row_moments(const ListView& list, State& state, int64_t group, i
                     sxx += gx * x - zz, syy += gy * y - zz;
                 }
             }
-            // Columns behind an element's own are zero, and overwritten by the next element.
+            // Columns after an element's last are zero here; the next element overwrites them.
             const int column = e * net.R + n;
             store(zeroth + column, sum);
             store(first + column, sx);
@@ -140,7 +142,7 @@ void Workspace::first_backward(const ListView& list, State& state, Scratch& scra
                 store(p + 2 * Tp, m1 * py + m2 * px - Real(2) * ((m3 + m4) * pz));
             }
         multiply(net.vector_mixes.backward, 3 * n, by_products, Tp, by_v, Fp, PREVIOUS);
-        // The nine components of an atom lie side by side: each is a product of its own.
+        // An atom's nine components are next to each other, each with a product of its own.
         for (int c = 0; c < 5; c++)
             multiply(mixes.backward, n, by_mixed + c * Tp, 5 * Tp, by_moments + (4 + c) * width,
                      9 * width);
@@ -153,7 +155,7 @@ void Workspace::first_backward(const ListView& list, State& state, Scratch& scra
     else moment_gradients<false>(list, state, group, first, n, by_moments);
 }
 
-// Add what an atom's moments contribute to the gradients of its pairs.
+// Add the contributions of atoms' moments to the gradients of their pairs.
 template <bool TENSORS>
 void Workspace::moment_gradients(const ListView& list, State& state, int64_t group, int64_t first,
                                  int n, const Real* by_moments) {

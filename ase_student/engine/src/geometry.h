@@ -1,12 +1,13 @@
-// Pairs within the cutoff: their records, the repulsion, and what the guard sees.
+// Pairs within the cutoff: their records, the repulsion, and comparison with limits of training.
 #pragma once
 
 #include "workspace.h"
 
 namespace ASE_NAMESPACE {
 
-// Universal screening function (Ziegler, Biersack and Littmark 1985) times the envelope at the sum
-// of covalent radii; half the energy, and half the slope, of a pair.
+// The repulsion of a pair: Coulomb energy of the nuclei with the universal screening function
+// (Ziegler, Biersack and Littmark 1985), times an envelope that ends at the sum of covalent radii.
+// Half of its energy and half of its slope are each atom's part.
 AI void repulsion(const double* own, const double* other, double d, double& energy,
                   double& slope) {
     const double weights[4] = {(double)0.18175f, (double)0.50986f, (double)0.28022f,
@@ -28,8 +29,8 @@ AI void repulsion(const double* own, const double* other, double d, double& ener
     slope = 0.5 * ((screened_slope - screened / d) * fade + screened * fade_slope);
 }
 
-// Weights of the B-splines of degree DEGREE that are not zero at t of a bin, and their slopes by t
-// (Cox and de Boor's recursion on whole numbers).
+// Weights of the B-splines of degree DEGREE that are not zero at position t of a bin, 0 to 1, and
+// their derivatives with respect to t (recursion of Cox and de Boor for equidistant knots).
 AI void spline_weights(V t, V* value, V* slope) {
     value[0] = all(1);
 #pragma GCC unroll 8
@@ -51,7 +52,8 @@ AI void spline_weights(V t, V* value, V* slope) {
     }
 }
 
-// Pairs of one row within the cutoff: their records, the repulsion, and what the guard sees.
+// Write the records of one row's pairs within the cutoff, add the repulsion, and compare distances
+// and the number of neighbors with the limits of training.
 void Workspace::row_geometry(const ListView& list, State& state, Scratch& scratch, int64_t group,
                              int64_t i) {
     const double cutoff_squared = net.cutoff * net.cutoff;
@@ -89,13 +91,14 @@ void Workspace::row_geometry(const ListView& list, State& state, Scratch& scratc
         if (n < range[0] || n > range[1]) outside |= ase::NEIGHBOR_COUNT;
     }
     list.outside[i] = (uint8_t)outside;
-    // The last vector is filled up with copies of a pair that costs nothing.
+    // Fill the last vector with a dummy pair: at the cutoff, where the envelope is zero.
     for (int k = n; k < rounded_up(n, VL); k++) {
         Real* filler = near + 4 * k;
         filler[0] = (Real)net.cutoff, filler[1] = filler[2] = 0, filler[3] = 1;
         scratch.near_places[k] = scratch.near_neighbors[k] = 0;
     }
-    const Real inverse_spacing = Real(1.0 / net.spacing), inverse_cutoff = Real(1.0 / net.envelope_cutoff);
+    const Real inverse_spacing = Real(1.0 / net.spacing);
+    const Real inverse_cutoff = Real(1.0 / net.envelope_cutoff);
     const Real x_start = (Real)net.start, rate = (Real)net.rate;
     const int64_t offset = row - list.rows[group];
     Real* records = state.pairs.p + offset * RECORD;

@@ -1,4 +1,4 @@
-// Later interactions: messages there, and their gradients back.
+// Later interactions: messages in the forward pass, and their gradients in the backward pass.
 #pragma once
 
 #include "first_interaction.h"
@@ -6,7 +6,8 @@
 
 namespace ASE_NAMESPACE {
 
-// What atoms send: by block of VL channels, plain, three carried and directed messages.
+// Compute what atoms send. For every block of VL channels: plain messages, three components of
+// carried messages, and directed messages.
 void Workspace::send(int l, State& state, Scratch& scratch, int64_t at, int n) {
     const InteractionLayers& layers = net.interactions[l];
     State::MessageCache& cache = state.messages[l];
@@ -34,6 +35,7 @@ void Workspace::send(int l, State& state, Scratch& scratch, int64_t at, int n) {
         }
 }
 
+// Sum the messages that atoms receive from their neighbors.
 void Workspace::gather(int l, const ListView& list, State& state, int64_t group, int64_t first,
                        int n, Real* sums, Real* vector_sums) {
     const int Mp = net.Mp, blocks = net.n_channel_blocks;
@@ -67,12 +69,14 @@ void Workspace::gather(int l, const ListView& list, State& state, int64_t group,
     }
 }
 
-// What neighbors received from these atoms: gradients by what was sent, and of the pairs.
+// From the gradients of what neighbors received from these atoms, compute the gradients with
+// respect to what was sent, and add those of the pairs.
 void Workspace::gather_back(int l, const ListView& list, State& state, int64_t group,
                             int64_t first, int n, Real* by_plain, Real* by_carried,
                             Real* by_directed) {
     const int Mp = net.Mp, blocks = net.n_channel_blocks;
-    const int64_t sent_stride = (int64_t)blocks * 5 * VL, received_stride = (int64_t)blocks * 4 * VL;
+    const int64_t sent_stride = (int64_t)blocks * 5 * VL;
+    const int64_t received_stride = (int64_t)blocks * 4 * VL;
     for (int b = 0; b < blocks; b++) {
         const Real* table =
             net.interactions[l].table.p + (int64_t)b * (net.knots + DEGREE) * 3 * VL;
@@ -90,7 +94,8 @@ void Workspace::gather_back(int l, const ListView& list, State& state, int64_t g
             for (; pair < end; pair += RECORD) {
                 const Integer packed = as_integer(pair + PLACE);
                 const Real* t = table + (int64_t)(packed & BIN_MASK) * 3 * VL;
-                const Real* from = received + (int64_t)as_integer(pair + NEIGHBOR) * received_stride;
+                const int64_t neighbor = as_integer(pair + NEIGHBOR);
+                const Real* from = received + neighbor * received_stride;
                 const V rs = load(from), rx = load(from + VL), ry = load(from + 2 * VL),
                         rz = load(from + 3 * VL);
                 V value[3], slope[3];
@@ -129,7 +134,7 @@ void Workspace::gather_back(int l, const ListView& list, State& state, int64_t g
     }
 }
 
-// Gradients by what atoms received, in the layout of `send`.
+// Compute the gradients with respect to what atoms received, in the layout of `send`.
 void Workspace::receive(int l, State& state, Scratch& scratch, int64_t at, int n) {
     const InteractionLayers& layers = net.interactions[l];
     const int Fp = net.Fp, Mp = net.Mp, blocks = net.n_channel_blocks;
@@ -145,7 +150,8 @@ void Workspace::receive(int l, State& state, Scratch& scratch, int64_t at, int n
         }
 }
 
-// Readout: the network's energies, and their gradients by the scalars instead of these.
+// Readout: add the network's energies, and replace the scalars by the energies' gradients with
+// respect to them.
 void Workspace::finish(const ListView& list, State& state, Scratch& scratch, int64_t group,
                        int64_t first, int n) {
     const int Fp = net.Fp, width = net.halfp;
@@ -201,7 +207,8 @@ void Workspace::interaction_backward(int l, const ListView& list, State& state, 
             const V gate = load(cache.gates.p + (at + a) * Mp + q);
             const V x = load(carried), y = load(carried + Mp), z = load(carried + 2 * Mp);
             store(out, load(by_plain + a * Mp + q));
-            store(out + Mp, x * load(carrier) + y * load(carrier + Mp) + z * load(carrier + 2 * Mp));
+            store(out + Mp,
+                  x * load(carrier) + y * load(carrier + Mp) + z * load(carrier + 2 * Mp));
             store(out + 2 * Mp, load(by_directed + a * Mp + q));
             store(carried, x * gate);
             store(carried + Mp, y * gate);

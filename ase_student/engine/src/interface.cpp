@@ -1,4 +1,4 @@
-// The C interface: arguments are checked, and exceptions become statuses.
+// The C interface: checks arguments, and turns exceptions into statuses.
 #include <algorithm>
 #include <cstdio>
 #include <memory>
@@ -9,6 +9,7 @@
 
 #include "engine.h"
 #include "error.h"
+#include "instruction_sets.h"
 
 struct ase_student {
     std::unique_ptr<ase::Engine> engine;
@@ -17,8 +18,12 @@ struct ase_student {
 
 namespace {
 
+using ase::require;
+
+// Why the last opening in this thread failed.
 thread_local std::string opening_error;
 
+// Run an action; if it throws, store the reason and return the status.
 template <class Action>
 ase_student_status guarded(std::string& message, Action action) {
     try {
@@ -37,18 +42,14 @@ ase_student_status guarded(std::string& message, Action action) {
     }
 }
 
-void check(bool is_right, const char* reason) {
-    if (!is_right) throw ase::Error(ASE_STUDENT_INVALID, reason);
-}
-
-ase_student* new_handle(std::shared_ptr<const ase::Network> network, int threads) {
+ase_student* new_handle(std::shared_ptr<const ase::LoadedNetwork> network, int threads) {
     auto handle = std::make_unique<ase_student>();
     handle->isa = network->isa;
     handle->engine = std::make_unique<ase::Engine>(std::move(network), threads);
     return handle.release();
 }
 
-std::vector<char> contents(const char* path) {
+std::vector<char> content_of(const char* path) {
     std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path, "rb"), std::fclose);
     if (!file)
         throw ase::Error(ASE_STUDENT_FILE, std::string("cannot open '") + path + "'");
@@ -70,7 +71,8 @@ const char* ase_student_version(void) { return "1.0"; }
 const char* ase_student_isas(void) {
     static const std::string names = [] {
         std::string text;
-        for (const std::string& name : ase::available_isas()) text += (text.empty() ? "" : " ") + name;
+        for (const std::string& name : ase::available_isas())
+            text += (text.empty() ? "" : " ") + name;
         return text;
     }();
     return names.c_str();
@@ -80,16 +82,16 @@ ase_student_status ase_student_open_memory(const void* data, size_t size,
                                            const ase_student_options* options,
                                            ase_student** student) {
     return guarded(opening_error, [&] {
-        check(data && student, "data and student must not be NULL");
+        require(data && student, "data and student must not be NULL");
         *student = nullptr;
         ase_student_options chosen{};
         if (options) chosen = *options;
-        check(chosen.precision == 0 || chosen.precision == 32 || chosen.precision == 64,
-              "precision must be 32 or 64");
-        check(chosen.threads >= 0 && chosen.threads <= 1024, "threads must be 0 to 1024");
+        require(chosen.precision == 0 || chosen.precision == 32 || chosen.precision == 64,
+                "precision must be 32 or 64");
+        require(chosen.threads >= 0 && chosen.threads <= 1024, "threads must be 0 to 1024");
         int threads = chosen.threads;
         if (!threads) threads = std::max(1u, std::thread::hardware_concurrency());
-        auto network = std::make_shared<const ase::Network>(
+        auto network = std::make_shared<const ase::LoadedNetwork>(
             data, size, chosen.precision != 64, chosen.isa ? chosen.isa : "");
         *student = new_handle(std::move(network), threads);
     });
@@ -99,9 +101,9 @@ ase_student_status ase_student_open_file(const char* path, const ase_student_opt
                                          ase_student** student) {
     std::vector<char> bytes;
     const ase_student_status status = guarded(opening_error, [&] {
-        check(path && student, "path and student must not be NULL");
+        require(path && student, "path and student must not be NULL");
         *student = nullptr;
-        bytes = contents(path);
+        bytes = content_of(path);
     });
     if (status) return status;
     return ase_student_open_memory(bytes.empty() ? "" : bytes.data(), bytes.size(), options,
@@ -110,7 +112,7 @@ ase_student_status ase_student_open_file(const char* path, const ase_student_opt
 
 ase_student_status ase_student_share(const ase_student* student, ase_student** shared) {
     return guarded(opening_error, [&] {
-        check(student && shared, "student and shared must not be NULL");
+        require(student && shared, "student and shared must not be NULL");
         *shared = new_handle(student->engine->shared_network(), student->engine->threads());
     });
 }
@@ -142,8 +144,8 @@ double ase_student_table_error(const ase_student* student) {
 ase_student_status ase_student_set_limits(ase_student* student, const double* distances,
                                           const int32_t* counts, const double* forces) {
     return guarded(student->error, [&] {
-        check((distances && counts && forces) || (!distances && !counts && !forces),
-              "give all limits or none");
+        require((distances && counts && forces) || (!distances && !counts && !forces),
+                "distances, counts and forces must all be given, or all be NULL");
         student->engine->set_limits(distances, counts, forces);
     });
 }
@@ -156,11 +158,11 @@ ase_student_status ase_student_compute(ase_student* student,
                                        const ase_student_structures* structures,
                                        ase_student_results* results) {
     return guarded(student->error, [&] {
-        check(structures && results, "structures and results must not be NULL");
-        check(structures->n_atoms && structures->numbers && structures->positions,
-              "n_atoms, numbers and positions must not be NULL");
-        check(structures->cells || !structures->pbc, "periodic structures need cells");
-        check(results->energies && results->forces, "energies and forces must not be NULL");
+        require(structures && results, "structures and results must not be NULL");
+        require(structures->n_atoms && structures->numbers && structures->positions,
+                "n_atoms, numbers and positions must not be NULL");
+        require(structures->cells || !structures->pbc, "periodic structures need cells");
+        require(results->energies && results->forces, "energies and forces must not be NULL");
         student->engine->compute(*structures, *results);
     });
 }
@@ -169,15 +171,15 @@ ase_student_status ase_student_set_list(ase_student* student, int64_t n_atoms, i
                                         const int64_t* numbers, const int64_t* rows,
                                         const int64_t* neighbors, const double* shifts) {
     return guarded(student->error, [&] {
-        check(numbers && rows && (neighbors || (n_atoms > 0 && rows[n_atoms] == 0)),
-              "numbers, rows and neighbors must not be NULL");
+        require(numbers && rows && (neighbors || (n_atoms > 0 && rows[n_atoms] == 0)),
+                "numbers, rows and neighbors must not be NULL");
         student->engine->set_list(n_atoms, n_ghosts, numbers, rows, neighbors, shifts);
     });
 }
 
 ase_student_status ase_student_set_cell(ase_student* student, const double* cell) {
     return guarded(student->error, [&] {
-        check(cell, "cell must not be NULL");
+        require(cell, "cell must not be NULL");
         student->engine->set_cell(cell);
     });
 }
@@ -186,7 +188,7 @@ int32_t ase_student_n_phases(const ase_student* student) { return student->engin
 
 ase_student_status ase_student_begin(ase_student* student, const double* positions) {
     return guarded(student->error, [&] {
-        check(positions, "positions must not be NULL");
+        require(positions, "positions must not be NULL");
         student->engine->begin(positions);
     });
 }
@@ -194,7 +196,7 @@ ase_student_status ase_student_begin(ase_student* student, const double* positio
 ase_student_status ase_student_exchange(ase_student* student, int32_t phase, void** rows,
                                         int64_t* bytes) {
     return guarded(student->error, [&] {
-        check(rows && bytes, "rows and bytes must not be NULL");
+        require(rows && bytes, "rows and bytes must not be NULL");
         student->engine->exchange(phase, rows, bytes);
     });
 }
@@ -206,7 +208,7 @@ ase_student_status ase_student_phase(ase_student* student, int32_t phase) {
 ase_student_status ase_student_finish(ase_student* student, double* energies, double* forces,
                                       double* virials) {
     return guarded(student->error, [&] {
-        check(energies && forces, "energies and forces must not be NULL");
+        require(energies && forces, "energies and forces must not be NULL");
         student->engine->finish(energies, forces, virials);
     });
 }

@@ -8,7 +8,7 @@
 namespace ase {
 namespace {
 
-constexpr int DEEPEST = 64;
+constexpr int MOST_LEVELS = 64;
 
 class Parser {
 public:
@@ -17,7 +17,7 @@ public:
     Json document() {
         Json value = parse_value(0);
         skip_space();
-        if (at_ != end_) fail("there is more after its end");
+        if (at_ != end_) fail("text after the end");
         return value;
     }
 
@@ -35,8 +35,8 @@ private:
 
     char peek() const { return at_ < end_ ? *at_ : '\0'; }
 
-    bool take(char wanted) {
-        if (peek() != wanted || at_ == end_) return false;
+    bool take(char expected) {
+        if (peek() != expected || at_ == end_) return false;
         at_++;
         return true;
     }
@@ -47,7 +47,7 @@ private:
     }
 
     Json parse_value(int depth) {
-        if (depth > DEEPEST) fail("too many levels");
+        if (depth > MOST_LEVELS) fail("too many levels");
         skip_space();
         Json value;
         switch (peek()) {
@@ -67,7 +67,7 @@ private:
                 value.kind = Json::BOOLEAN;
                 break;
             case 'n': take_word("null"); break;
-            // Python writes these.
+            // Not in the standard, but Python writes NaN and Infinity.
             case 'N':
                 take_word("NaN");
                 value.kind = Json::NUMBER;
@@ -97,7 +97,7 @@ private:
             skip_space();
             if (!take(':')) fail("a colon is missing");
             if (!value.object.emplace(key, parse_value(depth + 1)).second)
-                fail("'" + key + "' stands twice");
+                fail("'" + key + "' occurs twice");
             skip_space();
         } while (take(','));
         if (!take('}')) fail("a brace is missing");
@@ -119,13 +119,13 @@ private:
         unsigned code = 0;
         for (int q = 0; q < 4; q++) {
             const char c = peek();
-            if (at_ == end_) fail("a string has no end");
+            if (at_ == end_) fail("an unterminated string");
             at_++;
             code *= 16;
             if (c >= '0' && c <= '9') code += c - '0';
             else if (c >= 'a' && c <= 'f') code += c - 'a' + 10;
             else if (c >= 'A' && c <= 'F') code += c - 'A' + 10;
-            else fail("a wrong escape");
+            else fail("an invalid escape sequence");
         }
         return code;
     }
@@ -152,14 +152,14 @@ private:
         std::string text;
         at_++;
         for (;;) {
-            if (at_ == end_) fail("a string has no end");
+            if (at_ == end_) fail("an unterminated string");
             const char c = *at_++;
             if (c == '"') return text;
             if (c != '\\') {
                 text += c;
                 continue;
             }
-            if (at_ == end_) fail("a string has no end");
+            if (at_ == end_) fail("an unterminated string");
             switch (*at_++) {
                 case '"': text += '"'; break;
                 case '\\': text += '\\'; break;
@@ -172,15 +172,15 @@ private:
                 case 'u': {
                     unsigned code = parse_hex();
                     if (code >= 0xD800 && code < 0xDC00 && take('\\')) {
-                        if (!take('u')) fail("half a character");
+                        if (!take('u')) fail("an incomplete surrogate pair");
                         const unsigned low = parse_hex();
-                        if (low < 0xDC00 || low > 0xDFFF) fail("half a character");
+                        if (low < 0xDC00 || low > 0xDFFF) fail("an incomplete surrogate pair");
                         code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
                     }
                     append_utf8(text, code);
                     break;
                 }
-                default: fail("a wrong escape");
+                default: fail("an invalid escape sequence");
             }
         }
     }
@@ -195,12 +195,12 @@ private:
                               *at_ == 'E' || *at_ == '+' || *at_ == '-'))
             at_++;
         if (at_ == from) fail("a value is missing");
-        // Whatever the locale of the process is.
+        // Independent of the locale of the process.
         std::istringstream stream(std::string(from, at_));
         stream.imbue(std::locale::classic());
         double number = 0;
         stream >> number;
-        if (stream.fail() || !stream.eof()) fail("a wrong number");
+        if (stream.fail() || !stream.eof()) fail("an invalid number");
         return number;
     }
 };

@@ -1,4 +1,4 @@
-// The little of JSON that a student's file holds.
+// A reader for JSON, for the metadata of a student's file.
 #pragma once
 
 #include <map>
@@ -17,10 +17,10 @@ public:
     std::vector<Json> array;
     std::map<std::string, Json> object;
 
-    // The member of an object, null if it has none or is none.
+    // The member of an object; null if there is no such member, or this is not an object.
     const Json* find(const std::string& key) const;
 
-    // Throws std::invalid_argument, with the place, for anything that is not JSON.
+    // Throws std::invalid_argument, with the position, if the text is not JSON.
     static Json parse(const char* text, size_t size);
 };
 

@@ -15,21 +15,22 @@ using ase::UpdateWeights;
 
 constexpr int DEGREE = SINGLE ? 4 : 6;
 constexpr int ORDER = DEGREE + 1;
-// A pair's record: ORDER weights of values, as many of slopes, direction, inverse distance,
-// neighbor, and place and bin in one number.
+// A pair's record: ORDER spline weights of values, ORDER of slopes, direction, inverse distance,
+// neighbor, and in one number the place in the row and the bin of the spline.
 enum { VALUE = 0, SLOPE = ORDER, DIRECTION = 2 * ORDER, NEIGHBOR = DIRECTION + 4, PLACE };
 constexpr int RECORD = (PLACE + 1 + 7) / 8 * 8;
 constexpr int BIN_BITS = 13;
 constexpr Integer BIN_MASK = (1 << BIN_BITS) - 1;
 
-// Index in an array of parts of `size` numbers, given that in one whose parts are padded; or -1.
+// Convert an index in an array whose parts are padded to `width` numbers into the index in the
+// array whose parts have `size` numbers; -1 for padding.
 AI int unpadded(int index, int size, int width) {
     const int part = index / width, rest = index % width;
     return rest < size ? part * size + rest : -1;
 }
 
 // A linear layer, for the forward and for the backward pass. Inputs and outputs consist of parts
-// (scalars and norms, say), each of which is padded to whole vectors.
+// (scalars and norms, for example), each of which is padded to whole vectors.
 struct Linear {
     Packed forward, backward;
     Buffer bias;
@@ -71,11 +72,14 @@ struct InteractionLayers {
     Buffer table;  // (n_channel_blocks, knots + degree, 3, VL)
 };
 
+// A student's weights in the layout of the kernels. Widths have the letters of the formulas: S
+// elements, F features, L blocks, H hidden, R radial functions, C element channels, M message
+// channels, T tensor channels; a letter with p is padded to whole vectors.
 struct Network {
     int S, F, Fp, L, H, Hp, R, Rp, C, M, Mp, T, Tp, half, halfp, n_channel_blocks;
     double cutoff, envelope_cutoff, inner_cutoff;
     Buffer embedding, radial_table, readout_weights;
-    // By element, for folding and for the repulsion.
+    // By element, for Workspace::fold and for the repulsion.
     double *channels = nullptr, *first_scalars = nullptr, *first_vectors = nullptr,
            *moment_mixes = nullptr, *elements = nullptr;
     Linear vector_mixes, moment_scalars, moment_vectors, readout;
@@ -101,7 +105,7 @@ struct Network {
         Fp = padded(F), Hp = padded(H), Rp = padded(R), Mp = padded(M), Tp = padded(T);
         halfp = padded(half), n_channel_blocks = Mp / VL;
         cutoff = w.cutoff, inner_cutoff = w.inner_cutoff;
-        // In float32, as the other backends keep it.
+        // Rounded to float32, as in the other backends.
         envelope_cutoff = (double)(float)w.cutoff;
         rate = spline.rate, start = spline.start, spacing = spline.spacing, knots = spline.knots;
         const size_t n_moments = (size_t)R * C;

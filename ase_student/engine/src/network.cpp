@@ -1,16 +1,18 @@
 // The network on chunks of atoms: energies, forces and virials, written out by hand.
 //
-// This file is compiled once for every instruction set and precision, into ASE_NAMESPACE. It computes
-// what ase_student/networks/painn.py computes; the formulas and their names are explained there.
-// What is different:
+// This file is compiled once for every instruction set and precision, into ASE_NAMESPACE. It
+// computes what ase_student/networks/painn.py computes; the formulas and their names are explained
+// there. The differences are:
 //
 // - Radial functions and filters are read from tables of B-splines in x = exp(-rate d). The
-//   envelope is no part of the tables but of the weights of the splines, which are made once for a
-//   pair and kept in its record together with those of the slope.
-// - In the first interaction, whose senders are bare elements, moments are summed for each element
-//   that is there, and the element channels are folded into the weights behind.
+//   envelope is not in the tables but in the weights of the splines, which are computed once for
+//   each pair and kept in its record together with those of the slope.
+// - In the first interaction, where senders are elements without an environment, moments are summed
+//   for each element that occurs, and the element channels are multiplied into the weights of the
+//   layers that follow.
 // - Every row writes what its own atom contributes to a pair's gradient, four numbers, and the last
-//   phase adds the two directions. Nothing is scattered: the order of work changes no bit.
+//   phase adds the two directions. No atom writes to another atom's numbers, except to forces on
+//   ghosts, which one thread adds up: results have the same bits in whatever order threads work.
 #include "network.h"
 
 #include "geometry.h"
@@ -20,12 +22,13 @@ namespace ASE_NAMESPACE {
 
 // --- forces --------------------------------------------------------------------------------------
 
-// Add both directions of every pair: dE/dr = (a − u·t) u + t, with a the derivative by the distance
-// and t that by the direction over the distance. The two directions give opposite bits.
+// Add both directions of every pair: dE/dr = (a − u·t) u + t, where a is the derivative with
+// respect to the distance, and t is the derivative with respect to the direction u, divided by the
+// distance. The two atoms of a pair get exactly opposite forces.
 void Workspace::forces(const ListView& list, State& state, int64_t group, int64_t first, int n) {
     const int64_t first_ghost = list.n_atoms - list.n_ghosts, start = list.rows[group];
     const Real* gradients = state.gradients.p;
-    // The other direction of a pair stands in the neighbor's row, which may be in no cache.
+    // The other direction of a pair is in the neighbor's row, which may not be in the cache.
     auto reverse_gradient = [&](int64_t row, const Real* pair) {
         const int64_t place = as_integer(pair + PLACE) >> BIN_BITS;
         const int64_t j = group + as_integer(pair + NEIGHBOR);
@@ -36,7 +39,7 @@ void Workspace::forces(const ListView& list, State& state, int64_t group, int64_
         const Real* records = state.pairs.p + (row - start) * RECORD;
         const Real* own = gradients + (row - start) * 4;
         const int n_pairs = state.counts[i - group];
-        // The next atom's are asked for while this one is computed.
+        // The next atom's gradients are fetched while this atom is computed.
         const int64_t next = a + 1 < n ? i + 1 : i, next_row = list.rows[next];
         const Real* next_records = state.pairs.p + (next_row - start) * RECORD;
         const int n_next = a + 1 < n ? state.counts[next - group] : 0;
@@ -64,7 +67,8 @@ void Workspace::forces(const ListView& list, State& state, int64_t group, int64_
             force += f;
             for (int e = 0; e < 3; e++) columns[e] += f * r[e];
             if (j < first_ghost) continue;
-            // The ghost's owner adds the other direction, and gives back this one's reaction.
+            // The neighbor is a ghost: its owner adds the other direction, and this caller gives
+            // the reaction to this direction back to the owner.
             for (int c = 0; c < 3; c++) {
                 list.forces[3 * j + c] -= f[c];
                 for (int e = 0; e < 3; e++) list.virials[9 * j + 3 * c + e] += f[c] * r[e];

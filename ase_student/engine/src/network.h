@@ -1,5 +1,6 @@
-// What the parts of the engine that are compiled once share with the network, which is compiled for
-// every instruction set and precision: plain data and functions only (see simd.h for why).
+// The interface between the parts of the engine that are compiled once and the network, which is
+// compiled for every instruction set and precision: only plain data and functions (see simd.h for
+// the reason).
 #pragma once
 
 #include <stddef.h>
@@ -12,7 +13,7 @@ void ase_aligned_free(void* p);
 
 namespace ase {
 
-// Atoms that go through a phase together.
+// Most atoms that go through a phase together.
 constexpr int CHUNK = 24;
 
 struct UpdateWeights {
@@ -24,7 +25,7 @@ struct InteractionWeights {
     const double *vector_senders, *filters, *scalars, *vectors;
 };
 
-// A student's numbers, row by row as in its file.
+// A student's weights, row by row as in its file.
 struct NetworkWeights {
     int n_elements, features, blocks, hidden, n_rbf, element_channels, message_channels,
         tensor_channels;
@@ -34,36 +35,38 @@ struct NetworkWeights {
     const UpdateWeights* updates;
     const InteractionWeights* interactions;
     const double *readout_first, *readout_first_bias, *readout_second, *readout_second_bias;
-    // By element: eV; (eV Å)^1/2, 1/Å and Å of the repulsion.
+    // By element: reference energies in eV, and for the repulsion charges in (eV Å)^1/2, inverse
+    // screening lengths in 1/Å and covalent radii in Å.
     const double *reference, *charge, *screening, *radius;
 };
 
-// Coefficients (knots + degree, n_rbf) of B-splines in x = exp(-rate d), from x = start on.
+// Coefficients (knots + degree, n_rbf) of B-splines in x = exp(-rate d), from x = start upwards.
 struct SplineView {
     int degree, knots, n_rbf;
     double rate, start, spacing;
     const double* coefficients;
 };
 
-// Bits of what lies outside of what training saw.
+// What lies outside of the limits of training, as in ase_student.h.
 enum Outside { TOO_CLOSE = 1, NEIGHBOR_COUNT = 2, LARGE_FORCE = 4, BONDS = 8, CONTACT = 16 };
 
-// A neighbor list, in the order in which atoms are computed: groups one after the other that don't
-// see each other, the rows of a group sorted by the element of the neighbor.
+// A neighbor list, in the order in which atoms are computed: group by group, where groups do not
+// interact. Each atom has a row of neighbors, sorted by their elements. A place is the index of an
+// entry in all rows together, or within one row where that is said.
 struct ListView {
     int64_t n_atoms;
-    int n_present;               // elements that are there
+    int n_present;               // elements that occur in the list
     const int* present;          // their indices in the student
     const int* species;          // (n_atoms), index into `present`
     const int64_t* rows;         // (n_atoms + 1), where rows start
-    const int* segments;         // (n_atoms, n_present + 1), within the row
+    const int* segments;         // (n_atoms, n_present + 1), where elements start in the row
     const int* neighbors;        // by place
     const int* images;           // by place, into `translations`
-    const int* reverse;          // by place: the same pair's place in the neighbor's row
+    const int* reverse;          // by place: place of the other direction in the neighbor's row
     const double* positions;     // (n_atoms, 4): x, y, z and covalent radius, Å
     const double* translations;  // (n_images, 4): x, y, z and 0, Å
-    int64_t n_ghosts;            // last atoms, whose rows are empty, that other callers compute
-    // Of the guard, by pairs of present elements and by element; null if there is none.
+    int64_t n_ghosts;            // last atoms; their rows are empty, and other callers compute them
+    // Limits of training, by pairs of present elements and by element; null if there are none.
     const double* nearest_squared;
     const double* largest_force_squared;
     const int* neighbor_counts;  // (n_present, 2)
@@ -74,7 +77,7 @@ struct ListView {
     uint8_t* outside;  // (n_atoms), bits of `Outside`
 };
 
-// Rows of numbers that phases exchange, for callers that compute parts of one structure.
+// Rows of numbers that callers exchange before a phase, if each computes a part of a structure.
 struct ExchangeView {
     void* rows;
     int64_t bytes_per_row;
@@ -84,20 +87,21 @@ struct NetworkFunctions {
     const char* name;
     int degree;  // of the splines
     size_t state_bytes_per_atom(const void* network) const { return state_bytes(network); }
-    // All return null or false where memory is short.
+    // All return null or false if there is not enough memory.
     void* (*create)(const NetworkWeights*, const SplineView*);
     void (*destroy)(void* network);
     size_t (*state_bytes)(const void* network);
     void* (*create_workspace)(const void* network);
     void (*destroy_workspace)(void* workspace);
-    // Make room for a list whose largest group has so many atoms and places, in `n_states` groups
-    // at a time and for `n_threads` threads.
+    // Reserve memory for a list whose largest group has `atoms` atoms and `places` places, of which
+    // `n_threads` threads compute `n_states` groups at a time.
     bool (*prepare)(void* workspace, const ListView*, int n_states, int n_threads, int64_t atoms,
                     int64_t places);
-    // Phase 0 to 2 * blocks - 1 of `n` atoms from `first` on, of the group that starts at `group`.
+    // Run a phase, 0 to 2 * blocks - 1, for the `n` atoms from `first` on, which belong to the
+    // group that starts at atom `group`.
     void (*run)(void* workspace, const ListView*, int state, int thread, int phase, int64_t group,
                int64_t first, int n);
-    // What the phase before must have written for ghosts, null where there is nothing.
+    // The rows of the previous phase that ghosts need before a phase; null if it needs none.
     ExchangeView (*exchange)(void* workspace, int phase);
 };
 

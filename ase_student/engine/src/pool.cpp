@@ -11,8 +11,8 @@
 namespace ase {
 namespace {
 
-// Turns of a waiting loop: some tens of microseconds, then the thread sleeps or gives way.
-constexpr int PATIENCE = 2000;
+// Turns of a waiting loop, some tens of microseconds; after these a thread sleeps or yields.
+constexpr int SPIN_TURNS = 2000;
 
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -33,7 +33,7 @@ int64_t this_process() {
 template <class Ready>
 void wait_actively(Ready ready) {
     for (int turns = 0; !ready(); turns++) {
-        if (turns < PATIENCE) relax();
+        if (turns < SPIN_TURNS) relax();
         else std::this_thread::yield();
     }
 }
@@ -52,7 +52,7 @@ struct Pool::Shared {
     void work(int thread) {
         int seen = 0;
         for (;;) {
-            for (int turns = 0; turns < PATIENCE && round.load(std::memory_order_acquire) == seen;
+            for (int turns = 0; turns < SPIN_TURNS && round.load(std::memory_order_acquire) == seen;
                  turns++)
                 relax();
             if (round.load(std::memory_order_acquire) == seen) {
@@ -70,7 +70,7 @@ struct Pool::Shared {
 Pool::Pool(int size) : size_(size) {}
 
 void Pool::start() {
-    // After a fork the old threads are gone; what they left behind can be neither joined nor freed.
+    // After a fork the old threads are gone; their objects can neither be joined nor freed.
     if (shared_) shared_.release();
     shared_ = std::make_unique<Shared>();
     shared_->size = size_;

@@ -1,4 +1,4 @@
-// Threads that wait for work.
+// Threads that wait for work, and items of work that they share.
 #pragma once
 
 #include <atomic>
@@ -11,8 +11,8 @@
 
 namespace ase {
 
-// Of `size` threads, the caller's included. A process that was forked makes new ones: threads do
-// not survive a fork.
+// A pool of `size` threads, including the caller's. A forked process starts new threads, because
+// threads do not survive a fork.
 class Pool {
 public:
     explicit Pool(int size);
@@ -25,7 +25,7 @@ public:
     // Run task(thread) in all threads, and wait until all are done. Tasks must not throw.
     void run(const std::function<void(int)>& task);
 
-    // Within a task: wait until all threads have come here.
+    // Within a task: wait until all threads have called this.
     void barrier();
 
 private:
@@ -36,8 +36,8 @@ private:
     std::unique_ptr<Shared> shared_;
 };
 
-// Items 0 to n - 1, taken by threads: each from its own part first, so that what one has computed
-// stays in its cache, then from the others'.
+// Items 0 to n - 1, taken by threads: each thread takes from its own part first, so that what it
+// has computed stays in its cache, then from the parts of other threads.
 class Items {
 public:
     explicit Items(int n_threads) : parts_(n_threads) {}

@@ -9,7 +9,7 @@
 
 namespace ASE_NAMESPACE {
 
-// Memory that starts at a cache line, all zeros when it is taken; null where there is none left.
+// Allocate memory that starts at a cache line and holds zeros; null if there is not enough.
 AI Real* aligned_reals(size_t n) {
     const size_t alignment = n * sizeof(Real) >= (size_t(1) << 22) ? size_t(1) << 21 : 64;
     const size_t bytes = (n * sizeof(Real) + alignment - 1) / alignment * alignment + alignment;
@@ -25,11 +25,12 @@ struct Buffer {
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() { ase_aligned_free(p); }
-    // Room for n numbers; what was there is lost. False if there is no memory left.
+    // Reserve memory for n numbers; earlier content is lost. False if there is not enough memory.
     bool reserve(size_t n) {
         if (n <= size && p) return true;
         ase_aligned_free(p);
-        // Lists that are built again have a few more or fewer pairs, the larger the fewer.
+        // Reserve a little more: a list that is built again may have more pairs. The relative
+        // difference is smaller in large lists.
         size = n + n / (n < (size_t(1) << 20) ? 8 : 64) + VL;
         p = aligned_reals(size);
         if (!p) size = 0;
@@ -45,8 +46,8 @@ constexpr int TILE_ROWS[3] = {0, 12, 8};
 constexpr int TILE_ROWS[3] = {0, 12, 6};
 #endif
 
-// Weights as the micro-kernel reads them: panels of two vectors of columns (the last may be one),
-// in each of them row by row.
+// Weights in the order in which the micro-kernel reads them: panels of two vectors of columns (the
+// last panel may have one vector), each panel row by row.
 struct Packed {
     int rows = 0, vectors = 0;
     Buffer data;
@@ -69,8 +70,10 @@ struct Packed {
     }
 };
 
+// What a product is added to.
 enum Start { ZERO, PREVIOUS, BIAS };
 
+// The micro-kernel: MR rows times NV vectors of columns, summed in registers.
 template <int MR, int NV>
 AI void tile(int depth, const Real* __restrict a, long lda, const Real* __restrict b,
              Real* __restrict c, long ldc, Start start, const Real* __restrict bias) {
@@ -122,7 +125,7 @@ static void panel(int rows, int depth, const Real* a, long lda, const Real* b, R
         last_tile<MR - 1, NV>(rows - r, depth, a + r * lda, lda, b, c + r * ldc, ldc, start, bias);
 }
 
-// c = a · weights, plus what c held before or a bias.
+// c = a · weights, plus the previous c or a bias.
 static void multiply(const Packed& weights, int rows, const Real* a, long lda, Real* c, long ldc,
                      Start start = ZERO, const Real* bias = nullptr) {
     const Real* b = weights.data.p;

@@ -1,8 +1,9 @@
 // Vectors of the width and precision that a translation unit is compiled for.
 //
-// Only GCC's and Clang's vector types and a few intrinsics for what they lack. Everything is in a
-// namespace of its own per instruction set, and nothing here uses templates of the standard
-// library: the linker would be free to take a copy that was compiled for a newer processor.
+// Only GCC's and Clang's vector types are used, and a few intrinsics for what they lack. Everything
+// is in a separate namespace for each instruction set, and nothing here uses templates of the
+// standard library: of several compiled copies of a template the linker keeps one, which may need
+// instructions that this processor does not have.
 #pragma once
 
 #include <math.h>
@@ -27,7 +28,7 @@ template <bool single>
 struct IntegerOf { typedef int64_t type; };
 template <>
 struct IntegerOf<true> { typedef int32_t type; };
-// As wide as Real.
+// An integer with as many bits as Real.
 typedef IntegerOf<SINGLE>::type Integer;
 
 typedef Real V __attribute__((vector_size(ASE_VECTOR_BYTES)));
@@ -73,9 +74,10 @@ AI V vsqrt(V x) {
 #endif
 }
 
-// exp for arguments up to 87: 2^n times the Taylor series of what is left, which is below ln 2 / 2.
+// exp for arguments from -87 to 87: exp(x) = 2^n exp(r), where |r| is at most ln 2 / 2 and exp(r)
+// is a Taylor series.
 AI V vexp(V x) {
-    // Adding this leaves the nearest integer in the lowest bits.
+    // Adding this to a number leaves the nearest integer in the lowest bits of the sum.
     constexpr Real SHIFT = SINGLE ? Real(12582912.0) : Real(6755399441055744.0);
     constexpr Real HIGH = SINGLE ? Real(0.693359375) : Real(0x1.62e42fefap-1);
     constexpr Real LOW = SINGLE ? Real(-2.12194440054690583e-4) : Real(0x1.cf79abc9e3b3ap-40);
@@ -118,7 +120,7 @@ struct Counted<0, I...> { typedef Sequence<I...> type; };
 // Index of lane i when every four lanes take (a, b, c, d) of two vectors' own four.
 constexpr int in_fours(int i, int a, int b, int c, int d) {
     const int chosen = i % 4 == 0 ? a : i % 4 == 1 ? b : i % 4 == 2 ? c : d;
-    // Vectors of two lanes are never shuffled, but compiled.
+    // The modulo is for vectors of two lanes, for which this is compiled but never called.
     return (i / 4 * 4 + (chosen < 4 ? chosen : VL + chosen - 4)) % (2 * VL);
 }
 template <int A, int B, int C, int D, int... I>
@@ -140,7 +142,7 @@ AI void transpose_fours(V& a, V& b, V& c, V& d) {
 }
 #endif
 
-// Lanes `first` to `first + 3`. Templates: what is invalid for other widths is never looked at.
+// Lanes FIRST to FIRST + 3. A template, because it is then compiled only for widths that have them.
 #if defined(ASE_SHUFFLES)
 template <int FIRST>
 AI R4 four_of(V x) {
@@ -155,7 +157,8 @@ AI R4 fours_summed(V x) {
     if constexpr (LANES == 4) return four_of<LANES - 4>(x);
     else if constexpr (LANES == 8) return four_of<LANES - 8>(x) + four_of<LANES - 4>(x);
     else if constexpr (LANES == 16)
-        return (four_of<LANES - 16>(x) + four_of<LANES - 12>(x)) + (four_of<LANES - 8>(x) + four_of<LANES - 4>(x));
+        return (four_of<LANES - 16>(x) + four_of<LANES - 12>(x)) +
+               (four_of<LANES - 8>(x) + four_of<LANES - 4>(x));
 #endif
     R4 sum{};
     for (int q = 0; q < VL; q++) sum[q % 4] += x[q];

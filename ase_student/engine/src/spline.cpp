@@ -9,11 +9,13 @@
 namespace ase {
 namespace {
 
-// How exact a table is made, and how exact it must be.
-constexpr double WANTED[2] = {1e-12, 2e-6}, NEEDED[2] = {1e-10, 2e-5};
-constexpr int FEWEST[2] = {256, 64}, MOST[2] = {8000, 1024};
+// For float64 and float32: the error at which no larger table is tried, and the largest error that
+// is accepted; the smallest and the largest number of knots.
+constexpr double TARGET_ERROR[2] = {1e-12, 2e-6}, LARGEST_ERROR[2] = {1e-10, 2e-5};
+constexpr int FEWEST_KNOTS[2] = {256, 64}, MOST_KNOTS[2] = {8000, 1024};
 
-// Values of the B-splines of a degree that are not zero at t of a bin, and their slopes by t.
+// Values of the B-splines of a degree that are not zero at position t of a bin, 0 to 1, and their
+// derivatives with respect to t.
 template <class T>
 void basis(int degree, T t, T* value, T* slope) {
     value[0] = 1;
@@ -43,8 +45,8 @@ double gaussian_slope(const RadialFunctions& functions, int n, double x) {
     return -2.0 * width * width * (x - functions.centers[n]) * gaussian(functions, n, x);
 }
 
-// Interpolate at knots (odd degrees) or between them (even degrees), a good way beyond both ends,
-// where the conditions at the ends have no say any more.
+// Interpolate at knots (odd degrees) or midway between them (even degrees). The system of equations
+// reaches far beyond both ends of the table, so that the conditions at its own ends do not matter.
 SplineTable interpolate(const RadialFunctions& functions, int degree, int knots) {
     SplineTable table;
     const double last = std::exp(-RadialFunctions::rate * functions.shortest);
@@ -66,7 +68,7 @@ SplineTable interpolate(const RadialFunctions& functions, int degree, int knots)
         for (int n = 0; n < n_functions; n++)
             right[(size_t)row * n_functions + n] = gaussian(functions, n, x);
     }
-    // Elimination without pivoting: these matrices are dominated by their diagonal.
+    // Elimination without pivoting: these matrices are diagonally dominant.
     for (int row = 0; row < size; row++)
         for (int below = row + 1; below <= std::min(row + half, size - 1); below++) {
             double* band = &bands[(size_t)below * width];
@@ -91,6 +93,7 @@ SplineTable interpolate(const RadialFunctions& functions, int degree, int knots)
     return table;
 }
 
+// The error of a table when it is evaluated in a precision; see SplineTable::error.
 template <class Real>
 double error_of(const SplineTable& table, const RadialFunctions& functions) {
     const int n_functions = (int)functions.centers.size(), order = table.degree + 1;
@@ -120,7 +123,7 @@ double error_of(const SplineTable& table, const RadialFunctions& functions) {
         }
     double error = 0;
     for (int n = 0; n < n_functions; n++) {
-        // Functions that are next to nothing everywhere have no digits to lose.
+        // Functions that are nearly zero everywhere do not need relative precision.
         error = std::max(error, wrong[n] / std::max(largest[n], 1e-3));
         error = std::max(error, wrong_slope[n] / std::max(steepest[n], 1e-2));
     }
@@ -132,22 +135,23 @@ double error_of(const SplineTable& table, const RadialFunctions& functions) {
 SplineTable tabulate(const RadialFunctions& functions, int degree, bool single) {
     SplineTable best;
     best.error = HUGE_VAL;
-    for (int knots = FEWEST[single]; knots <= MOST[single]; knots += knots / 4) {
+    for (int knots = FEWEST_KNOTS[single]; knots <= MOST_KNOTS[single]; knots += knots / 4) {
         SplineTable table = interpolate(functions, degree, knots);
         table.error =
             single ? error_of<float>(table, functions) : error_of<double>(table, functions);
-        // More knots interpolate better, but leave fewer digits to slopes: behind the smallest
-        // error, it only grows. Comparisons are false for NaN.
-        const bool is_behind = best.error <= NEEDED[single] && table.error > 1.5 * best.error;
+        // More knots interpolate better, but leave fewer digits for slopes: once the error has
+        // passed its minimum, it only grows. Comparisons are false for NaN.
+        const bool is_past_minimum =
+            best.error <= LARGEST_ERROR[single] && table.error > 1.5 * best.error;
         if (table.error < best.error) best = std::move(table);
-        if (is_behind || best.error <= WANTED[single]) break;
+        if (is_past_minimum || best.error <= TARGET_ERROR[single]) break;
     }
-    if (!(best.error <= NEEDED[single])) {
+    if (!(best.error <= LARGEST_ERROR[single])) {
         char text[240];
         snprintf(text, sizeof text,
                  "the radial functions are too narrow for the engine's tables: their error is "
                  "%.0e, and must be at most %.0e; run this student in another backend",
-                 best.error, NEEDED[single]);
+                 best.error, LARGEST_ERROR[single]);
         throw Error(ASE_STUDENT_UNSUPPORTED, text);
     }
     return best;

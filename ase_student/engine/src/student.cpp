@@ -14,7 +14,7 @@
 namespace ase {
 namespace {
 
-// Larger widths than anybody trains: what a damaged file may ask for stays small.
+// Larger than the widths of any trained student: they limit the memory that a damaged file takes.
 constexpr int WIDEST = 8192, MOST_BLOCKS = 64;
 constexpr double LARGEST_CUTOFF = 100.0;
 
@@ -24,7 +24,7 @@ struct Tensor {
     std::string type;
     std::vector<size_t> shape;
     const char* data = nullptr;
-    size_t size = 0;  // numbers
+    size_t size = 0;  // how many numbers
 };
 
 double from_half(uint16_t bits) {
@@ -48,7 +48,7 @@ size_t whole(const Json& value, const std::string& what) {
     return (size_t)value.number;
 }
 
-// The header of a safetensors file: its length in 8 bytes, then JSON, then the numbers.
+// A safetensors file: the length of the header in 8 bytes, the header in JSON, then the numbers.
 class File {
 public:
     File(const void* data, size_t size) {
@@ -113,7 +113,7 @@ private:
         const size_t first = whole(offsets->array[0], "an offset of " + what);
         const size_t last = whole(offsets->array[1], "an offset of " + what);
         if (first > last || last > n_bytes || last - first != result.size * width)
-            damaged(what + " does not lie where the file has room for it");
+            damaged(what + " has offsets that do not fit its shape or the file");
         result.data = numbers + first;
         return result;
     }
@@ -198,7 +198,8 @@ private:
 
     static int limited(const Json& value, const std::string& name) {
         const size_t width = whole(value, name);
-        if (width > (size_t)(name == "blocks" ? MOST_BLOCKS : WIDEST)) damaged(name + " is too large");
+        const int largest = name == "blocks" ? MOST_BLOCKS : WIDEST;
+        if (width > (size_t)largest) damaged(name + " is too large");
         return (int)width;
     }
 
@@ -215,7 +216,7 @@ private:
             if (!std::isfinite(energy->second))
                 damaged("the reference energy of " + symbol + " is not finite");
             result.reference.push_back(energy->second);
-            // In float32, as in every other backend.
+            // Rounded to float32, as in every other backend.
             result.charge.push_back((float)(z * std::sqrt(hartree * bohr)));
             result.screening.push_back((float)(std::pow(z, 0.23) / (0.8854 * bohr)));
             result.radius.push_back((float)covalent_radius(z));

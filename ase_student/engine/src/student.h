@@ -11,7 +11,7 @@ namespace ase {
 
 class Student {
 public:
-    // Throws Error for anything but a sound student.
+    // Read weights.safetensors. Throws Error if it is not the valid file of a student.
     static Student read(const void* data, size_t size);
 
     std::vector<int> elements;  // atomic numbers, ascending
@@ -21,10 +21,11 @@ public:
     std::vector<double> reference, charge, screening, radius;  // by element
     RadialFunctions functions;
 
-    // Pointers into this object.
+    // The weights as pointers into this object.
     NetworkWeights weights() const;
 
-    // Multiplications and additions of an atom and of a pair, forward and backward, about.
+    // Estimates of the multiplications and additions for one atom and for one pair, forward and
+    // backward.
     double operations_per_atom() const;
     double operations_per_pair() const;
 

@@ -8,46 +8,44 @@
 namespace ase {
 namespace {
 
-// Å. Distances that differ from a limit by less may be on either side of it.
+// Å. A distance that differs from a limit by less may be on either side of it.
 constexpr double ROUNDING = 1e-6;
-
-void check(bool is_right, const char* reason) {
-    if (!is_right) throw Error(ASE_STUDENT_INVALID, reason);
-}
 
 }  // namespace
 
 Usual::Usual(const ase_student_usual& from, size_t n) : n_elements(n) {
     const size_t n_pairs = n_elements * n_elements;
-    check(from.n_environments >= 0, "n_environments must not be negative");
+    require(from.n_environments >= 0, "n_environments must not be negative");
     if (from.n_environments) {
-        check(from.radius_sums && from.atom_keys && from.bond_keys && from.environments &&
-                  from.orders && from.other_orders,
-              "what is usual of bonds must not be NULL");
-        check(from.bonded > 0 && from.reach >= from.bonded && from.decay > 0 &&
-                  std::isfinite(from.reach),
-              "bonded, reach and decay must be positive, and reach at least bonded");
-        check(from.most_bonds >= 0 && from.most_bonds <= 1024, "most_bonds must be 0 to 1024");
+        require(from.radius_sums && from.atom_keys && from.bond_keys && from.environments &&
+                    from.orders && from.other_orders,
+                "radius_sums, atom_keys, bond_keys, environments, orders and other_orders must "
+                "not be NULL where n_environments is not 0");
+        require(from.bonded > 0 && from.reach >= from.bonded && from.decay > 0 &&
+                    std::isfinite(from.reach),
+                "bonded, reach and decay must be positive, and reach at least bonded");
+        require(from.most_bonds >= 0 && from.most_bonds <= 1024, "most_bonds must be 0 to 1024");
         bonded = from.bonded, reach = from.reach, decay = from.decay;
         most_bonds = from.most_bonds;
         radius_sums.assign(from.radius_sums, from.radius_sums + n_pairs);
         for (double sum : radius_sums)
-            check(sum >= 0 && std::isfinite(sum), "radius_sums must be finite, and not negative");
+            require(sum >= 0 && std::isfinite(sum),
+                    "radius_sums must be finite, and not negative");
         atom_keys.assign(from.atom_keys, from.atom_keys + n_elements);
         bond_keys.assign(from.bond_keys, from.bond_keys + n_elements);
         const size_t n_rows = (size_t)from.n_environments;
         environments.assign(from.environments, from.environments + n_rows);
-        check(std::is_sorted(environments.begin(), environments.end()),
-              "environments must be ascending");
+        require(std::is_sorted(environments.begin(), environments.end()),
+                "environments must be ascending");
         orders.assign(from.orders, from.orders + 2 * n_rows);
         const size_t n_others = n_elements * ((size_t)most_bonds + 1);
         other_orders.assign(from.other_orders, from.other_orders + 2 * n_others);
     }
-    check(from.n_bins >= 0, "n_bins must not be negative");
+    require(from.n_bins >= 0, "n_bins must not be negative");
     if (from.n_bins) {
-        check(from.gaps, "gaps must not be NULL");
-        check(from.bin_width > ROUNDING && std::isfinite(from.bin_width),
-              "bin_width must be positive");
+        require(from.gaps, "gaps must not be NULL");
+        require(from.bin_width > ROUNDING && std::isfinite(from.bin_width),
+                "bin_width must be positive");
         n_bins = from.n_bins, bin_width = from.bin_width;
         gaps.assign(from.gaps, from.gaps + n_pairs * (size_t)n_bins);
     }
@@ -57,7 +55,7 @@ UsualPairs::UsualPairs(const Usual& usual, const std::vector<int>& present, doub
     : usual_(usual), present_(present), cutoff_(cutoff) {
     for (int own : present)
         for (int other : present) {
-            Kind kind{0, 0, 0, nullptr};
+            PairKind kind{0, 0, 0, nullptr};
             const size_t pair = (size_t)own * usual.n_elements + (size_t)other;
             double farthest = 0;
             if (!usual.environments.empty()) {
@@ -79,13 +77,13 @@ UsualPairs::UsualPairs(const Usual& usual, const std::vector<int>& present, doub
         }
 }
 
-bool UsualPairs::is_in_gap(const Kind& kind, double distance) const {
+bool UsualPairs::is_in_gap(const PairKind& kind, double distance) const {
     const double place = distance / usual_.bin_width, width = ROUNDING / usual_.bin_width;
     const int first = (int)std::max(0.0, place - width), last = (int)(place + width);
     return (first < usual_.n_bins && kind.gaps[first]) || (last < usual_.n_bins && kind.gaps[last]);
 }
 
-void UsualPairs::add(Bonds& bonds, const Kind& kind, double distance) const {
+void UsualPairs::add(Bonds& bonds, const PairKind& kind, double distance) const {
     const double sum = kind.radius_sum;
     if (distance > std::min(usual_.reach * sum, cutoff_) + ROUNDING) return;
     bonds.orders += std::exp((sum - distance) / usual_.decay);
@@ -95,7 +93,7 @@ void UsualPairs::add(Bonds& bonds, const Kind& kind, double distance) const {
         bonds.key += kind.bond_key;
         bonds.count++;
     }
-    // The order that a pair has at the farthest distance is lost beyond: it may count or not.
+    // A pair's order drops to zero at the farthest distance: close to it, rounding decides.
     const double farthest = std::min(usual_.reach * sum, cutoff_);
     if (std::fabs(distance - farthest) < ROUNDING) bonds.is_certain = false;
 }
@@ -113,7 +111,7 @@ bool UsualPairs::is_rare(const Bonds& bonds, int element) const {
     return !(bonds.orders >= range[0] + margin && bonds.orders <= range[1] - margin);
 }
 
-uint8_t UsualPairs::look_at(const ListView& list, int64_t i) const {
+uint8_t UsualPairs::outside_bits(const ListView& list, int64_t i) const {
     const int n_present = list.n_present, own_species = list.species[i];
     const int element = present_[(size_t)own_species];
     const int64_t row = list.rows[i];
@@ -124,7 +122,7 @@ uint8_t UsualPairs::look_at(const ListView& list, int64_t i) const {
     Bonds bonds{has_bonds ? usual_.atom_keys[(size_t)element] : 0};
     int outside = 0;
     for (int e = 0; e < n_present; e++) {
-        const Kind& kind = kinds_[(size_t)(own_species * n_present + e)];
+        const PairKind& kind = kinds_[(size_t)(own_species * n_present + e)];
         for (int64_t place = row + segments[e]; place < row + segments[e + 1]; place++) {
             const double* other = list.positions + 4 * (int64_t)list.neighbors[place];
             const double* shift = list.translations + 4 * (int64_t)list.images[place];

@@ -9,7 +9,7 @@
 
 namespace ase {
 
-// What was common in training, by the elements of a student; checked.
+// What was common in training, by the elements of a student, checked.
 struct Usual {
     Usual() = default;
     // Throws Error(ASE_STUDENT_INVALID).
@@ -25,35 +25,38 @@ struct Usual {
     std::vector<uint8_t> gaps;
 };
 
-// The same for the elements of one list, ready to look at its atoms.
+// The same for the elements of one list, ready to compare its atoms.
 class UsualPairs {
 public:
     UsualPairs(const Usual& usual, const std::vector<int>& present, double cutoff);
 
-    // Bits of `Outside` of one atom and its pairs. Different threads may look at the same time.
-    uint8_t look_at(const ListView& list, int64_t i) const;
+    // Bits of `Outside` of one atom and its pairs. Different threads may call this at the same
+    // time.
+    uint8_t outside_bits(const ListView& list, int64_t i) const;
 
 private:
-    struct Kind {
-        double radius_sum, farthest_squared;  // beyond which a pair is of no interest
+    // What applies to the pairs of two elements.
+    struct PairKind {
+        double radius_sum, farthest_squared;  // pairs that are farther apart are not compared
         int64_t bond_key;
-        const uint8_t* gaps;
+        const uint8_t* gaps;  // (n_bins), null if no distance is rare
     };
+    // The bonds of one atom.
     struct Bonds {
-        int64_t key;
+        int64_t key;       // its environment
         int count = 0;
         double orders = 0;
-        bool is_certain = true;
+        bool is_certain = true;  // false if rounding decides what counts as a bond
     };
 
-    bool is_in_gap(const Kind& kind, double distance) const;
-    void add(Bonds& bonds, const Kind& kind, double distance) const;
+    bool is_in_gap(const PairKind& kind, double distance) const;
+    void add(Bonds& bonds, const PairKind& kind, double distance) const;
     bool is_rare(const Bonds& bonds, int element) const;
 
     const Usual& usual_;
     const std::vector<int>& present_;
     double cutoff_;
-    std::vector<Kind> kinds_;  // (n_present, n_present)
+    std::vector<PairKind> kinds_;  // (n_present, n_present)
 };
 
 }  // namespace ase

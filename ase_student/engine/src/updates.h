@@ -1,11 +1,11 @@
-// Update blocks.
+// Update blocks: scalars and vectors of each atom are mixed.
 #pragma once
 
 #include "workspace.h"
 
 namespace ASE_NAMESPACE {
 
-// SiLU of hidden values, in place, and its slope: σ(x) and x σ(x) give σ + SiLU (1 − σ).
+// Replace hidden values x by SiLU(x) = x σ(x), and compute its slope σ + SiLU (1 − σ).
 AI void activate(int n, Real* hidden, Real* slopes) {
     for (int q = 0; q < n; q += VL) {
         const V x = load(hidden + q), gate = sigmoid(x), active = x * gate;
@@ -14,6 +14,7 @@ AI void activate(int n, Real* hidden, Real* slopes) {
     }
 }
 
+// Multiply gradients by the slopes of the activation.
 AI void times_slopes(int n, Real* by, const Real* slopes) {
     for (int q = 0; q < n; q += VL) store(by + q, load(by + q) * load(slopes + q));
 }
@@ -23,7 +24,7 @@ void Workspace::update_forward(int u, State& state, Scratch& scratch, int64_t at
     const int Fp = net.Fp, Hp = net.Hp;
     const UpdateLayers& layers = net.updates[u];
     const int width = layers.second.out;
-    // The last update is followed by its own backward pass: what it keeps stays in the cache.
+    // The backward pass of the last update follows at once: what it keeps stays in the cache.
     State::UpdateCache& cache = layers.is_last ? scratch.last : state.updates[u];
     const int64_t from = layers.is_last ? 0 : at;
     Real* mixed = cache.mixed.p + from * 6 * Fp;
@@ -61,8 +62,8 @@ void Workspace::update_forward(int u, State& state, Scratch& scratch, int64_t at
         }
 }
 
-// s and v hold the gradients by the outputs, and then by the inputs. Of the last update there is
-// none by the vectors.
+// s and v hold the gradients with respect to the outputs at first, and to the inputs at the end.
+// The last update has no gradient with respect to output vectors.
 void Workspace::update_backward(int u, State& state, Scratch& scratch, int64_t at, int n, Real* s,
                                 Real* v) {
     const int Fp = net.Fp, Hp = net.Hp;

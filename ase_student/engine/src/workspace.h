@@ -1,11 +1,12 @@
-// Memory of a neighbor list's atoms and of a thread, and what is done with it (in the files below).
+// Memory for the atoms of a neighbor list and for each thread. The methods of Workspace that
+// compute are in geometry.h, first_interaction.h, updates.h, interactions.h and network.cpp.
 #pragma once
 
 #include "layers.h"
 
 namespace ASE_NAMESPACE {
 
-// What is kept of a group's atoms between phases, and its pairs.
+// What is kept of a group between phases: its atoms' features and gradients, and its pairs.
 struct State {
     int64_t n_atoms = 0, n_places = 0;
     Buffer scalars, vectors, matrices, norms, turned, pairs, gradients;
@@ -22,7 +23,7 @@ struct State {
 
     bool reserve(const Network& net, int64_t atoms, int64_t places, int n_present) {
         const size_t n = atoms;
-        // Rows end with records of whole vectors.
+        // The last records of a row are written as whole vectors.
         if (!pairs.reserve((size_t)(places + VL) * RECORD)) return false;
         if (!gradients.reserve((size_t)(places + VL) * 4)) return false;
         n_places = places;
@@ -59,7 +60,7 @@ struct State {
     }
 };
 
-// What a thread needs for one chunk.
+// What one thread needs while it computes one chunk.
 struct Scratch {
     Buffer inputs, gates, hidden, by_mixed, sums, vector_sums, directed_sums, by_gates;
     Buffer moments, mixed, products, by_norms, vectors;  // of the first interaction
@@ -109,7 +110,7 @@ struct Workspace {
     State* states = nullptr;
     Scratch* scratches = nullptr;
     int n_states = 0, n_scratches = 0;
-    // The first interaction's layers for the elements that are there.
+    // The first interaction's layers for the elements that occur in the list.
     int* present = nullptr;
     int n_present = -1;
     int n_moments = 0, moments_width = 0;
@@ -122,9 +123,13 @@ struct Workspace {
         free(present);
     }
 
+    // Reserve memory (see NetworkFunctions); false if there is not enough.
     bool prepare(const ListView& list, int wanted_states, int wanted_scratches, int64_t atoms,
                  int64_t places);
     bool fold(const ListView& list);
+
+    // In all of these, a chunk consists of `n` atoms from `first` on; `group` is the first atom of
+    // their group, `at` is first - group, `l` the interaction and `u` the update.
 
     void row_geometry(const ListView&, State&, Scratch&, int64_t group, int64_t i);
     template <bool TENSORS>
@@ -180,7 +185,7 @@ bool Workspace::prepare(const ListView& list, int wanted_states, int wanted_scra
     return true;
 }
 
-// Multiply the element channels into the layers behind the moments.
+// Multiply the element channels into the weights of the layers that follow the moments.
 bool Workspace::fold(const ListView& list) {
     const int E = list.n_present, R = net.R, C = net.C;
     if (E == n_present && !memcmp(present, list.present, sizeof(int) * E)) return true;
@@ -201,7 +206,8 @@ bool Workspace::fold(const ListView& list) {
             return sum;
         };
         return layer.forward.pack(n_moments, padded(n_out), at) &&
-               layer.backward.pack(n_out, columns, [&](int o, int moment) { return at(moment, o); });
+               layer.backward.pack(n_out, columns,
+                                   [&](int o, int moment) { return at(moment, o); });
     };
     if (!set(scalars, net.first_scalars, net.F) || !set(vectors, net.first_vectors, net.F))
         return false;

@@ -203,8 +203,9 @@ def kind_of(result: Stability) -> str:
 def run_table(arguments: argparse.Namespace) -> bool:
     """Run all runs of a command line, print and write results; return whether all were stable."""
     check_output(arguments.output)
-    if arguments.number < 0:
-        raise ValueError(f"--number is {arguments.number}; it must not be negative.")
+    for name in ("number", "seed"):
+        if (value := getattr(arguments, name)) < 0:
+            raise ValueError(f"--{name} is {value}; it must not be negative.")
     runs = runs_of(arguments)
     if arguments.teacher is not None:
         potential: Any = load_teacher(arguments.teacher)

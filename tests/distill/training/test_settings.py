@@ -23,6 +23,8 @@ BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
         ({"learning_rate": -1.0}, "learning_rate must be above 0; given -1.0."),
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
         ({"stress_weight": -0.1}, "stress_weight must not be negative"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"split_seed": -1}, "split_seed must not be negative"),
         ({"energy_weight": 0.0}, "energy_weight must be above 0"),
         ({"ema_decay": 1.0}, "ema_decay must be in"),
         ({"optimizer": "sgd"}, "optimizer must be one of"),
