@@ -1,4 +1,4 @@
-"""``python benchmarks``: the commands of :mod:`timing.commands`."""
+"""``python benchmarks``: run a command of :mod:`timing.commands`."""
 
 import sys
 

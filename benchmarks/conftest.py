@@ -1,4 +1,4 @@
-"""What all benchmarks share: the devices, students, backends and threads that are measured."""
+"""Options and fixtures of all benchmarks: devices, students, backends, threads."""
 
 import pytest
 
@@ -11,10 +11,10 @@ from ase_student.engine.library import why_missing
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--threads", type=int, default=2, help="CPU threads of the backends")
     parser.addoption(
-        "--budget", type=float, default=2.0, help="seconds that the rounds of a case may take"
+        "--budget", type=float, default=2.0, help="time limit for the rounds of a case, s"
     )
     parser.addoption(
-        "--small", action="store_true", help="leave out large structures, to try the suite"
+        "--small", action="store_true", help="leave out large structures, for a quick trial run"
     )
 
 
@@ -49,7 +49,7 @@ def student(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest, device: str) -> str:
-    """Return every backend; one that cannot run here is skipped."""
+    """Return every backend; a backend that cannot run here is skipped."""
     if request.param == "native":
         reason = why_missing() if device == "cpu" else "the engine is for the CPU"
         if reason is not None:
@@ -66,9 +66,9 @@ def backend(request: pytest.FixtureRequest, device: str) -> str:
 
 @pytest.fixture(scope="session")
 def calculator(student: str, backend: str, device: str, threads: int) -> StudentCalculator:
-    """Return every student in every backend on every device.
+    """Return a calculator of every student in every backend on every device.
 
-    The guard is off: some structures lie outside of what training saw.
+    The guard is off, because some structures lie outside the training data.
     """
     return StudentCalculator(student, backend=backend, device=device, threads=threads, guard="off")
 

@@ -1,10 +1,11 @@
-"""Print what the C++ engine reaches beside the bars that it was built for.
+"""Print the speed and memory of the C++ engine beside their targets.
 
     python benchmarks/engine_bars.py [-o bars.json] [--threads 2] [--students tiny ...] [--quick]
 
-All backends run in turns in one process, and the rate of a 1024³ matrix product with them: what the
-machine gives at that time. Times are minima of many short repeats, but for dynamics, where it is
-the 5 % quantile. Run it on two cores that nothing else uses; --quick only shows that it works.
+All backends are measured in turns in one process, together with the rate of a 1024³ matrix product,
+which shows how fast the machine is at that time. Times are minima of many short repeats; for
+dynamics, the 5 % quantile. Run the script on two cores that nothing else uses; --quick only checks
+that it works.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import structure
 
 STUDENTS = ("original", "tiny", "ultra-tiny")
-# (unit, bars of the three students): at most so much, or at least where the name says so.
+# Targets of the three students: upper limits; lower limits where the name says 'at least'.
 BARS = {
     "molecules µs/atom": (30.0, 6.5, 2.3),
     "liquid µs/atom": (40.0, 12.0, 5.0),
@@ -74,20 +75,21 @@ print((resident("VmHWM:") - before) * 1024 / 1000 / len(atoms))
 
 
 def operations(student, n_elements, n_neighbors):
-    """Return multiplications and additions an atom needs, forward and backward.
+    """Return the number of multiplications and additions per atom, forward and backward.
 
-    Of dense layers two for each weight and pass; of a pair, what splines, moments and messages
-    take: 100 for each radial function and 125 for each message channel of a later interaction.
+    A dense layer takes two for each weight and pass. Splines, moments and messages of a pair take
+    100 for each radial function and 125 for each message channel of a later interaction.
     """
-    a = load_student(student).architecture
-    moments, width, tensors = n_elements * a.n_rbf, a.features, a.tensor_channels
+    shape = load_student(student).architecture
+    moments, width, tensors = n_elements * shape.n_rbf, shape.features, shape.tensor_channels
     first = moments * (4 * width + 5 * tensors) + 7 * width * tensors
-    n_out = 3 * a.blocks - 1
-    updates = a.blocks * (6 * width**2 + 2 * width * a.hidden) + n_out * width * a.hidden
-    interaction = width * a.hidden + 3 * a.hidden * a.message_channels
-    interaction += 7 * width * a.message_channels
-    dense = first + updates + (a.blocks - 1) * interaction + width**2 // 2
-    pair = 100 * a.n_rbf + 125 * a.message_channels * (a.blocks - 1)
+    n_out = 3 * shape.blocks - 1
+    updates = shape.blocks * (6 * width**2 + 2 * width * shape.hidden)
+    updates += n_out * width * shape.hidden
+    interaction = width * shape.hidden + 3 * shape.hidden * shape.message_channels
+    interaction += 7 * width * shape.message_channels
+    dense = first + updates + (shape.blocks - 1) * interaction + width**2 // 2
+    pair = 100 * shape.n_rbf + 125 * shape.message_channels * (shape.blocks - 1)
     return 4 * dense + n_neighbors * pair
 
 
@@ -98,7 +100,7 @@ def seconds(function, *arguments):
 
 
 class Product:
-    """The rate of a matrix product, best of all times that it was asked for."""
+    """The highest rate of a matrix product over all measurements, in operations per second."""
 
     def __init__(self, threads):
         try:
@@ -125,7 +127,10 @@ def frames_of(case, rng):
 
 
 def caller(backend, frames):
-    """Return a function of the number of a frame; other backends get their neighbors for free."""
+    """Return a function that evaluates the frame of an index.
+
+    The native engine also builds its neighbors; other backends get theirs, which are not timed.
+    """
     if backend.backend == "native":
         from ase_student.backends.native import NativeList
 
@@ -181,7 +186,7 @@ def dynamics(student, threads, n_steps):
 
 
 def many(student, threads, n_repeats):
-    """Return the time of 32 molecules of 16 atoms in one call in ms."""
+    """Return the time in ms of one call for 32 molecules of 16 atoms."""
     calc = StudentCalculator(student, device="cpu", threads=threads)
     rng = np.random.default_rng(0)
     batches = [[moved(anisole(), rng) for _ in range(32)] for _ in range(4)]
@@ -190,7 +195,7 @@ def many(student, threads, n_repeats):
 
 
 def growth(student, threads, large):
-    """Return by how much the time of an atom grows from 1,000 atoms of liquid to many."""
+    """Return the time per atom of `large` atoms of a liquid, relative to that of 1,000 atoms."""
     best = []
     for n_atoms in (1000, large):
         frames = [moved(condensed(n_atoms), np.random.default_rng(i)) for i in range(2)]
@@ -202,14 +207,14 @@ def growth(student, threads, large):
 
 
 def in_new_process(program, environment=None, **values):
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program.format(**values)],
         check=True,
         capture_output=True,
         text=True,
         env=environment,
     )
-    return float(done.stdout)
+    return float(process.stdout)
 
 
 def first_energy(n_repeats, **values):
@@ -221,7 +226,7 @@ def first_energy(n_repeats, **values):
 
 
 def measure(student, names, threads, quick, product):
-    """Return what one student reaches, by the names of `BARS`, and the times of all backends."""
+    """Return the results of a student, by the names of `BARS`, and the times of all backends."""
     reached, times = {}, {}
     budget = 0.3 if quick else 15.0
     for case in CASES:
@@ -235,7 +240,7 @@ def measure(student, names, threads, quick, product):
         else:
             reached[f"{case} µs/atom"] = 1e6 * native / n_atoms
             work = n_atoms * operations(student, n_elements, n_neighbors)
-            # The rate of the whole run is known at its end.
+            # Divided at the end by the matrix product's rate, which is known only then.
             reached[f"{case} % of matmul, at least"] = 100 * work / native
         if "onnx" in best:
             reached[f"{case} × onnx, at least"] = best["onnx"] / native
@@ -254,14 +259,14 @@ def is_met(name, value, bar):
     return value >= bar if name.endswith("at least") else value <= bar
 
 
-def print_table(found, bars_of):
-    students = list(found)
+def print_table(reached_by_student, bars_of):
+    students = list(reached_by_student)
     print("| | " + " | ".join(f"{student} | bar |" for student in students))
     print("|---" * (2 * len(students) + 1) + "|")
     for name in BARS:
         cells = []
         for student in students:
-            value, bar = found[student].get(name), bars_of(student)[name]
+            value, bar = reached_by_student[student].get(name), bars_of(student)[name]
             shown = "–" if value is None else f"{value:.3g}"
             missed = value is not None and not is_met(name, value, bar)
             cells.append(f"{shown}{' ✗' if missed else ''} | {bar:g}")
@@ -270,43 +275,46 @@ def print_table(found, bars_of):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, help="also write all of it as JSON")
+    parser.add_argument("-o", "--output", type=Path, help="also write all results as JSON")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument(
         "--backends", nargs="*", choices=BACKENDS, default=["onnx"], help="timed beside 'native'"
     )
-    parser.add_argument("--quick", action="store_true", help="only show that it works")
-    given = parser.parse_args(argv)
-    names = ["native", *(name for name in given.backends if name != "native")]
-    product = Product(given.threads)
-    found, times = {}, {}
-    for student in given.students:
-        found[student], times[student] = measure(
-            student, names, given.threads, given.quick, product
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
+    arguments = parser.parse_args(argv)
+    names = ["native", *(name for name in arguments.backends if name != "native")]
+    product = Product(arguments.threads)
+    reached_by_student, times = {}, {}
+    for student in arguments.students:
+        reached_by_student[student], times[student] = measure(
+            student, names, arguments.threads, arguments.quick, product
         )
-    for reached in found.values():
+    for reached in reached_by_student.values():
         for name in reached:
             if "matmul" in name:
                 reached[name] /= product.rate
-    print_table(found, lambda student: {k: v[STUDENTS.index(student)] for k, v in BARS.items()})
+    print_table(
+        reached_by_student,
+        lambda student: {name: bars[STUDENTS.index(student)] for name, bars in BARS.items()},
+    )
     isa = open_backend("tiny", "native").isa
     print(
-        f"\n{hardware()['cpu']}, {isa}, {given.threads} threads, matrix product "
+        f"\n{hardware()['cpu']}, {isa}, {arguments.threads} threads, matrix product "
         f"{product.rate / 1e9:.0f} GFLOP/s, load {os.getloadavg()[0]:.1f}"
     )
-    if given.output is not None:
+    if arguments.output is not None:
         document = {
             "hardware": hardware(),
             "versions": versions(),
             "isa": isa,
-            "threads": given.threads,
-            "quick": given.quick,
+            "threads": arguments.threads,
+            "quick": arguments.quick,
             "matrix_product_gflops": product.rate / 1e9,
-            "reached": found,
+            "reached": reached_by_student,
             "seconds": times,
         }
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

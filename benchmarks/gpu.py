@@ -1,8 +1,8 @@
-"""Time students on a GPU, and write one JSON: what benchmarks/gpu.sh runs.
+"""Time students on a GPU and write one JSON file; benchmarks/gpu.sh runs this script.
 
     python benchmarks/gpu.py -o gpu.json [--device cuda] [--minutes 6]
 
-With --device cpu everything but CUDA graphs runs, which shows that the rest of it works.
+With --device cpu everything except CUDA graphs runs, which checks the rest of the script.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from ase_student.testing import structure
 STUDENTS = ("original", "tiny", "ultra-tiny")
 BATCHES = (1, 2, 4, 8, 16, 32)
 LIQUIDS = (1000, 3000, 10_000, 30_000, 100_000)
-# µs a call for aspirin; atoms per second at 55 neighbors (original, tiny, ultra-tiny).
+# Targets: µs per call for aspirin; atoms per second at 55 neighbors (original, tiny, ultra-tiny).
 BARS = {"aspirin_us": 150.0, "atoms_per_second": (2e6, 6e6, 12e6)}
 
 
 def arrays_of(structures, cutoff):
-    """Return the inputs of a potential for structures that don't see each other."""
+    """Return the inputs of a potential for structures that don't interact with each other."""
     parts = []
     for atoms in structures:
         matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
@@ -43,7 +43,7 @@ def arrays_of(structures, cutoff):
 
 
 def padded(arrays, n_atoms, n_neighbors, cutoff):
-    """Return inputs with atoms and neighbors that change nothing, up to sizes of a graph."""
+    """Return inputs filled up with atoms and neighbors that change nothing, to a given size."""
     numbers, positions, neighbors, offsets = arrays
     old_atoms, old_neighbors = neighbors.shape
     new_neighbors = np.repeat(np.arange(n_atoms), n_neighbors).reshape(n_atoms, n_neighbors)
@@ -104,7 +104,7 @@ def shortest(function, arguments, budget):
 
 
 def measure_case(student, structures, device, budget):
-    """Return times with and without a graph, and how far the two are apart."""
+    """Return times with and without a CUDA graph, and the largest difference of their forces."""
     loaded = load_student(student)
     potential = build_potential(loaded).to(device)
     arrays = arrays_of(structures, loaded.cutoff)
@@ -135,7 +135,7 @@ def measure_case(student, structures, device, budget):
 
 
 def measure_dynamics(student, device, n_steps):
-    """Return the 5 % quantile of a step of aspirin's dynamics in ms."""
+    """Return the 5 % quantile of the time of a step of aspirin's dynamics in ms."""
     atoms = structure("aspirin")
     atoms.calc = StudentCalculator(student, "torchscript", str(device))
     integrator = VelocityVerlet(atoms, 0.5 * units.fs)
@@ -161,30 +161,31 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=5.0, help="begin nothing new after them")
-    parser.add_argument("--quick", action="store_true", help="only show that it works")
-    given = parser.parse_args(argv)
-    device = torch.device(given.device)
+    parser.add_argument("--minutes", type=float, default=5.0, help="no case starts after this time")
+    parser.add_argument("--quick", action="store_true", help="only check that it works")
+    arguments = parser.parse_args(argv)
+    device = torch.device(arguments.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     document = {"device": name, "versions": versions(), "bars": BARS, "students": {}}
-    end = time.perf_counter() + 60.0 * given.minutes
+    end = time.perf_counter() + 60.0 * arguments.minutes
     for student in STUDENTS:
         results = document["students"][student] = {}
-        for case, structures in cases(given.quick):
+        for case, structures in cases(arguments.quick):
             if time.perf_counter() > end:
-                results[case] = "not begun: out of time"
+                results[case] = "not measured: out of time"
                 continue
             try:
                 results[case] = measure_case(
-                    student, structures, device, 0.2 if given.quick else 3.0
+                    student, structures, device, 0.2 if arguments.quick else 3.0
                 )
             except torch.OutOfMemoryError as error:
                 results[case] = f"out of memory: {error}".splitlines()[0]
             print(student, case, results[case], flush=True)
-            # What was measured stays, whatever comes after.
-            given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        results["VelocityVerlet ms"] = measure_dynamics(student, device, 20 if given.quick else 500)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            # Written after each case, so that a later failure loses no result.
+            arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        n_steps = 20 if arguments.quick else 500
+        results["VelocityVerlet ms"] = measure_dynamics(student, device, n_steps)
+        arguments.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

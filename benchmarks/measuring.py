@@ -1,4 +1,4 @@
-"""What is checked before a time counts, how rounds are run, and what is recorded with them."""
+"""Checks before a case is timed, timed rounds, and the information recorded with them."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from ase_student import StudentCalculator
 from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import TOLERANCES
 
-# What a structure takes in float64 in torch at most: kilobytes for an atom and a neighbor.
+# Largest memory of a structure in torch in float64: kB per atom and neighbor.
 KILOBYTES_PER_PAIR = 12.0
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 
@@ -22,14 +22,15 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 def check_energies(
     energies: Sequence[float], reference: StudentCalculator, structures: Sequence[Atoms]
 ) -> None:
-    """Refuse to time what does not compute the right thing."""
+    """Fail if energies differ from those of a reference: wrong results are not timed."""
     expected = [result["energy"] for result in reference.calculate_many(structures)]
-    for found, right, atoms in zip(energies, expected, structures, strict=True):
-        assert abs(found - right) <= TOLERANCES.backend_energy_per_atom * len(atoms)
+    for energy, expected_energy, atoms in zip(energies, expected, structures, strict=True):
+        error = abs(energy - expected_energy)
+        assert error <= TOLERANCES.backend_energy_per_atom * len(atoms)
 
 
 def skip_if_too_large(n_atoms: int, n_neighbors: int) -> None:
-    """Skip what would not fit into memory, the check in float64 included."""
+    """Skip a case that needs more memory than available, including its check in float64."""
     available = available_mb()
     needed = KILOBYTES_PER_PAIR * n_atoms * n_neighbors / 1024
     if available is not None and needed > available:
@@ -50,32 +51,32 @@ def run(
     benchmark : pytest_benchmark.fixture.BenchmarkFixture
     call : callable
     arguments : callable
-        Returns moved atoms; it is not timed.
+        Returns the arguments of a call, with moved atoms; it is not timed.
     device : str
-        Calls end when a GPU has done its work.
+        On a GPU, a call ends when the GPU has finished its work.
     budget : float, s
-        That all rounds should take.
+        Time for all rounds together.
     """
     wait = waiting(device)
 
-    def finished(*given: Any) -> None:
-        call(*given)
+    def call_and_wait(*values: Any) -> None:
+        call(*values)
         wait()
 
-    finished(*arguments())
-    given = arguments()
+    call_and_wait(*arguments())
+    values = arguments()
     start = time.perf_counter()
-    finished(*given)
-    each = time.perf_counter() - start
-    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, math.ceil(budget / each)))
+    call_and_wait(*values)
+    seconds = time.perf_counter() - start
+    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, math.ceil(budget / seconds)))
     benchmark.pedantic(
-        finished, setup=lambda: (arguments(), {}), rounds=rounds, warmup_rounds=min(3, rounds)
+        call_and_wait, setup=lambda: (arguments(), {}), rounds=rounds, warmup_rounds=min(3, rounds)
     )
     return float(benchmark.stats.stats.median)
 
 
 def waiting(device: str) -> Callable[[], None]:
-    """Return what waits until a device has done what it was given."""
+    """Return a function that waits until a device has finished its work."""
     if not device.startswith("cuda"):
         return lambda: None
     from timing.roofline import synchronize
@@ -84,7 +85,7 @@ def waiting(device: str) -> Callable[[], None]:
 
 
 def neighbor_counts(atoms: Atoms, cutoff: float) -> dict[str, float]:
-    """Return the mean number of neighbors, and the columns that are computed."""
+    """Return the mean number of neighbors, and the number of columns of the neighbor matrix."""
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
     offsets = matrix.offsets(atoms.cell.array)
     vectors = atoms.positions[matrix.neighbors] + offsets - atoms.positions[:, None]
@@ -98,14 +99,14 @@ def neighbor_counts(atoms: Atoms, cutoff: float) -> dict[str, float]:
 def describe(
     benchmark: Any, kind: str, calculator: StudentCalculator, threads: int, **more: Any
 ) -> None:
-    """Record with a time what it is the time of.
+    """Record what was timed: student, backend, hardware, versions and entries of the kind.
 
     Parameters
     ----------
     kind : str
-        One of :data:`timing.results.KINDS`.
+        An entry of :data:`timing.results.KINDS`.
     more
-        Entries of that kind.
+        Further entries of that kind.
     """
     benchmark.extra_info.update(
         student=calculator.info.name,
@@ -119,7 +120,7 @@ def describe(
 def describe_others(
     benchmark: Any, kind: str, threads: int, device: str = "cpu", **more: Any
 ) -> None:
-    """Record the same with the time of what is no student."""
+    """Record what was timed, for a case without a :class:`StudentCalculator`."""
     graphics = {} if gpu(device) is None else {"gpu": gpu(device)}
     benchmark.extra_info.update(
         kind=kind,

@@ -1,8 +1,8 @@
-"""Make a data set as large as the one behind the first results: 4,883 structures, 914,812 atoms.
+"""Make a data set as large as that of the first results: 4,883 structures, 914,812 atoms.
 
 ``python benchmarks/scale_data.py out.h5`` writes 3,883 molecules of about 24 atoms and 1,000 dense
-fragments of about 821, up to 2,154, at synthetic positions, labelled by a student with noise added
-to its forces. ``--share 0.1`` writes a tenth of it.
+fragments of about 821 atoms, at most 2,154, at synthetic positions. A student labels them, and
+noise is added to its forces. ``--share 0.1`` writes a tenth of the data set.
 """
 
 import argparse
@@ -22,7 +22,7 @@ NOISE = 0.05  # eV/Å
 
 
 def molecule(rng: np.random.Generator) -> Atoms:
-    """Return one of two molecules, displaced, sometimes with a water beside it."""
+    """Return one of two molecules, with random displacements and up to two waters beside it."""
     atoms = structure(rng.choice(["aspirin", "eight_elements"]))
     for _ in range(int(rng.integers(0, 3))):
         far = atoms.positions.max(axis=0) + 2.0
@@ -32,7 +32,7 @@ def molecule(rng: np.random.Generator) -> Atoms:
 
 
 def fragment(n_atoms: int, rng: np.random.Generator) -> Atoms:
-    """Return a droplet as dense as a liquid around a molecule of all elements."""
+    """Return a droplet with the density of a liquid around a molecule of eight elements."""
     core = structure("eight_elements")
     n_waters = max(1, (n_atoms - len(core)) // 3)
     side = int(np.ceil((n_waters + 30) ** (1 / 3))) + 2

@@ -1,8 +1,8 @@
-"""Measure what more processes bring: training over 1 and 2, labelling over 1, 2 and 3 workers.
+"""Measure the parallel efficiency of training (1 and 2 processes) and labeling (1 to 3 workers).
 
-``python benchmarks/scaling.py --data labelled.h5`` needs cores that nothing else uses, and
-``ase-student[distill,dask]``. It writes the tables of ``docs/scaling.md``. GPUs are modelled from
-the bytes of the gradient and the time of a step.
+``python benchmarks/scaling.py --data labeled.h5`` needs cores that nothing else uses, and
+``ase-student[distill,dask]``. It writes the tables of ``docs/scaling.md``. For GPUs, a model
+predicts the efficiency from the size of the gradient and the time of a step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from textwrap import fill
 
 from ase_student import cli, load_student
 from ase_student.checkpoint import available_students
@@ -28,19 +29,19 @@ PAGE = ROOT / "docs" / "scaling.md"
 BEGIN = "<!-- scaling: begin; written by python benchmarks/scaling.py -->"
 END = "<!-- scaling: end -->"
 PROCESSES, WORKERS = (1, 2), (1, 2, 3)
-#: Of each training; the difference of two of them has no start-up in it.
+#: Epochs of two runs; the difference of their times does not include the start-up.
 EPOCHS = (1, 3)
 DISTILL = [sys.executable, "-W", "ignore", "-m", "ase_student.distill"]
-#: Of messages between GPUs of one machine; what they are assumed to be, not what was measured.
+#: Messages between GPUs of one machine, bytes/s and s: assumed, not measured.
 BANDWIDTH, LATENCY = 100e9, 20e-6
 GPUS = (1, 2, 4, 8)
 STEP_SECONDS = (0.005, 0.02, 0.1)
-#: Seconds within which the workers of a cluster must have started.
+#: Longest time in which the workers of a cluster must start, s.
 PATIENCE = 120
 
 
 def training_seconds(data: Path, student: str, processes: int, batch: int, folder: Path) -> float:
-    """Return the time of one training step, whose batch is shared by the processes.
+    """Return the time in seconds of one training step; the processes share its batch.
 
     Parameters
     ----------
@@ -48,9 +49,9 @@ def training_seconds(data: Path, student: str, processes: int, batch: int, folde
     student : str
     processes : int
     batch : int
-        Structures of all processes together.
+        Number of structures of all processes together.
     folder : path
-        For the runs.
+        Folder for temporary runs.
     """
     totals, steps = [], []
     for epochs in EPOCHS:
@@ -69,12 +70,12 @@ def training_seconds(data: Path, student: str, processes: int, batch: int, folde
     return (totals[1] - totals[0]) / (steps[1] - steps[0])
 
 
-def labelling_seconds(
+def labeling_seconds(
     structures: Path, teacher: str, workers: int, number: int, folder: Path
 ) -> float:
-    """Return the time of a label over some workers of a Dask cluster on this machine.
+    """Return the time per label in seconds, with workers of a Dask cluster on this machine.
 
-    The time of a few labels, which is start-up for the most part, is taken off.
+    The time of a few labels, which is mostly start-up, is subtracted.
     """
     from distributed import Client, LocalCluster
 
@@ -86,7 +87,7 @@ def labelling_seconds(
             client.wait_for_workers(workers, timeout=PATIENCE)
         address = cluster.scheduler_address
         few = 4 * workers
-        # The first labels make the teachers.
+        # The first call also creates the workers' teachers.
         _label(structures, teacher, address, few, folder)
         short = _label(structures, teacher, address, few, folder)
         long = _label(structures, teacher, address, few + number, folder)
@@ -107,27 +108,28 @@ def _label(structures: Path, teacher: str, address: str, first: int, folder: Pat
 
 def _run(words: list[str]) -> None:
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
+    process = subprocess.run(
         [*DISTILL, *words], env=environ, check=False, capture_output=True, text=True
     )
-    if done.returncode:
-        raise ValueError(f"distill {words[0]} failed: {done.stderr.strip().splitlines()[-1]}")
+    if process.returncode:
+        raise ValueError(f"distill {words[0]} failed: {process.stderr.strip().splitlines()[-1]}")
 
 
 def efficiency(seconds: float, n_bytes: int, gpus: int) -> float:
-    """Return the share of the ideal speed-up that training over GPUs keeps, by the model.
+    """Return the predicted parallel efficiency of training over GPUs.
 
-    A step of the same batch on each GPU takes as long as on one, plus a ring all-reduce of the
-    gradient: 2 (P - 1) messages, which together carry 2 (P - 1) / P times the gradient (Patarasuk
-    and Yuan, J. Parallel Distrib. Comput. 69, 117, 2009).
+    Every GPU computes a batch of the same size. A step takes as long as on one GPU, plus the time
+    of a ring all-reduce of the gradient: 2 (P - 1) messages, which together carry 2 (P - 1) / P
+    times the gradient (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117, 2009).
 
     Parameters
     ----------
     seconds : float
-        Of a step on one GPU.
+        Time of a step on one GPU.
     n_bytes : int
-        Of the gradient.
+        Size of the gradient.
     gpus : int
+        Number of GPUs.
 
     Examples
     --------
@@ -147,7 +149,7 @@ def gradient_bytes(student: str) -> int:
 
 
 def model_table() -> list[str]:
-    """Return the modelled efficiencies, which depend on no measurement of this machine."""
+    """Return a table of predicted efficiencies, which do not depend on this machine."""
     lines = [
         "| student | gradient, kB | step on one GPU, ms | "
         + " | ".join(f"{gpus} GPUs" for gpus in GPUS[1:])
@@ -166,8 +168,8 @@ def model_table() -> list[str]:
 
 
 def measured_table(arguments: argparse.Namespace) -> list[str]:
-    """Return what was measured here."""
-    lines = ["| | 1 | 2 | 3 |", "|---|---|---|---|"]
+    """Return a table of the times measured on this machine."""
+    lines = ["| time, by number of processes or workers | 1 | 2 | 3 |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for student in arguments.students:
@@ -175,21 +177,25 @@ def measured_table(arguments: argparse.Namespace) -> list[str]:
                 training_seconds(arguments.data, student, n, arguments.batch, folder)
                 for n in PROCESSES
             ]
-            cells = [f"{1e3 * each:.1f} ms ({seconds[0] / each:.2f})" for each in seconds]
-            text = f"a step of `{student}`, {arguments.batch} structures in all, over processes"
+            cells = [
+                f"{1e3 * duration:.1f} ms ({seconds[0] / duration:.2f})" for duration in seconds
+            ]
+            text = f"training step of `{student}`, {arguments.batch} structures in all, processes"
             lines.append(f"| {text} | {' | '.join(cells)} | |")
         for teacher in arguments.teachers:
             seconds = [
-                labelling_seconds(arguments.data, teacher, n, arguments.labels, folder)
+                labeling_seconds(arguments.data, teacher, n, arguments.labels, folder)
                 for n in WORKERS
             ]
-            cells = [f"{1e3 * each:.1f} ms ({seconds[0] / each:.2f})" for each in seconds]
-            lines.append(f"| a label of {teacher}, over Dask workers | {' | '.join(cells)} |")
+            cells = [
+                f"{1e3 * duration:.1f} ms ({seconds[0] / duration:.2f})" for duration in seconds
+            ]
+            lines.append(f"| label of {teacher}, Dask workers | {' | '.join(cells)} |")
     return lines
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure and write the page."""
+    """Measure and write the tables into the page."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from timing.machine import hardware
 
@@ -199,17 +205,20 @@ def run(arguments: argparse.Namespace) -> None:
     with Dataset(arguments.data) as dataset:
         sizes = dataset.read_structures().splits
     machine = hardware()
-    versions = ", ".join(f"{name} {one}" for name, one in with_python(("torch",)).items())
+    versions = ", ".join(f"{name} {version}" for name, version in with_python(("torch",)).items())
     new = "\n".join(
         [
-            f"{machine['cpu']}, {machine['cores']} cores, one thread each, {versions}; "
-            f"{len(sizes) - 1} structures of {(sizes[-1]) / (len(sizes) - 1):.0f} atoms on "
-            "average. In brackets: times faster than one.",
+            fill(
+                f"{machine['cpu']}, {machine['cores']} cores, one thread each, {versions}; "
+                f"{len(sizes) - 1} structures of {(sizes[-1]) / (len(sizes) - 1):.0f} atoms on "
+                "average. In brackets: speed-up over one process or worker.",
+                100,
+            ),
             "",
             *measured_table(arguments),
             "",
-            f"Modelled, for {BANDWIDTH / 1e9:g} GB/s and {1e6 * LATENCY:g} µs a message: the share "
-            "of the ideal speed-up that is left.",
+            f"Predicted parallel efficiency, for {BANDWIDTH / 1e9:g} GB/s and "
+            f"{1e6 * LATENCY:g} µs per message:",
             "",
             *model_table(),
         ]
@@ -221,13 +230,17 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 2 if what was given is wrong."""
+    """Run the command; return 2 if an argument is invalid."""
     parser = cli.Parser(prog="python benchmarks/scaling.py", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="labelled HDF5 file")
+    parser.add_argument("--data", type=Path, required=True, help="labeled HDF5 file")
     parser.add_argument("--students", nargs="+", default=["tiny"], choices=available_students())
     parser.add_argument("--teachers", nargs="+", default=["gfn2-xtb"])
-    parser.add_argument("--batch", type=int, default=16, help="structures of a step (default: 16)")
-    parser.add_argument("--labels", type=int, default=200, help="that are timed (default: 200)")
+    parser.add_argument(
+        "--batch", type=int, default=16, help="structures per training step (default: 16)"
+    )
+    parser.add_argument(
+        "--labels", type=int, default=200, help="number of timed labels (default: 200)"
+    )
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
     return cli.run(lambda: run(arguments))

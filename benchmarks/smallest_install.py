@@ -1,4 +1,4 @@
-"""Measure three ways to install the package: size on disk, memory and time of the first energy.
+"""Measure three ways to install the package: size on disk, memory, time to the first energy.
 
 ``python benchmarks/smallest_install.py`` builds a wheel with the engine, installs it into fresh
 environments and writes the table of ``docs/edge.md``. It needs a package index and a C++ compiler.
@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 from ase_student import cli
 from ase_student.files import between_marks, replaced_when_complete
@@ -52,17 +53,17 @@ energy, forces = atoms.get_potential_energy(), atoms.get_forces()
 
 @dataclass(frozen=True)
 class Install:
-    """One way to install.
+    """A way to install the package.
 
     Attributes
     ----------
     name : str
-    packages : list of str
-        For pip, beside the wheel.
+    packages : tuple of str
+        Packages for pip in addition to the wheel.
     has_dependencies : bool
-        Whether pip takes what the wheel asks for.
+        Whether pip installs the dependencies of the wheel.
     code : str
-        Computes ``energy`` of aspirin.
+        Code that computes ``energy`` of aspirin.
     """
 
     name: str
@@ -79,7 +80,7 @@ INSTALLS = (
 
 
 def measured(install: Install, wheel: Path, folder: Path) -> str:
-    """Return a line of the table."""
+    """Install into a fresh environment, measure, and return a row of the table."""
     environment = folder / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
     python = environment / "bin" / "python"
@@ -101,11 +102,11 @@ def measured(install: Install, wheel: Path, folder: Path) -> str:
     rows = []
     # The first run writes bytecode.
     for _ in range(1 + REPEATS):
-        done = subprocess.run(
+        process = subprocess.run(
             [python, "-c", MEASURE.format(code=code)],
             cwd=folder, env=environ, check=True, capture_output=True, text=True,
         )  # fmt: skip
-        rows.append([float(word) for word in done.stdout.split()])
+        rows.append([float(word) for word in process.stdout.split()])
     seconds = statistics.median(row[1] for row in rows[1:])
     peak = statistics.median(row[2] for row in rows[1:])
     size = _megabytes(environment) - before
@@ -119,7 +120,7 @@ def _megabytes(folder: Path) -> float:
 
 
 def table(wheel: Path | None) -> str:
-    """Return the whole table."""
+    """Return the table of all ways to install, and the conditions of the measurement."""
     from ase.io import write
 
     from ase_student.testing import structure
@@ -138,12 +139,15 @@ def table(wheel: Path | None) -> str:
         lines = [measured(install, wheel, folder) for install in INSTALLS]
         versions = with_python(("numpy", "ase", "onnxruntime"))
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        conditions = (
+            f"`tiny`, aspirin, one thread, {hardware()['cpu']}, {listed}; a wheel of "
+            f"{wheel.stat().st_size / 1e6:.1f} MB; medians of {REPEATS} new processes."
+        )
         return "\n".join(
             [
-                f"`tiny`, aspirin, one thread, {hardware()['cpu']}, {listed}; a wheel of "
-                f"{wheel.stat().st_size / 1e6:.1f} MB; medians of {REPEATS} new processes.",
+                fill(conditions, 100),
                 "",
-                "| | MB on disk, beside Python | peak memory, MB | s to the first energy "
+                "| | on disk without Python, MB | peak memory, MB | time to the first energy, s "
                 "| energy, eV |",
                 "|---|---|---|---|---|",
                 *lines,
@@ -152,7 +156,7 @@ def table(wheel: Path | None) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure and write the page."""
+    """Measure and write the table into the page."""
     text = arguments.page.read_text(encoding="utf-8")
     new = table(arguments.wheel)
     text = between_marks(text, BEGIN, END, new=new, file=str(arguments.page))
@@ -162,9 +166,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 2 if what was given is wrong."""
+    """Run the command; return 2 if an argument is invalid."""
     parser = cli.Parser(prog="python benchmarks/smallest_install.py", description=__doc__)
-    parser.add_argument("--wheel", type=Path, help="measure this one (default: build one)")
+    parser.add_argument("--wheel", type=Path, help="wheel to measure (default: build it)")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
     return cli.run(lambda: run(arguments))

@@ -1,4 +1,4 @@
-"""Molecules of 16 atoms, more and more in a call, neighbors included and not."""
+"""Batches of 1 to 1,024 molecules of 16 atoms, with and without the building of neighbors."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ase_student import StudentCalculator
 from ase_student.backends import open_backend
 from ase_student.neighbors import concatenate, neighbor_matrix
 
-# The first six are those of the first generation's table.
+# The first six are those of the first generation's table of times.
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 LARGEST_SMALL = 8
 
@@ -54,7 +54,7 @@ def test_batches(
     only_small: bool,
     n_structures: int,
 ) -> None:
-    """`calculate_many`, as it is used: it always computes forces and virials too."""
+    """Time `calculate_many`, which always computes energies, forces and virials."""
     skip_large(n_structures, only_small)
     benchmark.group = f"batch of {n_structures} molecules of 16 atoms"
     rng = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_networks(
     n_structures: int,
     properties: str,
 ) -> None:
-    """The network's part, in one call and with its neighbors given: what do forces cost?"""
+    """Time the network alone, with given neighbors, with and without forces."""
     skip_large(n_structures, only_small)
     if properties == ENERGY and calculator.backend not in ENERGY_BACKENDS:
         pytest.skip(f"backend '{calculator.backend}' cannot skip forces")
@@ -110,11 +110,11 @@ def test_networks(
         evaluate: Any = open_energies(name, calculator.backend, device, threads)
     else:
         evaluate = open_backend(name, calculator.backend, device, threads=threads).evaluate
-    given = arguments()
-    found = evaluate(*given)
-    energies = found if properties == ENERGY else found[0]
+    inputs = arguments()
+    results = evaluate(*inputs)
+    energies = results if properties == ENERGY else results[0]
     structures = [atoms.copy() for _ in range(n_structures)]
-    for copy, positions in zip(structures, np.split(given[1], n_structures), strict=True):
+    for copy, positions in zip(structures, np.split(inputs[1], n_structures), strict=True):
         copy.positions = positions
     check_energies(energies.reshape(n_structures, -1).sum(axis=1), reference, structures)
     run(benchmark, evaluate, arguments, device, budget)

@@ -1,4 +1,4 @@
-"""From nothing to the first energy: a new process each time."""
+"""Time from the start of a new process to the first energy."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from ase_student.engine.library import why_missing
 SCRIPT = """
 import sys, time
 start = time.perf_counter()
-# As after a plain installation.
+# As if torch were not installed.
 sys.modules["torch"] = None
 from ase_student import StudentCalculator
 from ase import Atoms
@@ -42,7 +42,7 @@ def test_cold_start(
     if backend == "native" and (reason := why_missing()) is not None:
         pytest.skip(reason)
     environment = installed_environment(tmp_path)
-    inside: list[dict[str, float]] = []
+    timings: list[dict[str, float]] = []
 
     def start() -> None:
         script = SCRIPT.format(student=student, backend=backend)
@@ -53,10 +53,10 @@ def test_cold_start(
             check=True,
             env=environment,
         )
-        inside.append(json.loads(result.stdout))
+        timings.append(json.loads(result.stdout))
 
     benchmark.pedantic(start, rounds=ROUNDS, warmup_rounds=1)
-    median = sorted(inside, key=lambda parts: sum(parts.values()))[len(inside) // 2]
+    median = sorted(timings, key=lambda parts: sum(parts.values()))[len(timings) // 2]
     describe_others(
         benchmark, "cold start", threads, student=student, backend=backend, atoms=3, **median
     )

@@ -1,4 +1,4 @@
-"""How long an export takes, checks included, and how large its files are."""
+"""Time of an export, including its checks, and size of its files."""
 
 from pathlib import Path
 from typing import Any

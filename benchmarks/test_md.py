@@ -1,4 +1,4 @@
-"""Molecular dynamics in ASE: whose time it is, and what a calculator of zeros takes."""
+"""Molecular dynamics in ASE: time of each part, and of a calculator that returns zeros."""
 
 import math
 import time
@@ -25,7 +25,7 @@ SYSTEMS = {
     "64 waters": lambda: waters(64),
     "512 waters": lambda: waters(512),
 }
-# Of aspirin; larger systems get fewer.
+# Number of steps of aspirin; larger systems run fewer.
 STEPS = 50
 
 
@@ -37,19 +37,19 @@ def system(request: pytest.FixtureRequest, only_small: bool) -> str:
 
 
 def run(benchmark: Any, atoms: Atoms, calculator: Any, budget: float) -> dict[str, Any]:
-    """Time some steps and return what to record of them, and how many steps there were."""
+    """Time rounds of dynamics and return the figures to record."""
     loop = dynamics(atoms, calculator)
     steps = max(2, STEPS * 21 // len(atoms))
     loop.run(steps)
     clock = time.perf_counter()
     loop.run(steps)
-    each = time.perf_counter() - clock
-    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, math.ceil(budget / each)))
+    round_seconds = time.perf_counter() - clock
+    rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, math.ceil(budget / round_seconds)))
     watch = getattr(calculator, "watch", Stopwatch())
     watch.seconds.clear()
     start = loop.nsteps
     benchmark.pedantic(loop.run, args=(steps,), rounds=rounds)
-    # Dynamics that stood still would have timed the cache.
+    # Without real steps, the time would be that of ASE's result cache.
     assert loop.nsteps - start == steps * rounds
     seconds = benchmark.stats.stats.median / steps
     return {
@@ -64,10 +64,10 @@ def run(benchmark: Any, atoms: Atoms, calculator: Any, budget: float) -> dict[st
 
 def test_floor(benchmark: Any, system: str, threads: int, budget: float) -> None:
     benchmark.group = f"md of {system}"
-    found = run(benchmark, SYSTEMS[system](), ZeroCalculator(), budget)
-    del found["split_milliseconds"]
+    figures = run(benchmark, SYSTEMS[system](), ZeroCalculator(), budget)
+    del figures["split_milliseconds"]
     describe_others(
-        benchmark, "md", threads, system=system, student="zeros", backend="none", **found
+        benchmark, "md", threads, system=system, student="zeros", backend="none", **figures
     )
 
 
@@ -90,6 +90,6 @@ def test_student(
     )
     timed.calculate(atoms)
     check_energies([timed.results["energy"]], reference, [atoms])
-    found = run(benchmark, atoms, timed, budget)
-    found["rebuilds"] = timed.neighbor_list.n_rebuilds
-    describe(benchmark, "md", calculator, threads, system=system, **found)
+    figures = run(benchmark, atoms, timed, budget)
+    figures["rebuilds"] = timed.neighbor_list.n_rebuilds
+    describe(benchmark, "md", calculator, threads, system=system, **figures)

@@ -1,4 +1,4 @@
-"""Other potentials in the same dynamics, each skipped where its package is missing."""
+"""Other potentials in the same dynamics; each is skipped if its package is not installed."""
 
 import warnings
 from typing import Any
@@ -13,14 +13,14 @@ from timing.peers import PEERS, PERIODIC, open_peer
 
 
 def aspirin(peer: str) -> Atoms:
-    """Return the molecule, in a cell where the peer needs one."""
+    """Return the molecule, in a cell if the peer needs a cell."""
     atoms = SYSTEMS["aspirin"]()
     if peer in PERIODIC:
         atoms.center(vacuum=20.0)
     return atoms
 
 
-@pytest.mark.filterwarnings("ignore")  # They are not ours.
+@pytest.mark.filterwarnings("ignore")  # Warnings of other packages.
 @pytest.mark.parametrize("peer", PEERS)
 def test_peers(benchmark: Any, peer: str, device: str, threads: int, budget: float) -> None:
     package, _ = PEERS[peer]
@@ -35,9 +35,9 @@ def test_peers(benchmark: Any, peer: str, device: str, threads: int, budget: flo
     atoms.calc = calculator
     assert np.isfinite(atoms.get_potential_energy())
     assert np.abs(atoms.get_forces()).max() > 0.0
-    found = run(benchmark, aspirin(peer), calculator, budget)
-    # What others spend inside is not told apart.
-    del found["split_milliseconds"]
+    figures = run(benchmark, aspirin(peer), calculator, budget)
+    # The parts of other calculators are not timed separately.
+    del figures["split_milliseconds"]
     describe_others(
         benchmark,
         "peer",
@@ -47,5 +47,5 @@ def test_peers(benchmark: Any, peer: str, device: str, threads: int, budget: flo
         student=peer,
         backend=package,
         package=f"{package} {versions([package]).get(package, '')}".strip(),
-        **found,
+        **figures,
     )

@@ -1,4 +1,4 @@
-"""A student's matrix products against what the device does of them in the same run."""
+"""Rate of a student's matrix products relative to the device's highest rate in the same run."""
 
 from typing import Any
 

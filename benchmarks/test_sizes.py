@@ -1,4 +1,4 @@
-"""One structure of more and more atoms: time per atom, growth, peak memory."""
+"""One structure of 10 to 10,000 atoms: time per atom and peak memory."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from timing.structures import SIZES, moved
 
 from ase_student import StudentCalculator
 
-# Below, Python and its packages take more than the structure.
+# Smaller structures take less memory than Python and its packages.
 SMALLEST_WITH_MEMORY = 1000
 LARGEST_SMALL = 100
 
@@ -28,7 +28,7 @@ def test_sizes(
     phase: str,
     n_atoms: int,
 ) -> None:
-    """`calculate`, its list of neighbors kept: all atoms move, but less than the skin."""
+    """Time `calculate` with a kept neighbor list: all atoms move by less than the skin."""
     if only_small and n_atoms > LARGEST_SMALL:
         pytest.skip("--small")
     benchmark.group = f"{phase}, {n_atoms} atoms"

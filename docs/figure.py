@@ -1,4 +1,4 @@
-"""Draw docs/tiny.png: how wrong 'tiny' is, and that it conserves energy.
+"""Draw docs/tiny.png: errors of the forces of 'tiny', and conservation of its energy.
 
 Needs the extras [data] and [plot]; run it as ``python docs/figure.py``.
 """

@@ -92,7 +92,7 @@ def test_every_command_is_known_and_its_files_are_there() -> None:
         else:
             assert words[0] in OTHER_COMMANDS, line
             written |= {words[-1]} if ">" in words else set()
-    assert {"molecules.smi", "labelled.h5", "run2"} <= written
+    assert {"molecules.smi", "labeled.h5", "run2"} <= written
 
 
 def files_of(module: str, arguments: list[str]) -> tuple[set[str], set[str]]:

@@ -1,7 +1,7 @@
 """Compare methods to make a student smaller or faster: errors against time and size.
 
 ``python validation/compression.py --student tiny`` compares every method with the student in
-float32, on labelled structures that training did not see, writes the results to
+float32, on labeled structures that training did not see, writes the results to
 ``validation/results/compression-tiny.json`` and writes the table of ``docs/compression.md`` and its
 plot. With ``--train FILE …`` the pruned student is trained further for a short time. An interrupted
 command continues when it is run again. It needs ``ase-student[torch,data,train,validation]``.
@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -247,13 +248,17 @@ def _machine() -> str:
 def table(document: dict[str, Any]) -> str:
     """Return the table of the page, in Markdown."""
     versions = document["versions"]
-    lines = [
+    conditions = (
         f"`{document['student']}` on {document['data']}, {document['machine']}, "
         f"{document['threads']} thread(s), onnxruntime {versions.get('onnxruntime')}, dynamics of "
-        f"{document['picoseconds']:g} ps.",
+        f"{document['picoseconds']:g} ps."
+    )
+    lines = [
+        fill(conditions, 100),
         "",
         "| | kB | time | force RMSE against the teacher | against itself in float64 | "
-        "forces against ΔE at 0.1, 0.01, 0.001 Å | drift | by batch-mates | limits crossed |",
+        "forces against ΔE at 0.1, 0.01, 0.001 Å | drift | by others in the call "
+        "| limits crossed |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in document["rows"].items():
@@ -265,7 +270,8 @@ def table(document: dict[str, Any]) -> str:
             f"| {row['batch_forces']:.1g} | {len(row['crossed']) or ''} |"
         )
     image = f"![Force error against time and size]({PLOT.name})"
-    return "\n".join([*lines, "", *_verdict(document["rows"]), "", image])
+    verdict = fill(" ".join(_verdict(document["rows"])), 100)
+    return "\n".join([*lines, "", verdict, "", image])
 
 
 def _verdict(rows: dict[str, Row]) -> list[str]:
@@ -275,7 +281,7 @@ def _verdict(rows: dict[str, Row]) -> list[str]:
     smaller = rows["float32"]["bytes"] / int8["bytes"]
     sentences = [
         f"INT8 arithmetic makes a step {faster:.2f} times as fast as float32 and the file "
-        f"{smaller:.2f} times smaller; 5 to 10 times were hoped for."
+        f"{smaller:.2f} times smaller; the aim was a factor of 5 to 10."
     ]
     plain = rows["float32"]["teacher_force_rmse"]
     harmless = {
@@ -285,8 +291,8 @@ def _verdict(rows: dict[str, Row]) -> list[str]:
     }
     fastest = min(harmless, key=lambda name: harmless[name]["relative_time"])
     sentences.append(
-        f"Of what keeps the force error within 5 %, the fastest is '{fastest}': "
-        f"{1 / harmless[fastest]['relative_time']:.1f} times float32 in ONNX Runtime."
+        f"Of the methods that keep the force error within 5 %, the fastest is '{fastest}': "
+        f"{1 / harmless[fastest]['relative_time']:.1f} times as fast as float32 in ONNX Runtime."
     )
     return sentences
 
@@ -326,7 +332,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python validation/compression.py", description=__doc__.split("\n")[0]
     )
     command_line.add_argument("--student", default="tiny", choices=available_students())
-    command_line.add_argument("--data", type=Path, default=DATA, help="labelled structures")
+    command_line.add_argument("--data", type=Path, default=DATA, help="labeled structures")
     command_line.add_argument(
         "--limit", type=int, default=0, help="number of structures (default: all)"
     )

@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("validation")
     group.addoption(
         "--structures", type=Path, metavar="FILE",
-        help="labelled structures, HDF5, extended XYZ or ASE database, instead of the reference",
+        help="labeled structures (HDF5, extended XYZ or ASE database) instead of the reference",
     )  # fmt: skip
     group.addoption(
         "--model", action="append", metavar="MODEL",

@@ -2,7 +2,8 @@
 
 False alarms are counted over frames of dynamics at 300 K (liquid water at 1 g/cm³, urea at its
 measured cell, a peptide), which the student runs itself, and over the frames of labeled HDF5 files
-that it was not trained on, by their source; misses over a table of unusual structures. Example:
+that it was not trained on, by their source. Misses are counted over a table of unusual structures.
+Example:
 
     python validation/guard_alarms.py --model tiny validation/reference/drugs-so3lr.h5
 """
@@ -110,8 +111,8 @@ def kinds_of(calculator: StudentCalculator, atoms: Atoms) -> set[str]:
     """Return the kinds of warnings that a guard without history gives for a structure."""
     guard = calculator._guard
     assert guard is not None
-    before = {"distance", "neighbors", "force"} | guard.limits.unusual_kinds
-    guard._not_reported = set(before)
+    all_kinds = {"distance", "neighbors", "force"} | guard.limits.unusual_kinds
+    guard._not_reported = set(all_kinds)
     if calculator._electrons is not None:
         calculator._electrons._reported.clear()
     with warnings.catch_warnings(record=True) as caught:
@@ -120,14 +121,16 @@ def kinds_of(calculator: StudentCalculator, atoms: Atoms) -> set[str]:
             calculator.calculate_many([atoms])
         except InputError:
             return {"refused"}
-    reported = before - guard._not_reported
+    reported = all_kinds - guard._not_reported
     return reported or ({"electrons"} if caught else set())
 
 
 def alarms(name: str, reported: list[set[str]]) -> dict[str, float]:
     """Print and return the number of alarms per 1,000 frames, by kind."""
     per_kind = Counter(kind for kinds in reported for kind in kinds)
-    rates = {kind: round(1000 * n / len(reported), 1) for kind, n in sorted(per_kind.items())}
+    rates = {
+        kind: round(1000 * count / len(reported), 1) for kind, count in sorted(per_kind.items())
+    }
     any_kind = round(1000 * sum(map(bool, reported)) / len(reported), 1)
     print(f"{name}: {any_kind} alarms per 1,000 of {len(reported)} frames {rates}", flush=True)
     return {"frames": len(reported), "alarms_per_1000": any_kind, **rates}
@@ -136,12 +139,14 @@ def alarms(name: str, reported: list[set[str]]) -> dict[str, float]:
 def main() -> int:
     """Print a table of false alarms and one of misses; write both as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*", type=Path, help="labelled HDF5 files")
+    parser.add_argument("files", nargs="*", type=Path, help="labeled HDF5 files")
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--frames", type=int, default=300, help="of each kind and file")
     parser.add_argument(
-        "--extremes", action="store_true", help="limits from the extremes of training alone"
+        "--frames", type=int, default=300, help="number of frames of each kind and file"
+    )
+    parser.add_argument(
+        "--extremes", action="store_true", help="use only the extremes of training as limits"
     )
     parser.add_argument("-o", "--output", type=Path, help="JSON")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Errors of students against their teacher, on molecules that training never saw."""
+"""Errors of students against their teacher, on molecules that were not used for training."""
 
 import tomllib
 from pathlib import Path

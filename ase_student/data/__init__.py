@@ -1,1 +1,1 @@
-"""Labelled structures: columns, HDF5 files, their checks, and how they are split."""
+"""Labeled structures: columns, HDF5 files, their checks, and how they are split."""

@@ -1,4 +1,4 @@
-"""Read and write labelled structures in one HDF5 file.
+"""Read and write labeled structures in one HDF5 file.
 
 Structures and labels are concatenated columns; ``splits`` hold the start of each structure. Lengths
 are in Å, energies in eV, forces in eV/Å, stresses in eV/Å³ (Voigt order, positive in tension).
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ase_student.data.checks import ATOMIC_ENERGIES_TOLERANCE as ATOMIC_ENERGIES_TOLERANCE
 from ase_student.data.checks import check
 from ase_student.data.hdf5_layout import ATOMIC_PROPERTIES as ATOMIC_PROPERTIES
-from ase_student.data.hdf5_layout import import_h5py, open_hdf5
+from ase_student.data.hdf5_layout import decoded_attribute, import_h5py, open_hdf5
 from ase_student.data.structures import Labels, Structures
 from ase_student.files import replaced_when_complete
 
@@ -117,10 +117,10 @@ def _write_strings(group: Any, name: str, values: Sequence[str]) -> None:
 
 
 class Dataset:
-    """A labelled data set, read lazily.
+    """A labeled data set, read lazily.
 
     Opening it checks the layout and every value once, in blocks; afterwards only requested data is
-    read. Structures without labels are allowed: those of a file that is not labelled yet, and those
+    read. Structures without labels are allowed: those of a file that is not labeled yet, and those
     for which the teacher failed.
 
     Parameters
@@ -167,7 +167,7 @@ class Dataset:
         self._file.close()
 
     def __len__(self) -> int:
-        """Return the number of structures, labelled or not."""
+        """Return the number of structures, labeled or not."""
         return len(self._splits) - 1
 
     @property
@@ -180,7 +180,8 @@ class Dataset:
         """The attributes of ``/metadata``; those written as JSON are decoded."""
         if "metadata" not in self._file:
             return {}
-        return {key: _decoded(value) for key, value in self._file["metadata"].attrs.items()}
+        attributes = self._file["metadata"].attrs.items()
+        return {key: decoded_attribute(value) for key, value in attributes}
 
     @property
     def failures(self) -> dict[int, str]:
@@ -254,17 +255,6 @@ class Dataset:
                 for name in ("atomic_energies", *ATOMIC_PROPERTIES)
             },
         )
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return value
 
 
 def _strings(group: Any, name: str, start: int, stop: int) -> tuple[str, ...] | None:

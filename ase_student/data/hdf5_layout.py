@@ -7,8 +7,9 @@ value) and for a reader that takes what it can (:mod:`ase_student.data.readers.h
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -161,6 +162,15 @@ def check_link(link: Any, name: str, path: str) -> None:
     h5py = import_h5py()
     if isinstance(link, (h5py.ExternalLink, h5py.SoftLink)):
         raise ValueError(f"{name}: {path} is a link, also to other files; put the data into one.")
+
+
+def decoded_attribute(value: Any) -> Any:
+    """Return the value of an attribute of ``/metadata``; mappings and lists are stored as JSON."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, str) and plain[:1] in ("{", "["):
+        with suppress(json.JSONDecodeError):
+            return json.loads(plain)
+    return plain
 
 
 def read_layout(file: Any, name: str, *, tolerant: bool = False) -> Layout:

@@ -15,28 +15,29 @@ SOURCES = {
     "displaced": "conformers with random displacements",
     "cluster": "water clusters, solvated molecules and pairs, from dynamics",
     "contact": "clusters with one molecule pressed in or pulled away",
-    "diatomic": "two atoms alone, at all distances; not among all",
-    "foreign": "crystals that do not exist, to keep the student sane; not among all",
-    "grown": "dynamics of an earlier student, where it was likely wrong",
+    "diatomic": "isolated pairs of atoms, at all distances; not included in 'all'",
+    "foreign": "hypothetical crystals, for the stability of the student; not included in 'all'",
+    "grown": "frames of an earlier student's dynamics in which it was likely wrong",
     "dimer": "two molecules at several distances",
     "trimer": "three molecules at several distances",
-    "fragment": "molecules of these complexes alone",
-    "torsion": "molecules with a bond turned",
+    "fragment": "single molecules of the complexes",
+    "torsion": "molecules in torsion scans",
     "liquid": "droplets cut out of liquids",
     "molecular crystal": "pieces of molecular crystals",
-    "all": "all of them",
+    "all": "all",
 }
 #: Descriptions of tests by the names of their files; 'test' is the test part of the training data.
 TESTS = {
-    "test": "like the training data",
+    "test": "test part of the training data",
     "teacher-md-so3lr": "dynamics of the teacher at 300 and 600 K",
-    "chemicals-so3lr": "the same, of other molecules of the package chemicals",
-    "drugs-so3lr": "the same, of drugs, a source that nothing was trained on",
+    "chemicals-so3lr": "the same, other molecules of the package chemicals",
+    "drugs-so3lr": "the same, drugs, a source without training data",
 }
 _SPLIT_BY = {
-    "molecule": "The split is by molecule, so that no conformer of a test molecule, alone or in a\n"
-    "cluster, is trained on.",
-    "structure": "The split is by structure: other frames of what is tested are trained on.",
+    "molecule": "The split is by molecule: the training data hold no conformer of a test\n"
+    "molecule, neither alone nor in a cluster.",
+    "structure": "The split is by structure: the training data hold other frames of the systems\n"
+    "in the test.",
 }
 
 

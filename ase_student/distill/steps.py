@@ -27,11 +27,11 @@ STEPS = {
     "liquids": "sample droplets of liquids, mixtures and solutions",
     "crystals": "sample surroundings of molecules in their crystals",
     "label": "label structures with a teacher",
-    "import": "read labelled structures of other programs",
+    "import": "read labeled structures of other programs",
     "train": "train a student on the labels",
     "grow": "select structures by a student's own dynamics, and label them",
     "bundle": "add ONNX file and model card to a trained student",
-    "subset": "select held-out structures of a labelled file",
+    "subset": "select held-out structures of a labeled file",
     "run": "run all steps of a recipe",
 }
 

@@ -233,7 +233,7 @@ def _number(value: Any) -> float:
 def ranges_of_files(
     paths: Sequence[Path], cutoff: float, seed: int | None = 0, *, split: str = "molecule"
 ) -> TrainingRanges:
-    """Return the record of labelled HDF5 files.
+    """Return the record of labeled HDF5 files.
 
     Diatomics and foreign structures are left out, because they are unlike the structures that a
     student is used for.

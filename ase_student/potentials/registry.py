@@ -41,7 +41,7 @@ class NamedTeacher:
 TEACHERS = {
     "so3lr": NamedTeacher(
         "ase_student.potentials.so3lr:So3lrTeacher",
-        "SO3LR (MIT licence, Kabylda et al., JACS 2025, "
+        "SO3LR (MIT license, Kabylda et al., JACS 2025, "
         "[doi:10.1021/jacs.5c09558](https://doi.org/10.1021/jacs.5c09558))",
     ),
     "gfn2-xtb": NamedTeacher(
@@ -51,13 +51,13 @@ TEACHERS = {
     ),
     "sevennet": NamedTeacher(
         "ase_student.potentials.materials:sevennet",
-        "SevenNet-0 (MIT licence, Park et al., JCTC 2024, "
+        "SevenNet-0 (MIT license, Park et al., JCTC 2024, "
         "[doi:10.1021/acs.jctc.4c00190](https://doi.org/10.1021/acs.jctc.4c00190))",
     ),
     "sevennet-l3i5": NamedTeacher("ase_student.potentials.materials:sevennet_l3i5"),
     "chgnet": NamedTeacher(
         "ase_student.potentials.materials:ChgnetTeacher",
-        "CHGNet (modified BSD licence, Deng et al., Nat. Mach. Intell. 2023, "
+        "CHGNet (modified BSD license, Deng et al., Nat. Mach. Intell. 2023, "
         "[doi:10.1038/s42256-023-00716-3](https://doi.org/10.1038/s42256-023-00716-3))",
     ),
 }

@@ -30,7 +30,7 @@ class ReleaseSettings:
     students : path
         Folder that holds a folder for each published student.
     data : tuple of path
-        Labelled structures that training did not see.
+        Labeled structures that training did not see.
     molecules : path
         Data set from which the molecules of the stability test are taken.
     picoseconds : float
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     add("--students", type=Path, help="folder of published students (default: the package's)")
     add(
         "--data", type=Path, nargs="+",
-        help="labelled structures that training did not see (default: validation/reference)",
+        help="labeled structures that training did not see (default: validation/reference)",
     )  # fmt: skip
     add("--molecules", type=Path, help="data set for stability (default: the first of --data)")
     add("--picoseconds", type=float, default=50.0, help="of each stability run (default: 50)")

@@ -71,7 +71,7 @@ class ValidationSettings:
     def __post_init__(self) -> None:
         if self.data is None and not self.chemistry:
             raise ValueError(
-                "nothing to validate on: give a file of labelled structures, --chemistry, or both."
+                "nothing to validate on: give a file of labeled structures, --chemistry, or both."
             )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; it must be at least 1.")
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     add = command_line.add_argument
     add(
         "data", type=Path, nargs="?",
-        help="labelled structures: HDF5, extended XYZ or ASE database; optional with --chemistry",
+        help="labeled structures: HDF5, extended XYZ or ASE database; optional with --chemistry",
     )  # fmt: skip
     add("--model", action="append", metavar="MODEL", help="student by name or file; repeatable")
     add(

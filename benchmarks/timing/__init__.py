@@ -1,1 +1,1 @@
-"""Measure how fast students are, compare with earlier measurements and draw them."""
+"""Speed of students: measurements, comparison with earlier measurements, plots."""

@@ -1,4 +1,4 @@
-"""Earlier ratios of cases to their yardsticks, and the comparison with them."""
+"""Baseline of a speed check: earlier times of cases relative to their yardsticks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ REMEDY = "write it with python benchmarks check --update"
 
 @dataclass(frozen=True)
 class Verdict:
-    """A case beside its baseline.
+    """A case compared with its baseline.
 
     Attributes
     ----------
     name : str
     yardstick : str
     before, now : float
-        Times in units of the yardstick's.
+        Time of the baseline and of this run, in units of the yardstick's time.
     limit : float
-        How many times slower is too slow.
+        Ratio of the two times from which on the case is too slow.
     """
 
     name: str
@@ -37,25 +37,25 @@ class Verdict:
 
     @property
     def slowdown(self) -> float:
-        """How many times as long it takes."""
+        """Time of this run divided by the time of the baseline."""
         return self.now / self.before
 
     @property
     def is_too_slow(self) -> bool:
-        """Whether it reaches the limit."""
+        """Whether the slowdown reaches the limit."""
         return self.slowdown >= self.limit
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a file holds.
+    """Content of a baseline file.
 
     Attributes
     ----------
     ratios : dict of str to float
-        Times of cases in units of their yardsticks'.
+        Times of cases in units of their yardsticks' times.
     cpu_flags : tuple of str
-        Vector instructions of the processor that they were measured on.
+        Vector instructions of the processor of the measurement.
     cpu : str
         Name of that processor; empty if it is unknown.
     """
@@ -73,7 +73,7 @@ def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no baseline, or other cases than these are in it.
+        If the file is not a baseline, or its cases are not those of `names`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no baseline '{path}'; {REMEDY}.")
@@ -85,9 +85,9 @@ def read_baseline(path: Path, names: Sequence[str]) -> Baseline:
         flags, cpu = tuple(measured_on.get("cpu_flags", ())), str(measured_on.get("cpu") or "")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"'{path}' is not a baseline ({reason_of(error)}); {REMEDY}.") from error
-    wrong = [name for name, ratio in ratios.items() if not 0.0 < ratio < float("inf")]
-    if wrong:
-        raise ValueError(f"'{path}': the ratio of '{wrong[0]}' must be positive; {REMEDY}.")
+    invalid = [name for name, ratio in ratios.items() if not 0.0 < ratio < float("inf")]
+    if invalid:
+        raise ValueError(f"'{path}': the ratio of '{invalid[0]}' must be positive; {REMEDY}.")
     for name in sorted(set(names) ^ ratios.keys()):
         state = "lacks" if name in names else "has an unknown"
         raise ValueError(f"'{path}' {state} case '{name}'; {REMEDY}.")
@@ -102,7 +102,7 @@ def write_baseline(
     *,
     keep_others: bool = False,
 ) -> None:
-    """Write ratios of cases, their yardsticks, and for information how long they took.
+    """Write ratios of cases, their yardsticks, and, for information, their times in seconds.
 
     Parameters
     ----------
@@ -110,10 +110,10 @@ def write_baseline(
     ratios, yardsticks : mapping
         By the cases' names.
     seconds : sequence of float
-        Of each case, in the same order.
+        Time of each case, in the same order.
     keep_others : bool
-        Whether other cases of the file stay, with its hardware and versions. The new ones then name
-        their own processor and the engine's instructions.
+        Whether other cases of an existing file stay, with its hardware and versions. Each new case
+        then has an entry for its processor and for the engine's instructions.
     """
     content: dict[str, Any] = {
         "about": "python benchmarks check --update: times with one thread, "
@@ -124,25 +124,25 @@ def write_baseline(
             name: {
                 "yardstick": yardsticks[name],
                 "ratio": float(f"{ratio:.4g}"),
-                "seconds": float(f"{each:.3g}"),
+                "seconds": float(f"{case_seconds:.3g}"),
             }
-            for (name, ratio), each in zip(ratios.items(), seconds, strict=True)
+            for (name, ratio), case_seconds in zip(ratios.items(), seconds, strict=True)
         },
     }
     if keep_others:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        existing = json.loads(path.read_text(encoding="utf-8"))
         measured_on = {
             "cpu": content["hardware"]["cpu"],
             "engine_isa": os.environ.get("ASE_STUDENT_ENGINE_ISA", "best"),
         }
-        new = {name: {**case, **measured_on} for name, case in content["cases"].items()}
-        content = {**before, "cases": {**before["cases"], **new}}
+        new_cases = {name: {**case, **measured_on} for name, case in content["cases"].items()}
+        content = {**existing, "cases": {**existing["cases"], **new_cases}}
     with replaced_when_complete(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """Return verdicts as aligned text, the slowest first."""
+    """Return verdicts as aligned text, the largest slowdown first."""
     width = max(len(verdict.name) for verdict in verdicts)
     lines = [f"{'case':{width}}  {'baseline':>9}  {'now':>9}  {'slower':>7}"]
     for verdict in sorted(verdicts, key=lambda verdict: -verdict.slowdown):

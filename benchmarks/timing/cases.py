@@ -1,4 +1,4 @@
-"""The handful of cases that every change is checked on, with one thread and without torch."""
+"""Cases of the speed check that runs for every change, with one thread and without torch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from timing.structures import condensed, moved
 
 STUDENT = "tiny"
 SKIN = 0.5
-#: Structures that are taken in turns, so that every call sees moved atoms.
+#: Number of structures that are evaluated in turns, so that atoms move between calls.
 N_FRAMES = 8
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something that must not become slower.
+    """A piece of work that must not become slower.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Case:
     yardstick : str
         A key of :data:`timing.measurement.YARDSTICKS`.
     prepare : callable
-        Does all that is not measured, and returns the work.
+        Makes everything that is not timed, and returns the work to time.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Case:
 
 
 def _in_turns(call: Callable[[Any], object], arguments: Sequence[Any]) -> Work:
-    """Return work that calls a function on one argument after the other."""
+    """Return work that calls a function with each argument in turn."""
     turns = itertools.cycle(arguments)
 
     def work(calls: int) -> None:
@@ -65,51 +65,53 @@ def _calculator(backend: str, guard: str = "auto") -> StudentCalculator:
 
 
 def _step_of_aspirin(backend: str) -> Work:
-    """Return what ASE asks a calculator for at a step of dynamics."""
+    """Return a step of dynamics: the call that ASE makes to a calculator."""
     atoms = structure("aspirin")
     atoms.calc = _calculator(backend)
     positions = [frame.positions for frame in _frames(atoms)]
 
-    def step(new: Any) -> None:
-        atoms.positions = new
+    def step(new_positions: Any) -> None:
+        atoms.positions = new_positions
         atoms.get_forces(md=True)
 
     return _in_turns(step, positions)
 
 
 def _network_of_aspirin() -> Work:
-    """Return the backend's part of a step."""
+    """Return the part of a step that the backend computes."""
     backend = open_backend(STUDENT, "onnx", "cpu", threads=1)
     atoms = structure("aspirin")
     numbers = atoms.numbers.astype(np.int64)
-    neighbors = NeighborList(backend.info.cutoff, SKIN)
+    neighbor_list = NeighborList(backend.info.cutoff, SKIN)
+    neighbors_and_offsets = neighbor_list.update(
+        atoms.positions, atoms.cell.array, atoms.pbc, numbers
+    )
 
     def evaluate(frame: Atoms) -> None:
-        backend.evaluate(numbers, frame.positions, *found)
+        backend.evaluate(numbers, frame.positions, *neighbors_and_offsets)
 
-    found = neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, numbers)
     return _in_turns(evaluate, _frames(atoms))
 
 
 def _reused_neighbors_of_aspirin() -> Work:
-    """Return the neighbor list's part of a step, when nothing is to be built."""
+    """Return the neighbor list's part of a step in which the list is kept."""
     atoms = structure("aspirin")
-    neighbors = NeighborList(5.0, SKIN)
+    neighbor_list = NeighborList(5.0, SKIN)
     cell, pbc, numbers = atoms.cell.array, atoms.pbc, atoms.numbers.astype(np.int64)
 
     def update(frame: Atoms) -> None:
-        neighbors.update(frame.positions, cell, pbc, numbers)
+        neighbor_list.update(frame.positions, cell, pbc, numbers)
 
     return _in_turns(update, _frames(atoms))
 
 
 def _thousand_atoms(backend: str) -> Work:
-    """Return energy and forces of a liquid, which training need not have seen, in one call."""
+    """Return energy and forces of a liquid; the guard is off, because training may lack it."""
     return _in_turns(_calculator(backend, guard="off").calculate, _frames(condensed(1000)))
 
 
 def _neighbors_of_thousand_atoms() -> Work:
-    """Return building neighbors of a liquid."""
+    """Return the building of the neighbor matrix of a liquid."""
 
     def build(frame: Atoms) -> None:
         neighbor_matrix(frame.positions, frame.cell.array, frame.pbc, 5.0, SKIN)
@@ -118,11 +120,11 @@ def _neighbors_of_thousand_atoms() -> Work:
 
 
 def _many(backend: str) -> Work:
-    """Return 64 molecules in one call, neighbors included."""
+    """Return one call for 64 molecules, including their neighbors."""
     rng = np.random.default_rng(0)
     aspirin = structure("aspirin")
-    lists = [[moved(aspirin, rng) for _ in range(64)] for _ in range(2)]
-    return _in_turns(_calculator(backend).calculate_many, lists)
+    batches = [[moved(aspirin, rng) for _ in range(64)] for _ in range(2)]
+    return _in_turns(_calculator(backend).calculate_many, batches)
 
 
 MATRICES, PYTHON = "matrix multiplication", "interpreter"

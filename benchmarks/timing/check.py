@@ -1,4 +1,4 @@
-"""Compare a handful of cases with a baseline, in units of fixed work measured in the same run."""
+"""Compare the times of cases with a baseline, in units of fixed work measured in the same run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from timing.machine import cpu_flags, hardware
 from timing.measurement import YARDSTICKS, Samples, Work, measure
 
 FOLDER = Path("benchmarks")
-#: Instruction sets that have a baseline of their own, widest first: their flag, and their name.
+#: Instruction sets with a baseline of their own, widest first: flag, and name of the baseline.
 BASELINES = {"avx512f": "avx512", "avx2": "avx2", "asimd": "neon"}
 LIMIT = 1.5
-#: Limits are so many times larger on a processor of another name than the baseline's: caches and
-#: clocks of two with the same instructions differ as well.
+#: Factor of limits on a processor with another name than the baseline's: caches and clocks differ
+#: even between processors with the same instructions.
 OTHER_PROCESSOR = 2.0
 REPEATS = 7
-#: How often what looks too slow is measured again before it counts as slower.
+#: Number of times that a case above its limit is measured again before it counts as slower.
 SECOND_LOOKS = 4
 
 
 def baseline_file(flags: Sequence[str]) -> Path:
-    """Return the baseline of processors with these vector instructions.
+    """Return the file with the baseline of processors with the given vector instructions.
 
     >>> str(baseline_file(["avx2", "fma"]).name)
     'baseline-avx2.json'
@@ -40,7 +40,7 @@ class SlowerError(Exception):
 
 
 class Race:
-    """Cases that are measured, more than once where one looks too slow.
+    """Times of cases and of their yardsticks; each case can be measured several times.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Race:
     clock : callable
         Returns seconds.
     repeats : int
-        Samples of each case and of its yardstick in one round.
+        Number of samples of each case and of its yardstick in one round.
     """
 
     def __init__(self, cases: Sequence[Case], clock: Clock, repeats: int = REPEATS) -> None:
@@ -58,7 +58,7 @@ class Race:
         self.samples = {case.name: Samples() for case in cases}
 
     def run(self, names: Sequence[str] | None = None) -> None:
-        """Measure cases once more; new samples are added to the old ones."""
+        """Measure the cases of the given names; new samples are added to earlier ones."""
         for name in self.cases if names is None else names:
             case = self.cases[name]
             work = self._work(name, case.prepare)
@@ -71,7 +71,7 @@ class Race:
         return self._works[name]
 
     def verdicts(self, baseline: dict[str, float], limit: float) -> list[Verdict]:
-        """Return each case beside its baseline."""
+        """Return each case compared with its baseline."""
         return [
             Verdict(name, case.yardstick, baseline[name], self.samples[name].ratio, limit)
             for name, case in self.cases.items()
@@ -79,46 +79,50 @@ class Race:
 
 
 def compare(race: Race, baseline: dict[str, float], limit: float = LIMIT) -> list[Verdict]:
-    """Measure all cases, and again those that look too slow, and return the verdicts."""
+    """Measure all cases, measure those above the limit again, and return the verdicts."""
     race.run()
     for _ in range(SECOND_LOOKS):
-        slow = [each.name for each in race.verdicts(baseline, limit) if each.is_too_slow]
-        if not slow:
+        verdicts = race.verdicts(baseline, limit)
+        slow_names = [verdict.name for verdict in verdicts if verdict.is_too_slow]
+        if not slow_names:
             break
-        race.run(slow)
+        race.run(slow_names)
     return race.verdicts(baseline, limit)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument(
-        "--baseline", type=Path, help="JSON file; by default that of this processor's instructions"
+        "--baseline", type=Path, help="JSON file (default: that of this processor's instructions)"
     )
     parser.add_argument("--update", action="store_true", help="write the baseline")
     parser.add_argument(
         "--only",
         default="",
         metavar="TEXT",
-        help="with --update: the cases with this in their names; the file's others stay",
+        help="with --update: write only cases whose names contain TEXT; the others stay",
     )
     parser.add_argument(
-        "--limit", type=float, default=LIMIT, help="how many times slower is too slow"
+        "--limit",
+        type=float,
+        default=LIMIT,
+        help="ratio to the baseline from which on a case is too slow",
     )
 
 
 def run(arguments: argparse.Namespace) -> str:
     """Check the cases, or write the baseline, and return a summary.
 
-    A processor with other vector instructions speeds up a network and its yardstick by different
-    factors; there the table is shown, and nothing is judged.
+    On a processor with other vector instructions than the baseline's, the network and its yardstick
+    become faster by different factors; then the table is shown, but no case fails.
 
     Raises
     ------
     SlowerError
-        With a table, if a case is too slow.
+        If a case is too slow; its message holds the table.
     ValueError
-        If an argument is out of range, or the engine was told to leave instructions of the
-        processor unused, whose baseline is another one.
+        If an argument is out of range, or if ASE_STUDENT_ENGINE_ISA restricts the engine's
+        instructions and no baseline is given.
     FileNotFoundError
         If there is no baseline to compare with or to add to.
     """
@@ -128,20 +132,20 @@ def run(arguments: argparse.Namespace) -> str:
     path: Path = arguments.baseline or baseline_file(flags)
     if arguments.baseline is None and "ASE_STUDENT_ENGINE_ISA" in os.environ:
         raise ValueError(
-            f"ASE_STUDENT_ENGINE_ISA is set, and '{path}' is of all instructions that this "
-            "processor has; unset it, or give the file with --baseline."
+            f"ASE_STUDENT_ENGINE_ISA is set, but '{path}' was measured with all instructions of "
+            "the processor; unset it, or give the file with --baseline."
         )
     if arguments.update:
-        chosen = [case for case in CASES if arguments.only in case.name]
-        if not chosen:
+        selected = [case for case in CASES if arguments.only in case.name]
+        if not selected:
             raise ValueError(f"no case has '{arguments.only}' in its name.")
         if arguments.only and not path.exists():
             raise FileNotFoundError(
-                f"there is no '{path}' whose other cases could stay; write all without --only."
+                f"there is no '{path}' with the other cases; write all cases, without --only."
             )
-        return _update(Race(chosen, undisturbed_clock()), path, keep_others=bool(arguments.only))
+        return _update(Race(selected, undisturbed_clock()), path, keep_others=bool(arguments.only))
     if arguments.only:
-        raise ValueError("--only chooses what --update writes.")
+        raise ValueError("--only needs --update: it selects the cases to write.")
     if arguments.baseline is None and not path.exists():
         return (
             f"not judged: there is no '{path}' for this processor; write it with "
@@ -154,17 +158,17 @@ def run(arguments: argparse.Namespace) -> str:
         text = table(race.verdicts(baseline.ratios, arguments.limit))
         return (
             f"{text}\nnot judged: this processor has {' '.join(flags) or 'nothing'}, "
-            f"that of '{path}' had {' '.join(baseline.cpu_flags) or 'nothing'}."
+            f"the processor of '{path}' had {' '.join(baseline.cpu_flags) or 'nothing'}."
         )
     is_other = baseline.cpu != (hardware()["cpu"] or "")
     limit = arguments.limit * (OTHER_PROCESSOR if is_other else 1.0)
     verdicts = compare(race, baseline.ratios, limit)
     text = table(verdicts)
-    slow = [verdict.name for verdict in verdicts if verdict.is_too_slow]
-    if slow:
+    n_slow = sum(verdict.is_too_slow for verdict in verdicts)
+    if n_slow:
         raise SlowerError(
-            f"{text}\n{len(slow)} of {len(verdicts)} cases became slower than '{path}' allows; "
-            "if that is meant, run make bench-check ARGS=--update."
+            f"{text}\n{n_slow} of {len(verdicts)} cases became slower than '{path}' allows; "
+            "if this is intended, run make bench-check ARGS=--update."
         )
     return f"{text}\nno case became {limit:g} times slower than in '{path}'."
 
@@ -174,13 +178,13 @@ def _update(race: Race, path: Path, keep_others: bool = False) -> str:
         race.run()
     ratios = {name: samples.ratio for name, samples in race.samples.items()}
     for name, ratio in ratios.items():
-        # The clock leaves out other processes' time, which many of them make hard to know.
+        # With many other processes, the clock may subtract too much time.
         if not 0.0 < ratio < float("inf"):
             raise ValueError(
                 f"nothing was written: the machine is too busy to time '{name}'; measure again "
                 "when it is quiet."
             )
     yardsticks = {name: case.yardstick for name, case in race.cases.items()}
-    seconds = [min(each.case) for each in race.samples.values()]
+    seconds = [min(samples.case) for samples in race.samples.values()]
     write_baseline(path, ratios, yardsticks, seconds, keep_others=keep_others)
     return f"wrote '{path}', {len(ratios)} cases"

@@ -1,4 +1,4 @@
-"""A clock that other processes on the same cores disturb little."""
+"""A clock that leaves out the time in which other processes have the core."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 Clock = Callable[[], float]
 
-# Linux: nanoseconds this thread has run, nanoseconds it has waited for a core, number of runs.
+# Linux: time that this thread has run, ns; time that it has waited for a core, ns; number of runs.
 _SCHEDULE = "/proc/thread-self/schedstat"
 
 
 def undisturbed_clock() -> Clock:
     """Return a clock in seconds that stands still while this thread waits for a core.
 
-    Sleeping, reading files and waiting for other threads do count. Where the system does not tell
-    how long a thread waited for a core, this is the ordinary clock. The clock belongs to the thread
-    that calls this function.
+    Time in which the thread sleeps, reads files or waits for other threads counts. If the system
+    does not report the time that a thread waited for a core, this is the ordinary clock. The clock
+    is valid only in the thread that calls this function.
     """
     waited = _reader_of_waits()
     if waited is None:
@@ -27,7 +27,10 @@ def undisturbed_clock() -> Clock:
 
 
 def _reader_of_waits() -> Clock | None:
-    """Return a function for the seconds that this thread has waited for a core, if there is one."""
+    """Return a function for the time that this thread has waited for a core, s.
+
+    None if the system does not report it.
+    """
     try:
         descriptor = os.open(_SCHEDULE, os.O_RDONLY)
     except OSError:

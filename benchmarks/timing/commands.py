@@ -1,4 +1,4 @@
-"""Check speed against a baseline, keep results, draw them, put them into the README."""
+"""Check speed against a baseline, condense results, draw them, write them into the README."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ase_student import cli
 from timing.check import SlowerError
 
 PROGRAM = "python benchmarks"
-#: Each is a module here with `add_arguments(parser)` and `run(arguments) -> str`.
+#: Modules of this package, each with `add_arguments(parser)` and `run(arguments) -> str`.
 COMMANDS = {
-    "check": "compare a handful of cases with the baseline",
-    "plot": "draw latency and throughput over batch size and over atoms",
-    "keep": "condense results to what is worth committing",
+    "check": "compare the times of some cases with a baseline",
+    "plot": "draw latency and throughput over batch size and over number of atoms",
+    "keep": "condense results for committing",
     "history": "add a student to the history of releases, or draw speed and error over versions",
-    "readme": "put committed results into the README, and draw errors against costs",
+    "readme": "write committed results into the README, and draw errors against time",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 2 if what was given is wrong, 1 if something became slower."""
+    """Run a command; return 2 if an argument is invalid, 1 if a case became slower."""
     parser = cli.Parser(prog=PROGRAM, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""Molecular dynamics whose time is told apart: ASE, calculator, neighbors, backend."""
+"""Molecular dynamics with the time of each part: ASE, calculator, neighbors, backend."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEMPERATURE = 300.0
 
 
 class ZeroCalculator(Calculator):
-    """Energies and forces of zero: what is left is what ASE takes."""
+    """Calculator that returns zeros, to measure the time of ASE alone."""
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012
 
@@ -53,7 +53,7 @@ class Stopwatch:
 
 
 class _TimedBackend:
-    """A backend that notes how long it takes; results on a GPU are waited for by their copying."""
+    """A backend that records its time; copying results from a GPU waits until they are ready."""
 
     def __init__(self, backend: Backend, watch: Stopwatch) -> None:
         self.backend, self.device, self.info = backend.backend, backend.device, backend.info
@@ -79,18 +79,18 @@ class _TimedNeighborList(NeighborList):
 
     def update(self, *arguments: Any, **options: Any) -> Any:
         start = time.perf_counter()
-        found = super().update(*arguments, **options)
+        neighbors_and_offsets = super().update(*arguments, **options)
         self._watch.add("neighbors", start)
-        return found
+        return neighbors_and_offsets
 
 
 class TimedCalculator(StudentCalculator):
-    """A student that notes how long its parts take; arguments as of its base.
+    """A calculator that records the time of its parts; it takes the arguments of its base class.
 
     Attributes
     ----------
     watch : Stopwatch
-        'calculator' holds all of ``calculate``, 'neighbors' and 'backend' parts of it.
+        'calculator' is the time of ``calculate``; 'neighbors' and 'backend' are parts of it.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -127,7 +127,7 @@ class TimedCalculator(StudentCalculator):
 
 
 def dynamics(atoms: Atoms, calculator: Any) -> VelocityVerlet:
-    """Return dynamics at constant energy, from 300 K, that has not started."""
+    """Return dynamics at constant energy, with velocities of 300 K, before its first step."""
     atoms = atoms.copy()
     give_velocities(atoms, TEMPERATURE, np.random.default_rng(0))
     atoms.calc = calculator
@@ -135,20 +135,21 @@ def dynamics(atoms: Atoms, calculator: Any) -> VelocityVerlet:
 
 
 def split(watch: Stopwatch, seconds: float, steps: int) -> dict[str, float]:
-    """Return milliseconds per step by part; they add up to the whole.
+    """Return the time of each part in milliseconds per step; the parts add up to the whole.
 
     Parameters
     ----------
     watch : Stopwatch
-        Of a :class:`TimedCalculator`, started with the first of the steps.
+        Stopwatch of a :class:`TimedCalculator`, empty before the first step.
     seconds : float
         Wall time of all steps.
     steps : int
+        Number of steps.
 
     Returns
     -------
     dict of str to float
-        'ase', 'calculator' without the next two, 'neighbors' and 'backend'.
+        'ase', 'calculator' (without 'neighbors' and 'backend'), 'neighbors' and 'backend'.
     """
     spent = {name: watch.seconds.get(name, 0.0) for name in ("calculator", "neighbors", "backend")}
     parts = {
@@ -157,9 +158,9 @@ def split(watch: Stopwatch, seconds: float, steps: int) -> dict[str, float]:
         "neighbors": spent["neighbors"],
         "backend": spent["backend"],
     }
-    return {name: 1000.0 * each / steps for name, each in parts.items()}
+    return {name: 1000.0 * part_seconds / steps for name, part_seconds in parts.items()}
 
 
 def nanoseconds_per_day(seconds_per_step: float) -> float:
-    """Return how many nanoseconds a day of computing gives, with steps of 0.5 fs."""
+    """Return the simulated nanoseconds per day of computing, with time steps of 0.5 fs."""
     return 86400.0 / seconds_per_step * TIME_STEP_FS * 1e-6

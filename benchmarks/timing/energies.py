@@ -1,9 +1,9 @@
-"""Run a student for its energies alone, where a backend can leave out the backward pass.
+"""Compute energies without forces, in backends that can leave out the backward pass.
 
-:class:`ase_student.StudentCalculator` always computes forces and virials with the energies. What
-that costs is found out here: in torch the backward pass is simply not called, ONNX Runtime is told
-to run only what the energies need, and a TorchScript program, which is one traced whole, cannot
-leave anything out.
+:class:`ase_student.StudentCalculator` always computes forces and virials with the energies. This
+module measures their cost. In torch, the backward pass is not called. ONNX Runtime runs only the
+part of the graph that the energies need. A TorchScript program is traced as a whole and cannot
+leave out a part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Energies = Callable[..., NDArray[np.float64]]
 
 
 def open_energies(student: str, backend: str, device: str, threads: int) -> Energies:
-    """Return a function of the arrays of a backend's ``evaluate`` for the energies of atoms.
+    """Return a function with the inputs of a backend's ``evaluate`` that returns atomic energies.
 
     Raises
     ------
@@ -53,8 +53,8 @@ def _open_onnx(student: str, device: str, threads: int) -> Energies:
 
     def energies(*arrays: NDArray[Any]) -> NDArray[np.float64]:
         inputs = dict(zip(INPUTS, arrays, strict=True))
-        found: NDArray[np.float64] = session.run(["energies"], inputs, run_options)[0]
-        return found
+        result: NDArray[np.float64] = session.run(["energies"], inputs, run_options)[0]
+        return result
 
     return energies
 
@@ -71,8 +71,8 @@ def _open_torch(student: str, device: str, threads: int) -> Energies:
 
     def energies(*arrays: NDArray[Any]) -> NDArray[np.float64]:
         with torch.inference_mode():
-            found = network(*(torch.from_numpy(array).to(target) for array in arrays))
-        result: NDArray[np.float64] = found.cpu().numpy()
+            tensor = network(*(torch.from_numpy(array).to(target) for array in arrays))
+        result: NDArray[np.float64] = tensor.cpu().numpy()
         return result
 
     return energies

@@ -1,4 +1,4 @@
-"""Speed and error over releases: add a line for a student, or draw all lines."""
+"""Speed and error over releases: add a student to the history, or draw the history."""
 
 from __future__ import annotations
 
@@ -26,28 +26,39 @@ HISTORY = Path("benchmarks/history.jsonl")
 PLOT = Path("docs/history.png")
 SYSTEMS = {"aspirin": lambda: structure("aspirin"), "64 waters": lambda: waters(64)}
 ROUNDS = 7
-#: Of aspirin; larger systems get fewer.
+#: Number of steps of aspirin; larger systems run fewer.
 STEPS = 200
 Line = dict[str, Any]
-#: Two lines with these in common are of the same release on the same hardware.
+#: Keys that identify a line; of two lines with the same values, the newer one is kept.
 KEY = ("version", "student", "backend", "threads", "cpu")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    parser.add_argument("--history", type=Path, default=HISTORY, help="file of lines of JSON")
+    parser.add_argument(
+        "--history", type=Path, default=HISTORY, help="file with a line of JSON per entry"
+    )
     parser.add_argument(
         "--add", type=Path, metavar="FOLDER",
         help="measure a student with its model card, e.g. ase_student/students/tiny",
     )  # fmt: skip
-    parser.add_argument("--merge", type=Path, metavar="FILE", help="take lines of another history")
-    parser.add_argument("--backend", default="auto", help="of StudentCalculator, for --add")
-    parser.add_argument("--threads", type=int, default=1, help="for --add (default: 1)")
-    parser.add_argument("--plot", type=Path, default=PLOT, help="what is drawn otherwise")
+    parser.add_argument(
+        "--merge", type=Path, metavar="FILE", help="add the lines of another history"
+    )
+    parser.add_argument("--backend", default="auto", help="backend of the student, for --add")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads, for --add (default: 1)"
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        default=PLOT,
+        help="image to write if neither --add nor --merge is given",
+    )
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Add or take lines, or draw them, and return a summary.
+    """Add lines to the history, or draw it, and return a summary.
 
     Raises
     ------
@@ -79,7 +90,7 @@ def read_history(path: Path) -> list[Line]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a line is not one that :func:`measured` returned.
+        If a line is not one of those that :func:`measured` returns.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no history '{path}': add a student with --add FOLDER.")
@@ -88,7 +99,7 @@ def read_history(path: Path) -> list[Line]:
         try:
             line: Line = json.loads(text)
             key_of(line)
-            if not all(each > 0.0 for each in line["milliseconds_per_step"].values()):
+            if not all(time > 0.0 for time in line["milliseconds_per_step"].values()):
                 raise ValueError("times must be positive")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -99,31 +110,31 @@ def read_history(path: Path) -> list[Line]:
 
 
 def key_of(line: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a line is of: there is one for each release and hardware."""
-    found = {**line, "cpu": line["hardware"]["cpu"]}
-    return tuple(str(found[name]) for name in KEY)
+    """Return the values that identify a line: release, student, backend, threads, processor."""
+    values = {**line, "cpu": line["hardware"]["cpu"]}
+    return tuple(str(values[name]) for name in KEY)
 
 
 def merged(old: Sequence[Line], new: Sequence[Line]) -> list[Line]:
-    """Return all lines, of two with the same key the newer one, in the order of their dates."""
+    """Return all lines by date; of two lines with the same key, only the new one is kept."""
     lines = {key_of(line): line for line in [*old, *new]}
     return sorted(lines.values(), key=lambda line: str(line["date"]))
 
 
 def measured(folder: Path, backend: str, threads: int) -> Line:
-    """Return the line of a student: what its model card says, and times of dynamics in ASE.
+    """Return the line of a student: errors of its model card, and times of dynamics in ASE.
 
     Parameters
     ----------
     folder : path
-        With ``weights.safetensors`` and ``metrics.json``.
+        Folder with ``weights.safetensors`` and ``metrics.json``.
     backend : str
     threads : int
 
     Raises
     ------
     FileNotFoundError
-        If one of them is missing.
+        If one of these two files is missing.
     """
     weights, card = folder / "weights.safetensors", folder / "metrics.json"
     for path in (weights, card):
@@ -156,7 +167,7 @@ def measured(folder: Path, backend: str, threads: int) -> Line:
 
 
 def _milliseconds(system: str, calculator: StudentCalculator) -> float:
-    """Return the median time of a step of dynamics, other processes' time on the core left out."""
+    """Return the median time of a step of dynamics, without the time of other processes, ms."""
     atoms = SYSTEMS[system]()
     loop, clock = dynamics(atoms, calculator), undisturbed_clock()
     steps = max(2, STEPS * 21 // len(atoms))
@@ -170,7 +181,7 @@ def _milliseconds(system: str, calculator: StudentCalculator) -> float:
 
 
 def draw(lines: Sequence[Line]) -> Any:
-    """Return a figure: time of a step over versions for each hardware, and force errors."""
+    """Return a figure with step times (for each processor) and force errors over versions."""
     names = list(dict.fromkeys(str(line["version"]) for line in lines))
     students = sorted({str(line["student"]) for line in lines})
     cpus = sorted({str(line["hardware"]["cpu"]) for line in lines})

@@ -1,4 +1,4 @@
-"""Condense files of pytest-benchmark to what is worth committing."""
+"""Condense result files of pytest-benchmark for committing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "results",
         type=Path,
         nargs="+",
-        help="file of pytest benchmarks --benchmark-json; of several, each case is kept as in the "
-        "run in which it took the median time",
+        help="file of pytest benchmarks --benchmark-json; with several files, each case is taken "
+        "from the run in which it has the median time",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="JSON file; put the hardware in its name"

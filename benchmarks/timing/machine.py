@@ -1,4 +1,4 @@
-"""What a time was measured on and with."""
+"""Hardware and versions of a measurement."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from ase_student.provenance import with_python
 
 PACKAGES = ("ase", "numpy", "onnxruntime", "vesin", "torch")
-# Vector instructions that change what a network costs.
+# Vector instructions that influence the time of a network.
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "asimd", "sve")
 
 
 def hardware() -> dict[str, object]:
-    """Return the processor, the vector instructions it has, and how many cores can be used."""
+    """Return the processor, its vector instructions, the usable cores and the system."""
     name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     return {
         "cpu": name,
@@ -26,22 +26,22 @@ def hardware() -> dict[str, object]:
 
 
 def cpu_flags() -> tuple[str, ...]:
-    """Return the vector instructions of the processor, of those that matter to a network."""
+    """Return the vector instructions of the processor that influence the time of a network."""
     info = _cpuinfo()
     flags = set(info.get("flags", info.get("Features", "")).split())
     return tuple(flag for flag in _FLAGS if flag in flags)
 
 
 def installed_environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a new process in which packages are compiled to bytecode.
+    """Return the environment of a new process that writes and uses compiled bytecode.
 
-    Installers do that. Here the first process does it, for packages that run from a clone or where
-    PYTHONDONTWRITEBYTECODE is set; its time is not that of the others.
+    Installers compile packages. For a package that runs from a clone, or if PYTHONDONTWRITEBYTECODE
+    is set, the first process with this environment compiles it, and takes longer than the others.
 
     Parameters
     ----------
     folder : path
-        For the bytecode.
+        Folder for the bytecode.
     """
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -49,7 +49,7 @@ def installed_environment(folder: Path) -> dict[str, str]:
 
 
 def gpu(device: str) -> str | None:
-    """Return the name of a GPU, None for other devices."""
+    """Return the name of a GPU, or None for other devices."""
     if not device.startswith("cuda"):
         return None
     import torch
@@ -58,12 +58,12 @@ def gpu(device: str) -> str | None:
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Return the versions of Python and of those packages that are installed."""
+    """Return the versions of Python and of the given packages that are installed."""
     return with_python(packages)
 
 
 def available_mb() -> float | None:
-    """Return how much memory can be used without swapping, None where the system does not tell."""
+    """Return the memory in MB that can be used without swapping, None if it is unknown."""
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
@@ -81,7 +81,7 @@ def _cores() -> int:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Return the first processor's entries of Linux's list, nothing on other systems."""
+    """Return the first processor's entries of /proc/cpuinfo; empty on systems other than Linux."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

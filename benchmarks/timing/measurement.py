@@ -1,4 +1,4 @@
-"""Measure a piece of work in units of a yardstick that is measured beside it."""
+"""Measure the time of work in units of a yardstick, measured in turns with it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from timing.clock import Clock
 
-#: Does its work so many times in a row.
+#: Does its work the given number of times.
 Work = Callable[[int], None]
 
-#: A sample takes at least about so long, so that the clock's own time does not count.
+#: Shortest time of a sample, about, s; it makes the time of the clock itself negligible.
 SAMPLE_SECONDS = 0.02
 MOST_CALLS = 10_000
 
@@ -32,10 +32,10 @@ class Samples:
 
     @property
     def ratio(self) -> float:
-        """The case's least disturbed time in units of the yardstick's.
+        """The case's shortest time in units of the yardstick's shortest time.
 
-        Whatever else a machine does makes times longer, never shorter: of enough samples the
-        shortest ones were hardly disturbed.
+        Other work of the machine makes times longer, never shorter; therefore the shortest of
+        enough samples are hardly disturbed.
         """
         return min(self.case) / min(self.yardstick)
 
@@ -43,42 +43,46 @@ class Samples:
 def measure(
     case: Work, yardstick: Work, clock: Clock, repeats: int, samples: Samples | None = None
 ) -> Samples:
-    """Measure case and yardstick in turns, in samples that take equally long.
+    """Measure case and yardstick in turns, in samples of equal length.
 
-    Equally long, because what is short slips through between two disturbances.
+    The lengths must be equal, because shorter samples more often fall between two disturbances.
 
     Parameters
     ----------
     case, yardstick : callable
-        Each takes the number of calls to make in a row.
+        Each takes the number of calls to make.
     clock : callable
         Returns seconds.
     repeats : int
-        Samples of each.
+        Number of samples of each.
     samples : Samples, optional
-        Earlier ones, which the new ones are added to.
+        Earlier samples, to which the new samples are added.
 
     Returns
     -------
     Samples
     """
     samples = Samples() if samples is None else samples
-    each_case, each_yardstick = _seconds_per_call(case, clock), _seconds_per_call(yardstick, clock)
-    seconds = max(SAMPLE_SECONDS, each_case)
+    case_seconds = _seconds_per_call(case, clock)
+    yardstick_seconds = _seconds_per_call(yardstick, clock)
+    seconds = max(SAMPLE_SECONDS, case_seconds)
     for _ in range(repeats):
-        samples.yardstick.append(_sample(yardstick, _calls(seconds, each_yardstick), clock))
-        samples.case.append(_sample(case, _calls(seconds, each_case), clock))
+        samples.yardstick.append(_sample(yardstick, _calls(seconds, yardstick_seconds), clock))
+        samples.case.append(_sample(case, _calls(seconds, case_seconds), clock))
     return samples
 
 
 def _seconds_per_call(work: Work, clock: Clock) -> float:
-    """Return about how long a call takes, after a first one that warms up."""
+    """Return an estimate of the time of a call, after a first call that is not timed."""
     work(1)
     return min(_sample(work, 1, clock) for _ in range(2))
 
 
-def _calls(seconds: float, each: float) -> int:
-    return MOST_CALLS if each <= 0.0 else max(1, min(MOST_CALLS, math.ceil(seconds / each)))
+def _calls(seconds: float, seconds_per_call: float) -> int:
+    """Return the number of calls of a sample of a given length."""
+    if seconds_per_call <= 0.0:
+        return MOST_CALLS
+    return max(1, min(MOST_CALLS, math.ceil(seconds / seconds_per_call)))
 
 
 def _sample(work: Work, calls: int, clock: Clock) -> float:
@@ -88,7 +92,7 @@ def _sample(work: Work, calls: int, clock: Clock) -> float:
 
 
 def _matrix_multiplication() -> Work:
-    """Multiply float32 matrices, small enough that no library spreads them over threads."""
+    """Return products of float32 matrices that are too small for libraries to use threads."""
     first, second = np.random.default_rng(0).standard_normal((2, 48, 64, 64)).astype(np.float32)
     product = np.empty_like(first)
 
@@ -100,7 +104,7 @@ def _matrix_multiplication() -> Work:
 
 
 def _interpreter() -> Work:
-    """Call NumPy on small arrays, which is mostly Python's own time."""
+    """Return calls of NumPy on small arrays, whose time is mostly that of Python."""
     array = np.random.default_rng(0).standard_normal((21, 3))
 
     def work(calls: int) -> None:
@@ -112,8 +116,8 @@ def _interpreter() -> Work:
     return work
 
 
-#: Fixed work, which says how fast a machine is: at networks, and at what Python does around them.
-#: A machine with wider vector units is faster at the first and hardly at the second.
+#: Fixed work that measures the speed of a machine, for networks and for the Python code around
+#: them. Wider vector units make the first faster, but hardly the second.
 YARDSTICKS: dict[str, Callable[[], Work]] = {
     "matrix multiplication": _matrix_multiplication,
     "interpreter": _interpreter,

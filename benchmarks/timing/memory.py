@@ -18,7 +18,7 @@ PHASES = {"molecular": molecular, "condensed": condensed}
 
 
 def peak_mb(student: str, backend: str, threads: int, phase: str, n_atoms: int) -> dict[str, float]:
-    """Return the memory of a new process that evaluates one structure on the CPU.
+    """Return the peak memory of a new process that evaluates one structure on the CPU.
 
     Parameters
     ----------
@@ -31,19 +31,20 @@ def peak_mb(student: str, backend: str, threads: int, phase: str, n_atoms: int) 
     Returns
     -------
     dict
-        ``peak_mb`` of the whole process, and ``peak_mb_before``, after one molecule.
+        ``peak_mb`` of the whole process, and ``peak_mb_before`` after one small molecule.
     """
     words = [student, backend, str(threads), phase, str(n_atoms)]
     command = [sys.executable, "-m", "timing.memory", *words]
     paths = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if process.returncode:
         raise RuntimeError(
-            f"the process that measures memory ended with {done.returncode}: {done.stderr.strip()}"
+            f"the process that measures memory failed with exit code {process.returncode}: "
+            f"{process.stderr.strip()}"
         )
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    peaks: dict[str, float] = json.loads(process.stdout)
+    return peaks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,13 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("threads", type=int)
     parser.add_argument("phase", choices=PHASES)
     parser.add_argument("atoms", type=int)
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     calculator = StudentCalculator(
-        given.student, backend=given.backend, device="cpu", threads=given.threads, guard="off"
+        arguments.student,
+        backend=arguments.backend,
+        device="cpu",
+        threads=arguments.threads,
+        guard="off",
     )
     calculator.get_potential_energy(structure("aspirin"))
     before = _peak_mb()
-    calculator.get_potential_energy(PHASES[given.phase](given.atoms))
+    calculator.get_potential_energy(PHASES[arguments.phase](arguments.atoms))
     print(json.dumps({"peak_mb_before": round(before, 1), "peak_mb": round(_peak_mb(), 1)}))
     return 0
 
@@ -69,11 +74,11 @@ def _peak_mb() -> float:
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:
-        # Not on Windows; macOS counts bytes.
+        # macOS gives bytes; Windows does not have this module.
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    # Linux's getrusage would include what the process was before it became Python.
+    # Linux's getrusage would include the memory of the parent process before exec.
     return next(int(line.split()[1]) / 1024.0 for line in lines if line.startswith("VmHWM:"))
 
 

@@ -1,7 +1,7 @@
-"""Other potentials as ASE calculators, to be timed beside students.
+"""Other potentials (peers) as ASE calculators, to compare their times with those of students.
 
-Each is imported when it is asked for. What carries no weights of its own gets random ones from a
-fixed seed: their time is right, their energies mean nothing.
+The package of a peer is imported only when the peer is opened. A peer without weights gets random
+weights from a fixed seed: its times are right, its energies have no meaning.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ def open_peer(name: str, device: str, threads: int) -> Any:
     Raises
     ------
     ImportError
-        If its package is not installed.
+        If the package of the peer is not installed.
     ValueError
-        If there is no such peer, or it does not run on the device.
+        If there is no peer of this name, or it does not run on the device.
     """
     if name not in PEERS:
         choices = ", ".join(f"'{choice}'" for choice in PEERS)
         raise ValueError(f"no peer named '{name}'; available: {choices}.")
-    package, open_it = PEERS[name]
+    package, open_calculator = PEERS[name]
     try:
         import torch
 
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        return open_it(device)
+        return open_calculator(device)
     except ImportError as error:
         raise ImportError(f"peer '{name}' needs {package}: pip install {package}") from error
 
 
 def _painn(device: str) -> Any:
-    """Return SchNetPack's PaiNN with the width and the blocks of 'tiny'."""
+    """Return SchNetPack's PaiNN with the width and the number of blocks of 'tiny'."""
     import torch
     from torch.utils.data import dataloader
 
-    # SchNetPack annotates with a type variable that later versions of torch don't have there.
+    # SchNetPack uses a type variable that later versions of torch no longer define there.
     if not hasattr(dataloader, "T_co"):
         dataloader.__dict__["T_co"] = TypeVar("T_co", covariant=True)
     from schnetpack import atomistic, nn
@@ -68,7 +68,7 @@ def _painn(device: str) -> Any:
     from schnetpack.transform import MatScipyNeighborList, SkinNeighborList
 
     class Calculator(SpkCalculator):  # type: ignore[misc]
-        # Its own reads a pickled file.
+        # The method of the base class reads a pickled file.
         def _load_model(self, model: Any) -> Any:
             return model.eval()
 
@@ -93,7 +93,7 @@ def _painn(device: str) -> Any:
 
 
 def _so3lr(device: str) -> Any:
-    """Return the teacher as its package offers it."""
+    """Return SO3LR, the teacher, as the calculator of its package."""
     from so3krates_torch.calculator.so3 import SO3LRCalculator
 
     return SO3LRCalculator(device=device, default_dtype="float32")
@@ -111,7 +111,7 @@ def _mace(device: str) -> Any:
     """Return MACE with the sizes of MACE-OFF23 small (arXiv:2312.15211) and random weights."""
     import torch
 
-    # e3nn keeps its constants in a file that holds slices, which torch does not expect.
+    # The file of e3nn's constants holds slices, which torch does not load by default.
     torch.serialization.add_safe_globals([slice])
     from e3nn import o3
     from mace.calculators import MACECalculator
@@ -154,10 +154,10 @@ def _ani(device: str) -> Any:
 
 
 def nep_model(elements: Sequence[str], seed: int = 0) -> str:
-    """Return a NEP of the shape of NEP89 with random parameters, as the text of its file.
+    """Return the file content of a NEP with the sizes of NEP89 and random parameters.
 
     NEP89 (arXiv:2504.21286) has cutoffs of 6 and 5 Å, 5 radial and 5 angular functions from 9
-    basis functions each, terms of up to five bodies, 35 descriptors and 80 neurons an element.
+    basis functions each, terms of up to five bodies, 35 descriptors and 80 neurons per element.
     """
     n_functions, n_basis, n_neurons = 5, 9, 80
     n_descriptors = n_functions + n_functions * (4 + 1 + 1)
@@ -178,7 +178,7 @@ def nep_model(elements: Sequence[str], seed: int = 0) -> str:
 
 
 def _nep(device: str) -> Any:
-    """Return a NEP with the eight elements of the students, which it runs on the CPU."""
+    """Return a NEP with the eight elements of the students; it runs on the CPU only."""
     if device != "cpu":
         raise ValueError(f"peer 'NEP' is timed on the CPU, not on '{device}'.")
     from calorine.calculators import CPUNEP
@@ -187,14 +187,14 @@ def _nep(device: str) -> Any:
     path = Path(folder.name, "nep.txt")
     path.write_text(nep_model(ELEMENTS[:8]), encoding="ascii")
     calculator = CPUNEP(str(path))
-    # It reads the file when it computes, not here.
+    # The calculator reads the file at its first calculation.
     weakref.finalize(calculator, folder.cleanup)
     return calculator
 
 
-#: Peers that treat every structure as periodic. A molecule gets a cell in which it is alone.
+#: Peers that treat every structure as periodic. A molecule gets a cell much larger than itself.
 PERIODIC = {"NEP, size of NEP89"}
-#: Name to package and to what makes the calculator on a device.
+#: Name of a peer to its package and to a function of a device that returns the calculator.
 PEERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "SchNetPack PaiNN, 64 × 2": ("schnetpack", _painn),
     "SO3LR": ("so3krates-torch", _so3lr),

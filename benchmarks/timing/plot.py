@@ -1,4 +1,4 @@
-"""Draw latency and throughput over batch size and over atoms, files side by side."""
+"""Draw latency and throughput over batch size and over number of atoms, files side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ase_student.files import replaced_when_complete
 from timing.results import Results, Row, growth, lines, read_results
 
-# Okabe and Ito's colors, which the color-blind can tell apart.
+# Okabe and Ito's colors, which color-blind readers can distinguish.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP"
 DPI = 160
@@ -19,13 +19,13 @@ DPI = 160
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is drawn upwards.
+    """A quantity on the vertical axis.
 
     Attributes
     ----------
     label : str
     of : callable
-        Returns its value of a row.
+        Returns the value of a row.
     """
 
     label: str
@@ -34,20 +34,20 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure.
+    """A figure.
 
     Attributes
     ----------
     name : str
-        Of the file, without suffix.
+        Name of the file, without suffix.
     kind : str
-        Rows that are drawn.
+        Kind of the rows that are drawn.
     phase : str or None
-        'molecular' or 'condensed', where the rows have one.
+        'molecular' or 'condensed', if the rows have a phase.
     key, label : str
-        What is drawn to the right: entry of the rows, and its name.
+        Horizontal axis: entry of the rows, and its label.
     quantities : tuple of Quantity
-        One row of axes each.
+        Each has its own row of axes.
     """
 
     name: str
@@ -91,12 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> str:
-    """Draw all charts that the files have rows for, and return a summary.
+    """Draw all charts for which the files have rows, and return a summary.
 
     Raises
     ------
     ValueError
-        If a file holds nothing that can be drawn, or two have one name.
+        If a file holds no rows that can be drawn.
     """
     files = [read_results(path) for path in arguments.results]
     for path, results in zip(arguments.results, files, strict=True):
@@ -115,17 +115,17 @@ def run(arguments: argparse.Namespace) -> str:
 
 
 def draw(chart: Chart, files: Sequence[Results]) -> Any:
-    """Return a figure with a column for every file, in the same scale."""
+    """Return a figure with a column for every file; all columns have the same scale."""
     n_rows = len(chart.quantities)
     figure = new_figure(figsize=(0.8 + 4.4 * len(files), 0.8 + 2.8 * n_rows))
     axes = figure.subplots(n_rows, len(files), sharex=True, sharey="row", squeeze=False)
     styles = _styles([chart.rows(results) for results in files])
     for results, column in zip(files, axes.T, strict=True):
-        found = lines(chart.rows(results), chart.key)
+        rows_by_line = lines(chart.rows(results), chart.key)
         column[0].set_title(_title(results), fontsize="small")
         for quantity, panel in zip(chart.quantities, column, strict=True):
             panel.set(xscale="log", yscale="log", autoscale_on=False)
-            for name, rows in found.items():
+            for name, rows in rows_by_line.items():
                 label = name if quantity is not chart.quantities[0] else _label(name, rows, chart)
                 panel.plot(
                     [row.info[chart.key] for row in rows],
@@ -135,7 +135,7 @@ def draw(chart: Chart, files: Sequence[Results]) -> Any:
                 )
             panel.grid(alpha=0.25, which="major")
             panel.spines[["top", "right"]].set_visible(False)
-        if found:
+        if rows_by_line:
             column[0].legend(fontsize="x-small", frameon=False)
         column[-1].set_xlabel(chart.label)
     drawn = [row for results in files for row in chart.rows(results)]
@@ -147,7 +147,13 @@ def draw(chart: Chart, files: Sequence[Results]) -> Any:
 
 
 def new_figure(**options: Any) -> Any:
-    """Return an empty figure, or say how to install what draws it."""
+    """Return an empty figure.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -156,13 +162,13 @@ def new_figure(**options: Any) -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure, and make its folder if there is none."""
+    """Write a figure; its folder is created if necessary."""
     with replaced_when_complete(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Return limits with room around all values, also where they are one."""
+    """Return limits of a logarithmic axis, with a margin even if all values are equal."""
     return min(values) / 1.4, max(values) * 1.4
 
 
@@ -177,7 +183,7 @@ def _title(results: Results) -> str:
 
 
 def _styles(of_files: Sequence[Sequence[Row]]) -> dict[str, dict[str, Any]]:
-    """Return how each line looks, the same in every file: color by student, marker by backend."""
+    """Return the style of each line, equal in all files: color by student, marker by backend."""
     rows = [row for rows in of_files for row in rows]
     students = sorted({str(row.info.get("student")) for row in rows})
     backends = sorted({(str(row.info.get("backend")), str(row.info.get("device"))) for row in rows})

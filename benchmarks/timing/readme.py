@@ -1,4 +1,4 @@
-"""Put committed results into the README as a table, and draw errors against costs."""
+"""Write committed results into the README as a table, and draw errors against time."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ BEGIN = "<!-- benchmarks: begin; written by python benchmarks readme -->"
 END = "<!-- benchmarks: end -->"
 STUDENTS = Path("ase_student/students")
 BACKEND = "native"
-#: Times closer than this factor are drawn on one spot.
-SAME_PLACE = 1.1
+#: Two labels whose times differ by less than this factor would overlap.
+OVERLAP = 1.1
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table.
+    """A line of the table.
 
     Attributes
     ----------
     text : str
+        First cell of the line.
     kind : str
-        Rows that it is of.
+        Kind of the rows that it shows.
     wanted : dict
-        Entries that they have.
+        Entries that these rows have.
     shown : callable
-        Returns the text of a cell.
+        Returns the text of a cell for a row.
     backend : str
     """
 
@@ -62,23 +63,28 @@ def _started(row: Row) -> str:
 
 
 LINES = (
-    Line("a step of aspirin (21 atoms) in ASE", "md", {"system": "aspirin"}, _milliseconds),
-    Line("a step of 64 waters", "md", {"system": "64 waters"}, _milliseconds),
-    Line("a step of 512 waters", "md", {"system": "512 waters"}, _milliseconds),
+    Line("MD step of aspirin (21 atoms) in ASE", "md", {"system": "aspirin"}, _milliseconds),
+    Line("MD step of 64 waters", "md", {"system": "64 waters"}, _milliseconds),
+    Line("MD step of 512 waters", "md", {"system": "512 waters"}, _milliseconds),
     Line(
-        "a step of 512 waters, backend `onnx`",
+        "MD step of 512 waters, backend `onnx`",
         "md",
         {"system": "512 waters"},
         _milliseconds,
         "onnx",
     ),
     Line(
-        "an atom in 1,000 of molecules apart",
+        "per atom, 1,000 atoms of separate molecules",
         "size",
         {"phase": "molecular", "atoms": 1000},
         _per_atom,
     ),
-    Line("an atom in 1,000 of a liquid", "size", {"phase": "condensed", "atoms": 1000}, _per_atom),
+    Line(
+        "per atom, 1,000 atoms of a liquid",
+        "size",
+        {"phase": "condensed", "atoms": 1000},
+        _per_atom,
+    ),
     Line(
         "64 molecules of 16 atoms in one `calculate_many`",
         "batch",
@@ -100,13 +106,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("results", type=Path, help="committed file in benchmarks/results")
     parser.add_argument(
-        "--peers", type=Path, help="results of make bench-peers, if they are in a file of their own"
+        "--peers", type=Path, help="results of make bench-peers, if they are in another file"
     )
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--plot", type=Path, default=Path("docs/cost.png"))
     parser.add_argument("--students", type=Path, default=STUDENTS, help="folder of model cards")
     parser.add_argument(
-        "--errors", default="teacher-md-so3lr", help="held-out set of the model cards to draw"
+        "--errors", default="teacher-md-so3lr", help="held-out set whose errors are drawn"
     )
 
 
@@ -116,33 +122,33 @@ def run(arguments: argparse.Namespace) -> str:
     Raises
     ------
     ValueError
-        If the README has no place for the table, the results lack what goes into it, or no model
-        card has errors on the set.
+        If the README does not have the two marks, the results have no rows for the table, or no
+        model card has errors on the held-out set.
     """
     results = read_results(arguments.results)
     peers = results if arguments.peers is None else read_results(arguments.peers)
     text = arguments.readme.read_text(encoding="utf-8")
-    new = replaced(text, table(results, peers), str(arguments.readme))
+    new_text = replaced(text, table(results, peers), str(arguments.readme))
     figure = draw_costs(peers, force_errors(arguments.students, arguments.errors))
     save(figure, arguments.plot)
     with replaced_when_complete(arguments.readme) as temporary:
-        temporary.write_text(new, encoding="utf-8")
+        temporary.write_text(new_text, encoding="utf-8")
     return f"wrote the table in '{arguments.readme}', and '{arguments.plot}'"
 
 
 def table(results: Results, peers: Results | None = None) -> str:
-    """Return a Markdown table of what students cost on the CPU, and what it was measured on.
+    """Return a Markdown table of the times of students on the CPU, with the conditions.
 
     Parameters
     ----------
     results : Results
     peers : Results, optional
-        With other potentials, and the students beside them; by default the same.
+        Results of other potentials and of the students in the same run; by default `results`.
 
     Raises
     ------
     ValueError
-        If nothing that goes into it was measured.
+        If the results have no rows for the table.
     """
     measured = [
         (line, results.of(line.kind, backend=line.backend, device="cpu", **line.wanted))
@@ -167,17 +173,18 @@ def table(results: Results, peers: Results | None = None) -> str:
 
 
 def _beside_peers(results: Results) -> list[str]:
-    """Return a paragraph on the step of aspirin with students and peers, the quickest first."""
+    """Return a paragraph on the step of aspirin with students and peers, the fastest first."""
     peers = results.of("peer", device="cpu")
     if not peers:
         return []
     students = results.of("md", system="aspirin", backend=BACKEND, device="cpu")
-    named = [(row.seconds, f"`{row.info['student']}` {_milliseconds(row)}") for row in students]
-    named += [(row.seconds, f"{row.info['student']} {_milliseconds(row)}") for row in peers]
-    texts = [text for _, text in sorted(named)]
+    timed = [(row.seconds, f"`{row.info['student']}` {_milliseconds(row)}") for row in students]
+    timed += [(row.seconds, f"{row.info['student']} {_milliseconds(row)}") for row in peers]
+    texts = [text for _, text in sorted(timed)]
     return [
         "",
-        f"The step of aspirin beside others, in one run ({_link(results)}): {', '.join(texts)}.",
+        f"MD step of aspirin with other potentials, in one run ({_link(results)}): "
+        f"{', '.join(texts)}.",
     ]
 
 
@@ -197,17 +204,17 @@ def _caption(results: Results) -> str:
         f"The C++ engine (`native`) with {count}, "
         f"{results.hardware.get('cpu', 'unknown processor')}, {versions}; medians; "
         "'zeros' is a calculator that returns zeros. "
-        f"All: {_link(results)}."
+        f"All results: {_link(results)}."
     )
 
 
 def replaced(text: str, new: str, file: str) -> str:
-    """Return a text with what is between the two marks replaced.
+    """Return a text with the part between the two marks replaced.
 
     Raises
     ------
     ValueError
-        If it does not have the marks once and in order.
+        If the text does not have the marks once and in order.
     """
     return between_marks(text, BEGIN, END, new=new, file=file)
 
@@ -220,29 +227,31 @@ def force_errors(folder: Path, held_out: str) -> dict[str, float]:
     ValueError
         If no student has errors on that set, or a model card cannot be read.
     """
-    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
     known: set[str] = set()
     for path in sorted(folder.glob("*/metrics.json")):
         try:
             sets = json.loads(path.read_text(encoding="utf-8-sig"))["metrics"]
             known |= sets.keys()
             if held_out in sets:
-                found[path.parent.name] = float(sets[held_out]["all"]["force_rmse"])
+                errors[path.parent.name] = float(sets[held_out]["all"]["force_rmse"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"'{path}' is not a model card ({reason_of(error)}).") from error
-    if not found:
+    if not errors:
         listed = ", ".join(f"'{name}'" for name in sorted(known)) or "none"
         raise ValueError(f"no student in '{folder}' has errors on '{held_out}'; known: {listed}.")
-    return found
+    return errors
 
 
 def draw_costs(results: Results, errors: dict[str, float]) -> Any:
-    """Return a figure of force errors against the time of a step of aspirin; peers are lines.
+    """Return a figure of force errors over the time of a step of aspirin.
+
+    Students are points; peers, whose errors are unknown, are vertical lines.
 
     Raises
     ------
     ValueError
-        If no student was measured that has errors.
+        If no student with errors was timed.
     """
     rows = [row for row in results.of("md", system="aspirin") if row.info["student"] in errors]
     if not rows:
@@ -261,18 +270,18 @@ def draw_costs(results: Results, errors: dict[str, float]) -> Any:
             ls="none",
             label=row.line,
         )
-    _draw_others(axes, [*results.of("peer"), *results.of("md", backend="none", system="aspirin")])
+    _draw_peers(axes, [*results.of("peer"), *results.of("md", backend="none", system="aspirin")])
     _finish(axes, rows, errors)
     return figure
 
 
-def _draw_others(axes: Any, rows: Sequence[Row]) -> None:
-    """Draw a line with a name for each; a name goes to the right where it would hide another."""
-    before = 0.0
+def _draw_peers(axes: Any, rows: Sequence[Row]) -> None:
+    """Draw a vertical line with a name for each row; names that would overlap change sides."""
+    previous = 0.0
     for row in sorted(rows, key=lambda row: row.seconds):
         milliseconds = float(row.info["milliseconds_per_step"])
-        side = "left" if milliseconds < SAME_PLACE * before else "right"
-        before = milliseconds
+        side = "left" if milliseconds < OVERLAP * previous else "right"
+        previous = milliseconds
         axes.axvline(milliseconds, color="0.6", lw=0.9, ls="--", zorder=0)
         axes.annotate(
             str(row.info["student"]), (milliseconds, 0.98), xycoords=("data", "axes fraction"),
@@ -290,5 +299,5 @@ def _finish(axes: Any, rows: Sequence[Row], errors: dict[str, float]) -> None:
 
 
 def _digits(value: float) -> str:
-    """Return two significant digits without an exponent."""
+    """Return a number with two significant digits, without an exponent."""
     return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):.0f}"

@@ -1,4 +1,4 @@
-"""Read what ``pytest benchmarks --benchmark-json`` wrote, whole or condensed, and condense it."""
+"""Read result files of ``pytest benchmarks --benchmark-json``, full or condensed; condense them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ import numpy as np
 
 from ase_student.files import reason_of
 
-#: What a row is of, in ``info["kind"]``.
+#: Kinds of rows, in ``info["kind"]``.
 KINDS = ("batch", "network", "size", "md", "cold start", "export", "roofline", "peer")
 ENERGY, ALL = "energy", "energy, forces, virials"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One case.
+    """Result of a case.
 
     Attributes
     ----------
     name : str
     seconds : float
-        Median of the rounds, of one round.
+        Median of the times of the rounds.
     lowest_seconds : float
-        Of the quickest round.
+        Time of the fastest round.
     rounds : int
+        Number of rounds.
     info : dict
-        What was measured: ``kind``, one of `KINDS`, ``student``, ``backend``, ``device``,
-        ``threads`` and, depending on the kind, ``atoms``, ``structures`` and others.
+        Description of the case: ``kind`` (an entry of `KINDS`), ``student``, ``backend``,
+        ``device``, ``threads`` and, depending on the kind, ``atoms``, ``structures`` and others.
     """
 
     name: str
@@ -42,12 +43,12 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """What the row is of, empty if it does not say."""
+        """Kind of the row, an entry of `KINDS`; empty if the row has none."""
         return str(self.info.get("kind", ""))
 
     @property
     def line(self) -> str:
-        """What rows that belong to one line of a plot have in common."""
+        """Name of the line of a plot to which the row belongs."""
         parts = [self.info.get("student", "?"), self.info.get("backend", "")]
         if self.info.get("device", "cpu") != "cpu":
             parts.append(self.info["device"])
@@ -63,7 +64,7 @@ class Results:
     Attributes
     ----------
     name : str
-        The file's, without suffix.
+        Name of the file, without suffix.
     hardware, versions : dict
     rows : tuple of Row
     """
@@ -74,7 +75,7 @@ class Results:
     rows: tuple[Row, ...]
 
     def of(self, kind: str, **wanted: Any) -> list[Row]:
-        """Return the rows of a kind in which the given entries have the given values."""
+        """Return the rows of a kind whose entries have the given values."""
         return [
             row
             for row in self.rows
@@ -83,14 +84,14 @@ class Results:
 
 
 def read_results(path: Path) -> Results:
-    """Return the results in a file of pytest-benchmark, or in a condensed one.
+    """Return the results in a file of pytest-benchmark or in a condensed file.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is another kind of file, or has no results.
+        If the file has another format, or has no results.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no results '{path}'; pytest benchmarks --benchmark-json {path}")
@@ -106,8 +107,8 @@ def read_results(path: Path) -> Results:
         ) from error
     if not rows:
         raise ValueError(f"'{path}' holds no results: every benchmark was skipped or failed.")
-    if wrong := [row.name for row in rows if not 0.0 < row.seconds < float("inf")]:
-        raise ValueError(f"'{path}': the time of '{wrong[0]}' must be positive.")
+    if invalid := [row.name for row in rows if not 0.0 < row.seconds < float("inf")]:
+        raise ValueError(f"'{path}': the time of '{invalid[0]}' must be positive.")
     return Results(path.stem, hardware, versions, tuple(rows))
 
 
@@ -125,26 +126,28 @@ def _raw_rows(content: Mapping[str, Any]) -> list[Row]:
 
 
 def _kept_rows(content: Mapping[str, Any]) -> list[Row]:
-    own = ("name", "median_seconds", "min_seconds", "rounds")
+    row_keys = ("name", "median_seconds", "min_seconds", "rounds")
     return [
         Row(
             str(entry["name"]),
             float(entry["median_seconds"]),
             float(entry["min_seconds"]),
             int(entry["rounds"]),
-            {key: value for key, value in entry.items() if key not in own},
+            {key: value for key, value in entry.items() if key not in row_keys},
         )
         for entry in content["results"]
     ]
 
 
 def median_of(runs: Sequence[Results]) -> Results:
-    """Return each case as in the run in which it took the median time, of two the quicker one.
+    """Return each case from the run in which it has the median time.
+
+    For an even number of runs, the faster of the two middle times is taken.
 
     Raises
     ------
     ValueError
-        If the runs are of other hardware or versions, or of other cases.
+        If the runs differ in hardware, versions or cases.
     """
     first = runs[0]
     for run in runs[1:]:
@@ -159,7 +162,7 @@ def median_of(runs: Sequence[Results]) -> Results:
 
 
 def condensed(results: Results) -> dict[str, Any]:
-    """Return what is worth keeping: no single rounds, and nothing that names a machine."""
+    """Return results as JSON for committing, without single rounds and names of machines."""
     return {
         "about": "pytest benchmarks --benchmark-json, condensed by python benchmarks keep",
         "hardware": dict(results.hardware),
@@ -178,22 +181,22 @@ def condensed(results: Results) -> dict[str, Any]:
 
 
 def lines(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
-    """Return rows by the line of a plot they belong to, in the order of an entry."""
-    found: dict[str, list[Row]] = {}
+    """Return rows by the line of a plot to which they belong, sorted by the entry `key`."""
+    by_line: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.line, []).append(row)
-    return {name: sorted(found[name], key=lambda row: row.info[key]) for name in sorted(found)}
+        by_line.setdefault(row.line, []).append(row)
+    return {name: sorted(by_line[name], key=lambda row: row.info[key]) for name in sorted(by_line)}
 
 
 def growth(rows: Sequence[Row], smallest: int = 100) -> float | None:
-    """Return the exponent p of time ∝ atoms^p, fitted to structures that are not small.
+    """Return the exponent p of time ∝ atoms^p, fitted to large structures.
 
     Parameters
     ----------
     rows : sequence of Row
-        With ``atoms``.
+        Rows with the entry ``atoms``.
     smallest : int
-        Atoms from which on a structure counts: below, calls cost more than atoms.
+        Smallest number of atoms of the fit; smaller structures mostly take the time of the call.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Count a student's floating-point operations, and measure how many a device could do.
+"""Count a student's floating-point operations, and measure the highest rate of a device.
 
 Only matrix products are counted, as torch counts them: two operations for a multiplication and an
-addition. What is done to single elements, between the products, takes time and is not counted.
+addition. Elementwise operations between the products take time and are not counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPEATS = 10
 
 
 def count_operations(student: str, atoms: Atoms, skin: float = 0.0) -> int:
-    """Return the operations of energies, forces and virials of a structure, padding included."""
+    """Return the operations for energies, forces and virials of a structure, including padding."""
     loaded = load_student(student)
     cutoff = loaded.architecture.cutoff
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff, skin)
@@ -41,7 +41,7 @@ def count_operations(student: str, atoms: Atoms, skin: float = 0.0) -> int:
 
 
 def multiplication_rate(device: str, threads: int) -> float:
-    """Return the operations per second of large float32 matrix products."""
+    """Return the operations per second of a large float32 matrix product."""
     set_threads(threads)
     target = torch_device(device)
     first, second = torch.randn((2, SIZE, SIZE), device=target)
@@ -55,6 +55,6 @@ def multiplication_rate(device: str, threads: int) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait until a GPU has done what it was given; a CPU already has."""
+    """Wait until a GPU has finished its work; on a CPU, return at once."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

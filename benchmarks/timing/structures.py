@@ -1,4 +1,4 @@
-"""Structures that are measured: molecules of 16 atoms, molecules apart, liquids, of many sizes."""
+"""Structures of the benchmarks: molecules of 16 atoms, separate molecules, liquids, by size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ANISOLE = [
     [-2.710, -1.859, -0.244],
     [-0.305, -2.450, -0.271],
 ]
-# Å between molecules that don't see each other; the longest is 7.6 Å.
+# Distance between molecules that don't interact, Å; the longest molecule is 7.6 Å.
 _APART = 15.0
 
 
@@ -51,12 +51,12 @@ def _acetone() -> Atoms:
 
 
 def molecular(n_atoms: int) -> Atoms:
-    """Return one structure of molecules that don't see each other, about 15 neighbors each.
+    """Return a structure of molecules that don't interact; atoms have about 15 neighbors.
 
     Parameters
     ----------
     n_atoms : int
-        10 (acetone), 21 (aspirin) or a multiple of 100 (four of aspirin for one of anisole).
+        10 (acetone), 21 (aspirin) or a multiple of 100 (four aspirin and one anisole per 100).
     """
     if n_atoms == 10:
         return _acetone()
@@ -74,12 +74,12 @@ def molecular(n_atoms: int) -> Atoms:
 
 
 def condensed(n_atoms: int) -> Atoms:
-    """Return a periodic box of water with one or two ammonia, about 53 neighbors each.
+    """Return a periodic box of water with up to two ammonia; atoms have about 53 neighbors.
 
     Parameters
     ----------
     n_atoms : int
-        At least 3, and not 5. Ammonia fills up what is no multiple of three.
+        At least 3, and not 5. One or two ammonia are added if it is not a multiple of three.
     """
     n_ammonia = n_atoms % 3
     n_waters = (n_atoms - 4 * n_ammonia) // 3
@@ -89,17 +89,17 @@ def condensed(n_atoms: int) -> Atoms:
 
 
 def waters(n_molecules: int) -> Atoms:
-    """Return a periodic box of water at the density of the liquid, from which dynamics can start.
+    """Return a periodic box of water at the density of the liquid, a start for dynamics.
 
-    The density is right for 64, 512 and other products of three numbers that are alike.
+    The density is right if the molecules fill the grid, as 64 (4 × 4 × 4) and 512 do.
     """
     return _box(["OH2"] * n_molecules)
 
 
 def moved(atoms: Atoms, rng: np.random.Generator) -> Atoms:
-    """Return a copy with every atom moved a little, by far less than a skin.
+    """Return a copy in which every atom is moved, by far less than a skin.
 
-    What has not moved is answered from memory.
+    Calculators return stored results for atoms that did not move.
     """
     copy = atoms.copy()
     copy.positions += 1e-4 * rng.standard_normal(copy.positions.shape)
@@ -107,7 +107,7 @@ def moved(atoms: Atoms, rng: np.random.Generator) -> Atoms:
 
 
 def _box(molecules: list[str]) -> Atoms:
-    """Return molecules on a grid, a little displaced, hydrogens near the next molecule's oxygen."""
+    """Return molecules on a grid with small random displacements and hydrogen bonds."""
     shape = _shape(len(molecules))
     sites = SPACING * _grid(shape)[: len(molecules)]
     sites += np.random.default_rng(0).normal(scale=0.05, size=sites.shape)
@@ -119,7 +119,7 @@ def _box(molecules: list[str]) -> Atoms:
 
 
 def _shape(n_sites: int) -> tuple[int, int, int]:
-    """Return the smallest grid, not much longer than wide, with room for so many."""
+    """Return the smallest grid with at least `n_sites` sites that is not much longer than wide."""
     sides = range(1, math.ceil(n_sites ** (1 / 3)) + 3)
     shapes = [
         shape

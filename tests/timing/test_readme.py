@@ -56,10 +56,10 @@ def test_table(results):
     lines = table(read_results(results)).splitlines()
     assert "2 threads, a processor" in lines[0]
     assert lines[2] == "| | `tiny` | `ultra-tiny` | zeros |"
-    assert lines[4] == "| a step of aspirin (21 atoms) in ASE | 1.2 ms | 0.8 ms | 0.5 ms |"
-    assert lines[5] == "| a step of 512 waters | 90 ms |  |  |"
-    assert lines[6] == "| a step of 512 waters, backend `onnx` | 30 ms |  |  |"
-    assert lines[7] == "| an atom in 1,000 of a liquid | 70 µs |  |  |"
+    assert lines[4] == "| MD step of aspirin (21 atoms) in ASE | 1.2 ms | 0.8 ms | 0.5 ms |"
+    assert lines[5] == "| MD step of 512 waters | 90 ms |  |  |"
+    assert lines[6] == "| MD step of 512 waters, backend `onnx` | 30 ms |  |  |"
+    assert lines[7] == "| per atom, 1,000 atoms of a liquid | 70 µs |  |  |"
     assert lines[8] == "| import, load and first energy in a new process | 0.35 s |  |  |"
     assert lines[10].endswith("`ultra-tiny` 0.8 ms, `tiny` 1.2 ms, SO3LR 33 ms.")
 

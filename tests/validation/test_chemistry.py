@@ -405,7 +405,7 @@ def test_the_command_needs_no_data(
     assert text.startswith(f"before\n{BEGIN}\n| | `ultra-tiny` | gfn2-xtb | so3lr, the teacher |")
     assert text.endswith(f"{END}\nafter\n")
     assert "\nold\n" not in text
-    with pytest.raises(ValueError, match="no place for the table"):
+    with pytest.raises(ValueError, match="must hold the lines"):
         write_readme(output / "metrics.json", output / "metrics.json")
 
 

@@ -193,7 +193,7 @@ TITLES = {
     "weights.safetensors": "checkpoints, one fault each",
     "student.onnx": "exported ONNX files, one fault each",
     "data.h5": "HDF5 data sets, one fault each",
-    "data.xyz": "extended XYZ files, lines lost, repeated, spoiled or cut",
+    "data.xyz": "extended XYZ files, lines lost, repeated, corrupted or cut",
 }
 TRIALS = [
     Trial(

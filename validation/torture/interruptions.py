@@ -67,7 +67,7 @@ class Command:
         _, message = process.communicate(timeout=LONGEST)
         if process.returncode:
             text = message.decode(errors="replace").strip().splitlines()
-            raise RuntimeError(f"{self.arguments[0]} failed: {text[-1] if text else 'no word'}")
+            raise RuntimeError(f"{self.arguments[0]} failed: {text[-1] if text else 'no message'}")
         return time.perf_counter() - start
 
 
@@ -83,8 +83,8 @@ def _structures(folder: Path) -> None:
 
 def _labels(path: Path) -> list[np.ndarray]:
     with Dataset(path) as dataset:
-        n = dataset.n_labels
-    return [np.array(n), *data_set_arrays(path)]
+        n_labels = dataset.n_labels
+    return [np.array(n_labels), *data_set_arrays(path)]
 
 
 def _exported(path: Path) -> list[np.ndarray]:
@@ -95,8 +95,8 @@ def _exported(path: Path) -> list[np.ndarray]:
 COMMANDS = {
     "label": Command(
         ("ase_student.distill", "label", "{folder}/structures.h5", "--teacher",
-         "ase.calculators.lj:LennardJones", "--max-force", "1e9", "-o", "{folder}/labelled.h5"),
-        "labelled.h5", _labels, _structures,
+         "ase.calculators.lj:LennardJones", "--max-force", "1e9", "-o", "{folder}/labeled.h5"),
+        "labeled.h5", _labels, _structures,
     ),
     "export": Command(
         ("ase_student.export", "tiny", "--formats", "onnx", "-o", "{folder}/exported"),

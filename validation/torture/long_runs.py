@@ -75,9 +75,9 @@ def _record(state: dict, atoms: Atoms) -> None:
 
 
 def final_figures(state: dict) -> Figures:
-    """Return what only the whole run of a student shows.
+    """Return the figures of the whole run of a student.
 
-    That is the drift of the energy, its uncertainty, and the mean temperature.
+    These are the drift of the energy, its uncertainty, and the mean temperature.
     """
     if len(state.get("energies", [])) < FEWEST_RECORDS:
         return {}
@@ -103,29 +103,29 @@ def drifts(state: dict) -> bool:
     return not abs(drift) - 2.0 * uncertainty <= TOLERANCES.drift_mev_per_atom_ps
 
 
-def many(n: int, block: Block) -> Figures:
+def many(n_structures: int, block: Block) -> Figures:
     """Compute many structures of different sizes in one call, and some of them separately."""
     calculator = StudentCalculator("tiny", device="cpu", threads=1, guard="off")
     names = ("aspirin", "water_dimer", "triclinic", "eight_elements", "slab", "atom")
     structures = []
-    for index in range(n):
+    for index in range(n_structures):
         atoms = structure(names[index % len(names)])
         atoms.positions += 0.02 * block.rng.standard_normal(atoms.positions.shape)
         structures.append(atoms)
-    calculator.calculate_many(structures[: n // 10])
+    calculator.calculate_many(structures[: n_structures // 10])
     before = resident_mb()
     results = calculator.calculate_many(structures)
     held_mb = sum(value.nbytes for entry in results for value in entry.values()
                   if isinstance(value, np.ndarray)) / 1e6  # fmt: skip
     growth = resident_mb() - before - held_mb
     errors = []
-    for index in block.rng.choice(n, N_COMPARED, replace=False).tolist():
+    for index in block.rng.choice(n_structures, N_COMPARED, replace=False).tolist():
         calculator.calculate(structures[index])
         alone, result = calculator.results, results[index]
         errors.append(abs(alone["energy"] - result["energy"]))
         errors.append(np.abs(alone["forces"] - result["forces"]).max())
     return {
-        "structures": n,
+        "structures": n_structures,
         "compared": N_COMPARED,
         "wrong": sum(error > TOLERANCE for error in errors),
         "largest_error": float(max(errors)),

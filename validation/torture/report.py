@@ -83,7 +83,7 @@ def write_results(path: Path, results: dict[str, Any]) -> None:
 
 
 def failures(results: dict[str, Any], trials: list[Trial]) -> list[str]:
-    """Return in words each figure that must be zero and is not, and runs whose energy drifts."""
+    """Return a text for each figure that must be zero and is not, and for each drifting energy."""
     must_be_zero = [
         f"{trial.name}: {name} = {results['trials'][trial.name]['figures'][name]:g}"
         for trial in trials

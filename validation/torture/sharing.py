@@ -34,11 +34,11 @@ def largest_error(calculator: StudentCalculator, atoms: Atoms, expected: dict) -
     """Return the largest error of the results of many calls for a structure."""
     worst = 0.0
     for call in range(N_CALLS):
-        mine = atoms.copy()
-        mine.positions += 1e-3 * (call % 2)  # another state with the same results
-        mine.calc = calculator
-        error = abs(mine.get_potential_energy() - expected["energy"])
-        worst = max(worst, error, np.abs(mine.get_forces() - expected["forces"]).max())
+        copy = atoms.copy()
+        copy.positions += 1e-3 * (call % 2)  # another state with the same results
+        copy.calc = calculator
+        error = abs(copy.get_potential_energy() - expected["energy"])
+        worst = max(worst, error, np.abs(copy.get_forces() - expected["forces"]).max())
     return float(worst)
 
 
@@ -47,9 +47,9 @@ def threads(backend: str, block: Block) -> Figures:
     calculator = StudentCalculator("tiny", backend, "cpu", threads=1, guard="off")
     parts = parts_of_aspirin(block.rng)
     expected = calculator.calculate_many(parts)
-    ask = functools.partial(largest_error, calculator)
+    error_of = functools.partial(largest_error, calculator)
     with ThreadPoolExecutor(N_THREADS) as pool:
-        errors = list(pool.map(ask, parts, expected))
+        errors = list(pool.map(error_of, parts, expected))
     return {
         "calls": N_THREADS * N_CALLS,
         "wrong": sum(error > TOLERANCE for error in errors),
@@ -69,13 +69,13 @@ def fork(backend: str, block: Block) -> Figures:
     atoms = parts_of_aspirin(block.rng)[0]
     expected = calculator.get_potential_energy(atoms)
     atoms.positions += 1e-3
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_in_child, args=(calculator, atoms, theirs))
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_in_child, args=(calculator, atoms, sender))
     child.start()
-    theirs.close()
-    answered = ours.poll(LONGEST)
+    sender.close()
+    answered = receiver.poll(LONGEST)
     try:
-        energy = ours.recv() if answered else float("nan")
+        energy = receiver.recv() if answered else float("nan")
     except EOFError:
         energy = float("nan")
     child.join(1.0)

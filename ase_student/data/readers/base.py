@@ -1,4 +1,4 @@
-"""Interface of the readers of labelled structures, and checks of what they read."""
+"""Interface of the readers of labeled structures, and checks of what they read."""
 
 from __future__ import annotations
 

@@ -7,9 +7,7 @@ that structure is read, so that the other structures can be used.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ase_student.data.hdf5_layout import LayoutError, open_hdf5, read_layout
+from ase_student.data.hdf5_layout import LayoutError, decoded_attribute, open_hdf5, read_layout
 from ase_student.data.readers.base import UNKNOWN_SOURCE, Frame, LeftOut, checked
 
 #: Largest number of unused rows that are read in order to read two structures at once.
@@ -33,7 +31,7 @@ NAMES = {
 
 
 class Hdf5Frames:
-    """A labelled HDF5 data set.
+    """A labeled HDF5 data set.
 
     Attributes
     ----------
@@ -196,15 +194,11 @@ class Hdf5Frames:
     def _metadata(self) -> dict[str, Any]:
         if "metadata" not in self._file:
             return {}
-        metadata = {}
-        for key, value in self._file["metadata"].attrs.items():
-            plain = value.item() if isinstance(value, np.generic) else value
-            if isinstance(plain, str) and plain[:1] in ("{", "["):
-                with suppress(json.JSONDecodeError):
-                    plain = json.loads(plain)
-            if isinstance(plain, (str, bool, int, float, list, dict)):
-                metadata[key] = plain
-        return metadata
+        attributes = self._file["metadata"].attrs.items()
+        decoded = {key: decoded_attribute(value) for key, value in attributes}
+        # Others, such as arrays, cannot be written as JSON.
+        json_types = (str, bool, int, float, list, dict)
+        return {key: value for key, value in decoded.items() if isinstance(value, json_types)}
 
 
 def _owners(structure_indices: NDArray[np.int64]) -> tuple[dict[int, int], dict[int, int]]:

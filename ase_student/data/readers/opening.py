@@ -1,4 +1,4 @@
-"""Open a file of labelled structures in any supported format."""
+"""Open a file of labeled structures in any supported format."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from ase_student.data.readers.label_keys import LabelKeys
 
 
 def open_frames(path: Path, keys: LabelKeys | None = None) -> StructureReader:
-    """Open a file of labelled structures: HDF5, extended XYZ, ASE database or trajectory.
+    """Open a file of labeled structures: HDF5, extended XYZ, ASE database or trajectory.
 
     Parameters
     ----------

@@ -61,21 +61,21 @@ def grow(
         structures, counts = growth.choose()
         sampling = {"students": growth.weights, **asdict(growth.settings)}
         write_dataset(chosen, structures, metadata={"sampling": sampling, "found": counts})
-    labelled = growth.folder / "labelled.h5"
-    if not labelled.exists():
+    labeled = growth.folder / "labelled.h5"
+    if not labeled.exists():
         label.label_structures(
             chosen,
             teacher,
-            labelled,
+            labeled,
             max_force=max_force,
             command=command,
             processes=processes,
             scheduler=scheduler,
         )
-    with Dataset(labelled) as dataset:
+    with Dataset(labeled) as dataset:
         structures, labels = dataset.read_structures(), dataset.read_labels()
         metadata, failures = dataset.metadata, dataset.failures
-    report = {**metadata["structures_metadata"]["found"], **compared(growth, labelled)}
+    report = {**metadata["structures_metadata"]["found"], **compared(growth, labeled)}
     metadata = {**metadata, **provenance.metadata(command, "h5py"), "grow": report}
     write_dataset(output, structures, labels, metadata=metadata, failures=failures)
     shutil.rmtree(growth.folder)
@@ -83,7 +83,7 @@ def grow(
 
 
 def check_teacher(students: Iterable[Mapping[str, Any]], teacher: Teacher) -> None:
-    """Check that a teacher has the settings with which it labelled the students' data.
+    """Check that a teacher has the settings with which it labeled the students' data.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ OPTIONS = (
         metavar="FILE",
     ),
     *options_of(ExplorationSettings),
-    *label.LABELLING,
+    *label.LABELING,
     Option("device", "of the student", default="auto"),
     Option("threads", "CPU threads of the student", int),
 )
@@ -41,7 +41,7 @@ OPTIONS = (
 def run(arguments: argparse.Namespace) -> str:
     """Grow as the command line says and return a summary."""
     settings = settings_from(arguments, ExplorationSettings)
-    label.check_labelling(arguments)
+    label.check_labeling(arguments)
     for path in arguments.start_structures:
         if not path.is_file():
             raise FileNotFoundError(f"no data set at '{path}'.")

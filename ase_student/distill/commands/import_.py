@@ -1,4 +1,4 @@
-"""Convert labelled structures of other programs to one data set.
+"""Convert labeled structures of other programs to one data set.
 
 Reads extended XYZ, ASE databases (.db, .json), ASE trajectories (.traj), .npz in the layout of
 rMD17 (coords, energies, forces, nuclear_charges) and the HDF5 files of SPICE, ANI-1x and QM7-X,
@@ -24,7 +24,7 @@ _UNITS = {
     "stress": (units.STRESSES, "of the energy by the length cubed; positive in tension"),
 }
 OPTIONS = (
-    positional("files", "labelled structures", nargs="+", metavar="FILE"),
+    positional("files", "labeled structures", nargs="+", metavar="FILE"),
     output_file(),
     *(
         Option(
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> str:
     return "\n".join(
         [
             *result.sentences,
-            f"{arguments.output}: {len(result.frames)} labelled structures; left out: {dropped}. "
+            f"{arguments.output}: {len(result.frames)} labeled structures; left out: {dropped}. "
             "It names no molecules: train on it with --split structure.",
         ]
     )

@@ -14,7 +14,7 @@ _REASONS_SHOWN = 3
 
 
 #: Options of every command that labels.
-LABELLING = (
+LABELING = (
     Option(
         "max-force",
         "give no label to structures with a larger force, eV/Å",
@@ -39,12 +39,12 @@ OPTIONS = (
         "teacher", f"{', '.join(TEACHERS)} or package.module:Class", required=True, metavar="NAME"
     ),
     Option("first", "label the first N structures only", int, least=1, metavar="N"),
-    *LABELLING,
+    *LABELING,
 )
 
 
-def check_labelling(arguments: argparse.Namespace) -> None:
-    """Raise ValueError if the options of `LABELLING` are invalid."""
+def check_labeling(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if the options of `LABELING` are invalid."""
     if not arguments.max_force > 0:
         raise ValueError(f"--max-force is {arguments.max_force:g}; it must be above 0 eV/Å.")
     if arguments.processes > 1 and arguments.scheduler is not None:
@@ -53,7 +53,7 @@ def check_labelling(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Label as the command line says and return a summary."""
-    check_labelling(arguments)
+    check_labeling(arguments)
     if not arguments.structures.exists():
         raise FileNotFoundError(f"no data set at '{arguments.structures}'.")
     if arguments.output.exists() and arguments.output.samefile(arguments.structures):
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> str:
 
 def summary(report: dict[str, Any], teacher: str) -> str:
     """Return the report of `label_structures` in one line."""
-    text = f"{report['n_labels']} structures labelled by {teacher}"
+    text = f"{report['n_labels']} structures labeled by {teacher}"
     if 0 < report["n_atomic_energies"] < report["n_labels"]:
         text += f", {report['n_atomic_energies']} of them with atomic energies"
     if report["n_without_stress"]:

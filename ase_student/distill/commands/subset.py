@@ -1,4 +1,4 @@
-"""Select some structures of one part of the split from a labelled file."""
+"""Select some structures of one part of the split from a labeled file."""
 
 import argparse
 from collections import defaultdict
@@ -16,7 +16,7 @@ _KEPT = ("teacher", "teacher_settings", "max_force")
 
 
 OPTIONS = (
-    positional("dataset", "labelled HDF5 file"),
+    positional("dataset", "labeled HDF5 file"),
     output_file(),
     Option("part", "of the split", choices=("train", "validation", "test"), default="test"),
     Option(

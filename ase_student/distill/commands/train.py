@@ -1,4 +1,4 @@
-"""Train a student on labelled structures."""
+"""Train a student on labeled structures."""
 
 import argparse
 import dataclasses
@@ -12,15 +12,15 @@ from ase_student.distill.training.settings import SHAPES, TrainingSettings, read
 
 OPTIONS = (
     positional(
-        "dataset", "labelled HDF5 files; one that is given N times counts N times", nargs="+"
+        "dataset", "labeled HDF5 files; one that is given N times counts N times", nargs="+"
     ),
     output_folder("folder of the run"),
     Option("student", "shape of the network", choices=tuple(SHAPES), default="tiny"),
     Option("start", "student to train further: a name, a folder or weights", Path),
-    Option("test", "labelled HDF5 files, each a test of its own", Path, nargs="+", default=()),
+    Option("test", "labeled HDF5 files, each a test of its own", Path, nargs="+", default=()),
     Option(
         "calibrate",
-        "labelled HDF5 file; at the end, energies are shifted by a constant per atom so that their "
+        "labeled HDF5 file; at the end, energies are shifted by a constant per atom so that their "
         "median error on its validation part is zero",
         Path,
         metavar="FILE",

@@ -1,4 +1,4 @@
-"""Answers of a teacher on disk, in pieces, so that labelling survives an interruption."""
+"""Answers of a teacher on disk, in pieces, so that labeling survives an interruption."""
 
 from __future__ import annotations
 

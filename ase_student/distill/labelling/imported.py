@@ -1,4 +1,4 @@
-"""Import of labelled structures from files of other programs into one data set."""
+"""Import of labeled structures from files of other programs into one data set."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Imported:
 def import_structures(
     paths: Sequence[Path], output: Path, settings: ImportSettings, *, command: str = ""
 ) -> Imported:
-    """Write the labelled structures of files to one HDF5 data set.
+    """Write the labeled structures of files to one HDF5 data set.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from ase_student.distill.labelling.chunks import (
     ranges,
     read_answers,
 )
-from ase_student.distill.labelling.parallel import Answers, Piece, labelled
+from ase_student.distill.labelling.parallel import Answers, Piece, labeled
 from ase_student.files import file_sha256
 from ase_student.jobs.executors import Workers, workers_for
 from ase_student.potentials.base import Refusal, Teacher
@@ -47,7 +47,7 @@ def label_structures(
 ) -> dict[str, Any]:
     """Label the structures of a file and write structures and labels to another file.
 
-    An interrupted run can be continued: until all structures are labelled, finished pieces are kept
+    An interrupted run can be continued: until all structures are labeled, finished pieces are kept
     in the folder ``<output>.partial``. Structures that a teacher cannot label are kept without a
     label, with the reason. If a teacher can label none of the first structures, an error is raised
     at once.
@@ -80,7 +80,7 @@ def label_structures(
     Raises
     ------
     ValueError
-        If no structure could be labelled, or if the pieces on disk belong to other settings.
+        If no structure could be labeled, or if the pieces on disk belong to other settings.
     ImportError, ChildProcessError, ConnectionError
         If a process that labels cannot load the teacher, dies, or cannot be reached.
     """
@@ -148,7 +148,7 @@ def _answers(
 ) -> Iterator[tuple[Piece, Answers]]:
     """Yield the answers for pieces of a file, which are read when they are needed."""
     questions = ((piece, dataset.read_structures(*piece)) for piece in pieces)
-    return labelled(workers, teacher, questions, max_force=max_force)
+    return labeled(workers, teacher, questions, max_force=max_force)
 
 
 def _has_known_elements(structures: Structures, teacher: Teacher, name: str) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Labelling of pieces by this process, several processes, or a Dask cluster."""
+"""Labeling of pieces by this process, several processes, or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Piece = tuple[int, int]
 Answers = list[Answer]
 
 
-def labelled(
+def labeled(
     workers: Workers,
     teacher: Teacher,
     pieces: Iterable[tuple[Piece, Structures]],

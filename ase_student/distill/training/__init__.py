@@ -1,1 +1,1 @@
-"""Training of a student on labelled structures."""
+"""Training of a student on labeled structures."""

@@ -1,4 +1,4 @@
-"""Labelled structures in memory, and batches of them for training."""
+"""Labeled structures in memory, and batches of them for training."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from ase_student.neighbors import concatenate, neighbor_matrix
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled structure with its neighbors.
+    """One labeled structure with its neighbors.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Batch:
 
 
 def read_samples(dataset: Dataset, indices: Sequence[int], cutoff: float) -> list[Sample]:
-    """Read labelled structures and find their neighbors.
+    """Read labeled structures and find their neighbors.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def read_samples(dataset: Dataset, indices: Sequence[int], cutoff: float) -> lis
 def samples_of(
     structures: Structures, labels: Labels, indices: Sequence[int], *, cutoff: float, path: Path
 ) -> list[Sample]:
-    """Return labelled structures with their neighbors.
+    """Return labeled structures with their neighbors.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def _sample(
 ) -> Sample:
     index = int(labels.structure_indices[row])
     atoms = slice(*structures.splits[index : index + 2])
-    labelled = slice(*labels.splits[row : row + 2])
+    labeled = slice(*labels.splits[row : row + 2])
     positions, cell = structures.positions[atoms], structures.cells[index]
     pbc = structures.pbc[index]
     matrix = neighbor_matrix(positions, cell, pbc, cutoff)
@@ -186,14 +186,14 @@ def _sample(
     stress = labels.stress_of(row) if is_crystal else None
     atomic_energies = None
     if labels.atomic_energies is not None:
-        atomic_energies = labels.atomic_energies[labelled]
+        atomic_energies = labels.atomic_energies[labeled]
     return Sample(
         numbers=structures.numbers[atoms],
         positions=positions,
         neighbors=matrix.neighbors.astype(np.int32),
         offsets=matrix.offsets(cell) if pbc.any() else None,
         energy=float(labels.energies[row]),
-        forces=labels.forces[labelled],
+        forces=labels.forces[labeled],
         source="" if structures.sources is None else structures.sources[index],
         stress=None if stress is None else voigt_6_to_full_3x3_stress(stress),
         volume=float(abs(np.linalg.det(cell))),

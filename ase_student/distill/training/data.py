@@ -1,4 +1,4 @@
-"""Labelled data in memory, split into parts for training, validation and test."""
+"""Labeled data in memory, split into parts for training, validation and test."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class TrainingData:
     Parameters
     ----------
     datasets : sequence of path
-        Labelled files, which are split. If a file is given several times, its training part counts
+        Labeled files, which are split. If a file is given several times, its training part counts
         that many times, the other parts once.
     settings : TrainingSettings
         Says how to split.
     cutoff : float, Å
         Cutoff of the neighbors.
     tests : sequence of path
-        Labelled files that are used only for testing, without a split; each is a test of its own.
+        Labeled files that are used only for testing, without a split; each is a test of its own.
     calibration : path, optional
-        Labelled file; the energies are calibrated on its validation part.
+        Labeled file; the energies are calibrated on its validation part.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ class TrainingData:
 
     def _read(self, path: Path, times: int) -> dict[str, Any]:
         """Add the samples of a file to the parts and return the provenance of the file."""
-        with self._labelled(path) as dataset:
+        with self._labeled(path) as dataset:
             structures, labels = dataset.read_structures(), dataset.read_labels()
             metadata = dataset.metadata
         indices = labels.structure_indices
@@ -166,7 +166,7 @@ class TrainingData:
         }
 
     @contextmanager
-    def _labelled(self, path: Path) -> Iterator[Dataset]:
+    def _labeled(self, path: Path) -> Iterator[Dataset]:
         """Open a file, whose labels must be of the same teacher as those of all other files."""
         with Dataset(path) as dataset:
             if not dataset.n_labels:
@@ -200,7 +200,7 @@ class TrainingData:
 
     def _read_calibration(self, path: Path) -> list[Sample]:
         """Return the samples of a file's validation part."""
-        with self._labelled(path) as dataset:
+        with self._labeled(path) as dataset:
             structures, labels = dataset.read_structures(), dataset.read_labels()
         parts = self._split(structures, path)
         indices = labels.structure_indices
@@ -213,7 +213,7 @@ class TrainingData:
 
     def _read_test(self, path: Path) -> list[Sample]:
         """Return the samples of a test file; none may have been trained on."""
-        with self._labelled(path) as dataset:
+        with self._labeled(path) as dataset:
             structures, labels = dataset.read_structures(), dataset.read_labels()
         samples = self._samples_of(structures, labels, range(len(labels)), path)
         for index in labels.structure_indices:

@@ -1,4 +1,4 @@
-"""Errors of a network on labelled samples."""
+"""Errors of a network on labeled samples."""
 
 from __future__ import annotations
 

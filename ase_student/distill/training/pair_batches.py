@@ -1,4 +1,4 @@
-"""Batches of labelled structures with lists of pairs, the input of compiled networks."""
+"""Batches of labeled structures with lists of pairs, the input of compiled networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ase_student.networks.kernels import PairList, PairStructures, pair_list
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Several labelled structures.
+    """Several labeled structures.
 
     Attributes
     ----------

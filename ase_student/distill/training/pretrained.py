@@ -38,7 +38,7 @@ def network_of(start: Student, shape: Architecture) -> PaiNN:
 
 
 def fit_to_teacher_of(start: Student, parts: TrainingData, device: torch.device) -> Student:
-    """Return a student whose reference energies fit the teacher that labelled the data.
+    """Return a student whose reference energies fit the teacher that labeled the data.
 
     A student of the same teacher is returned unchanged. The energies of another teacher have
     another zero: the errors of the student's energies are fitted per element, and its reference

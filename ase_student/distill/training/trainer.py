@@ -1,4 +1,4 @@
-"""The training loop: from labelled structures to the weights of a student."""
+"""The training loop: from labeled structures to the weights of a student."""
 
 from __future__ import annotations
 

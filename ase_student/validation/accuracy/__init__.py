@@ -1,1 +1,1 @@
-"""Errors of students on labelled structures: passes over files, metrics, intervals."""
+"""Errors of students on labeled structures: passes over files, metrics, intervals."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from ase_student.files import replaced_when_complete
+from ase_student.files import between_marks, replaced_when_complete
 from ase_student.validation.chemistry.report import columns_of, label_of
 
 BEGIN = "<!-- chemistry: begin; written by python -m ase_student.validation.chemistry readme -->"
@@ -21,19 +21,19 @@ LINES = {
     "S22 pulled apart to 3.5–4.5 Å, mean absolute difference to the teacher":
         "the same pulled apart to 3.5–4.5 Å, against the teacher, kcal/mol",
     "S22 pulled apart to 3.5–4.5 Å, difference of the summed energies":
-        "their attraction, more or less than the teacher's, %",
+        "their summed attraction, deviation from the teacher, %",
     "torsion barriers of drug fragments, mean absolute difference":
         "torsion barriers of 12 drug fragments against the teacher, kcal/mol",
-    "torsion barriers, mean difference": "barriers, higher or lower than the teacher's, %",
+    "torsion barriers, mean difference": "torsion barriers, mean deviation from the teacher, %",
     "relative energies of conformers": "energies of conformers against the teacher, kcal/mol",
     "frequencies of G2 molecules": "frequencies of G2 molecules against the teacher, cm⁻¹",
     "cell lengths of molecular crystals, mean absolute difference to experiment":
         "cells of urea, CO2, benzene, ice against experiment, %",
-    "molecular crystals lost": "of these 4 crystals, lost",
-    "pressure of a frame": "pressure of liquid water, higher or lower than the teacher's, kbar",
-    "first O-O peak of water, difference of the height": "height of the O-O peak of water, more or "
-        "less than experiment's",
-    "density of water": "density of water, more or less than experiment's, %",
+    "molecular crystals lost": "of these 4 crystals, number lost",
+    "pressure of a frame": "pressure of liquid water, deviation from the teacher, kbar",
+    "first O-O peak of water, difference of the height":
+        "height of the O-O peak of water, deviation from experiment",
+    "density of water": "density of water, deviation from experiment, %",
 }  # fmt: skip
 
 
@@ -85,15 +85,12 @@ def write_readme(results: Path, readme: Path) -> str:
     Raises
     ------
     ValueError
-        If the README does not have the marks, or the results hold no chemistry.
+        If the README does not have the marks once and in order, or the results hold no chemistry.
     """
     document = json.loads(results.read_text(encoding="utf-8-sig"))
     text = readme.read_text(encoding="utf-8")
-    text_before, mark, text_from_mark = text.partition(BEGIN)
-    _, end, text_after = text_from_mark.partition(END)
-    if not (mark and end):
-        raise ValueError(f"'{readme}' has no place for the table: it needs '{BEGIN}' and '{END}'.")
-    new = f"{text_before}{BEGIN}\n{chemistry_markdown(document)}\n{END}{text_after}"
+    table = chemistry_markdown(document)
+    new_text = between_marks(text, BEGIN, END, new=table, file=str(readme))
     with replaced_when_complete(readme) as temporary:
-        temporary.write_text(new, encoding="utf-8")
+        temporary.write_text(new_text, encoding="utf-8")
     return f"wrote the table of chemistry in '{readme}'"

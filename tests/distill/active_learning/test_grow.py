@@ -412,7 +412,7 @@ def test_the_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) 
     command = [*COMMAND, "--start-structures", str(path), "-o", str(output), *options]
     assert main([*command, "--temperatures", "100", "200"]) == 0
     out = capsys.readouterr().out
-    assert "4 structures labelled by ase.calculators.emt:EMT, 0 failed.\n  0 of 2" in out
+    assert "4 structures labeled by ase.calculators.emt:EMT, 0 failed.\n  0 of 2" in out
     with Dataset(output) as dataset:
         assert dataset.n_labels == 4
         assert dataset.metadata["command"].startswith("python -m ase_student.distill grow tiny")

@@ -80,8 +80,8 @@ def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "# mine\n" in card
     assert (
-        "| like the training data | molecules from dynamics | 7 | 1.20 | 0.123 | 0.9876 | 4.2 |"
-        in card
+        "| test part of the training data | molecules from dynamics | 7 | 1.20 | 0.123 | 0.9876 "
+        "| 4.2 |" in card
     )
     assert "| peptides | molecules from dynamics | 7 |" in card
     assert "in steps of 1 fs" in card
@@ -124,7 +124,7 @@ def test_tables_of_stability_are_joined_and_a_calibration_is_told(
     card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
     assert "| molecules | 300 | 50 | 1 of 2 |\n| molecules | 600 | 50 | 1 of 2 |" in card
     assert "4,321 steps of 2 processes (" in card
-    assert "shifted by -2.34 meV for every atom" in card
+    assert "shifted by -2.34 meV per atom" in card
     assert "in 60 structures of molecules for validation (SHA-256 `abababababab`)" in card
     report = json.loads((tmp_path / "mine" / "metrics.json").read_text(encoding="utf-8"))
     assert (report["stability"]["n_runs"], report["stability"]["n_stable"]) == (6, 4)
@@ -158,8 +158,8 @@ def test_a_card_names_the_data_of_earlier_trainings() -> None:
     second = {"weights_sha256": "ef" * 32, "data": None, "training": {"steps": 2, "start": first}}
     report = {**METADATA, "stability": None, "training": {"steps": 1, "start": second}}
     text = card(student, "mine", report)
-    assert "`cdcdcdcdcdcd` that this began with had been trained on\n\n- 5 for train: md" in text
-    assert "`efefefefefef` that" not in text
+    assert "weights `cdcdcdcdcdcd`, which were trained on\n\n- 5 for train: md" in text
+    assert "`efefefefefef`, which were" not in text
     assert "had 2 steps." in text
 
 
@@ -168,7 +168,7 @@ def test_a_card_says_how_data_were_split_and_of_which_teacher_the_start_was() ->
     start = {"weights_sha256": "cd" * 32, "data": None, "training": {"steps": 3}, "teacher": "DFT"}
     training = {"steps": 1, "split": "structure", "start": start}
     text = card(student, "mine", {**METADATA, "stability": None, "training": training})
-    assert "split is by structure: other frames of what is tested are trained on" in text
+    assert "split is by structure: the training data hold other frames of the systems" in text
     assert "no conformer of a test" not in text
     assert "which had 3 steps with labels of DFT." in text
 

@@ -132,7 +132,7 @@ def test_crystals_without_stress_are_counted(tmp_path):
     report = label.label_structures(tmp_path / "cu.h5", teacher, tmp_path / "out.h5")
     assert (report["n_labels"], report["n_without_stress"]) == (3, 2)
     text = commands_label.summary(report, "me")
-    assert text == "3 structures labelled by me, 2 crystals of them without stress, 0 failed."
+    assert text == "3 structures labeled by me, 2 crystals of them without stress, 0 failed."
 
 
 def test_an_interrupted_run_goes_on_without_repeating(path, tmp_path, monkeypatch):
@@ -336,16 +336,16 @@ def test_a_damaged_piece_is_named(path, tmp_path, monkeypatch, data):
 @pytest.mark.parametrize(
     ("report", "text"),
     [
-        ((5, 5, {}), "5 structures labelled by me, 0 failed."),
-        ((5, 0, {"a": 1}), "5 structures labelled by me, 1 failed: 1 × a."),
+        ((5, 5, {}), "5 structures labeled by me, 0 failed."),
+        ((5, 0, {"a": 1}), "5 structures labeled by me, 1 failed: 1 × a."),
         (
             (5, 3, {"a": 3, "b": 2, "c": 1}),
-            "5 structures labelled by me, 3 of them with atomic energies, 6 failed: "
+            "5 structures labeled by me, 3 of them with atomic energies, 6 failed: "
             "3 × a; 2 × b; 1 × c.",
         ),
         (
             (5, 5, {"a": 3, "b": 2, "c": 1, "d": 1}),
-            "5 structures labelled by me, 7 failed: 3 × a; 2 × b; 1 × c; others for other "
+            "5 structures labeled by me, 7 failed: 3 × a; 2 × b; 1 × c; others for other "
             "reasons, see /failures in the file.",
         ),
     ],
@@ -379,7 +379,7 @@ def test_the_command_labels_with_any_calculator(path, tmp_path, capsys):
     output = tmp_path / "out.h5"
     teacher = "ase.calculators.emt:EMT"
     assert main(["label", str(path), "--teacher", teacher, "-o", str(output)]) == 0
-    assert capsys.readouterr().out.endswith(f"7 structures labelled by {teacher}, 0 failed.\n")
+    assert capsys.readouterr().out.endswith(f"7 structures labeled by {teacher}, 0 failed.\n")
     with Dataset(output) as dataset:
         assert dataset.metadata["teacher_settings"]["package"].startswith("ase 3.")
         assert dataset.metadata["command"].startswith("python -m ase_student.distill label ")

@@ -178,7 +178,7 @@ def test_a_dask_cluster_gives_the_same_labels(path, expected, cluster, capsys):
     assert content(output) == expected
     out = capsys.readouterr().out
     assert out.endswith(
-        " 11 structures labelled by worked:Sums, 2 failed: 2 × structure 3 to 8 is odd.\n"
+        " 11 structures labeled by worked:Sums, 2 failed: 2 × structure 3 to 8 is odd.\n"
     )
 
 
@@ -228,7 +228,7 @@ def test_no_piece_is_lost_to_an_error_of_another(path):
     crew = executors.Workers(Late(), lambda: 2, are_elsewhere=False)
     structures = Structures.from_atoms([molecule("H2O")])
     questions = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
-    answers = parallel.labelled(crew, load_teacher("worked:Sums"), questions, max_force=60.0)
+    answers = parallel.labeled(crew, load_teacher("worked:Sums"), questions, max_force=60.0)
     assert next(answers) == ((1, 2), ["second"])
     with pytest.raises(RuntimeError, match="first"):
         next(answers)
