@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_student.engine.loading import (
-    Options,
-    Results,
-    Structures,
+    OptionsRecord,
+    ResultsRecord,
+    StructuresRecord,
     UsualRecord,
     load_library,
     why_missing,
@@ -152,7 +152,7 @@ class Handle:
     def __init__(self, content: bytes, single: bool, threads: int, isa: str | None = None):
         self._library = load_library()
         self._address = ctypes.c_void_p()
-        options = Options(32 if single else 64, threads, isa.encode() if isa else None)
+        options = OptionsRecord(32 if single else 64, threads, isa.encode() if isa else None)
         status = self._library.ase_student_open_memory(
             content, len(content), ctypes.byref(options), ctypes.byref(self._address)
         )
@@ -162,7 +162,7 @@ class Handle:
 
     def _prepare(self) -> None:
         self._compute = self._library.ase_student_compute
-        self._structures, self._results = Structures(), Results()
+        self._structures, self._results = StructuresRecord(), ResultsRecord()
         self._pointers = (ctypes.byref(self._structures), ctypes.byref(self._results))
         self._single_n_atoms = np.zeros(1, dtype=np.int64)
 

@@ -10,7 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Options", "Results", "Structures", "UsualRecord", "load_library", "why_missing"]
+__all__ = [
+    "OptionsRecord",
+    "ResultsRecord",
+    "StructuresRecord",
+    "UsualRecord",
+    "load_library",
+    "why_missing",
+]
 
 # The first number of the versions of the library that this module works with.
 INTERFACE = "1"
@@ -18,7 +25,7 @@ INTERFACE = "1"
 SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
 
 
-class Options(ctypes.Structure):
+class OptionsRecord(ctypes.Structure):
     """``ase_student_options``."""
 
     _fields_ = (
@@ -28,7 +35,7 @@ class Options(ctypes.Structure):
     )
 
 
-class Structures(ctypes.Structure):
+class StructuresRecord(ctypes.Structure):
     """``ase_student_structures``."""
 
     _fields_ = (
@@ -42,7 +49,7 @@ class Structures(ctypes.Structure):
     )
 
 
-class Results(ctypes.Structure):
+class ResultsRecord(ctypes.Structure):
     """``ase_student_results``."""
 
     _fields_ = (

@@ -1,4 +1,4 @@
-// The first interaction: senders are elements without an environment, and moments are up to second.
+// The first interaction: senders are elements without an environment; moments up to second order.
 #pragma once
 
 #include "workspace.h"

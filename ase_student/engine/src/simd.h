@@ -117,7 +117,8 @@ struct Counted : Counted<N - 1, N - 1, I...> {};
 template <int... I>
 struct Counted<0, I...> { typedef Sequence<I...> type; };
 
-// Index of lane i when every four lanes take (a, b, c, d) of two vectors' own four.
+// Index for a shuffle of two vectors, of lane i: every four lanes take numbers a, b, c and d of the
+// eight that the two vectors have in these lanes.
 constexpr int in_fours(int i, int a, int b, int c, int d) {
     const int chosen = i % 4 == 0 ? a : i % 4 == 1 ? b : i % 4 == 2 ? c : d;
     // The modulo is for vectors of two lanes, for which this is compiled but never called.
