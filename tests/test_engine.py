@@ -312,9 +312,11 @@ def test_order_of_atoms_and_other_structures_change_nothing():
     order = rng.permutation(len(atoms))
     permuted = compute(handle, atoms[order])
     assert_allclose(permuted.forces, expected.forces[order], rtol=0, atol=1e-10)
-    others = [rattled(name) for name in ("aspirin", "atom", "crystal", "slab", "eight_elements")]
+    other_structures = [
+        rattled(name) for name in ("aspirin", "atom", "crystal", "slab", "eight_elements")
+    ]
     together = BACKENDS["float64"].compute_many(
-        *zip(*(arrays(part) for part in [*others, atoms]), strict=True)
+        *zip(*(arrays(part) for part in [*other_structures, atoms]), strict=True)
     )
     assert_allclose(together.forces[-len(atoms) :], expected.forces, rtol=0, atol=1e-10)
     assert_allclose(together.virials[-1], expected.virials[0], rtol=0, atol=1e-9)
@@ -378,8 +380,8 @@ def test_parts_of_a_structure_exchange_rows_between_phases(name):
     """Two domains with a halo of one cutoff give the energies and forces of the whole structure."""
     atoms = rattled("water_box")
     atoms.pbc = False
-    whole = Handle(content(name), False, 1)
-    expected = compute(whole, atoms)
+    whole_handle = Handle(content(name), False, 1)
+    expected = compute(whole_handle, atoms)
     is_left = atoms.positions[:, 0] < np.median(atoms.positions[:, 0])
     distances = atoms.get_all_distances()
     parts = []
@@ -392,7 +394,7 @@ def test_parts_of_a_structure_exchange_rows_between_phases(name):
         # Rows of ghosts are empty.
         n_places = rows[len(own)]
         rows[len(own) :] = n_places
-        handle = whole.share()
+        handle = whole_handle.share()
         handle.set_list(
             part.numbers, rows, neighbors[:n_places].copy(), shifts[:n_places].copy(), len(ghosts)
         )
@@ -404,7 +406,7 @@ def test_parts_of_a_structure_exchange_rows_between_phases(name):
         for row, index in enumerate(indices[:n_own])
     }
     n_exchanged = 0
-    for phase in range(whole.n_phases):
+    for phase in range(whole_handle.n_phases):
         received = [handle.exchanged(phase, len(indices)) for handle, indices, _ in parts]
         by_handle = {id(part[0]): rows for part, rows in zip(parts, received, strict=True)}
         for (_, indices, n_own), target in zip(parts, received, strict=True):
@@ -557,18 +559,18 @@ def test_many_structures_take_bounded_calls(monkeypatch):
 
 def test_the_invalid_structure_is_named():
     calc = StudentCalculator("tiny", "native", guard="off", threads=1)
-    good, bad = structure("aspirin"), structure("aspirin")
-    bad.positions[3] = np.nan
+    valid, invalid = structure("aspirin"), structure("aspirin")
+    invalid.positions[3] = np.nan
     with pytest.raises(InputError, match="structure 2: positions must be finite"):
-        calc.calculate_many([good, good, bad])
-    bad.positions[3] = bad.positions[4]
+        calc.calculate_many([valid, valid, invalid])
+    invalid.positions[3] = invalid.positions[4]
     with pytest.raises(InputError, match="structure 1: atoms 3 and 4 are on one spot"):
-        calc.calculate_many([good, bad])
+        calc.calculate_many([valid, invalid])
     with pytest.raises(InputError, match="structure 1: student 'tiny' knows"):
-        calc.calculate_many([good, Atoms("Xe")])
+        calc.calculate_many([valid, Atoms("Xe")])
     flat = Atoms("CO", [[0, 0, 0], [0, 0, 1.2]], cell=[5, 5, 0], pbc=True)
     with pytest.raises(InputError, match="structure 0: axis 2 is periodic but its cell vector"):
-        calc.calculate_many([flat, good])
+        calc.calculate_many([flat, valid])
 
 
 # --- the guard ---------------------------------------------------------------------------------
@@ -638,25 +640,25 @@ def test_bad_structures_leave_the_handle_usable():
     handle = Handle(content(), True, 1)
     atoms = structure("water_box")
     expected = compute(handle, atoms, 0.5).forces
-    invalid = []
+    invalid_structures = []
     for change in ("nan", "far", "spot", "element", "cell", "flat"):
-        bad = atoms.copy()
+        invalid = atoms.copy()
         if change == "nan":
-            bad.positions[5, 1] = np.nan
+            invalid.positions[5, 1] = np.nan
         elif change == "far":
-            bad.positions[5, 1] = 1e9
+            invalid.positions[5, 1] = 1e9
         elif change == "spot":
-            bad.positions[5] = bad.positions[6]
+            invalid.positions[5] = invalid.positions[6]
         elif change == "element":
-            bad.numbers[3] = 54
+            invalid.numbers[3] = 54
         elif change == "cell":
-            bad.cell[1, 1] = np.inf
+            invalid.cell[1, 1] = np.inf
         else:
-            bad.set_cell([9.0, 9.0, 0.01])
-        invalid.append(bad)
-    for bad in invalid:
+            invalid.set_cell([9.0, 9.0, 0.01])
+        invalid_structures.append(invalid)
+    for invalid in invalid_structures:
         with pytest.raises(EngineError) as caught:
-            compute(handle, bad, 0.5)
+            compute(handle, invalid, 0.5)
         assert caught.value.status == INVALID
         assert_array_equal(compute(handle, atoms, 0.5).forces, expected)
 

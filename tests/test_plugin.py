@@ -9,7 +9,7 @@ from ase_student.plugin import register
 
 
 def run(code: str) -> str:
-    """Return what a new interpreter prints."""
+    """Return the output of a new interpreter."""
     command = [sys.executable, "-W", "error", "-c", code]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 

@@ -1,4 +1,4 @@
-"""Compressed files: their content, their measured errors, and what is refused."""
+"""Compressed files: their content, their measured errors, and refused files."""
 
 import dataclasses
 import json

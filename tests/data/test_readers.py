@@ -382,13 +382,13 @@ def test_a_malformed_extxyz_file_is_refused(tmp_path, text, message):
 )
 def test_invalid_frames_of_extxyz_are_left_out(tmp_path, frame, message):
     path = tmp_path / "data.xyz"
-    good = "1\nenergy=2.0\nH 0 0 0\n"
-    path.write_text(f"{good}\n{frame}\n{good}")
+    valid_frame = "1\nenergy=2.0\nH 0 0 0\n"
+    path.write_text(f"{valid_frame}\n{frame}\n{valid_frame}")
     frames = open_frames(path)
-    first, bad, last = frames.read([0, 1, 2])
+    first, invalid, last = frames.read([0, 1, 2])
     assert first.energy == last.energy == 2.0
-    assert message in bad.reason
-    assert bad.reason.startswith("data.xyz: frame 1 (line 5)")
+    assert message in invalid.reason
+    assert invalid.reason.startswith("data.xyz: frame 1 (line 5)")
 
 
 def test_a_malformed_database_is_refused(tmp_path):

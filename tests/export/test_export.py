@@ -141,7 +141,7 @@ def assert_same(results, reference, forces, energy_per_atom):
         np.testing.assert_allclose(results["stress"], reference["stress"], rtol=0, atol=1e-5)
 
 
-# --- what is written ---------------------------------------------------------------------------
+# --- written files -----------------------------------------------------------------------------
 
 
 def test_folder_holds_the_files_and_a_summary_of_them(tiny):

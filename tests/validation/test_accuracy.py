@@ -272,7 +272,7 @@ def test_interrupted_pass_is_resumed(path, tmp_path, small_pieces, monkeypatch):
     pieces = run_pass(
         ModelSpec("tiny"), "w", Selection(path), data_sha256="d", folder=tmp_path / "whole"
     )
-    whole = metrics(Pass.of(pieces), 0)
+    uninterrupted = metrics(Pass.of(pieces), 0)
     assert small_pieces.n_structures == 60
 
     def interrupted(potential, frames, selection, indices, number):
@@ -287,7 +287,7 @@ def test_interrupted_pass_is_resumed(path, tmp_path, small_pieces, monkeypatch):
     n_before = small_pieces.n_structures
     resumed = metrics(passed(path, tmp_path / "part"), 0)
     assert small_pieces.n_structures - n_before < 60
-    assert resumed == whole
+    assert resumed == uninterrupted
     # A pass of another student, file or selection starts from the beginning.
     list(
         run_pass(
@@ -426,7 +426,7 @@ def test_finished_pieces_are_kept_when_workers_die(run_tiny, tmp_path, monkeypat
     pytest.importorskip("distributed")
     import dask
 
-    whole = metrics(Pass.of(run_tiny(folder=tmp_path / "whole")), 0)
+    uninterrupted = metrics(Pass.of(run_tiny(folder=tmp_path / "whole")), 0)
 
     # Nested, so that it is sent to the workers by value; they import the original function.
     def deadly(work, indices, number):
@@ -448,5 +448,5 @@ def test_finished_pieces_are_kept_when_workers_die(run_tiny, tmp_path, monkeypat
     finished = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
     assert "000000.npz" in finished
     assert "000002.npz" not in finished
-    assert metrics(Pass.of(run_tiny(folder=tmp_path / "part")), 0) == whole
+    assert metrics(Pass.of(run_tiny(folder=tmp_path / "part")), 0) == uninterrupted
     assert finished.items() <= {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}.items()

@@ -52,7 +52,7 @@ def test_the_short_form_finds_no_failure(tmp_path, engine):
 
 
 def test_a_failure_is_counted_and_reported(tmp_path, monkeypatch):
-    """A reader that does not notice damage."""
+    """A reader that ignores damage is counted as wrong."""
     make, _, change = damage.KINDS["data.xyz"]
 
     def careless(path):

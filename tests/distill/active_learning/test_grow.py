@@ -236,11 +236,11 @@ def test_an_interrupted_job_gives_the_same_result(
         # All dynamics has been run.
         n_runs = 2
         grow(growth_of(path, tmp_path / "parts.partial"), StudentTeacher("tiny"), output)
-    with Dataset(tmp_path / "whole.h5") as whole, Dataset(output) as parts:
+    with Dataset(tmp_path / "whole.h5") as uninterrupted, Dataset(output) as resumed:
         np.testing.assert_array_equal(
-            whole.read_structures().positions, parts.read_structures().positions
+            uninterrupted.read_structures().positions, resumed.read_structures().positions
         )
-        assert whole.metadata["grow"] == parts.metadata["grow"]
+        assert uninterrupted.metadata["grow"] == resumed.metadata["grow"]
 
 
 def test_dynamics_of_other_settings_is_not_mixed_in(path: Path, tmp_path: Path) -> None:

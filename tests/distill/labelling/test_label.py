@@ -201,7 +201,7 @@ def test_forces_of_the_wrong_shape_are_a_failure():
 
 
 @pytest.mark.parametrize(
-    ("energies", "kept"),
+    ("energies", "are_kept"),
     [
         ([-1.0, -2.0, -3.0], True),
         ([-1.0, -2.0, -3.0 + 2e-4], True),
@@ -211,13 +211,13 @@ def test_forces_of_the_wrong_shape_are_a_failure():
         (None, False),
     ],
 )
-def test_atomic_energies_are_kept_if_they_are_parts_of_the_energy(energies, kept):
+def test_atomic_energies_are_kept_if_they_are_parts_of_the_energy(energies, are_kept):
     energies = None if energies is None else np.array(energies)
     evaluation = Evaluation(-6.0, np.zeros((3, 3)), energies=energies)
     result = checks.checked(evaluation, waters(1)[0], 60.0)
     assert isinstance(result, Evaluation)
     assert result.energy == -6.0
-    assert result.energies is (evaluation.energies if kept else None)
+    assert result.energies is (evaluation.energies if are_kept else None)
 
 
 class SomeEnergies(CountingTeacher):

@@ -88,7 +88,7 @@ def test_distances_reach_from_contact_to_beyond_the_cutoff(
 ) -> None:
     complexes = np.flatnonzero(structures.fragments[:, 1] < 0)
     distances = np.array([shortest_distance(structures, i) for i in complexes])
-    # Trimers are scanned along one contact; another one may be the shortest.
+    # Trimers are scanned along one contact; another contact may be the shortest.
     assert distances.max() <= FARTHEST + 1e-6
     assert distances.min() > 1.2 - 1e-9
     assert (distances < 2.6).mean() > 0.2

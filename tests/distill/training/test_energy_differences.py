@@ -329,7 +329,7 @@ def test_both_gradients_hold_the_differences(
     assert exact.norm() > 1e-3
     assert values[0] > values[1]
     assert values[2:] == pytest.approx(values[:2], rel=1e-5)
-    # The displacement also depends on the force term, which has no error here.
+    # The force term is the same in both gradients, so that it cancels in their difference.
     assert (displaced - exact).norm() < 1e-2 * exact.norm()
 
 

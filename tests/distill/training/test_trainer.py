@@ -182,7 +182,7 @@ def test_a_resumed_run_gives_the_same_weights(
 ) -> None:
     # Interrupted within the second epoch, after the optimizer has changed its eigenbases.
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, validate_every=20)
-    whole = train(dataset, tmp_path / "whole", settings)
+    uninterrupted = train(dataset, tmp_path / "whole", settings)
     validate = Trainer._validate
 
     def interrupted(self: Trainer, mean_loss: float) -> dict[str, float]:
@@ -199,8 +199,8 @@ def test_a_resumed_run_gives_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             train(dataset, tmp_path / "parts", settings)
     resumed = train(dataset, tmp_path / "parts", settings)
-    assert resumed.step == whole.step
-    for name, value in whole.average.state_dict().items():
+    assert resumed.step == uninterrupted.step
+    for name, value in uninterrupted.average.state_dict().items():
         torch.testing.assert_close(resumed.average.state_dict()[name], value, rtol=0, atol=0)
     steps = [
         [json.loads(line)["step"] for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -215,7 +215,7 @@ def test_a_student_without_checkpoint_is_not_replaced(dataset: Path, tmp_path: P
     with pytest.raises(ValueError, match="run' holds a student but no checkpoint to continue from"):
         train(dataset, tmp_path / "run")
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == content
-    # The same holds if the checkpoint was deleted. A run without its first checkpoint starts again.
+    # The same if the checkpoint was deleted. A run stopped before its first one starts again.
     train(dataset, tmp_path / "mine")
     (tmp_path / "mine" / "checkpoint.pt").unlink()
     history = (tmp_path / "mine" / "history.jsonl").read_text()
