@@ -9,17 +9,17 @@ from importlib.metadata import PackageNotFoundError, distribution
 import pytest
 from hypothesis import settings
 
-# Structures here are small: threads that wait for one another cost more than they bring.
+# Structures of the tests are small: several threads would be slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A slow machine is no error; and where everybody's changes meet, every run has the same examples.
+# A slow machine is no error. On the CI server every run has the same examples.
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
 def compiler():
-    """Skip tests of what a C++ compiler is needed for."""
+    """Skip tests that need a C++ compiler."""
     pytest.importorskip("torch")
     from ase_student.networks.kernels.build import find_compiler
 
@@ -41,7 +41,7 @@ def engine():
 
 @pytest.fixture(scope="session")
 def installed():
-    """Skip tests of what only an installed package has."""
+    """Skip tests that need an installed package."""
     try:
         distribution("ase-student")
     except PackageNotFoundError:
@@ -50,9 +50,9 @@ def installed():
 
 @pytest.fixture(scope="session")
 def calculators(request):
-    """Return a function that makes a calculator of the bundled student, once of each kind.
+    """Return a function that makes calculators of the bundled student, one for each kind.
 
-    Its guard is off: many structures of the tests lie outside of what training saw.
+    The guard is off: many structures of the tests are outside of the training's ranges.
     """
     from ase_student import StudentCalculator
 
@@ -73,8 +73,8 @@ def calculators(request):
 def exported_tiny(tmp_path_factory):
     """Return a function that exports the bundled student, once in all processes of a test run.
 
-    Its argument is the precision. It returns a folder with ``tiny.onnx``, ``tiny.pt`` and
-    ``export.json``, which tests only read, and what the command printed.
+    The argument of the function is the precision. It returns a folder with ``tiny.onnx``,
+    ``tiny.pt`` and ``export.json``, which tests only read, and the output of the command.
     """
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
@@ -82,7 +82,7 @@ def exported_tiny(tmp_path_factory):
     from ase_student.export.__main__ import main
 
     root = tmp_path_factory.getbasetemp()
-    # Each process of pytest-xdist has a folder of its own in the one that they share.
+    # Each process of pytest-xdist has its own folder within a shared one.
     shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exported-tiny"
     shared.mkdir(exist_ok=True)
 
@@ -90,7 +90,7 @@ def exported_tiny(tmp_path_factory):
     def export(dtype):
         folder, printed = shared / dtype / "folder", shared / f"{dtype}.txt"
         with filelock.FileLock(shared / f"{dtype}.lock"):
-            # Written last: without it, no process has exported yet, or one failed.
+            # Written last: without this file, no process has exported yet, or the export failed.
             if not printed.exists():
                 output, errors = io.StringIO(), io.StringIO()
                 with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):

@@ -1,4 +1,4 @@
-"""Calls say what they give: public functions take at most three arguments by their place."""
+"""Calls are readable: public functions take at most three positional arguments."""
 
 import ast
 from pathlib import Path
@@ -7,12 +7,12 @@ PACKAGE = Path(__file__).parents[1] / "ase_student"
 MOST_BY_PLACE = 3
 #: Arrays that describe one structure, in an order that is the same everywhere. They count as one.
 STRUCTURE = {"numbers", "positions", "cell", "cells", "pbc", "neighbors", "offsets", "forces"}
-#: Packages and modules whose functions follow an order from elsewhere, with the reason.
+#: Packages and modules whose functions follow an order given elsewhere, with the reason.
 EXCEPTIONS = {
     "backends": "an opened file or student, name, device, dtype, threads: one order in all of them",
     "engine": "the order of the engine's functions in C",
     "networks": "the order of the equations",
-    "whole_steps": "what a step of ASE hands on",
+    "whole_steps": "the arguments of a step of ASE",
     "extrapolation.guard": "a guard is made in one place, `open_guard`",
 }
 
@@ -26,16 +26,16 @@ def public_functions(node, path, inside=""):
             if child.name.startswith("_") and child.name != "__init__":
                 continue
             decorators = {getattr(name, "id", None) for name in child.decorator_list}
-            arguments = [one.arg for one in child.args.posonlyargs + child.args.args]
+            arguments = [argument.arg for argument in child.args.posonlyargs + child.args.args]
             if inside and "staticmethod" not in decorators:
                 arguments = arguments[1:]
             yield ".".join(filter(None, (path, inside, child.name))), arguments
 
 
 def count(arguments):
-    """Return how many arguments there are; the arrays of a structure are one."""
-    others = [name for name in arguments if name not in STRUCTURE]
-    return len(others) + (len(others) < len(arguments))
+    """Return the number of arguments; the arrays of a structure count as one."""
+    other_arguments = [name for name in arguments if name not in STRUCTURE]
+    return len(other_arguments) + (len(other_arguments) < len(arguments))
 
 
 def offenders(text, path):
@@ -46,7 +46,7 @@ def offenders(text, path):
     ]
 
 
-def test_at_most_three_arguments_go_by_their_place():
+def test_at_most_three_arguments_are_positional():
     wrong = []
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -55,7 +55,7 @@ def test_at_most_three_arguments_go_by_their_place():
     assert wrong == [], "put '*' before the fourth argument"
 
 
-def test_the_check_sees_what_it_should():
+def test_the_check_finds_functions_with_more_positional_arguments():
     text = """
 def fine(a, b, c, *, d): ...
 def structure(numbers, positions, cell, pbc, a, b): ...

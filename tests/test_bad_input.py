@@ -83,27 +83,27 @@ BAD_STRUCTURES = {
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning:ase")
-@pytest.mark.parametrize("had_a_good_one", [False, True])
+@pytest.mark.parametrize("had_a_valid_structure", [False, True])
 @pytest.mark.parametrize("make", BAD_STRUCTURES)
-def test_bad_structures_are_refused(calc, make, had_a_good_one):
+def test_invalid_structures_are_refused(calc, make, had_a_valid_structure):
     atoms = structure("triclinic")
     atoms.calc = calc
-    if had_a_good_one:
+    if had_a_valid_structure:
         atoms.get_forces()
     make(atoms)
-    for ask in (atoms.get_potential_energy, atoms.get_forces, atoms.get_potential_energy):
+    for method in (atoms.get_potential_energy, atoms.get_forces, atoms.get_potential_energy):
         with pytest.raises(InputError, match="^" + BAD_STRUCTURES[make]) as caught:
-            ask()
+            method()
         assert_one_sentence(caught)
         assert calc.results == {}
-    # Nothing of it stays.
-    good = structure("triclinic")
-    good.calc = calc
-    expected = calc.calculate_many([good])[0]["energy"]
-    assert good.get_potential_energy() == pytest.approx(expected, rel=0, abs=1e-5)
+    # The calculator is usable afterwards.
+    valid = structure("triclinic")
+    valid.calc = calc
+    expected = calc.calculate_many([valid])[0]["energy"]
+    assert valid.get_potential_energy() == pytest.approx(expected, rel=0, abs=1e-5)
 
 
-def test_many_foreign_atoms_make_a_short_message(calc):
+def test_many_foreign_atoms_give_a_short_message(calc):
     atoms = Atoms("Si1000", positions=3.0 * np.arange(3000).reshape(1000, 3))
     with pytest.raises(InputError, match=r"Si \(atoms 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …\)") as caught:
         calc.calculate(atoms)
@@ -140,7 +140,7 @@ def test_a_structure_moved_too_far_is_refused_while_its_list_is_kept(
     assert calculator.results == {}
 
 
-def test_calculate_wants_a_structure(calc):
+def test_calculate_needs_a_structure(calc):
     with pytest.raises(InputError, match="no structure was given; pass atoms"):
         calc.calculate()
 
@@ -165,7 +165,7 @@ def test_calculate_wants_a_structure(calc):
     ids=str,
 )
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_bad_arguments_are_refused(arguments, message, backend):
+def test_invalid_arguments_are_refused(arguments, message, backend):
     if backend != "onnx":
         pytest.importorskip("torch")
     with pytest.raises(ValueError, match="^" + message) as caught:
@@ -180,8 +180,8 @@ def test_cuda_without_cuda_is_refused_by_onnx(monkeypatch):
         StudentCalculator(backend="onnx", device="cuda:1")
 
 
-def test_cuda_that_does_not_start_is_not_called_cuda(monkeypatch):
-    # As onnxruntime-gpu without the libraries it needs: it lists CUDA, and runs on the CPU.
+def test_cuda_that_does_not_start_is_not_reported_as_cuda(monkeypatch):
+    # Like onnxruntime-gpu without its libraries: it lists CUDA, and runs on the CPU.
     session = onnxruntime.InferenceSession
     monkeypatch.setattr(
         "onnxruntime.get_available_providers",
@@ -199,7 +199,7 @@ def test_cuda_that_does_not_start_is_not_called_cuda(monkeypatch):
 @pytest.mark.parametrize("backend", ["torchscript", "torch"])
 def test_cuda_without_cuda_is_refused_by_torch(backend):
     torch = pytest.importorskip("torch")
-    # There is always one more than there are.
+    # The first index for which there is no device.
     device = f"cuda:{torch.cuda.device_count()}"
     message = rf"device '{device}' was asked for, but torch sees \d+ CUDA devices; use device='cpu'"
     with pytest.raises(ValueError, match=message):

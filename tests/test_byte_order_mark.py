@@ -1,4 +1,4 @@
-"""Text files that an editor began with a mark of their encoding are read as if they had none."""
+"""Text files that begin with a byte order mark are read like files without it."""
 
 import json
 
@@ -7,16 +7,16 @@ import pytest
 MARK = b"\xef\xbb\xbf"
 
 
-def test_settings_of_a_training(tmp_path):
+def test_settings_with_a_byte_order_mark_are_read(tmp_path):
     from ase_student.distill.training.settings import read_settings
 
     path = tmp_path / "settings.toml"
     path.write_bytes(MARK + b"epochs = 3\n")
-    given, _ = read_settings(path)
-    assert given["epochs"] == 3
+    settings, _ = read_settings(path)
+    assert settings["epochs"] == 3
 
 
-def test_smiles(tmp_path):
+def test_smiles_with_a_byte_order_mark_are_read(tmp_path):
     pytest.importorskip("rdkit")
     from ase_student.distill.molecules.smiles import read_smiles
 
@@ -25,7 +25,7 @@ def test_smiles(tmp_path):
     assert read_smiles(path) == ["CCO", "C"]
 
 
-def test_json_of_another_kind_is_named(tmp_path):
+def test_json_with_a_byte_order_mark_is_read_before_it_is_refused(tmp_path):
     from timing.results import read_results
 
     path = tmp_path / "other.json"

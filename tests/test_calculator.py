@@ -29,12 +29,12 @@ NOT_CRYSTALS = ("atom", "far_pair", "wire", "aspirin", "slab_zero_vector")
 
 @pytest.fixture
 def calc():
-    # Many of these structures lie outside of what training saw.
+    # Many of these structures are outside of the training's ranges.
     return StudentCalculator("tiny", device="cpu", guard="off")
 
 
 class Counted:
-    """A backend that counts how often it is asked."""
+    """A backend that counts its calls."""
 
     def __init__(self, backend):
         self.n_calls = 0
@@ -82,7 +82,7 @@ def test_properties_are_declared(calc):
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_results(calc, name):
+def test_results_have_types_and_shapes_of_ase(calc, name):
     atoms = with_calculator(name, calc)
     n_atoms = len(atoms)
     energy = atoms.get_potential_energy()
@@ -107,15 +107,15 @@ def test_results(calc, name):
 def test_stress_needs_three_cell_vectors(calc, name):
     atoms = with_calculator(name, calc)
     cell = "cell vectors that span none" if atoms.cell.any() else "no cell"
-    for ask in (atoms.get_stress, atoms.get_stresses, FrechetCellFilter(atoms).get_forces):
+    for method in (atoms.get_stress, atoms.get_stresses, FrechetCellFilter(atoms).get_forces):
         with pytest.raises(PropertyNotImplementedError, match=f"three cell vectors .* {cell}: set"):
-            ask()
+            method()
     with pytest.raises(PropertyNotPresent, match=f"three cell vectors .* {cell}: set"):
         calc.calculate_properties(atoms, ["energy", "stress"])
     assert np.isfinite(atoms.get_potential_energy())
 
 
-def test_a_cell_in_a_plane_has_no_stress(calc):
+def test_a_cell_with_coplanar_vectors_has_no_stress(calc):
     atoms = structure("aspirin")
     atoms.cell = [[10.1, 0.3, 0.0], [5.0, 8.66, 0.7], [15.1, 8.96, 0.7]]
     assert atoms.cell.rank == 3
@@ -124,20 +124,20 @@ def test_a_cell_in_a_plane_has_no_stress(calc):
         atoms.get_stress()
 
 
-def test_properties_it_does_not_have_are_refused(calc):
+def test_unavailable_properties_are_refused(calc):
     with pytest.raises(PropertyNotImplementedError, match=r"'tiny' has no dipole; it has energy"):
         with_calculator("aspirin", calc).get_dipole_moment()
 
 
 @pytest.mark.parametrize("backend", ["native", "onnx", "torch"])
 @pytest.mark.parametrize("name", ["triclinic", "slab", "crystal"])
-def test_shares_of_atoms_add_up_to_the_stress(calculators, name, backend):
+def test_stresses_of_atoms_add_up_to_the_stress(calculators, name, backend):
     atoms = with_calculator(name, calculators(backend))
     stress = atoms.get_stress()
     stresses = atoms.get_stresses()
     assert stresses.shape == (len(atoms), 6)
     np.testing.assert_allclose(stresses.sum(axis=0), stress, rtol=0, atol=1e-7)
-    # Not the mean for every atom.
+    # The atoms do not all have the mean.
     assert len(atoms) == 1 or np.ptp(stresses, axis=0).max() > 1e-5
     atoms.positions += 0.01 * np.random.default_rng(0).standard_normal(atoms.positions.shape)
     assert "stresses" in atoms.calc.results
@@ -157,10 +157,10 @@ def test_trajectories_and_databases_name_the_student_and_its_weights(calc, tmp_p
     atoms = with_calculator("triclinic", calc)
     atoms.get_stresses()
     write(tmp_path / "a.traj", atoms)
-    back = read(tmp_path / "a.traj")
-    assert back.calc.name == "studentcalculator"
-    assert back.calc.parameters == expected
-    np.testing.assert_array_equal(back.get_stresses(), atoms.get_stresses())
+    loaded = read(tmp_path / "a.traj")
+    assert loaded.calc.name == "studentcalculator"
+    assert loaded.calc.parameters == expected
+    np.testing.assert_array_equal(loaded.get_stresses(), atoms.get_stresses())
     with connect(tmp_path / "a.db") as database:
         database.write(atoms)
     row = connect(tmp_path / "a.db").get(1)
@@ -198,14 +198,14 @@ def test_order_and_sign_of_the_stress(calculators, name):
     stress = atoms.get_stress()
     expected = calculate_numerical_stress(atoms, eps=1e-5)
     np.testing.assert_allclose(stress, expected, rtol=0, atol=2e-7)
-    # All components differ by more than that, so none can stand in another's place.
+    # All components differ by more than this tolerance, so no two can be exchanged.
     assert np.diff(np.sort(stress)).min() > 4e-7
 
 
 # --- the cache ---------------------------------------------------------------------------------
 
 
-def test_nothing_is_computed_twice(counted):
+def test_results_are_computed_once(counted):
     atoms = with_calculator("triclinic", counted)
     for _ in range(3):
         atoms.get_potential_energy()
@@ -234,7 +234,7 @@ def set_info(atoms):
     ],
     ids=["info", "charges", "magmoms", "momenta", "tags", "masses", "constraint", "same"],
 )
-def test_what_does_not_matter_is_not_computed_again(counted, change):
+def test_changes_without_influence_cause_no_computation(counted, change):
     atoms = with_calculator("triclinic", counted)
     energy = atoms.get_potential_energy()
     change(atoms)
@@ -289,27 +289,27 @@ def remove_atoms(atoms):
         remove_atoms,
     ],
 )
-def test_every_change_is_noticed(counted, change):
+def test_every_change_of_the_structure_causes_a_computation(counted, change):
     atoms = with_calculator("triclinic", counted)
-    before = atoms.get_potential_energy()
+    energy_before = atoms.get_potential_energy()
     change(atoms)
-    after, forces = atoms.get_potential_energy(), atoms.get_forces()
-    assert after != before
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    assert energy != energy_before
     assert counted._backend.n_calls == 2
     fresh = StudentCalculator("tiny", device="cpu", skin=0.0, guard="off")
     expected = fresh.calculate_many([atoms])[0]
-    assert after == pytest.approx(expected["energy"], rel=0, abs=1e-5)
+    assert energy == pytest.approx(expected["energy"], rel=0, abs=1e-5)
     np.testing.assert_allclose(forces, expected["forces"], rtol=0, atol=1e-5)
 
 
-def test_the_calculator_remembers_a_copy(calc):
+def test_the_calculator_keeps_a_copy_of_the_atoms(calc):
     assert calc.atoms is None
     atoms = with_calculator("triclinic", calc)
     energy = atoms.get_potential_energy()
-    remembered = calc.atoms
-    assert remembered == atoms
+    kept_atoms = calc.atoms
+    assert kept_atoms == atoms
     atoms.positions += 0.1
-    remembered.positions += 0.2
+    kept_atoms.positions += 0.2
     assert calc.atoms == structure("triclinic")
     assert calc.get_potential_energy() == energy
     calc.reset()
@@ -317,29 +317,29 @@ def test_the_calculator_remembers_a_copy(calc):
     assert calc.results == {}
 
 
-def test_results_are_nobody_elses(calc):
+def test_returned_arrays_are_copies(calc):
     atoms = with_calculator("triclinic", calc)
     names = ("energies", "forces", "stress")
-    kept = {name: calc.get_property(name, atoms) for name in names}
-    copies = {name: array.copy() for name, array in kept.items()}
-    first = calc.results
-    # Writing into what was returned changes no later answer.
+    returned = {name: calc.get_property(name, atoms) for name in names}
+    copies = {name: array.copy() for name, array in returned.items()}
+    first_results = calc.results
+    # Writing into a returned array changes no later result.
     for name in names:
         calc.get_property(name, atoms)[:] = 7.0
         np.testing.assert_array_equal(calc.get_property(name, atoms), copies[name])
-    # The next calculation writes into no earlier answer.
+    # The next calculation does not write into earlier results.
     atoms.rattle(0.1, rng=np.random.default_rng(0))
     atoms.get_forces()
-    assert calc.results is not first
+    assert calc.results is not first_results
     for name in names:
-        np.testing.assert_array_equal(first[name], copies[name])
-        np.testing.assert_array_equal(kept[name], copies[name])
+        np.testing.assert_array_equal(first_results[name], copies[name])
+        np.testing.assert_array_equal(returned[name], copies[name])
 
 
 def test_two_structures_may_share_a_calculator(counted):
-    one, other = (with_calculator(name, counted) for name in ("aspirin", "triclinic"))
-    energies = [one.get_potential_energy(), other.get_potential_energy()]
-    assert [one.get_potential_energy(), other.get_potential_energy()] == energies
+    aspirin, triclinic = (with_calculator(name, counted) for name in ("aspirin", "triclinic"))
+    energies = [aspirin.get_potential_energy(), triclinic.get_potential_energy()]
+    assert [aspirin.get_potential_energy(), triclinic.get_potential_energy()] == energies
     assert counted._backend.n_calls == 4
 
 
@@ -355,7 +355,7 @@ def test_calculate_takes_the_arguments_of_ase(calc):
     assert calc.get_property("energy", atoms, allow_calculation=False) is None
 
 
-def test_what_the_caller_says_has_changed_is_not_believed(calc):
+def test_a_wrong_list_of_system_changes_has_no_effect(calc):
     methane, silane = molecule("CH4"), molecule("SiH4")
     calc.calculate(methane)
     for changes in (["positions"], []):
@@ -375,7 +375,7 @@ def test_what_the_caller_says_has_changed_is_not_believed(calc):
         assert calc.get_potential_energy() == expected
 
 
-def test_it_stays_what_it_was_made(calc):
+def test_a_calculator_cannot_be_changed(calc):
     with pytest.raises(TypeError, match="StudentCalculator cannot be changed: make a new one with"):
         calc.set(guard="raise", skin=1.0)
     with pytest.raises(AttributeError):
@@ -383,25 +383,25 @@ def test_it_stays_what_it_was_made(calc):
     assert calc.set() == {}
 
 
-# --- at work -----------------------------------------------------------------------------------
+# --- optimization and dynamics -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", [FIRE, BFGS])
 def test_molecules_relax(calc, optimizer):
     atoms = with_calculator("aspirin", calc)
     atoms.rattle(0.05, rng=np.random.default_rng(0))
-    before = atoms.get_potential_energy()
+    energy_before = atoms.get_potential_energy()
     optimizer(atoms, logfile=None, maxstep=0.03).run(fmax=0.01, steps=8)
-    assert atoms.get_potential_energy() < before - 0.01
+    assert atoms.get_potential_energy() < energy_before - 0.01
 
 
 @pytest.mark.parametrize("cell_filter", [FrechetCellFilter, UnitCellFilter])
 def test_cells_relax(calc, cell_filter):
     atoms = with_calculator("triclinic", calc)
     atoms.set_cell(0.97 * atoms.cell.array, scale_atoms=True)
-    before, cell = atoms.get_potential_energy(), atoms.cell.array.copy()
+    energy_before, cell = atoms.get_potential_energy(), atoms.cell.array.copy()
     FIRE(cell_filter(atoms), logfile=None, maxstep=0.03).run(fmax=1e-3, steps=8)
-    assert atoms.get_potential_energy() < before
+    assert atoms.get_potential_energy() < energy_before
     assert np.abs(atoms.cell.array - cell).max() > 1e-3
 
 
@@ -422,7 +422,7 @@ def test_langevin_reuses_neighbor_lists(calc):
 
 
 @pytest.mark.parametrize("name", ["small_triclinic", "triclinic", "slab", "aspirin"])
-def test_skin_changes_nothing_along_a_rough_walk(calculators, name):
+def test_skin_changes_nothing_along_a_random_walk(calculators, name):
     pytest.importorskip("torch")
     plain = calculators("torch", "float64")
     skinned = StudentCalculator("tiny", "torch", "cpu", dtype="float64", skin=0.6, guard="off")
@@ -430,7 +430,7 @@ def test_skin_changes_nothing_along_a_rough_walk(calculators, name):
     rng = np.random.default_rng(0)
     for step in range(30):
         atoms.positions += rng.normal(scale=0.02, size=atoms.positions.shape)
-        # As a barostat, with larger steps than one would take.
+        # Like a barostat, with larger steps than usual.
         atoms.set_cell(
             atoms.cell.array @ (np.eye(3) + rng.uniform(-0.004, 0.004, (3, 3))), scale_atoms=True
         )
@@ -440,20 +440,20 @@ def test_skin_changes_nothing_along_a_rough_walk(calculators, name):
             atoms.positions[0] += 0.4
         skinned.calculate(atoms)
         plain.calculate(atoms)
-        found, expected = skinned.results, plain.results
-        assert found.keys() == expected.keys()
-        energies = [found["energy"], expected["energy"]]
+        results, expected = skinned.results, plain.results
+        assert results.keys() == expected.keys()
+        energies = [results["energy"], expected["energy"]]
         np.testing.assert_allclose(*energies, rtol=0, atol=TOLERANCES.skin_energy)
         np.testing.assert_allclose(
-            found["forces"], expected["forces"], rtol=0, atol=TOLERANCES.skin_forces
+            results["forces"], expected["forces"], rtol=0, atol=TOLERANCES.skin_forces
         )
         if "stress" in expected:
-            np.testing.assert_allclose(found["stress"], expected["stress"], rtol=0, atol=1e-11)
+            np.testing.assert_allclose(results["stress"], expected["stress"], rtol=0, atol=1e-11)
     assert skinned.neighbor_list.n_updates == 30
     assert 2 <= skinned.neighbor_list.n_rebuilds <= 25
 
 
-def test_results_travel_with_the_structure(calc, tmp_path):
+def test_results_are_written_with_the_structure(calc, tmp_path):
     atoms = with_calculator("triclinic", calc)
     energy, forces, stress = (
         atoms.get_potential_energy(),
@@ -462,11 +462,11 @@ def test_results_travel_with_the_structure(calc, tmp_path):
     )
     for path in (tmp_path / "one.extxyz", tmp_path / "one.traj"):
         write(path, atoms)
-        found = read(path)
-        assert isinstance(found.calc, SinglePointCalculator)
-        assert found.get_potential_energy() == pytest.approx(energy, rel=0, abs=1e-6)
-        np.testing.assert_allclose(found.get_forces(), forces, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(found.get_stress(), stress, rtol=0, atol=1e-6)
+        loaded = read(path)
+        assert isinstance(loaded.calc, SinglePointCalculator)
+        assert loaded.get_potential_energy() == pytest.approx(energy, rel=0, abs=1e-6)
+        np.testing.assert_allclose(loaded.get_forces(), forces, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(loaded.get_stress(), stress, rtol=0, atol=1e-6)
     frozen = atoms.copy()
     assert frozen.calc is None
     frozen.calc = SinglePointCalculator(frozen, **calc.results)
@@ -481,33 +481,33 @@ def test_copies_are_independent(duplicate):
     calc = StudentCalculator("tiny", device="cpu", skin=0.3, threads=1, guard="off")
     atoms = with_calculator("aspirin", calc)
     energy = atoms.get_potential_energy()
-    other = duplicate(calc)
-    assert type(other) is StudentCalculator
-    assert other.backend == calc.backend
-    assert other.neighbor_list.skin == 0.3
+    duplicated = duplicate(calc)
+    assert type(duplicated) is StudentCalculator
+    assert duplicated.backend == calc.backend
+    assert duplicated.neighbor_list.skin == 0.3
     moved = structure("aspirin")
     moved.rattle(0.1, rng=np.random.default_rng(0))
-    other.calculate(moved)
+    duplicated.calculate(moved)
     assert calc.neighbor_list.n_updates == 1
-    assert calc.results["energy"] == energy != other.results["energy"]
-    other.calculate(structure("aspirin"))
-    assert other.results["energy"] == energy
+    assert calc.results["energy"] == energy != duplicated.results["energy"]
+    duplicated.calculate(structure("aspirin"))
+    assert duplicated.results["energy"] == energy
 
 
 def test_atoms_with_a_calculator_can_be_copied_deeply(calc):
     atoms = with_calculator("aspirin", calc)
-    other = copy.deepcopy(atoms)
-    assert other.calc is not calc
-    assert other.get_potential_energy() == atoms.get_potential_energy()
+    copied = copy.deepcopy(atoms)
+    assert copied.calc is not calc
+    assert copied.get_potential_energy() == atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize("backend", ["native", "onnx", "torch"])
-def test_threads(request, backend):
+def test_numbers_of_threads_are_followed(request, backend):
     if backend == "native":
         request.getfixturevalue("engine")
     if backend == "torch":
         torch = pytest.importorskip("torch")
-        before = torch.get_num_threads()
+        n_threads_before = torch.get_num_threads()
     energies = []
     for threads in (1, 2, None):
         calc = StudentCalculator("tiny", backend, "cpu", threads=threads, guard="off")
@@ -516,14 +516,14 @@ def test_threads(request, backend):
         if backend == "torch" and threads:
             assert torch.get_num_threads() == threads
     if backend == "torch":
-        torch.set_num_threads(before)
+        torch.set_num_threads(n_threads_before)
     np.testing.assert_allclose(energies, energies[0], rtol=0, atol=1e-4)
 
 
 # --- many structures ---------------------------------------------------------------------------
 
-# Factors on the tolerances, which are for onnx. Products of matrices in torch go through other
-# kernels for other sizes, which round differently.
+# Factors on the tolerances, which are for onnx. For matrix products of
+# other sizes torch takes other kernels, which round differently.
 FACTORS = {
     ("native", "float32"): 1.0,
     ("native", "float64"): 1e-3,
@@ -545,37 +545,37 @@ def mixed_structures(displacement):
 
 @pytest.mark.parametrize("displacement", [0.0, 0.06])
 @pytest.mark.parametrize("kind", FACTORS, ids="-".join)
-def test_many_at_once_are_the_same_as_one_by_one(calculators, kind, displacement):
+def test_calculate_many_gives_the_results_of_single_calls(calculators, kind, displacement):
     calc, factor = calculators(*kind), FACTORS[kind]
     structures = mixed_structures(displacement)
-    found = calc.calculate_many(structures)
-    assert len(found) == len(structures)
-    for atoms, together in zip(structures, found, strict=True):
+    results = calc.calculate_many(structures)
+    assert len(results) == len(structures)
+    for atoms, batched in zip(structures, results, strict=True):
         calc.calculate(atoms)
-        alone = calc.results
-        assert together.keys() == alone.keys()
-        assert type(together["energy"]) is float
+        single = calc.results
+        assert batched.keys() == single.keys()
+        assert type(batched["energy"]) is float
         np.testing.assert_allclose(
-            together["energy"], alone["energy"], rtol=0, atol=factor * TOLERANCES.batch_energy
+            batched["energy"], single["energy"], rtol=0, atol=factor * TOLERANCES.batch_energy
         )
         # Forces of some 10 eV/Å have a last float32 digit of 1e-6 eV/Å.
-        tolerance = factor * TOLERANCES.batch_forces * max(1.0, np.abs(alone["forces"]).max())
-        np.testing.assert_allclose(together["forces"], alone["forces"], rtol=0, atol=tolerance)
+        tolerance = factor * TOLERANCES.batch_forces * max(1.0, np.abs(single["forces"]).max())
+        np.testing.assert_allclose(batched["forces"], single["forces"], rtol=0, atol=tolerance)
         np.testing.assert_allclose(
-            together["energies"], alone["energies"], rtol=0, atol=factor * TOLERANCES.batch_energy
+            batched["energies"], single["energies"], rtol=0, atol=factor * TOLERANCES.batch_energy
         )
-        if "stress" in alone:
+        if "stress" in single:
             atol = factor * 1e-6
-            np.testing.assert_allclose(together["stress"], alone["stress"], rtol=0, atol=atol)
+            np.testing.assert_allclose(batched["stress"], single["stress"], rtol=0, atol=atol)
 
 
-def test_order_and_company_do_not_matter(calc):
+def test_order_and_other_structures_change_nothing(calc):
     structures = mixed_structures(0.0)
     forwards = calc.calculate_many(structures)
     backwards = calc.calculate_many(structures[::-1])[::-1]
-    for one, other in zip(forwards, backwards, strict=True):
+    for forward, backward in zip(forwards, backwards, strict=True):
         np.testing.assert_allclose(
-            one["energy"], other["energy"], rtol=0, atol=TOLERANCES.batch_energy
+            forward["energy"], backward["energy"], rtol=0, atol=TOLERANCES.batch_energy
         )
 
 
@@ -590,15 +590,15 @@ def test_many_structures_take_bounded_calls(monkeypatch):
 
     monkeypatch.setattr(counted._backend, "evaluate", measured)
     structures = [structure("aspirin") for _ in range(150)] + [structure("thousand_atoms")]
-    found = counted.calculate_many(structures)
-    assert len(found) == 151
+    results = counted.calculate_many(structures)
+    assert len(results) == 151
     assert 3 <= len(sizes) < 20
     # A structure that is too large has a call of its own.
     assert sorted(sizes)[-2] <= 20_000 < max(sizes) < 100_000
-    assert found[-1]["forces"].shape == (1000, 3)
+    assert results[-1]["forces"].shape == (1000, 3)
 
 
-def test_many_structures_leave_the_calculator_as_it_was(calc):
+def test_many_structures_leave_the_calculator_unchanged(calc):
     atoms = with_calculator("aspirin", calc)
     energy = atoms.get_potential_energy()
     calc.calculate_many([structure("triclinic"), structure("atom")])
@@ -607,21 +607,21 @@ def test_many_structures_leave_the_calculator_as_it_was(calc):
     assert calc.neighbor_list.n_updates == 1
 
 
-def test_many_of_nothing(calc):
+def test_calculate_many_takes_an_empty_list(calc):
     assert calc.calculate_many([]) == []
 
 
-def test_many_may_come_one_by_one(calc):
+def test_calculate_many_takes_a_generator_but_no_single_structure(calc):
     structures = [structure("aspirin"), structure("triclinic")]
-    found = calc.calculate_many(atoms for atoms in structures)
-    assert [one["energy"] for one in found] == [
-        one["energy"] for one in calc.calculate_many(structures)
+    from_generator = calc.calculate_many(atoms for atoms in structures)
+    assert [results["energy"] for results in from_generator] == [
+        results["energy"] for results in calc.calculate_many(structures)
     ]
     with pytest.raises(TypeError, match="takes a list of structures; given a single one"):
         calc.calculate_many(structures[0])
 
 
-def test_many_say_which_structure_is_wrong(calc):
+def test_calculate_many_names_the_invalid_structure(calc):
     structures = [structure("aspirin"), Atoms("OSi", [[0, 0, 0], [0, 0, 1.6]])]
     with pytest.raises(InputError, match=r"^structure 1: .* this structure also has Si \(atom 1\)"):
         calc.calculate_many(structures)

@@ -28,7 +28,7 @@ ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17)
 
 
 def small_student():
-    """Return a student whose tensors are of no network."""
+    """Return a student whose tensors belong to no network."""
     rng = np.random.default_rng(0)
     tensors = {
         "b.weight": rng.normal(size=(3, 4)).astype(np.float32),
@@ -57,26 +57,26 @@ def test_round_trip(path):
     student = small_student()
     save_student(student, path)
     for model in (path, str(path)):
-        found = load_student(model)
-        assert found.architecture == student.architecture
-        assert found.reference_energies == student.reference_energies
-        assert found.metadata == student.metadata
-        assert found.sha256 == student.sha256
-        assert found.header() == student.header()
-        assert found.tensors.keys() == student.tensors.keys()
+        loaded = load_student(model)
+        assert loaded.architecture == student.architecture
+        assert loaded.reference_energies == student.reference_energies
+        assert loaded.metadata == student.metadata
+        assert loaded.sha256 == student.sha256
+        assert loaded.header() == student.header()
+        assert loaded.tensors.keys() == student.tensors.keys()
         for name, tensor in student.tensors.items():
-            assert found.tensors[name].dtype == tensor.dtype
-            np.testing.assert_array_equal(found.tensors[name], tensor)
+            assert loaded.tensors[name].dtype == tensor.dtype
+            np.testing.assert_array_equal(loaded.tensors[name], tensor)
 
 
-def test_what_a_student_says_of_itself():
+def test_properties_of_a_student():
     student = small_student()
     assert student.elements == (1, 8)
     assert student.cutoff == 4.7
     assert student.n_parameters == 12 + 5 + 1
 
 
-def test_file_holds_all_that_belongs_to_the_weights(path):
+def test_file_holds_the_documented_metadata(path):
     save_student(small_student(), path)
     document = document_of(path)
     assert document["format_version"] == FORMAT_VERSION
@@ -96,7 +96,7 @@ def test_the_same_student_makes_the_same_file(tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_views_are_saved_as_they_are_seen(path):
+def test_views_are_saved_with_their_visible_values(path):
     student = small_student()
     tensors = {"b.weight": student.tensors["b.weight"].T[::2], "a.bias": np.ones(3)[::-1]}
     save_student(dataclasses.replace(student, tensors=tensors), path)
@@ -108,10 +108,10 @@ def test_saving_refuses_other_names_and_keeps_old_files(path):
     with pytest.raises(ValueError, match=r"saved under a name that ends in '\.safetensors'"):
         save_student(student, path.with_suffix(".pt"))
     save_student(student, path)
-    before = path.read_bytes()
+    content = path.read_bytes()
     with pytest.raises(TypeError):
         save_student(dataclasses.replace(student, metadata={"not JSON": object()}), path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -130,12 +130,12 @@ def test_checksum_does_not_depend_on_metadata_or_order():
     student = small_student()
     reversed_tensors = dict(reversed(student.tensors.items()))
     reversed_references = dict(reversed(student.reference_energies.items()))
-    for same in (
+    for equal_student in (
         dataclasses.replace(student, metadata={}),
         dataclasses.replace(student, tensors=reversed_tensors),
         dataclasses.replace(student, reference_energies=reversed_references),
     ):
-        assert same.sha256 == student.sha256
+        assert equal_student.sha256 == student.sha256
     assert re.fullmatch("[0-9a-f]{64}", student.sha256)
 
 
@@ -159,7 +159,7 @@ def changed_students():
         yield name, Student(shape, student.tensors, references)
 
 
-def test_checksum_depends_on_all_that_matters():
+def test_checksum_depends_on_tensors_references_and_architecture():
     checksums = {name: student.sha256 for name, student in changed_students()}
     assert len({*checksums.values(), small_student().sha256}) == len(checksums) + 1
 
@@ -167,13 +167,13 @@ def test_checksum_depends_on_all_that_matters():
 # --- bundled students --------------------------------------------------------------------------
 
 
-def test_names():
+def test_available_students_have_known_names():
     assert "tiny" in available_students()
     assert set(available_students()) <= set(STUDENT_NAMES) == set(BUDGETS)
 
 
 @pytest.mark.parametrize("name", available_students())
-def test_bundled_students(name):
+def test_bundled_students_have_the_documented_elements_and_sizes(name):
     student = load_student(name)
     assert student.elements == ELEMENTS
     assert student.cutoff == 5.0
@@ -193,10 +193,10 @@ def test_bundled_onnx_file_is_made_from_the_bundled_weights(name):
 
 
 @pytest.mark.parametrize("name", available_students())
-def test_bundled_files_name_no_folders_of_their_maker(name):
+def test_bundled_files_hold_no_paths_of_their_build(name):
     exported = open_exported(student_folder(name) / f"{name}.onnx", "cpu").info.metadata
-    for known in (load_student(name).metadata, exported):
-        assert re.findall(r"(?<![\w./])/\w+/[\w/.]+", json.dumps(known)) == []
+    for metadata in (load_student(name).metadata, exported):
+        assert re.findall(r"(?<![\w./])/\w+/[\w/.]+", json.dumps(metadata)) == []
     for file in student_folder(name).iterdir():
         assert b"site-packages" not in file.read_bytes()
 
@@ -204,7 +204,7 @@ def test_bundled_files_name_no_folders_of_their_maker(name):
 # --- files that are no students ----------------------------------------------------------------
 
 
-def test_unknown_names_and_paths(tmp_path):
+def test_unknown_names_and_paths_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no student named 'tiney'; .* Did you mean 'tiny'\? "):
         load_student("tiney")
     with pytest.raises(FileNotFoundError, match=r"cannot read 'none\.safetensors'"):
@@ -215,14 +215,14 @@ def test_unknown_names_and_paths(tmp_path):
         load_student(student_folder("tiny") / "tiny.onnx")
 
 
-def test_a_folder_stands_for_the_weights_in_it(tmp_path):
+def test_a_folder_is_read_as_the_weights_in_it(tmp_path):
     student = load_student("tiny")
     save_student(student, tmp_path / "weights.safetensors")
     assert load_student(tmp_path).sha256 == student.sha256
     assert student_name(tmp_path) == tmp_path.name
 
 
-def test_folders_are_called_by_their_whole_names(tmp_path, monkeypatch):
+def test_names_of_folders_may_contain_dots(tmp_path, monkeypatch):
     student = load_student("tiny")
     for name in ("w0.1", "w0.2"):
         save_student(student, tmp_path / name / "weights.safetensors")
@@ -234,7 +234,7 @@ def test_folders_are_called_by_their_whole_names(tmp_path, monkeypatch):
     assert student_name(".") == "w0.1"
 
 
-def test_a_folder_of_a_bundled_name_is_told_of(tmp_path, monkeypatch):
+def test_a_folder_with_a_bundled_name_gives_a_warning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_student(load_student("ultra-tiny"), tmp_path / "tiny" / "weights.safetensors")
     with pytest.warns(UserWarning, match="in the folder 'tiny' here, write 'tiny/weights"):
@@ -305,7 +305,7 @@ def test_wrong_documents_are_refused(path, message):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[1]", "null", "3", '"painn"'])
-def test_documents_that_are_none_are_refused(path, text):
+def test_metadata_that_are_no_document_are_refused(path, text):
     write(path, text)
     with pytest.raises(ValueError, match="incomplete student metadata"):
         load_student(path)
@@ -328,7 +328,7 @@ def test_tensors_must_be_floats(path):
         load_student(path)
 
 
-def test_safetensors_of_something_else(path):
+def test_safetensors_of_other_programs_are_refused(path):
     save_file({"weight": np.zeros(3)}, path)
     with pytest.raises(ValueError, match="a safetensors file, but not a student"):
         load_student(path)
@@ -337,7 +337,7 @@ def test_safetensors_of_something_else(path):
         load_student(path)
 
 
-def test_damaged_safetensors(path):
+def test_damaged_safetensors_are_refused(path):
     save_student(small_student(), path)
     content = path.read_bytes()
     for damaged in (b"", content[:5], content[:40], content[:-1], content + b"x", b"\xff" * 64):
@@ -353,18 +353,18 @@ def load_without_warnings(path):
         return load_student(path)
 
 
-def is_same(found, student):
-    """Say whether students are equal in all that a file holds."""
+def is_same(loaded, student):
+    """Return whether students are equal in everything that a file holds."""
     return (
-        found.sha256 == student.sha256
-        and found.header() == student.header()
-        and found.metadata == student.metadata
+        loaded.sha256 == student.sha256
+        and loaded.header() == student.header()
+        and loaded.metadata == student.metadata
     )
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.integers(1, 255))
-def test_one_wrong_byte_is_noticed(tmp_path_factory, position, flip):
+def test_one_wrong_byte_is_detected(tmp_path_factory, position, flip):
     path = tmp_path_factory.mktemp("damaged") / "student.safetensors"
     student = small_student()
     save_student(student, path)
@@ -372,18 +372,18 @@ def test_one_wrong_byte_is_noticed(tmp_path_factory, position, flip):
     content[position % len(content)] ^= flip
     path.write_bytes(content)
     try:
-        found = load_without_warnings(path)
+        loaded = load_without_warnings(path)
     except ValueError as error:
         message = str(error)
     else:
-        # Spaces between the parts of a file mean nothing.
-        assert is_same(found, student)
+        # Spaces between the parts of a file have no meaning.
+        assert is_same(loaded, student)
         return
     assert message.startswith(str(path))
 
 
 @pytest.mark.parametrize("size", [16, 512, 4096])
-def test_zeroed_blocks_of_a_bundled_student_are_noticed(path, size):
+def test_zeroed_blocks_of_a_bundled_student_are_detected(path, size):
     content = student_folder("ultra-tiny").joinpath("weights.safetensors").read_bytes()
     generator = np.random.default_rng(size)
     for start in generator.integers(len(content) - size, size=40):
@@ -394,22 +394,22 @@ def test_zeroed_blocks_of_a_bundled_student_are_noticed(path, size):
             load_without_warnings(path)
 
 
-def test_a_file_of_before_there_were_hashes_is_read_with_a_warning(path):
+def test_a_file_without_a_hash_is_read_with_a_warning(path):
     student = small_student()
     save_student(student, path)
     document = document_of(path)
     del document["sha256"]
     write(path, document)
     with pytest.warns(UserWarning, match="without a hash, so that damage") as caught:
-        found = load_student(path)
+        loaded = load_student(path)
     assert caught[0].filename == __file__
-    assert is_same(found, student)
-    save_student(found, path)
+    assert is_same(loaded, student)
+    save_student(loaded, path)
     assert is_same(load_without_warnings(path), student)
 
 
 @pytest.mark.parametrize("entry", ["sha256", "sha257"])
-def test_a_hash_that_cannot_be_read_is_no_missing_one(path, entry):
+def test_an_unreadable_hash_is_refused(path, entry):
     save_student(small_student(), path)
     document = document_of(path)
     document[entry] = document.pop("sha256")[:-1] + "z"
@@ -424,7 +424,7 @@ def test_a_hash_that_cannot_be_read_is_no_missing_one(path, entry):
      '{"elements": [1]}, "reference_energies": {"H": 1' + "0" * 400 + "}}"],
     ids=["lists", "objects", "number"],
 )  # fmt: skip
-def test_metadata_that_overflow_are_refused_in_one_sentence(path, text):
+def test_too_deep_or_too_large_metadata_are_refused_in_one_sentence(path, text):
     write(path, text)
     with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as caught:
         load_student(path)
@@ -454,6 +454,6 @@ def test_metadata_that_overflow_are_refused_in_one_sentence(path, text):
     ],
     ids=str,
 )
-def test_shapes_that_make_no_sense_are_refused(arguments, message):
+def test_invalid_architectures_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Architecture(**{"elements": (1, 8), **arguments})

@@ -1,4 +1,4 @@
-"""The command ase-student and what commands do with errors."""
+"""The command ase-student, and the errors of commands."""
 
 import ast
 import warnings
@@ -22,22 +22,22 @@ def test_a_mistake_is_one_line_and_exit_code_2(error, capsys):
     assert capsys.readouterr().err == "error: it is bad.\n"
 
 
-def test_a_fault_keeps_its_traceback():
+def test_an_unexpected_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         cli.run(raising(ZeroDivisionError()))
 
 
-def test_an_interrupt_says_how_to_go_on(capsys):
+def test_an_interrupt_says_how_to_continue(capsys):
     assert cli.run(raising(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "interrupted: run the same command again.\n"
 
 
 @pytest.mark.parametrize(("code", "expected"), [(None, 0), (0, 0), (1, 1)])
-def test_exit_codes_are_handed_on(code, expected):
+def test_exit_codes_are_returned(code, expected):
     assert cli.run(lambda: code) == expected
 
 
-def test_text_of_files_cannot_command_the_terminal(capsys):
+def test_control_characters_are_escaped(capsys):
     assert cli.run(raising(ValueError("a\x1b[31m\x07\r\u202eb, Å\tc…\n"))) == 2
     assert capsys.readouterr().err == "error: a\\x1b[31m\\x07\\r\\u202eb, Å\tc…\n\n"
     cli.say("x\x9b2J")
@@ -47,7 +47,7 @@ def test_text_of_files_cannot_command_the_terminal(capsys):
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_everything_is_printed_in_one_place():
+def test_print_is_called_in_one_module_only():
     package = Path(cli.__file__).parent
     printing = {
         path.relative_to(package).as_posix()
@@ -58,8 +58,8 @@ def test_everything_is_printed_in_one_place():
     assert printing == {"cli.py"}
 
 
-def test_warnings_of_commands_are_lines():
-    before = warnings.formatwarning
+def test_warnings_of_commands_are_printed_as_one_line():
+    formatwarning_before = warnings.formatwarning
     shown = []
 
     def command():
@@ -69,7 +69,7 @@ def test_warnings_of_commands_are_lines():
     assert cli.run(command) == 0
     assert shown[0] == "warning: careful\\x1b[0m.\n"
     assert shown[1].startswith("code.py:3: DeprecationWarning: old.")
-    assert warnings.formatwarning is before
+    assert warnings.formatwarning is formatwarning_before
 
 
 def test_an_interrupt_while_a_command_is_imported(capsys, monkeypatch):
@@ -81,7 +81,7 @@ def test_an_interrupt_while_a_command_is_imported(capsys, monkeypatch):
     assert capsys.readouterr().err == "interrupted.\n"
 
 
-def test_an_unknown_command_is_named_with_what_it_resembles(capsys):
+def test_an_unknown_command_is_named_with_the_nearest_command(capsys):
     assert cli.main(["validat", "mine.xyz"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: no command 'validat'; available: demo, ")

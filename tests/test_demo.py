@@ -48,7 +48,7 @@ def test_temperature_counts_the_degrees_of_freedom():
     np.testing.assert_allclose(run.temperatures, [300.0, 0.0], rtol=0.0, atol=1e-9)
 
 
-def test_summary_tells_the_drift_only_where_energy_is_conserved():
+def test_summary_has_the_drift_only_where_energy_is_conserved():
     energies = np.zeros(5), np.ones(5)
     nve = demo.summary(made_up_run("NVE", *energies))
     assert nve.splitlines() == [
@@ -58,7 +58,7 @@ def test_summary_tells_the_drift_only_where_energy_is_conserved():
     assert "drift" not in demo.summary(made_up_run("Langevin", *energies))
 
 
-def test_velocities_have_the_temperature_and_nothing_else():
+def test_velocities_have_the_temperature_and_no_total_momentum():
     atoms = structure("aspirin")
     give_velocities(atoms, 450.0, np.random.default_rng(0))
     n_degrees = 3 * len(atoms) - 6
@@ -85,14 +85,14 @@ def run_demo(output: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory) -> tuple[str, Path]:
-    """What the demo prints and where it has written."""
+def demo_output(tmp_path_factory) -> tuple[str, Path]:
+    """Return the text that the demo prints and the folder that it writes."""
     output = tmp_path_factory.mktemp("demo") / "new" / "folder"
     return run_demo(output), output
 
 
-def test_prints_what_it_measured(first):
-    printed, _ = first
+def test_prints_speed_temperature_and_drift(demo_output):
+    printed, _ = demo_output
     assert "student 'tiny'" in printed
     assert "NVE: 60 steps, " in printed
     assert "Langevin: 60 steps, " in printed
@@ -100,20 +100,20 @@ def test_prints_what_it_measured(first):
     assert printed.count("meV/atom/ps") == 1
 
 
-def test_progress_is_not_shown_in_a_pipe(first, capfd, tmp_path):
+def test_progress_is_not_shown_in_a_pipe(demo_output, capfd, tmp_path):
     run_demo(tmp_path)
     assert capfd.readouterr().err == ""
 
 
-def test_writes_the_files_and_nothing_else(first):
-    _, output = first
+def test_writes_the_files_and_nothing_else(demo_output):
+    _, output = demo_output
     assert {path.name for path in output.iterdir()} == FILES
     assert (output / "aspirin.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", ["nve", "langevin"])
-def test_trajectory_can_be_read(first, name):
-    _, output = first
+def test_trajectory_can_be_read(demo_output, name):
+    _, output = demo_output
     frames = read(output / f"aspirin-{name}.traj", index=":")
     assert len(frames) == 1 + 60 // demo.STEPS_PER_FRAME
     for frame in frames:
@@ -123,15 +123,15 @@ def test_trajectory_can_be_read(first, name):
     assert frames[-1].get_kinetic_energy() > 0.0
 
 
-def test_energy_is_conserved(first):
-    _, output = first
+def test_energy_is_conserved(demo_output):
+    _, output = demo_output
     frames = read(output / "aspirin-nve.traj", index=":")
     totals = np.array([frame.get_total_energy() for frame in frames])
     assert np.ptp(totals) <= 0.02  # eV; the kinetic energy alone moves by about 1
 
 
-def test_seed_decides(first, tmp_path):
-    _, output = first
+def test_the_seed_decides_the_trajectory(demo_output, tmp_path):
+    _, output = demo_output
 
     def last(folder: Path, name: str) -> np.ndarray:
         return read(folder / f"aspirin-{name}.traj").positions
@@ -139,10 +139,10 @@ def test_seed_decides(first, tmp_path):
     run_demo(tmp_path / "same")
     run_demo(tmp_path / "other", "--seed", "1")
     for name in ("nve", "langevin"):
-        same = last(tmp_path / "same", name) - last(output, name)
-        other = last(tmp_path / "other", name) - last(output, name)
-        assert np.abs(same).max() <= 1e-4
-        assert np.abs(other).max() > 1e-2
+        same_seed = last(tmp_path / "same", name) - last(output, name)
+        other_seed = last(tmp_path / "other", name) - last(output, name)
+        assert np.abs(same_seed).max() <= 1e-4
+        assert np.abs(other_seed).max() > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_seed_decides(first, tmp_path):
         (["--seed", "-1"], "seed"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
+def test_mistakes_get_one_line(arguments, message, tmp_path, capsys):
     assert main(["-o", str(tmp_path), *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -168,7 +168,7 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_output_that_is_a_file(tmp_path, capsys):
+def test_an_output_that_is_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "taken").touch()
     assert main(["-o", str(tmp_path / "taken")]) == 2
     assert "taken" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The C++ engine: every shape of student, every list, every way to be wrong."""
+"""The C++ engine: shapes of students, neighbor lists, threads, invalid input and damaged files."""
 
 import dataclasses
 import json
@@ -98,8 +98,8 @@ def student(request):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_bundled_students_are_right(student, name, dtype):
-    which, reference = student
-    handle = Handle(content(which), dtype == "float32", 1)
+    student_name, reference = student
+    handle = Handle(content(student_name), dtype == "float32", 1)
     for scale in (0.0, 0.05, 0.1):
         atoms = rattled(name, scale)
         assert_right(compute(handle, atoms, 0.5), torch_results(reference, atoms), dtype)
@@ -107,9 +107,9 @@ def test_bundled_students_are_right(student, name, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_instruction_set_is_right(student, dtype):
-    which, reference = student
+    student_name, reference = student
     for isa in isas():
-        handle = Handle(content(which), dtype == "float32", 1, isa)
+        handle = Handle(content(student_name), dtype == "float32", 1, isa)
         assert handle.isa == isa
         for name in ("atom", "crystal", "eight_elements", "aspirin", "slab", "water_box"):
             atoms = rattled(name)
@@ -186,8 +186,8 @@ def test_students_of_one_and_of_many_elements_are_right(tmp_path):
             assert_right(compute(handle, atoms), torch_results(reference, atoms), "float64")
 
 
-def test_elements_are_ase_s(tmp_path):
-    """Every element's symbol and covalent radius: the repulsion of two atoms shows both."""
+def test_symbols_and_covalent_radii_are_those_of_ase(tmp_path):
+    """The repulsion of two atoms shows the symbol and the covalent radius of each element."""
     elements = tuple(range(1, 97))
     path = tmp_path / "new.safetensors"
     save_student(new_student(elements, features=2, hidden=1, n_rbf=1, inner_cutoff=0.9), path)
@@ -220,8 +220,8 @@ def cells(draw):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(cells(), st.sampled_from([0.0, 0.4]))
-def test_lists_are_vesin_s(atoms, skin):
-    """Counts of neighbors, as the limits show them, and forces on the engine's and vesin's list."""
+def test_neighbor_lists_agree_with_vesin(atoms, skin):
+    """Counts of neighbors (found through the guard's limits) and forces are those of vesin."""
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
     vectors = atoms.positions[matrix.neighbors] - atoms.positions[:, None]
     vectors += matrix.offsets(atoms.cell.array)
@@ -231,21 +231,21 @@ def test_lists_are_vesin_s(atoms, skin):
         ranges = np.full((119, 2), -1)
         for number in (1, 6, 8):
             ranges[number] = (0, 10**6)
-        # Each atom is an element of its own for the count: look at one at a time.
+        # The limits are per element: look at the atom with the most neighbors.
         index = int(counts.argmax())
         ranges[atoms.numbers[index], 1] = counts[atoms.numbers == atoms.numbers[index]].max()
         ranges[atoms.numbers[index], 1] -= change
         backend.set_limits(np.zeros((119, 119)), ranges, np.full(119, np.inf))
-        found = compute(backend._steps, atoms, skin)
-        assert found.outside == (outside if counts[index] else 0)
+        step = compute(backend._steps, atoms, skin)
+        assert step.outside == (outside if counts[index] else 0)
         if not counts[index]:
             break
     pairs = matrix.neighbors, matrix.offsets(atoms.cell.array)
     energies, forces, virials = backend.evaluate(atoms.numbers, atoms.positions, *pairs)
     scale = max(1.0, np.abs(forces).max())
-    assert_allclose(found.energies, energies, rtol=0, atol=1e-10 * scale)
-    assert_allclose(found.forces, forces, rtol=0, atol=1e-10 * scale)
-    assert_allclose(found.virials[0], virials.sum(axis=0), rtol=0, atol=1e-9 * scale)
+    assert_allclose(step.energies, energies, rtol=0, atol=1e-10 * scale)
+    assert_allclose(step.forces, forces, rtol=0, atol=1e-10 * scale)
+    assert_allclose(step.virials[0], virials.sum(axis=0), rtol=0, atol=1e-9 * scale)
 
 
 BACKENDS = {}
@@ -258,7 +258,7 @@ def backends(engine):
 
 
 def test_lists_follow_the_cell():
-    """As in NPT: the list is kept, the cell changes, atoms follow it and wander."""
+    """As in NPT, the list is kept while the cell changes and the atoms move with it."""
     handle, fresh = Handle(content(), False, 1), Handle(content(), False, 1)
     rng = np.random.default_rng(0)
     for name in ("triclinic", "water_box", "outside", "slab", "wire", "crystal"):
@@ -269,21 +269,21 @@ def test_lists_follow_the_cell():
             strain = np.eye(3) + 0.004 * rng.normal(size=(3, 3))
             atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
             atoms.positions += 0.01 * rng.normal(size=(len(atoms), 3))
-            found, expected = compute(handle, atoms, 0.5), compute(fresh, atoms)
-            n_kept += not found.is_rebuilt
-            assert_allclose(found.energies, expected.energies, rtol=0, atol=1e-9)
-            assert_allclose(found.forces, expected.forces, rtol=0, atol=1e-9)
-            assert_allclose(found.virials, expected.virials, rtol=0, atol=1e-9)
+            step, expected = compute(handle, atoms, 0.5), compute(fresh, atoms)
+            n_kept += not step.is_rebuilt
+            assert_allclose(step.energies, expected.energies, rtol=0, atol=1e-9)
+            assert_allclose(step.forces, expected.forces, rtol=0, atol=1e-9)
+            assert_allclose(step.virials, expected.virials, rtol=0, atol=1e-9)
         assert n_kept >= 2
 
 
-def test_lists_are_built_again_where_atoms_have_moved():
+def test_lists_are_rebuilt_when_atoms_have_moved():
     handle, fresh = Handle(content(), False, 1), Handle(content(), False, 1)
     atoms = structure("water_box")
     assert compute(handle, atoms, 0.5).is_rebuilt
     assert not compute(handle, atoms, 0.5).is_rebuilt
     atoms.positions[7] += [0.0, 0.3, 0.0]
-    # One atom by less than the skin; a pair of them would be too many.
+    # One atom moved by less than the skin; two of them together move by more than the skin.
     assert not compute(handle, atoms, 0.5).is_rebuilt
     atoms.positions[9] -= [0.0, 0.3, 0.0]
     assert compute(handle, atoms, 0.5).is_rebuilt
@@ -296,25 +296,27 @@ def test_lists_are_built_again_where_atoms_have_moved():
         lambda: atoms.__delitem__(5),
     ):
         change()
-        found = compute(handle, atoms, 0.5)
-        assert found.is_rebuilt
-        assert_allclose(found.forces, compute(fresh, atoms).forces, rtol=0, atol=1e-9)
+        step = compute(handle, atoms, 0.5)
+        assert step.is_rebuilt
+        assert_allclose(step.forces, compute(fresh, atoms).forces, rtol=0, atol=1e-9)
     assert compute(handle, atoms, 0.4).is_rebuilt
     assert compute(handle, atoms, 0.0).is_rebuilt
     assert compute(handle, atoms, 0.0).is_rebuilt
 
 
-def test_order_and_company_of_atoms_change_nothing():
+def test_order_of_atoms_and_other_structures_change_nothing():
     rng = np.random.default_rng(0)
     handle = Handle(content(), False, 1)
     atoms = rattled("water_box")
     expected = compute(handle, atoms)
     order = rng.permutation(len(atoms))
-    found = compute(handle, atoms[order])
-    assert_allclose(found.forces, expected.forces[order], rtol=0, atol=1e-10)
-    others = [rattled(name) for name in ("aspirin", "atom", "crystal", "slab", "eight_elements")]
+    permuted = compute(handle, atoms[order])
+    assert_allclose(permuted.forces, expected.forces[order], rtol=0, atol=1e-10)
+    other_structures = [
+        rattled(name) for name in ("aspirin", "atom", "crystal", "slab", "eight_elements")
+    ]
     together = BACKENDS["float64"].compute_many(
-        *zip(*(arrays(part) for part in [*others, atoms]), strict=True)
+        *zip(*(arrays(part) for part in [*other_structures, atoms]), strict=True)
     )
     assert_allclose(together.forces[-len(atoms) :], expected.forces, rtol=0, atol=1e-10)
     assert_allclose(together.virials[-1], expected.virials[0], rtol=0, atol=1e-9)
@@ -331,23 +333,23 @@ def test_a_hundred_thousand_atoms_are_a_small_cell_many_times(name):
         copies[np.argmin(copies)] += 1
     many = unit.repeat(copies)
     expected = compute(Handle(content(name), False, 1), unit)
-    found = compute(Handle(content(name), True, 2), many)
+    step = compute(Handle(content(name), True, 2), many)
     scale = max(1.0, np.abs(expected.forces).max() / 10.0)
-    for values, right, bars in (
-        (found.forces, expected.forces, FORCES),
-        (found.energies, expected.energies, ENERGIES),
+    for values, reference, tolerances in (
+        (step.forces, expected.forces, FORCES),
+        (step.energies, expected.energies, ENERGIES),
     ):
-        differences = values.reshape(-1, *right.shape) - right
-        assert np.abs(differences).max() < scale * bars["float32"]
+        differences = values.reshape(-1, *reference.shape) - reference
+        assert np.abs(differences).max() < scale * tolerances["float32"]
     assert_allclose(
-        found.virials[0] / np.prod(copies),
+        step.virials[0] / np.prod(copies),
         expected.virials[0],
         rtol=0,
         atol=scale * VIRIALS["float32"] * len(unit),
     )
 
 
-def test_matrices_from_outside_are_checked():
+def test_neighbor_matrices_given_by_the_caller_are_checked():
     backend = BACKENDS["float64"]
     atoms = structure("aspirin")
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
@@ -375,11 +377,11 @@ def rows_of(atoms, cutoff):
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_parts_of_a_structure_exchange_rows_between_phases(name):
-    """Two domains with a halo of one cutoff give the energies and forces of the whole."""
+    """Two domains with a halo of one cutoff give the energies and forces of the whole structure."""
     atoms = rattled("water_box")
     atoms.pbc = False
-    whole = Handle(content(name), False, 1)
-    expected = compute(whole, atoms)
+    whole_handle = Handle(content(name), False, 1)
+    expected = compute(whole_handle, atoms)
     is_left = atoms.positions[:, 0] < np.median(atoms.positions[:, 0])
     distances = atoms.get_all_distances()
     parts = []
@@ -392,7 +394,7 @@ def test_parts_of_a_structure_exchange_rows_between_phases(name):
         # Rows of ghosts are empty.
         n_places = rows[len(own)]
         rows[len(own) :] = n_places
-        handle = whole.share()
+        handle = whole_handle.share()
         handle.set_list(
             part.numbers, rows, neighbors[:n_places].copy(), shifts[:n_places].copy(), len(ghosts)
         )
@@ -404,7 +406,7 @@ def test_parts_of_a_structure_exchange_rows_between_phases(name):
         for row, index in enumerate(indices[:n_own])
     }
     n_exchanged = 0
-    for phase in range(whole.n_phases):
+    for phase in range(whole_handle.n_phases):
         received = [handle.exchanged(phase, len(indices)) for handle, indices, _ in parts]
         by_handle = {id(part[0]): rows for part, rows in zip(parts, received, strict=True)}
         for (_, indices, n_own), target in zip(parts, received, strict=True):
@@ -455,14 +457,14 @@ def test_any_number_of_threads_gives_the_same_bits(name):
     for threads in (2, 3, 8):
         handle = Handle(content(), True, threads)
         for _ in range(3):
-            found = compute(handle, atoms, 0.5)
-            assert_array_equal(found.energies, expected.energies)
-            assert_array_equal(found.forces, expected.forces)
-            assert_array_equal(found.virials, expected.virials)
+            step = compute(handle, atoms, 0.5)
+            assert_array_equal(step.energies, expected.energies)
+            assert_array_equal(step.forces, expected.forces)
+            assert_array_equal(step.virials, expected.virials)
 
 
 def _apart(n_molecules):
-    """Return molecules that don't see each other."""
+    """Return molecules that do not interact."""
     parts = [structure("aspirin") for _ in range(n_molecules)]
     for index, part in enumerate(parts):
         part.positions += [20.0 * (index % 5), 20.0 * (index // 5), 0.0]
@@ -494,11 +496,11 @@ def test_forked_processes_have_threads_of_their_own():
         ]
         for child in children:
             child.start()
-    found = [queue.get(timeout=120) for _ in children]
+    energies = [queue.get(timeout=120) for _ in children]
     for child in children:
         child.join(timeout=60)
         assert child.exitcode == 0
-    assert found == [energy] * 2
+    assert energies == [energy] * 2
     calc.calculate(atoms)
     assert calc.results["energy"] == energy
 
@@ -507,18 +509,18 @@ def test_threads_may_share_a_calculator():
     calc = StudentCalculator("tiny", "native", threads=1, guard="off")
     atoms = [rattled("water_box", seed=seed) for seed in range(4)]
     expected = [calc.calculate_many([part])[0]["energy"] for part in atoms]
-    found = [0.0] * len(atoms)
+    energies = [0.0] * len(atoms)
 
     def work(index):
         for _ in range(5):
-            found[index] = calc.calculate_many([atoms[index]])[0]["energy"]
+            energies[index] = calc.calculate_many([atoms[index]])[0]["energy"]
 
     workers = [threading.Thread(target=work, args=(index,)) for index in range(len(atoms))]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert found == expected
+    assert energies == expected
 
 
 def test_threads_follow_the_environment(monkeypatch):
@@ -546,52 +548,52 @@ def test_many_structures_take_bounded_calls(monkeypatch):
 
     monkeypatch.setattr(calc._backend, "compute_many", measured)
     names = ["aspirin", "triclinic", "water_box", "atom", "aspirin"] * 4
-    found = calc.calculate_many([structure(name) for name in names])
+    computed = calc.calculate_many([structure(name) for name in names])
     assert 80 < max(sizes) <= 100
     assert sum(sizes) == sum(len(structure(name)) for name in names)
-    for name, results in zip(names, found, strict=True):
+    for name, results in zip(names, computed, strict=True):
         calc.calculate(structure(name))
         assert_allclose(results["forces"], calc.results["forces"], rtol=0, atol=2e-6)
     assert calc.calculate_many([]) == []
 
 
-def test_the_structure_that_is_wrong_is_named():
+def test_the_invalid_structure_is_named():
     calc = StudentCalculator("tiny", "native", guard="off", threads=1)
-    good, bad = structure("aspirin"), structure("aspirin")
-    bad.positions[3] = np.nan
+    valid, invalid = structure("aspirin"), structure("aspirin")
+    invalid.positions[3] = np.nan
     with pytest.raises(InputError, match="structure 2: positions must be finite"):
-        calc.calculate_many([good, good, bad])
-    bad.positions[3] = bad.positions[4]
+        calc.calculate_many([valid, valid, invalid])
+    invalid.positions[3] = invalid.positions[4]
     with pytest.raises(InputError, match="structure 1: atoms 3 and 4 are on one spot"):
-        calc.calculate_many([good, bad])
+        calc.calculate_many([valid, invalid])
     with pytest.raises(InputError, match="structure 1: student 'tiny' knows"):
-        calc.calculate_many([good, Atoms("Xe")])
+        calc.calculate_many([valid, Atoms("Xe")])
     flat = Atoms("CO", [[0, 0, 0], [0, 0, 1.2]], cell=[5, 5, 0], pbc=True)
     with pytest.raises(InputError, match="structure 0: axis 2 is periodic but its cell vector"):
-        calc.calculate_many([flat, good])
+        calc.calculate_many([flat, valid])
 
 
 # --- the guard ---------------------------------------------------------------------------------
 
 
 def messages(backend, frames, **arguments):
-    """Return what a calculator says of each of some frames."""
+    """Return the guard's warnings, or the error, of each frame."""
     calc = StudentCalculator("tiny", backend, "cpu", threads=1, **arguments)
-    said = []
+    of_frames = []
     for atoms in frames:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 calc.calculate(atoms)
             except (OutsideTrainingError, InputError) as error:
-                said.append([type(error).__name__ + str(error)])
+                of_frames.append([type(error).__name__ + str(error)])
                 continue
-        said.append([str(w.message) for w in caught if w.category is OutsideTrainingWarning])
-    return said
+        of_frames.append([str(w.message) for w in caught if w.category is OutsideTrainingWarning])
+    return of_frames
 
 
 @pytest.mark.parametrize("guard", ["warn", "raise"])
-def test_the_guard_says_what_it_says_of_other_backends(guard):
+def test_the_guard_warns_as_with_other_backends(guard):
     def stretched(factor):
         atoms = structure("aspirin")
         atoms.positions *= factor
@@ -624,7 +626,7 @@ def test_bad_arguments_are_refused(monkeypatch):
     monkeypatch.setenv("ASE_STUDENT_ENGINE_ISA", "z80")
     with pytest.raises(ValueError, match="student 'tiny': this processor cannot run 'z80'"):
         StudentCalculator("tiny", "native")
-    # 'auto' may run elsewhere what the engine cannot, but not what the user asked for by mistake.
+    # 'auto' may take another backend where the engine cannot run, but not after a user's mistake.
     with pytest.raises(ValueError, match="this processor cannot run 'z80'"):
         StudentCalculator("tiny")
     monkeypatch.setenv("ASE_STUDENT_ENGINE_ISA", isas()[-1])
@@ -638,30 +640,30 @@ def test_bad_structures_leave_the_handle_usable():
     handle = Handle(content(), True, 1)
     atoms = structure("water_box")
     expected = compute(handle, atoms, 0.5).forces
-    spoilt = []
+    invalid_structures = []
     for change in ("nan", "far", "spot", "element", "cell", "flat"):
-        bad = atoms.copy()
+        invalid = atoms.copy()
         if change == "nan":
-            bad.positions[5, 1] = np.nan
+            invalid.positions[5, 1] = np.nan
         elif change == "far":
-            bad.positions[5, 1] = 1e9
+            invalid.positions[5, 1] = 1e9
         elif change == "spot":
-            bad.positions[5] = bad.positions[6]
+            invalid.positions[5] = invalid.positions[6]
         elif change == "element":
-            bad.numbers[3] = 54
+            invalid.numbers[3] = 54
         elif change == "cell":
-            bad.cell[1, 1] = np.inf
+            invalid.cell[1, 1] = np.inf
         else:
-            bad.set_cell([9.0, 9.0, 0.01])
-        spoilt.append(bad)
-    for bad in spoilt:
+            invalid.set_cell([9.0, 9.0, 0.01])
+        invalid_structures.append(invalid)
+    for invalid in invalid_structures:
         with pytest.raises(EngineError) as caught:
-            compute(handle, bad, 0.5)
+            compute(handle, invalid, 0.5)
         assert caught.value.status == INVALID
         assert_array_equal(compute(handle, atoms, 0.5).forces, expected)
 
 
-def test_results_that_are_not_finite_are_refused_and_forgotten():
+def test_results_that_are_not_finite_are_refused_and_not_kept():
     handle = Handle(content(), True, 1)
     pair = Atoms("HH", [[0, 0, 0], [0, 0, 0.7]])
     expected = compute(handle, pair, 3.0).forces
@@ -681,7 +683,7 @@ class _Legacy:
     family = "legacy"
 
 
-def test_tables_that_are_not_exact_enough_are_refused():
+def test_students_too_narrow_for_the_tables_are_refused():
     student = load_student("tiny")
     tensors = dict(student.tensors)
     tensors["basis.inverse_widths"] = tensors["basis.inverse_widths"] * 200.0
@@ -691,11 +693,11 @@ def test_tables_that_are_not_exact_enough_are_refused():
     ) as caught:
         NativeBackend(narrow, "narrow")
     assert caught.value.status == UNSUPPORTED
-    for dtype, bar in (("float32", 2e-5), ("float64", 1e-10)):
-        assert 0.0 < BACKENDS[dtype]._steps.table_error < bar
+    for dtype, limit in (("float32", 2e-5), ("float64", 1e-10)):
+        assert 0.0 < BACKENDS[dtype]._steps.table_error < limit
 
 
-def test_auto_runs_elsewhere_what_the_engine_cannot(tmp_path):
+def test_auto_takes_another_backend_where_the_engine_cannot_run(tmp_path):
     pytest.importorskip("torch")
     student = load_student("tiny")
     tensors = dict(student.tensors)
@@ -767,7 +769,7 @@ def test_damaged_students_are_refused(name):
     assert caught.value.status in (FILE, UNSUPPORTED)
 
 
-def test_other_precisions_of_files_are_read():
+def test_files_of_other_precisions_are_read():
     expected = compute(Handle(content("ultra-tiny"), False, 1), structure("aspirin"))
     for kind, tolerance in ((np.float64, 1e-12), (np.float16, 0.5)):
         data = damaged(
@@ -775,14 +777,14 @@ def test_other_precisions_of_files_are_read():
                 {name: tensor.astype(kind) for name, tensor in tensors.items()}
             )
         )
-        found = compute(Handle(data, False, 1), structure("aspirin"))
-        assert force_difference(found.forces, expected.forces) < tolerance
+        computed = compute(Handle(data, False, 1), structure("aspirin"))
+        assert force_difference(computed.forces, expected.forces) < tolerance
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data())
 def test_any_bytes_are_read_or_refused(data):
-    """Nothing that is done to a file brings the process down."""
+    """No change of a file crashes the process."""
     bytes_ = bytearray(damaged(lambda document, tensors: None))
     header = 8 + int.from_bytes(bytes_[:8], "little")
     kind = data.draw(st.sampled_from(["flip", "cut", "noise", "length", "splice"]))

@@ -41,7 +41,7 @@ def test_old_file_stays_after_an_error(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folders_that_were_made_for_nothing_go_again(tmp_path):
+def test_new_folders_are_removed_after_an_error(tmp_path):
     old = tmp_path / "old"
     old.mkdir()
     for folder in (old / "a" / "b", old):
@@ -67,15 +67,15 @@ def test_folders_that_were_made_for_nothing_go_again(tmp_path):
         (TypeError("odd"), "TypeError: odd"),
     ],
 )
-def test_reasons_are_words(error, reason):
+def test_reasons_of_errors_are_readable(error, reason):
     assert reason_of(error).startswith(reason)
 
 
-def test_nothing_is_left_where_nothing_was_written(tmp_path):
+def test_no_file_is_left_after_an_error_or_without_content(tmp_path):
     path = tmp_path / "data.txt"
     with pytest.raises(ValueError, match="stop"), replaced_when_complete(path):
         raise ValueError("stop")
     assert list(tmp_path.iterdir()) == []
-    # A block that writes nothing has not made the file either.
+    # A block that writes nothing is an error too.
     with pytest.raises(FileNotFoundError), replaced_when_complete(path):
         pass

@@ -1,4 +1,4 @@
-"""What may import what, read from the imports of the code itself."""
+"""Which packages may import which, read from the imports of the code itself."""
 
 import ast
 from collections import Counter
@@ -8,8 +8,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ase_student"
 
-#: From the ground up. A module imports from lower layers and from its own package, not from another
-#: of its layer; the ground's modules may use each other.
+#: From the lowest layer up. A module imports from lower layers and from its own package, not from
+#: another package of its layer; the modules of the lowest layer may use each other.
 LAYERS = (
     (
         "student",
@@ -35,10 +35,10 @@ LAYERS = (
     ("dynamics",),
     ("distill", "validation", "demo", "doctor"),
     ("compression", "release"),
-    # Commands, which nobody imports, whatever package they belong to.
+    # The commands of all packages, which no module imports.
     ("__main__",),
 )
-#: The same within the two large packages; what is not named here is free.
+#: The same within the two large packages; packages that are not named here have no inner layers.
 INNER_LAYERS = {
     "distill": (
         ("options",),
@@ -63,7 +63,7 @@ MOST_MODULES_IN_A_FOLDER = 20
 
 
 def modules():
-    """Return the path of every module by its dotted name without the package's."""
+    """Return the path of every module by its dotted name without the name of the package."""
     names = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -72,8 +72,8 @@ def modules():
 
 
 def imports_of(path, known):
-    """Return the modules of the package that a module imports anywhere, without its own."""
-    found = set()
+    """Return the modules of the package that a module imports anywhere in its code."""
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom) or node.level:
             continue
@@ -81,13 +81,13 @@ def imports_of(path, known):
         if package != "ase_student":
             continue
         for alias in node.names:
-            longer = f"{module}.{alias.name}".strip(".")
-            found.add(longer if longer in known else module)
-    return found
+            submodule = f"{module}.{alias.name}".strip(".")
+            imported.add(submodule if submodule in known else module)
+    return imported
 
 
 def graph():
-    """Return which modules import which; the package itself, which imports lazily, is left out."""
+    """Return the imports of every module except the package itself, which imports lazily."""
     known = modules()
     return {name: imports_of(path, known) - {name, ""} for name, path in known.items() if name}
 
@@ -100,16 +100,16 @@ def rank_of(name, layers):
 
 def test_imports_run_downwards():
     wrong = []
-    for name, imported in graph().items():
-        own = name.split(".")[0]
-        for other in sorted(imported):
-            its = other.split(".")[0]
-            if own == its:
+    for name, imports in graph().items():
+        package = name.split(".")[0]
+        for imported in sorted(imports):
+            imported_package = imported.split(".")[0]
+            if package == imported_package:
                 continue
-            layer = "__main__" if name.endswith("__main__") else own
-            rank, its_rank = rank_of(layer, LAYERS), rank_of(its, LAYERS)
-            if its_rank > rank or (its_rank == rank and rank > 0):
-                wrong.append(f"{name} imports {other}")
+            layer = "__main__" if name.endswith("__main__") else package
+            rank, imported_rank = rank_of(layer, LAYERS), rank_of(imported_package, LAYERS)
+            if imported_rank > rank or (imported_rank == rank and rank > 0):
+                wrong.append(f"{name} imports {imported}")
     assert wrong == []
 
 
@@ -117,32 +117,35 @@ def test_imports_run_downwards():
 def test_imports_run_downwards_within(package):
     layers = INNER_LAYERS[package]
     wrong = []
-    for name, imported in graph().items():
+    for name, imports in graph().items():
         if not name.startswith(f"{package}."):
             continue
-        own = name.split(".")[1]
-        for other in sorted(imported):
-            if not other.startswith(f"{package}.") or other.split(".")[1] == own:
+        inner_package = name.split(".")[1]
+        for imported in sorted(imports):
+            if not imported.startswith(f"{package}.") or imported.split(".")[1] == inner_package:
                 continue
-            rank, its_rank = rank_of(own, layers), rank_of(other.split(".")[1], layers)
-            if its_rank > rank or its_rank == rank:
-                wrong.append(f"{name} imports {other}")
+            rank, imported_rank = (
+                rank_of(inner_package, layers),
+                rank_of(imported.split(".")[1], layers),
+            )
+            if imported_rank > rank or imported_rank == rank:
+                wrong.append(f"{name} imports {imported}")
     assert wrong == []
 
 
-def test_no_import_comes_back():
-    """Depth first: an import that reaches a module still being visited closes a circle."""
+def test_no_imports_form_a_circle():
+    """Depth first: an import of a module that is still being visited closes a circle."""
     imports = graph()
     state = {}
     circles = []
 
-    def visit(name, above):
+    def visit(name, importers):
         state[name] = "open"
-        for other in sorted(imports.get(name, ())):
-            if state.get(other) == "open":
-                circles.append(" → ".join([*above[above.index(other) :], other]))
-            elif other not in state:
-                visit(other, [*above, other])
+        for imported in sorted(imports.get(name, ())):
+            if state.get(imported) == "open":
+                circles.append(" → ".join([*importers[importers.index(imported) :], imported]))
+            elif imported not in state:
+                visit(imported, [*importers, imported])
         state[name] = "done"
 
     for name in imports:
@@ -159,13 +162,17 @@ def test_no_folder_is_crowded():
     assert crowded == {}
 
 
-def test_every_class_has_a_name_of_its_own():
+def test_no_two_public_classes_of_modules_share_a_name():
     places = {}
     for name, path in modules().items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(name)
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    assert {
+        name: modules_of_class
+        for name, modules_of_class in places.items()
+        if len(modules_of_class) > 1
+    } == {}
 
 
 def test_no_two_classes_share_a_name() -> None:

@@ -54,17 +54,17 @@ def synthetic_tensors(hidden, n_blocks, n_rbf, max_z=100):
     return tensors
 
 
-def write_checkpoint(path, tensors, wrapper="model_state_dict", prefix="", **others):
+def write_checkpoint(path, tensors, wrapper="model_state_dict", prefix="", **entries):
     state = {prefix + name: torch.as_tensor(array) for name, array in tensors.items()}
     if wrapper is not None:
-        # The configuration is the training's: sizes must not be looked up in it.
+        # The configuration belongs to the training: sizes must not be read from it.
         state = {"epoch": 49, wrapper: state, "config": {"batch_size": 16, "hidden_dim": 7}}
-    torch.save(state | others, path)
+    torch.save(state | entries, path)
     return path
 
 
 def network_inputs(atoms, extra=0):
-    """Return the four inputs of a potential, with a list that reaches beyond the cutoff."""
+    """Return the four inputs of a potential, with neighbors also beyond the cutoff."""
     i, j, shifts = neighbor_list("ijS", atoms, legacy.CUTOFF + 0.5)
     counts = np.bincount(i, minlength=len(atoms))
     shape = (len(atoms), max(1, counts.max()) + extra)
@@ -81,7 +81,7 @@ def network_inputs(atoms, extra=0):
 def structures():
     """Return the common structures and two that are special to these networks."""
     return small_structures() | {
-        # In the list, because of its skin, but out of reach.
+        # Within the skin of the list, but beyond the cutoff.
         "beyond": Atoms("CO", [[0, 0, 0], [0, 0, legacy.CUTOFF + 0.2]]),
         # The vector features of the carbon cancel.
         "methane": molecule("CH4"),
@@ -108,8 +108,8 @@ def reference():
     """Architecture, tensors and known energies of a real checkpoint."""
     if not REFERENCE.is_dir():
         pytest.skip("needs the reference folder")
-    known = json.loads((REFERENCE / "legacy_tiny.json").read_text())
-    return *legacy.read_checkpoint(REFERENCE / "legacy_tiny.pt"), known
+    known_energies = json.loads((REFERENCE / "legacy_tiny.json").read_text())
+    return *legacy.read_checkpoint(REFERENCE / "legacy_tiny.pt"), known_energies
 
 
 def by_autograd(network, inputs):
@@ -123,8 +123,8 @@ def by_autograd(network, inputs):
     return energies.detach(), -gradient, virial
 
 
-def largest_difference(found, expected):
-    pairs = [map(torch.as_tensor, pair) for pair in zip(found, expected, strict=True)]
+def largest_difference(computed, expected):
+    pairs = [map(torch.as_tensor, pair) for pair in zip(computed, expected, strict=True)]
     return max((a.detach() - b.detach()).abs().max().item() for a, b in pairs)
 
 
@@ -137,15 +137,15 @@ def largest_difference(found, expected):
 def test_reads_every_size_wrapper_and_prefix(tmp_path, size, wrapper, prefix):
     tensors = synthetic_tensors(*size)
     path = write_checkpoint(tmp_path / "best_model.pt", tensors, wrapper, prefix)
-    architecture, found = legacy.read_checkpoint(str(path))
+    architecture, tensors_read = legacy.read_checkpoint(str(path))
     assert (architecture.hidden, architecture.n_blocks, architecture.n_rbf) == size
     assert architecture.max_z == 100
     assert architecture.cutoff == 5.0
     assert architecture.n_parameters == SIZES[size]
     assert architecture.elements == tuple(range(1, 101))
-    assert found.keys() == tensors.keys()
+    assert tensors_read.keys() == tensors.keys()
     for name, array in tensors.items():
-        np.testing.assert_array_equal(found[name], array)
+        np.testing.assert_array_equal(tensors_read[name], array)
 
 
 def test_reads_files_of_old_torch_and_other_precisions(tmp_path, small):
@@ -203,7 +203,7 @@ def extra(tensors):
     return "'energy_head.model.weight' is unknown"
 
 
-def twice(tensors):
+def duplicate(tensors):
     tensors["module.rbf.widths"] = tensors["rbf.widths"]
     return "'rbf.widths' is there twice, once as 'module.rbf.widths'"
 
@@ -238,7 +238,7 @@ def integers(tensors):
     return "'energy_head.0.bias' should be a tensor of floats, not of torch.int64"
 
 
-WRONG = [missing, no_embedding, no_blocks, gap_in_blocks, extra, twice]
+WRONG = [missing, no_embedding, no_blocks, gap_in_blocks, extra, duplicate]
 WRONG += [misshapen, misshapen_embedding, not_a_number, infinite, zero_width, integers]
 
 
@@ -305,7 +305,7 @@ def test_refuses_files_of_other_kinds_in_one_sentence(tmp_path, small):
 
 
 @pytest.mark.parametrize("size", [16, 512])
-def test_zeroed_blocks_are_noticed(tmp_path, small, size):
+def test_zeroed_blocks_are_detected(tmp_path, small, size):
     content = write_checkpoint(tmp_path / "whole.pt", small[1]).read_bytes()
     expected = legacy.read_checkpoint(tmp_path / "whole.pt")[1]
     path = tmp_path / "damaged.pt"
@@ -319,13 +319,13 @@ def test_zeroed_blocks_are_noticed(tmp_path, small, size):
         except ValueError:
             n_refused += 1
         else:
-            # Only what fills the space between the parts may be anything.
+            # Only bytes between the parts of the file may change without an error.
             for name, tensor in expected.items():
                 np.testing.assert_array_equal(tensors[name], tensor)
     assert n_refused > 30
 
 
-def test_refuses_what_unpacks_to_more_than_any_student(tmp_path, small):
+def test_refuses_archives_that_unpack_to_more_than_any_student(tmp_path, small):
     path = tmp_path / "packed.pt"
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -344,12 +344,12 @@ def test_refuses_what_unpacks_to_more_than_any_student(tmp_path, small):
 @pytest.mark.parametrize("dtype", REFERENCE_TOLERANCE)
 @pytest.mark.parametrize("build", [legacy.build_network, legacy.build_potential])
 def test_reproduces_the_original_energies(reference, build, dtype):
-    architecture, tensors, known = reference
+    architecture, tensors, known_energies = reference
     assert architecture.n_parameters == 77_203
     module = build(architecture, tensors, dtype)
-    for entry in known.values():
-        found = module(*network_inputs(Atoms(entry["numbers"], entry["positions"])))
-        energies = found[0] if isinstance(found, tuple) else found
+    for entry in known_energies.values():
+        output = module(*network_inputs(Atoms(entry["numbers"], entry["positions"])))
+        energies = output[0] if isinstance(output, tuple) else output
         total = energies.detach().double().sum().item()
         assert abs(total - entry["energy"]) <= REFERENCE_TOLERANCE[dtype]
 
@@ -382,7 +382,7 @@ def test_forces_by_hand_equal_autograd_in_a_large_box():
 
 
 @pytest.mark.parametrize("name", ["small_triclinic", "wire", "eight_elements"])
-def test_forces_and_virial_are_the_slope_of_the_energy(small, name):
+def test_forces_and_virial_are_derivatives_of_the_energy(small, name):
     numbers, positions, neighbors, offsets = network_inputs(STRUCTURES[name])
     potential = legacy.build_potential(*small, torch.float64)
     _, forces, virials = potential(numbers, positions, neighbors, offsets)
@@ -396,23 +396,23 @@ def test_forces_and_virial_are_the_slope_of_the_energy(small, name):
     for axis in range(3):
         shift = torch.zeros_like(positions)
         shift[1, axis] = step
-        force = -slope(lambda sign, by=shift: (positions + sign * by, offsets))
+        force = -slope(lambda sign, displacement=shift: (positions + sign * displacement, offsets))
         assert abs(force - forces[1, axis]) <= TOLERANCES.finite_difference_forces
     for a, b in product(range(3), repeat=2):
         strain = torch.zeros(3, 3, dtype=torch.float64)
         strain[a, b] += step / 2
         strain[b, a] += step / 2
         virial = slope(
-            lambda sign, by=strain: (
-                positions + sign * positions @ by,
-                offsets + sign * offsets @ by,
+            lambda sign, strain_step=strain: (
+                positions + sign * positions @ strain_step,
+                offsets + sign * offsets @ strain_step,
             )
         )
         difference = abs(virial - virials.sum(0)[a, b]) / volume
         assert difference <= TOLERANCES.finite_difference_stress
 
 
-def test_an_isolated_atom_feels_nothing(small):
+def test_an_isolated_atom_has_no_force(small):
     for name in ("atom", "far_pair", "beyond", "crystal"):
         _, forces, virials = legacy.build_potential(*small)(*network_inputs(STRUCTURES[name]))
         assert torch.isfinite(virials).all()
@@ -420,23 +420,23 @@ def test_an_isolated_atom_feels_nothing(small):
 
 
 def test_symmetric_molecules_have_reproducible_forces(reference):
-    # Where vector features cancel to rounding noise, its direction must not become a force.
+    # Where vector features cancel, the direction of the rounding errors must not become a force.
     inputs = network_inputs(STRUCTURES["methane"])
     single = legacy.build_potential(*reference[:2], torch.float32)(*inputs)
     double = legacy.build_potential(*reference[:2], torch.float64)(*inputs)
     assert largest_difference(single, double) <= 1e-5
 
 
-def test_padding_and_company_change_nothing(small):
+def test_padding_and_other_structures_change_nothing(small):
     potential = legacy.build_potential(*small, torch.float64)
     first, second = STRUCTURES["water_dimer"], STRUCTURES["slab"]
     alone = potential(*network_inputs(first))
     n_neighbors = network_inputs(second)[2].shape[1]
     padded = network_inputs(first, extra=n_neighbors - network_inputs(first)[2].shape[1])
     assert largest_difference(potential(*padded), alone) <= 1e-12
-    company = network_inputs(second)
-    company[2].add_(len(first))
-    together = potential(*(torch.cat(parts) for parts in zip(padded, company, strict=True)))
+    other_inputs = network_inputs(second)
+    other_inputs[2].add_(len(first))
+    together = potential(*(torch.cat(parts) for parts in zip(padded, other_inputs, strict=True)))
     assert largest_difference([part[: len(first)] for part in together], alone) <= 1e-12
 
 
@@ -461,13 +461,13 @@ def test_torchscript_gives_the_same_at_any_size(dtype):
     for name in ("aspirin", "slab", "atom", "small_triclinic", "methane", "aspirin"):
         inputs = network_inputs(STRUCTURES[name])
         expected = potential(*inputs)
-        found = script(*inputs)
-        assert [part.dtype for part in found] == [torch.float64, dtype, dtype]
-        assert largest_difference(found, expected) <= SCRIPT_TOLERANCE[dtype]
+        outputs = script(*inputs)
+        assert [part.dtype for part in outputs] == [torch.float64, dtype, dtype]
+        assert largest_difference(outputs, expected) <= SCRIPT_TOLERANCE[dtype]
 
 
-# In float64, where a constant that was stored in single precision or optimized away would show.
-def test_onnx_gives_the_same_at_sizes_that_were_not_traced(small):
+# In float64, where a constant stored in single precision or optimized away would show.
+def test_onnx_gives_the_same_at_other_sizes_than_the_traced(small):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     potential = legacy.build_potential(*small, torch.float64)
@@ -489,12 +489,12 @@ def test_onnx_gives_the_same_at_sizes_that_were_not_traced(small):
     for atoms in STRUCTURES.values():
         inputs = network_inputs(atoms)
         feed = {name: t.numpy() for name, t in zip(names, inputs, strict=True)}
-        found = session.run(None, feed)
-        assert found[0].dtype == np.float64
-        assert largest_difference(found, potential(*inputs)) <= ONNX_TOLERANCE
+        outputs = session.run(None, feed)
+        assert outputs[0].dtype == np.float64
+        assert largest_difference(outputs, potential(*inputs)) <= ONNX_TOLERANCE
 
 
-# --- what the warning claims -------------------------------------------------------------------
+# --- the figures of the warning -------------------------------------------------------------------
 
 
 def total_energy(network, numbers, positions):
@@ -503,16 +503,16 @@ def total_energy(network, numbers, positions):
 
 
 def rotation_changes(network, molecules):
-    """Return how far each molecule's energy moves over twenty random rotations."""
+    """Yield the largest change of each molecule's energy over twenty random rotations."""
     rng = np.random.default_rng(0)
     for numbers, positions in molecules:
         rotations = np.linalg.qr(rng.normal(size=(20, 3, 3)))[0]
-        turned = [total_energy(network, numbers, positions @ r) for r in rotations]
-        yield max(abs(e - total_energy(network, numbers, positions)) for e in turned)
+        rotated_energies = [total_energy(network, numbers, positions @ r) for r in rotations]
+        yield max(abs(e - total_energy(network, numbers, positions)) for e in rotated_energies)
 
 
 def cutoff_jumps(network):
-    """Return the energy steps as pairs of atoms of two waters cross the cutoff."""
+    """Yield the steps of the energy when pairs of atoms of two waters cross the cutoff."""
     water = molecule("H2O")
     numbers = np.tile(water.numbers, 2)
     for i, j in product(range(3), repeat=2):
@@ -526,9 +526,11 @@ def cutoff_jumps(network):
 
 
 def test_rotation_and_cutoff_figures_of_the_warning(reference):
-    architecture, tensors, known = reference
+    architecture, tensors, known_energies = reference
     network = legacy.build_network(architecture, tensors, torch.float64)
-    molecules = [(entry["numbers"], np.array(entry["positions"])) for entry in known.values()]
+    molecules = [
+        (entry["numbers"], np.array(entry["positions"])) for entry in known_energies.values()
+    ]
     assert 0.09 < max(rotation_changes(network, molecules)) < 0.14
     assert max(cutoff_jumps(network)) == pytest.approx(0.198, abs=0.002)
 
@@ -540,7 +542,7 @@ def test_synthetic_networks_have_the_documented_defects(small):
     assert max(cutoff_jumps(network)) > 1e-3
 
 
-def test_warning_says_what_the_network_is_and_where_it_was_asked_for():
+def test_warning_has_the_figures_and_points_at_the_line_of_the_user():
     with pytest.warns(UserWarning, match="'best_model.pt' is a first-generation") as caught:
         legacy.warn_first_generation("best_model.pt")
     assert caught[0].filename == __file__

@@ -30,7 +30,7 @@ WALKS = [
 def sort_pairs(first, second, shifts, vectors, cutoff):
     """Return pairs as sorted integers (i, j, shift) and their vectors.
 
-    Pairs at the cutoff to within rounding are left out: both answers are right for them.
+    Pairs at the cutoff to within rounding are left out: they may be listed or not.
     """
     keys = np.column_stack([first, second, shifts]).astype(int).reshape(-1, 5)
     keep = np.linalg.norm(vectors, axis=1) < cutoff - 1e-9
@@ -40,7 +40,7 @@ def sort_pairs(first, second, shifts, vectors, cutoff):
 
 
 def matrix_pairs(neighbors, offsets, positions, cell, pbc, cutoff):
-    """Return what a network sees, told apart by shifts worked out from the offsets."""
+    """Return the pairs of a matrix, with shifts computed from the offsets."""
     n_atoms, n_neighbors = neighbors.shape
     vectors = (positions[neighbors] + offsets - positions[:, None]).reshape(-1, 3)
     inverse = np.linalg.pinv(np.where(np.reshape(pbc, (3, 1)), cell, 0.0))
@@ -50,22 +50,22 @@ def matrix_pairs(neighbors, offsets, positions, cell, pbc, cutoff):
 
 
 def ase_pairs(positions, cell, pbc, cutoff):
-    # ASE wants independent vectors along open axes too, and short ones cost it much memory.
+    # ASE needs independent vectors along open axes too, and much memory if they are short.
     is_periodic = np.reshape(pbc, (3, 1))
     cell = complete_cell(np.where(is_periodic, cell, 0.0)) * np.where(is_periodic, 1.0, 50.0)
-    found = primitive_neighbor_list("ijSD", pbc, cell, positions, cutoff)
-    return sort_pairs(*found, cutoff)
+    pairs = primitive_neighbor_list("ijSD", pbc, cell, positions, cutoff)
+    return sort_pairs(*pairs, cutoff)
 
 
-def assert_same_pairs(found, expected):
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=TOLERANCES.pair_vectors)
+def assert_same_pairs(pairs, expected):
+    np.testing.assert_array_equal(pairs[0], expected[0])
+    np.testing.assert_allclose(pairs[1], expected[1], rtol=0, atol=TOLERANCES.pair_vectors)
 
 
 def assert_agrees_with_ase(positions, cell, pbc, cutoff):
     matrix = neighbor_matrix(positions, cell, pbc, cutoff)
-    found = matrix_pairs(matrix.neighbors, matrix.offsets(cell), positions, cell, pbc, cutoff)
-    assert_same_pairs(found, ase_pairs(positions, cell, pbc, cutoff))
+    pairs = matrix_pairs(matrix.neighbors, matrix.offsets(cell), positions, cell, pbc, cutoff)
+    assert_same_pairs(pairs, ase_pairs(positions, cell, pbc, cutoff))
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -82,7 +82,7 @@ def test_every_mix_of_periodic_axes_agrees_with_ase(pbc, open_vectors, scale):
     # The first vector is not along x, nor the third along z.
     cell = scale * np.array([[0.4, 9.0, 1.0], [-1.5, 2.0, 8.0], [10.0, 0.5, -3.0]])
     n_atoms = 4 if scale < 1.0 else 60
-    # From one cell below to one cell above.
+    # From one cell below to one cell above the cell.
     positions = rng.uniform(-1.0, 2.0, size=(n_atoms, 3)) @ cell
     is_open = ~np.array(pbc)
     if open_vectors == "zero":
@@ -138,7 +138,7 @@ def test_any_structure_without_its_empty_space_agrees_with_ase(drawn, stretch, c
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_layout(name):
+def test_shapes_types_and_padding(name):
     atoms = structure(name)
     matrix = neighbor_matrix(atoms.positions, atoms.cell, atoms.pbc, CUTOFF)
     offsets = matrix.offsets(atoms.cell)
@@ -151,13 +151,13 @@ def test_layout(name):
     own = np.broadcast_to(np.arange(n_atoms)[:, None], matrix.neighbors.shape)
     assert (matrix.neighbors[matrix.is_padding] == own[matrix.is_padding]).all()
     assert (offsets[matrix.is_padding] == [2 * CUTOFF, 0.0, 0.0]).all()
-    # Padding comes last, and no row needs one more column than there is.
+    # Padding comes last, and at least one row has no padding.
     assert (np.sort(matrix.is_padding, axis=1) == matrix.is_padding).all()
     assert n_neighbors == 1 or not matrix.is_padding.all(axis=0).any()
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_every_pair_is_there_in_both_directions(name):
+def test_every_pair_is_listed_in_both_directions(name):
     atoms = structure(name)
     matrix = neighbor_matrix(atoms.positions, atoms.cell, atoms.pbc, CUTOFF)
     first, column = np.nonzero(~matrix.is_padding)
@@ -168,12 +168,12 @@ def test_every_pair_is_there_in_both_directions(name):
 
 
 @pytest.mark.parametrize("name", ["aspirin", "outside", "thousand_atoms"])
-def test_neighbors_come_in_a_fixed_order(name):
+def test_neighbors_have_a_fixed_order(name):
     atoms = structure(name)
     matrix = neighbor_matrix(atoms.positions, atoms.cell, atoms.pbc, CUTOFF)
-    again = neighbor_matrix(atoms.positions, atoms.cell, atoms.pbc, CUTOFF)
-    np.testing.assert_array_equal(matrix.neighbors, again.neighbors)
-    np.testing.assert_array_equal(matrix.shifts, again.shifts)
+    repeated = neighbor_matrix(atoms.positions, atoms.cell, atoms.pbc, CUTOFF)
+    np.testing.assert_array_equal(matrix.neighbors, repeated.neighbors)
+    np.testing.assert_array_equal(matrix.shifts, repeated.shifts)
     steps = np.diff(np.where(matrix.is_padding, len(atoms), matrix.neighbors), axis=1)
     assert (steps >= 0).all()
 
@@ -219,7 +219,7 @@ def test_atoms_may_be_very_far_apart(far, cell, monkeypatch):
         ([0.0, 0.0, 8e6], np.diag([6.0, 6.0, 9e6]), True),
     ],
 )
-def test_empty_space_costs_nothing(far, cell, pbc):
+def test_empty_space_needs_no_memory(far, cell, pbc):
     cell, pbc = np.array(cell, dtype=float), np.broadcast_to(pbc, 3)
     wrapped = [1.0, 0.0, 0.0] - 3.0 * cell[2] * pbc[2]
     matrix = neighbor_matrix([[0.0, 0.0, 0.0], wrapped, far], cell, pbc, 3.0)
@@ -227,14 +227,18 @@ def test_empty_space_costs_nothing(far, cell, pbc):
     positions = np.array([[0.0, 0.0, 0.0], wrapped, far])
     vectors += positions[matrix.neighbors] - positions[:, None]
     distances = np.linalg.norm(vectors, axis=2)[~matrix.is_padding]
-    # Nothing but the pair and, in cells that are smaller than the cutoff, images along one axis.
-    short = np.arange(-5, 6) * cell[0, 0]
-    expected = [*np.abs(short - 1.0), *np.abs(short + 1.0), *3 * [*np.abs(short[short != 0])]]
+    # Only the pair and, in cells smaller than the cutoff, images along one axis.
+    multiples = np.arange(-5, 6) * cell[0, 0]
+    expected = [
+        *np.abs(multiples - 1.0),
+        *np.abs(multiples + 1.0),
+        *3 * [*np.abs(multiples[multiples != 0])],
+    ]
     expected = np.sort([d for d in expected if d < 3.0])
     np.testing.assert_allclose(np.sort(distances), expected, atol=1e-7)
 
 
-def test_skin_adds_pairs_but_leaves_the_padding():
+def test_skin_adds_pairs_and_keeps_the_padding():
     positions = [[0.0, 0.0, 0.0], [5.3, 0.0, 0.0], [20.0, 0.0, 0.0]]
     matrix = neighbor_matrix(positions, np.zeros((3, 3)), [False] * 3, CUTOFF, skin=0.5)
     assert matrix.is_padding.ravel().tolist() == [False, False, True]
@@ -306,23 +310,23 @@ def test_concatenated_structures_keep_their_neighbors():
         start += n_atoms
 
 
-def test_nothing_cannot_be_concatenated():
+def test_an_empty_list_cannot_be_concatenated():
     with pytest.raises(ValueError, match="at least one"):
         concatenate([], CUTOFF)
 
 
 def assert_list_is_complete(neighbor_list, atoms):
-    given = (atoms.positions, atoms.cell.array, atoms.pbc)
-    neighbors, offsets = neighbor_list.update(*given, atoms.numbers)
+    geometry = (atoms.positions, atoms.cell.array, atoms.pbc)
+    neighbors, offsets = neighbor_list.update(*geometry, atoms.numbers)
     cutoff = neighbor_list.cutoff
-    fresh = neighbor_matrix(*given, cutoff)
-    expected = matrix_pairs(fresh.neighbors, fresh.offsets(given[1]), *given, cutoff)
-    assert_same_pairs(matrix_pairs(neighbors, offsets, *given, cutoff), expected)
+    fresh = neighbor_matrix(*geometry, cutoff)
+    expected = matrix_pairs(fresh.neighbors, fresh.offsets(geometry[1]), *geometry, cutoff)
+    assert_same_pairs(matrix_pairs(neighbors, offsets, *geometry, cutoff), expected)
 
 
 @pytest.mark.parametrize("name", WALKS)
 @pytest.mark.parametrize("scale_atoms", [True, False])
-def test_rough_walk_gives_the_pairs_of_a_fresh_list(name, scale_atoms):
+def test_random_walk_gives_the_pairs_of_a_fresh_list(name, scale_atoms):
     rng = np.random.default_rng(5)
     atoms = structure(name)
     neighbor_list = NeighborList(CUTOFF, skin=0.6)
@@ -338,7 +342,7 @@ def test_rough_walk_gives_the_pairs_of_a_fresh_list(name, scale_atoms):
             atoms.positions += rng.normal(scale=5.0, size=3)
         assert_list_is_complete(neighbor_list, atoms)
     assert neighbor_list.n_updates == 60
-    # Otherwise the walk would say nothing about reused lists, or about rebuilt ones.
+    # The walk must test both reused and rebuilt lists.
     assert 2 <= neighbor_list.n_rebuilds <= 45
 
 
@@ -360,12 +364,12 @@ def test_any_motion_gives_the_pairs_of_a_fresh_list(drawn, skin, strain, step, s
     cell = cell @ deformation
     positions = positions @ deformation + rng.uniform(-step, step, size=positions.shape)
     neighbors, offsets = neighbor_list.update(positions, cell, pbc, numbers)
-    found = matrix_pairs(neighbors, offsets, positions, cell, pbc, cutoff)
-    assert_same_pairs(found, ase_pairs(positions, cell, pbc, cutoff))
+    pairs = matrix_pairs(neighbors, offsets, positions, cell, pbc, cutoff)
+    assert_same_pairs(pairs, ase_pairs(positions, cell, pbc, cutoff))
 
 
 def moved_pair(*updates):
-    """Return a list of cutoff 5 and skin 0.5 after it has seen two atoms at these distances."""
+    """Return a list (cutoff 5 Å, skin 0.5 Å) updated with two atoms at each of these distances."""
     neighbor_list = NeighborList(CUTOFF, skin=0.5)
     for distance in updates:
         positions = np.array([[-distance / 2, 0.0, 0.0], [distance / 2, 0.0, 0.0]])
@@ -482,7 +486,7 @@ def test_without_a_skin_every_update_rebuilds():
     assert neighbor_list.n_updates == neighbor_list.n_rebuilds == 4
 
 
-def test_cell_of_a_molecule_does_not_matter():
+def test_the_cell_of_a_molecule_has_no_influence():
     neighbor_list, atoms = updated("aspirin")
     atoms.center(vacuum=4.0)
     assert_list_is_complete(neighbor_list, atoms)
@@ -491,16 +495,16 @@ def test_cell_of_a_molecule_does_not_matter():
 
 def test_arrays_are_the_same_objects_until_they_change():
     neighbor_list, atoms = updated()
-    given = (atoms.pbc, atoms.numbers)
-    neighbors, offsets = neighbor_list.update(atoms.positions, atoms.cell, *given)
-    moved = neighbor_list.update(atoms.positions + 0.01, atoms.cell, *given)
+    other_arguments = (atoms.pbc, atoms.numbers)
+    neighbors, offsets = neighbor_list.update(atoms.positions, atoms.cell, *other_arguments)
+    moved = neighbor_list.update(atoms.positions + 0.01, atoms.cell, *other_arguments)
     assert moved[0] is neighbors
     assert moved[1] is offsets
-    kept = offsets.copy()
-    strained = neighbor_list.update(atoms.positions, atoms.cell * 1.001, *given)
+    offsets_before = offsets.copy()
+    strained = neighbor_list.update(atoms.positions, atoms.cell * 1.001, *other_arguments)
     assert strained[0] is neighbors
     assert strained[1] is not offsets
-    np.testing.assert_array_equal(offsets, kept)
+    np.testing.assert_array_equal(offsets, offsets_before)
     assert neighbor_list.n_rebuilds == 1
 
 
@@ -516,7 +520,7 @@ def test_arrays_are_the_same_objects_until_they_change():
         (1.0, [[1.0], [1.0], [0.0]], "axis 2 is periodic"),
     ],
 )
-def test_list_refuses_bad_input_and_goes_on(positions_factor, cell_factor, message):
+def test_list_refuses_bad_input_and_stays_usable(positions_factor, cell_factor, message):
     neighbor_list, atoms = updated()
     positions, cell = atoms.positions * positions_factor, atoms.cell.array * cell_factor
     with pytest.raises(ValueError, match=message):
@@ -528,7 +532,7 @@ def test_list_refuses_bad_input_and_goes_on(positions_factor, cell_factor, messa
 
 @pytest.mark.parametrize("far", [1e8, 1e15])
 @pytest.mark.parametrize("name", ["aspirin", "triclinic"])
-def test_a_list_that_is_kept_refuses_what_is_moved_too_far(name, far):
+def test_a_kept_list_refuses_atoms_moved_too_far(name, far):
     neighbor_list, atoms = updated(name)
     neighbor_list.update(atoms.positions + 1e7, atoms.cell, atoms.pbc, atoms.numbers)
     assert neighbor_list.n_rebuilds == 1

@@ -1,4 +1,4 @@
-"""What is installed, and that it works without the extras."""
+"""The installed package: its content, its imports, and its use without the extras."""
 
 import configparser
 import os
@@ -25,8 +25,8 @@ LARGEST_WHEEL_MB = 10.0
 
 
 def run(code: str, folder: Path = ROOT, **environment: str) -> str:
-    """Return what a new interpreter prints in a folder; every warning in it is an error."""
-    done = subprocess.run(
+    """Return the output of a new interpreter in a folder; every warning is an error there."""
+    process = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
@@ -34,12 +34,12 @@ def run(code: str, folder: Path = ROOT, **environment: str) -> str:
         cwd=folder,
         env={**os.environ, **environment},
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
-def test_the_first_energy_needs_little():
-    """What only commands, versions and exports need is not imported before it is used."""
+def test_the_first_energy_imports_few_modules():
+    """Modules that only commands, versions and exports need are imported when they are used."""
     unneeded = (
         "{'argparse', 'importlib.metadata', 'importlib.resources', 'numpy.ma', 'onnxruntime', "
         "'tempfile', 'torch', 'vesin', 'zipfile'}"
@@ -61,7 +61,7 @@ def test_importing_the_package_imports_no_framework():
     assert run(code) == "set()"
 
 
-def test_names_of_the_package():
+def test_public_names_of_the_package_can_be_imported():
     assert set(ase_student.__all__) <= set(dir(ase_student))
     assert all(getattr(ase_student, name).__name__ == name for name in ase_student.__all__)
     with pytest.raises(AttributeError, match="'ase_student' has no attribute 'Teacher'"):
@@ -75,7 +75,7 @@ def declared() -> configparser.ConfigParser:
 
 
 @pytest.mark.usefixtures("installed")
-def test_version():
+def test_the_version_is_that_of_the_metadata():
     assert ase_student.__version__ == version("ase-student") == declared()["metadata"]["version"]
 
 
@@ -84,7 +84,7 @@ def test_changelog_has_the_version():
     assert f"## [{declared()['metadata']['version']}]" in text
 
 
-def test_constraints_are_of_declared_packages():
+def test_constraints_are_for_declared_packages():
     config = declared()
     listed = config["options"]["install_requires"] + "".join(
         requirements for _, requirements in config["options.extras_require"].items()
@@ -118,7 +118,7 @@ def test_student_runs_without_the_extras(name):
         ("'tiny', backend='torchscript'", "torch"),
     ],
 )
-def test_what_needs_an_extra_says_so(arguments, extra):
+def test_a_missing_extra_is_named_with_its_installation(arguments, extra):
     code = WITHOUT_EXTRAS + (
         "from ase_student import StudentCalculator\n"
         f"try: StudentCalculator({arguments})\n"
@@ -141,13 +141,13 @@ def wheel(tmp_path_factory) -> Path:
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--quiet"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--wheel-dir", str(folder), str(source)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     (path,) = folder.glob("*.whl")
     return path
 
@@ -164,7 +164,7 @@ def test_wheel_holds_every_module_and_all_data(wheel):
         if path.is_file()
         and "__pycache__" not in path.parts
         and ".partial" not in path.name
-        # The wheel has what is built of them, this one not even that.
+        # The wheel holds the library built from these sources; this one is built without it.
         and not path.is_relative_to(ROOT / "ase_student" / "engine" / "src")
         and not path.name.startswith("_library")
     }
@@ -186,7 +186,9 @@ def test_wheel_works_elsewhere_without_the_extras(wheel, tmp_path):
         "atoms.calc = ase_student.StudentCalculator('tiny', guard='off'); "
         "print(atoms.get_potential_energy(), ase_student.__version__, ase_student.__file__)"
     )
-    energy, found_version, file = run(code, tmp_path, PYTHONPATH=str(tmp_path)).split(maxsplit=2)
+    energy, installed_version, file = run(code, tmp_path, PYTHONPATH=str(tmp_path)).split(
+        maxsplit=2
+    )
     assert np.isfinite(float(energy))
-    assert found_version == declared()["metadata"]["version"]
+    assert installed_version == declared()["metadata"]["version"]
     assert Path(file).is_relative_to(tmp_path)

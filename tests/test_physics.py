@@ -36,7 +36,7 @@ ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl")
 PAIRS = list(combinations_with_replacement(ELEMENTS, 2))
 CUTOFF = 5.0
 
-# Largest differences of what should be equal but for rounding: eV, eV/Å and eV/Å³.
+# Largest differences of results that differ only by rounding: eV, eV/Å and eV/Å³.
 ENERGY = {
     "float64": TOLERANCES.symmetry_energy_float64,
     "float32": TOLERANCES.symmetry_energy_float32,
@@ -50,7 +50,7 @@ GRADIENT = TOLERANCES.finite_difference_forces
 
 
 def displaced(name):
-    """Return a structure whose atoms are out of place at least as far as at 600 K.
+    """Return a structure whose atoms are displaced at least as far as at 600 K.
 
     A displacement of 0.06 Å in a bond costs as much as 1,000 K.
     """
@@ -60,7 +60,7 @@ def displaced(name):
 
 
 def fifty_atoms():
-    """Return a droplet."""
+    """Return a droplet of water."""
     return Atoms(structure("water_box")[:50], pbc=False)
 
 
@@ -82,15 +82,15 @@ def results(calc, atoms):
     return calc.results
 
 
-def assert_same(found, expected, dtype, forces=None, stress=None):
-    """Compare results; forces and stress may be given as they should be found."""
+def assert_same(computed, expected, dtype, forces=None, stress=None):
+    """Compare results; `forces` and `stress` replace the expected ones where they are given."""
     forces = expected["forces"] if forces is None else forces
-    assert_allclose(found["energy"], expected["energy"], rtol=0, atol=ENERGY[dtype])
-    assert_allclose(found["forces"], forces, rtol=0, atol=FORCES[dtype])
-    assert ("stress" in found) == ("stress" in expected)
-    if "stress" in found:
+    assert_allclose(computed["energy"], expected["energy"], rtol=0, atol=ENERGY[dtype])
+    assert_allclose(computed["forces"], forces, rtol=0, atol=FORCES[dtype])
+    assert ("stress" in computed) == ("stress" in expected)
+    if "stress" in computed:
         stress = expected["stress"] if stress is None else stress
-        assert_allclose(found["stress"], stress, rtol=0, atol=STRESS[dtype])
+        assert_allclose(computed["stress"], stress, rtol=0, atol=STRESS[dtype])
 
 
 def full(voigt):
@@ -127,7 +127,7 @@ def test_rotation_and_reflection(calc, name, determinant):
 def test_translation(calc, name):
     atoms = displaced(name)
     expected = results(calc, atoms)
-    # Far enough to show if coordinates were ever rounded to float32.
+    # Far enough that a rounding of coordinates to float32 would show.
     atoms.positions += [1000.3, -207.7, 31.9]
     assert_same(results(calc, atoms), expected, calc.info.dtype)
 
@@ -137,15 +137,15 @@ def test_permutation(calc, name):
     atoms = displaced(name)
     expected = results(calc, atoms)
     order = np.random.default_rng(2).permutation(len(atoms))
-    found = results(calc, atoms[order])
-    assert_same(found, expected, calc.info.dtype, expected["forces"][order])
+    permuted = results(calc, atoms[order])
+    assert_same(permuted, expected, calc.info.dtype, expected["forces"][order])
     assert_allclose(
-        found["energies"], expected["energies"][order], rtol=0, atol=ENERGY[calc.info.dtype]
+        permuted["energies"], expected["energies"][order], rtol=0, atol=ENERGY[calc.info.dtype]
     )
 
 
 @pytest.mark.parametrize("name", SYMMETRIC)
-def test_forces_add_up_to_nothing(calc, name):
+def test_forces_and_torques_add_up_to_zero(calc, name):
     atoms = displaced(name)
     forces = results(calc, atoms)["forces"]
     assert_allclose(forces.sum(axis=0), 0.0, atol=FORCES[calc.info.dtype])
@@ -162,11 +162,11 @@ def test_atoms_may_be_anywhere_outside_the_cell(calc):
 @pytest.mark.parametrize("name", ["crystal", "small_triclinic", "triclinic", "wire", "slab"])
 def test_supercell_has_twice_the_energy(calc, name):
     atoms = displaced(name)
-    once = results(calc, atoms)
+    single = results(calc, atoms)
     axis = int(np.flatnonzero(atoms.pbc)[0])
-    twice = results(calc, atoms.repeat([2 if axis == which else 1 for which in range(3)]))
-    expected = {**once, "energy": 2.0 * once["energy"]}
-    assert_same(twice, expected, calc.info.dtype, np.tile(once["forces"], (2, 1)))
+    doubled = results(calc, atoms.repeat([2 if axis == index else 1 for index in range(3)]))
+    expected = {**single, "energy": 2.0 * single["energy"]}
+    assert_same(doubled, expected, calc.info.dtype, np.tile(single["forces"], (2, 1)))
 
 
 def test_energies_of_separate_molecules_add_up(calc):
@@ -176,8 +176,8 @@ def test_energies_of_separate_molecules_add_up(calc):
     for index, atoms in enumerate(molecules):
         atoms.positions += [30.0 * index, 0.0, 0.0]
         together += atoms
-    expected = {"energy": sum(each["energy"] for each in alone)}
-    forces = np.concatenate([each["forces"] for each in alone])
+    expected = {"energy": sum(separate["energy"] for separate in alone)}
+    forces = np.concatenate([separate["forces"] for separate in alone])
     assert_same(results(calc, together), expected, calc.info.dtype, forces)
 
 
@@ -197,10 +197,10 @@ def test_padding_and_skin_change_nothing(calc, name):
             np.concatenate([neighbors, own], axis=1),
             np.concatenate([offsets, beyond], axis=1),
         )
-        found = {"energy": energies.sum(), "forces": forces}
+        padded = {"energy": energies.sum(), "forces": forces}
         if "stress" in expected:
-            found["stress"] = voigt(virials.sum(axis=0)) / atoms.get_volume()
-        assert_same(found, expected, calc.info.dtype)
+            padded["stress"] = voigt(virials.sum(axis=0)) / atoms.get_volume()
+        assert_same(padded, expected, calc.info.dtype)
 
 
 # --- derivatives -------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_padding_and_skin_change_nothing(calc, name):
 def slope(calc, make):
     """Return the derivative at zero of the energy of ``make(x)``, to fourth order."""
     steps = STEP * np.array([-2.0, -1.0, 1.0, 2.0])
-    energies = [found["energy"] for found in calc.calculate_many([make(step) for step in steps])]
+    energies = [result["energy"] for result in calc.calculate_many([make(step) for step in steps])]
     return np.dot([1.0, -8.0, 8.0, -1.0], energies) / (12.0 * STEP)
 
 
@@ -228,8 +228,8 @@ def test_forces_are_the_gradient(precise, name):
         for axis in range(3):
             direction = np.zeros((len(atoms), 3))
             direction[index, axis] = 1.0
-            found = -slope(precise, lambda step, d=direction: moved(atoms, step * d))
-            assert_allclose(found, forces[index, axis], rtol=0, atol=GRADIENT)
+            force = -slope(precise, lambda step, d=direction: moved(atoms, step * d))
+            assert_allclose(force, forces[index, axis], rtol=0, atol=GRADIENT)
 
 
 @pytest.mark.parametrize("name", [*small_structures(), "water_box"])
@@ -238,8 +238,8 @@ def test_all_forces_together_are_the_gradient(precise, name):
     forces = results(precise, atoms)["forces"]
     direction = np.random.default_rng(4).normal(size=forces.shape)
     direction /= np.linalg.norm(direction)
-    found = -slope(precise, lambda step: moved(atoms, step * direction))
-    assert_allclose(found, (forces * direction).sum(), rtol=0, atol=GRADIENT)
+    force = -slope(precise, lambda step: moved(atoms, step * direction))
+    assert_allclose(force, (forces * direction).sum(), rtol=0, atol=GRADIENT)
 
 
 def wire_in_a_box():
@@ -276,9 +276,9 @@ def test_stress_is_the_derivative_by_strain(precise, name):
         strain = np.zeros((3, 3))
         strain[row, column] += 0.5
         strain[column, row] += 0.5
-        found = slope(precise, lambda step, strain=strain: strained(step, strain)) / volume
+        derivative = slope(precise, lambda step, strain=strain: strained(step, strain)) / volume
         tolerance = TOLERANCES.finite_difference_stress
-        assert_allclose(found, stress[row, column], rtol=0, atol=tolerance)
+        assert_allclose(derivative, stress[row, column], rtol=0, atol=tolerance)
 
 
 # --- the cutoff --------------------------------------------------------------------------------
@@ -290,11 +290,11 @@ def test_two_atoms_cross_the_cutoff_without_a_step(precise, pair):
     pairs = [Atoms(pair, [[0.0, 0.0, 0.0], [0.0, 0.0, distance]]) for distance in distances]
     *near, inside, apart = precise.calculate_many(pairs)
     assert abs(inside["energy"] - apart["energy"]) > 1e-6
-    for found in near:
-        assert_allclose(found["energy"], apart["energy"], rtol=0, atol=TOLERANCES.cutoff_energy)
-    # What has a slope at the cutoff has it 1e-6 Å before.
-    for found in near[1:]:
-        assert_allclose(found["forces"], 0.0, atol=1e-9)
+    for result in near:
+        assert_allclose(result["energy"], apart["energy"], rtol=0, atol=TOLERANCES.cutoff_energy)
+    # A slope at the cutoff would also show 1e-6 Å before it.
+    for result in near[1:]:
+        assert_allclose(result["forces"], 0.0, atol=1e-9)
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
@@ -310,10 +310,14 @@ def test_atom_leaves_a_molecule_without_a_step(precise, element):
             probe = position + distance * outward
             structures.append(molecule + Atoms(element, [probe]))
             assert (np.linalg.norm(probe - position) < CUTOFF) == (structures is inside)
-    found = precise.calculate_many(inside + outside)
-    for before, after in zip(found[: len(inside)], found[len(inside) :], strict=True):
-        assert_allclose(before["energy"], after["energy"], rtol=0, atol=TOLERANCES.cutoff_energy)
-        assert_allclose(before["forces"], after["forces"], rtol=0, atol=1e-9)
+    computed = precise.calculate_many(inside + outside)
+    for inside_result, outside_result in zip(
+        computed[: len(inside)], computed[len(inside) :], strict=True
+    ):
+        assert_allclose(
+            inside_result["energy"], outside_result["energy"], rtol=0, atol=TOLERANCES.cutoff_energy
+        )
+        assert_allclose(inside_result["forces"], outside_result["forces"], rtol=0, atol=1e-9)
 
 
 # --- backends ----------------------------------------------------------------------------------
@@ -330,22 +334,22 @@ def references(calculators):
     return compute
 
 
-def assert_close_to_reference(found, expected):
+def assert_close_to_reference(computed, expected):
     n_atoms = len(expected["energies"])
-    energies = [found["energy"] / n_atoms, expected["energy"] / n_atoms]
+    energies = [computed["energy"] / n_atoms, expected["energy"] / n_atoms]
     assert_allclose(*energies, rtol=0, atol=TOLERANCES.backend_energy_per_atom)
-    assert force_difference(found["forces"], expected["forces"]) <= TOLERANCES.backend_forces
-    assert ("stress" in found) == ("stress" in expected)
+    assert force_difference(computed["forces"], expected["forces"]) <= TOLERANCES.backend_forces
+    assert ("stress" in computed) == ("stress" in expected)
     if "stress" in expected:
-        assert_allclose(found["stress"], expected["stress"], rtol=0, atol=STRESS["float32"])
+        assert_allclose(computed["stress"], expected["stress"], rtol=0, atol=STRESS["float32"])
 
 
 @pytest.mark.parametrize("make", [structure, displaced], ids=["cold", "hot"])
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("kind", KINDS[:-1], ids="-".join)
 def test_backends_agree(calculators, references, kind, name, make):
-    found = results(calculators(*kind), make(name))
-    assert_close_to_reference(found, references(make, name))
+    computed = results(calculators(*kind), make(name))
+    assert_close_to_reference(computed, references(make, name))
 
 
 @pytest.fixture(scope="module")
@@ -363,8 +367,8 @@ def frames(calculators):
 @pytest.mark.parametrize("kind", KINDS[:-1], ids="-".join)
 def test_backends_agree_along_a_trajectory(calculators, references, frames, kind):
     for index, atoms in enumerate(frames):
-        found = results(calculators(*kind), atoms)
-        assert_close_to_reference(found, references(frames.__getitem__, index))
+        computed = results(calculators(*kind), atoms)
+        assert_close_to_reference(computed, references(frames.__getitem__, index))
 
 
 # --- dynamics ----------------------------------------------------------------------------------
@@ -400,9 +404,9 @@ def test_nve_keeps_the_energy():
     start = thermalized(300.0, calc)
     times, energies = total_energies(start, calc, 0.5, 2000)
     slope = 1e3 * np.polyfit(times, energies, 1)[0] / len(start)
-    # The slope of one ps is uncertain by some 0.01 meV/atom/ps, so this is not the bar of 10 ps.
+    # In 1 ps the slope is uncertain by some 0.01 meV/atom/ps, so the limit is wider than for 10 ps.
     assert abs(slope) <= 0.05
-    # Velocity Verlet's fluctuation goes with the square of the time step if forces are smooth.
+    # Velocity Verlet's fluctuation is proportional to the time step squared if forces are smooth.
     finer_times, finer = total_energies(start, calc, 0.25, 1000)
     ratio = energies[times <= finer_times[-1]].std() / finer.std()
     assert 3.0 <= ratio <= 5.0
@@ -413,7 +417,7 @@ def test_nve_keeps_the_energy():
 
 @st.composite
 def crystals_and_clusters(draw):
-    """Draw a structure with any mix of periodic axes, in a slanted cell small or large."""
+    """Draw a structure with any mix of periodic axes, in a small or large slanted cell."""
     pbc = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
     lengths = draw(st.lists(st.floats(3.0, 9.0), min_size=3, max_size=3))
     slants = draw(st.lists(st.floats(-0.6, 0.6), min_size=3, max_size=3))
@@ -424,13 +428,13 @@ def crystals_and_clusters(draw):
     scaled = draw(st.lists(sites, min_size=len(symbols), max_size=len(symbols), unique=True))
     nudges = np.random.default_rng(draw(st.integers(0, 99))).uniform(-0.05, 0.05, (len(scaled), 3))
     atoms = Atoms(symbols, scaled_positions=np.array(scaled) / 4.0 + nudges, cell=cell, pbc=pbc)
-    # Compressed matter has energies of keV, to which float32 has other digits.
+    # Compressed matter has energies of keV, of which float32 keeps too few digits.
     assume(are_apart(atoms))
     return atoms
 
 
 def are_apart(atoms):
-    """Say whether all distances are at least 0.85 times the sum of two covalent radii."""
+    """Return whether all distances are at least 0.85 times the sum of two covalent radii."""
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 2.0)
     vectors = atoms.positions[matrix.neighbors] - atoms.positions[:, None]
     distances = np.linalg.norm(vectors + matrix.offsets(atoms.cell.array), axis=2)
@@ -457,8 +461,8 @@ def test_any_structure(calculators, atoms, seed):
     assert_same(results(reference, copy), expected, "float64", forces, stress)
     direction = rng.normal(size=forces.shape)
     direction /= np.linalg.norm(direction)
-    found = -slope(reference, lambda step: moved(atoms, step * direction))
-    assert_allclose(found, (expected["forces"] * direction).sum(), rtol=0, atol=GRADIENT)
+    force = -slope(reference, lambda step: moved(atoms, step * direction))
+    assert_allclose(force, (expected["forces"] * direction).sum(), rtol=0, atol=GRADIENT)
 
 
 def test_elements_are_those_of_the_student(calculators):

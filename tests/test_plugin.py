@@ -9,7 +9,7 @@ from ase_student.plugin import register
 
 
 def run(code: str) -> str:
-    """Return what a new interpreter prints."""
+    """Return the output of a new interpreter."""
     command = [sys.executable, "-W", "error", "-c", code]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -21,7 +21,7 @@ def test_ase_finds_the_class_by_name():
 
 @pytest.fixture
 def registry(monkeypatch):
-    """The registry of ASE, empty for the time of a test."""
+    """Return ASE's registry of calculators, empty during a test."""
     monkeypatch.setattr("ase.calculators.calculator.external_calculators", {})
     monkeypatch.setattr("ase.calculators.calculator.names", [])
     return sys.modules["ase.calculators.calculator"].external_calculators
@@ -33,30 +33,30 @@ def test_registering_twice_is_no_error(registry):
     assert registry == {"student": StudentCalculator}
 
 
-def test_module_that_is_imported_again_replaces_its_class(registry):
-    again = type("StudentCalculator", (), {"__module__": StudentCalculator.__module__})
+def test_a_module_imported_again_replaces_its_class(registry):
+    reimported = type("StudentCalculator", (), {"__module__": StudentCalculator.__module__})
     register(StudentCalculator)
-    register(again)
-    assert registry == {"student": again}
+    register(reimported)
+    assert registry == {"student": reimported}
 
 
-def test_class_of_another_package_stays(registry):
-    other = type("Student", (), {"__module__": "other_package"})
-    register(other)
+def test_a_class_of_another_package_is_kept(registry):
+    other_class = type("Student", (), {"__module__": "other_package"})
+    register(other_class)
     register(StudentCalculator)
-    assert registry == {"student": other}
+    assert registry == {"student": other_class}
 
 
-def test_the_registry_of_other_tests_was_not_touched():
+def test_the_registry_is_restored_after_tests():
     assert external_calculators["student"].__name__ == "StudentCalculator"
 
 
-def test_importing_the_plugin_imports_little():
+def test_importing_the_plugin_imports_no_heavy_packages():
     heavy = "{'ase.calculators.calculator', 'onnxruntime', 'torch'}"
     assert run(f"import sys, ase_student.plugin; print({heavy} & set(sys.modules))") == "set()"
 
 
-def test_unknown_attribute():
+def test_an_unknown_attribute_is_an_error():
     with pytest.raises(AttributeError, match="has no attribute 'plugins'"):
         plugin.plugins  # noqa: B018
 
@@ -64,7 +64,7 @@ def test_unknown_attribute():
 @pytest.mark.parametrize(
     "first", ["ase._4.plugins", "ase_student.plugin", "ase_student.calculator"]
 )
-def test_plugin_in_either_order_of_imports(first):
+def test_the_plugin_works_in_any_order_of_imports(first):
     pytest.importorskip("ase._4.plugins")
     code = (
         f"import {first}, ase_student.plugin as p; print([c().__name__ for c in p.__ase_plugins__])"
@@ -79,10 +79,10 @@ def test_ase_lists_the_plugin():
     assert run(code).startswith("student              (ase_student.plugin ")
 
 
-@pytest.mark.parametrize("how", ["missing", "different"])
-def test_another_ase_has_no_plugin(monkeypatch, how):
+@pytest.mark.parametrize("change", ["missing", "different"])
+def test_other_versions_of_ase_have_no_plugin(monkeypatch, change):
     module = pytest.importorskip("ase._4.plugins.plugin")
-    if how == "missing":
+    if change == "missing":
         monkeypatch.delattr(module, "CalculatorPlugin")
     else:
         monkeypatch.setattr(module, "CalculatorPlugin", lambda name: name)

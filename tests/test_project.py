@@ -1,4 +1,4 @@
-"""The files around the code agree with it and with each other."""
+"""Project files (metadata, workflows, pages) agree with the code and with each other."""
 
 import configparser
 import re
@@ -45,10 +45,10 @@ def run_lines(workflow: dict) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_prose_is_wrapped(page) -> None:
+def test_markdown_is_wrapped(page) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.M)
     text = re.sub(r"(<!-- .*?begin).*?(<!-- .*?end -->)", "", text, flags=re.DOTALL)
-    # Links, tables and figures are on a line each.
+    # Links, tables and figures stand on one line each.
     prose = [
         line for line in text.splitlines() if not line.lstrip().startswith(("|", "!", "[", "<"))
     ]
@@ -65,11 +65,11 @@ def test_citation_has_the_version_license_and_address(declared) -> None:
 
 
 @pytest.mark.parametrize("name", ADDRESSED)
-def test_one_address_everywhere(declared, name) -> None:
+def test_the_repository_has_one_address_everywhere(declared, name) -> None:
     address = declared["metadata"]["url"]
-    found = re.findall(r"https://github\.com/[\w-]+/[\w-]+", text_of(name))
-    assert found
-    assert set(found) == {address}
+    addresses = re.findall(r"https://github\.com/[\w-]+/[\w-]+", text_of(name))
+    assert addresses
+    assert set(addresses) == {address}
 
 
 def test_project_urls_belong_to_the_repository(declared) -> None:
@@ -78,7 +78,7 @@ def test_project_urls_belong_to_the_repository(declared) -> None:
     assert all(line.partition(" = ")[2].startswith(address) for line in lines)
 
 
-def test_python_versions_are_those_that_are_tested(declared, ci) -> None:
+def test_declared_python_versions_are_tested(declared, ci) -> None:
     tested = ci["jobs"]["test"]["strategy"]["matrix"]["python"]
     oldest = declared["options"]["python_requires"].removeprefix(">=")
     classified = re.findall(r"Python :: (3\.\d+)", declared["metadata"]["classifiers"])
@@ -108,7 +108,7 @@ def test_wheels_are_built_for_four_platforms() -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_workflows_call_what_there_is(declared, path) -> None:
+def test_workflows_use_existing_targets_extras_and_files(declared, path) -> None:
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     targets = set(re.findall(r"^([\w-]+):", text_of("Makefile"), re.MULTILINE))
     extras = set(declared["options.extras_require"])
@@ -125,8 +125,8 @@ def test_workflows_call_what_there_is(declared, path) -> None:
             assert job["timeout-minutes"] <= 90
 
 
-def test_nobody_can_publish_but_the_release_workflow() -> None:
-    """Trusted publishing: one job may ask for an identity, in an environment that is approved."""
+def test_only_the_release_workflow_can_publish() -> None:
+    """Trusted publishing: only one job may request an identity, in an approved environment."""
     for path in WORKFLOWS:
         workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert workflow["permissions"] == {"contents": "read"}
@@ -147,13 +147,21 @@ def test_students_of_the_issue_form_are_the_bundled_ones() -> None:
     assert set(options["attributes"]["options"][:-1]) == set(available_students())
 
 
-def test_the_conda_environment_takes_the_known_versions(declared) -> None:
+def test_the_conda_environment_uses_the_constraints(declared) -> None:
     environment = yaml.safe_load(text_of("environment.yml"))
-    (pip,) = [one["pip"] for one in environment["dependencies"] if isinstance(one, dict)]
+    (pip,) = [
+        dependency["pip"]
+        for dependency in environment["dependencies"]
+        if isinstance(dependency, dict)
+    ]
     assert pip[0] == "--constraint constraints.txt"
     extras = re.fullmatch(r"--editable \.\[([\w,]+)\]", pip[1])
     assert set(extras[1].split(",")) <= set(declared["options.extras_require"])
-    python = next(one for one in environment["dependencies"] if str(one).startswith("python="))
+    python = next(
+        dependency
+        for dependency in environment["dependencies"]
+        if str(dependency).startswith("python=")
+    )
     assert python.removeprefix("python=") in declared["metadata"]["classifiers"]
 
 
@@ -163,7 +171,7 @@ def test_logo_is_a_picture() -> None:
     assert root.get("viewBox")
 
 
-def test_description_of_the_package_has_absolute_links_only(declared, tmp_path) -> None:
+def test_description_of_the_package_has_only_absolute_links(declared, tmp_path) -> None:
     pytest.importorskip("setuptools")
     code = (
         "import sys; from setuptools.build_meta import prepare_metadata_for_build_wheel; "
@@ -173,16 +181,18 @@ def test_description_of_the_package_has_absolute_links_only(declared, tmp_path) 
         (tmp_path / name).write_text(text_of(name), encoding="utf-8")
     (tmp_path / "ase_student").mkdir()
     (tmp_path / "ase_student" / "__init__.py").touch()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (found,) = tmp_path.glob("*.dist-info/METADATA")
-    description = found.read_text(encoding="utf-8")
+    assert process.returncode == 0, process.stderr
+    (metadata_file,) = tmp_path.glob("*.dist-info/METADATA")
+    description = metadata_file.read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)\s]+)\)", description)
     assert len(targets) > 10
-    assert [one for one in targets if "://" not in one and not one.startswith("#")] == []
+    assert [
+        target for target in targets if "://" not in target and not target.startswith("#")
+    ] == []
     version = declared["metadata"]["version"]
     assert f"/raw/v{version}/docs/cost.png" in description
     assert f"/blob/v{version}/docs/performance.md" in description

@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""The code, commands, links and numbers of the README are correct."""
 
 import re
 import shlex
@@ -23,10 +23,10 @@ def commands(module: str) -> list[list[str]]:
 
 
 def test_python_blocks_run_one_after_the_other(capsys: pytest.CaptureFixture[str]) -> None:
-    found = blocks("python")
-    assert found
+    python_blocks = blocks("python")
+    assert python_blocks
     namespace: dict[str, object] = {}
-    for block in found:
+    for block in python_blocks:
         exec(compile(block, str(README), "exec"), namespace)
     printed = capsys.readouterr().out
     assert " eV\n" in printed
@@ -40,9 +40,9 @@ def test_export_commands_run(
     from ase_student.export.__main__ import main
 
     monkeypatch.chdir(tmp_path)
-    found = commands("ase_student.export")
-    assert len(found) == 2
-    for arguments in found:
+    argument_lists = commands("ase_student.export")
+    assert len(argument_lists) == 2
+    for arguments in argument_lists:
         assert main(arguments) == 0
     assert "right on" in capsys.readouterr().out
     written = sorted(path.name for path in (tmp_path / "exported").iterdir())
@@ -55,11 +55,11 @@ def test_distillation_commands_have_the_options_they_show(
     pytest.importorskip("h5py")
     from ase_student.distill.__main__ import main
 
-    found = commands("ase_student.distill")
-    assert [arguments[0] for arguments in found] == [
+    argument_lists = commands("ase_student.distill")
+    assert [arguments[0] for arguments in argument_lists] == [
         "run", "structures", "label", "train", "grow", "train",
     ]  # fmt: skip
-    for arguments in found:
+    for arguments in argument_lists:
         with pytest.raises(SystemExit, match="0"):
             main([arguments[0], "--help"])
         text = capsys.readouterr().out
@@ -67,13 +67,13 @@ def test_distillation_commands_have_the_options_they_show(
             assert option in text
 
 
-#: What the commands of the blocks `bash` are, other than ``python -m``.
+#: The commands of the blocks `bash` other than ``python -m``.
 OTHER_COMMANDS = ("pip", "printf")
 #: Modules whose arguments are parsed here; commands of the export run in another test.
 PARSED, RUN = ("ase_student.validation", "ase_student.distill"), ("ase_student.export",)
 
 
-def test_every_command_is_known_and_its_files_are_there() -> None:
+def test_every_command_is_known_and_its_files_exist() -> None:
     """A command reads files of the repository or what a command above it has written."""
     pytest.importorskip("h5py")
     written: set[str] = set()
@@ -83,12 +83,12 @@ def test_every_command_is_known_and_its_files_are_there() -> None:
         if words[:2] == ["python", "-m"]:
             assert words[2] in (*PARSED, *RUN), line
             if words[2] in PARSED:
-                read, made = files_of(words[2], words[3:])
+                read, outputs = files_of(words[2], words[3:])
                 for path in read:
                     # A training writes its weights into its folder.
                     is_made = bool(written & {path, str(Path(path).parent)})
                     assert is_made or (README.parent / path).exists(), (line, path)
-                written |= made
+                written |= outputs
         else:
             assert words[0] in OTHER_COMMANDS, line
             written |= {words[-1]} if ">" in words else set()
@@ -96,11 +96,11 @@ def test_every_command_is_known_and_its_files_are_there() -> None:
 
 
 def files_of(module: str, arguments: list[str]) -> tuple[set[str], set[str]]:
-    """Return what a command reads and writes, by its parser, which refuses unknown options."""
+    """Return the files that a command reads and writes; its parser refuses unknown options."""
     if module.endswith("validation"):
         from ase_student.validation.settings import parser as parser_of_validation
 
-        given = vars(parser_of_validation().parse_args(arguments))
+        parsed = vars(parser_of_validation().parse_args(arguments))
     else:
         from ase_student.cli import Parser
         from ase_student.distill.options import add_options
@@ -108,10 +108,12 @@ def files_of(module: str, arguments: list[str]) -> tuple[set[str], set[str]]:
 
         parser = Parser()
         add_options(parser, step_module(arguments[0]).OPTIONS)
-        given = vars(parser.parse_args(arguments[1:]))
-    made = {str(given.pop(name)) for name in ("output", "folder") if name in given}
-    lists = [value if isinstance(value, list) else [value] for value in given.values()]
-    return {str(one) for values in lists for one in values if isinstance(one, Path)}, made
+        parsed = vars(parser.parse_args(arguments[1:]))
+    outputs = {str(parsed.pop(name)) for name in ("output", "folder") if name in parsed}
+    lists = [value if isinstance(value, list) else [value] for value in parsed.values()]
+    return {
+        str(entry) for entries in lists for entry in entries if isinstance(entry, Path)
+    }, outputs
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def files_of(module: str, arguments: list[str]) -> tuple[set[str], set[str]]:
     ["README.md", "CONTRIBUTING.md", "recipes/README.md"]
     + [f"docs/{path.name}" for path in sorted((README.parent / "docs").glob("*.md"))],
 )
-def test_links_and_paths_exist(name: str) -> None:
+def test_linked_pages_and_named_paths_exist(name: str) -> None:
     page = README.parent / name
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
@@ -130,7 +132,7 @@ def test_links_and_paths_exist(name: str) -> None:
         assert any((root / path).exists() for root in roots), path
 
 
-def test_numbers_of_parameters_and_elements_are_right() -> None:
+def test_numbers_of_parameters_and_elements_are_correct() -> None:
     from ase.data import chemical_symbols
 
     from ase_student import load_student

@@ -7,7 +7,7 @@ from ase_student import StudentCalculator
 from ase_student.snapshots import snapshot, structures_of
 from ase_student.testing import structure
 
-#: All take structures through the same door; 'onnx' would hand on any type it is given.
+#: All backends check structures in the same place; 'onnx' would accept any type.
 BACKENDS = ("native", "onnx")
 TYPES = ("<f4", ">f4", "<f8", ">f8", "f2", "i4", ">i8", "f16")
 
@@ -62,7 +62,7 @@ def test_numbers_may_be_of_any_type_that_holds_integers(calculators, backend, ki
         ("numbers", lambda old: old > 0, "atomic numbers must be integers.* bool"),
     ],
 )
-def test_arrays_that_are_no_numbers_are_refused(name, values, reason):
+def test_arrays_without_real_numbers_are_refused(name, values, reason):
     calc = StudentCalculator("tiny", device="cpu")
     atoms = structure("aspirin")
     calc.get_potential_energy(atoms)
@@ -75,7 +75,7 @@ def test_arrays_that_are_no_numbers_are_refused(name, values, reason):
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("argument", "message"),
     [
         ("water.xyz", "given 'water.xyz'"),
         (b"water", "given b'water'"),
@@ -90,28 +90,28 @@ def test_arrays_that_are_no_numbers_are_refused(name, values, reason):
         ("x" * 5000, "given a str"),
     ],
 )
-def test_calculate_many_names_what_is_no_structure(given, named):
-    with pytest.raises(TypeError, match=f"^calculate_many takes a list of .*{named}") as caught:
-        StudentCalculator("tiny", device="cpu").calculate_many(given)
+def test_calculate_many_names_an_invalid_argument(argument, message):
+    with pytest.raises(TypeError, match=f"^calculate_many takes a list of .*{message}") as caught:
+        StudentCalculator("tiny", device="cpu").calculate_many(argument)
     assert len(str(caught.value)) < 200
 
 
-def test_structures_that_are_plain_are_not_copied():
+def test_structures_with_standard_types_are_not_copied():
     atoms = structure("triclinic")
     assert structures_of(iter([atoms]))[0] is atoms
-    odd = with_types(positions="f4")
-    odd.info["charge"] = 1
-    (plain,) = structures_of([odd])
-    assert plain.info["charge"] == 1
-    assert plain.positions.dtype == np.float64
-    assert odd.positions.dtype == np.float32
+    float32_atoms = with_types(positions="f4")
+    float32_atoms.info["charge"] = 1
+    (converted,) = structures_of([float32_atoms])
+    assert converted.info["charge"] == 1
+    assert converted.positions.dtype == np.float64
+    assert float32_atoms.positions.dtype == np.float32
 
 
 def test_a_snapshot_is_a_copy():
     atoms = structure("triclinic")
-    taken = snapshot(atoms)
+    copied = snapshot(atoms)
     for array, own in zip(
-        taken, (atoms.numbers, atoms.positions, atoms.cell, atoms.pbc), strict=True
+        copied, (atoms.numbers, atoms.positions, atoms.cell, atoms.pbc), strict=True
     ):
         assert not np.shares_memory(array, np.asarray(own))
     with pytest.raises(TypeError, match="given 'x'"):

@@ -21,7 +21,7 @@ def test_values_in_pages_are_escaped():
     assert "#viewer > div {" in text
 
 
-def test_values_in_cards_are_not():
+def test_values_in_cards_are_not_escaped():
     environment = templates._environment()
     assert environment.autoescape("distill/model_card.md.jinja") is False
     assert environment.autoescape("validation/report/report.html.jinja") is True

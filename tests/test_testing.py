@@ -14,7 +14,7 @@ ELEMENTS = {"H", "C", "N", "O", "F", "P", "S", "Cl"}
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_structures_are_new_and_always_the_same(name):
+def test_structures_are_new_objects_with_the_same_values(name):
     first, second = structure(name), structure(name)
     assert first == second
     first.positions += 1.0
@@ -25,12 +25,12 @@ def test_structures_are_new_and_always_the_same(name):
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_atoms_keep_chemical_distances(name):
     atoms = structure(name)
-    # Half of the shortest bond, that of hydrogen with oxygen, would be an accident.
+    # Distances below the shortest bond, that of hydrogen and oxygen, would be a mistake.
     matrix = neighbor_matrix(atoms.positions, atoms.cell, atoms.pbc, 0.85)
     assert matrix.is_padding.all()
 
 
-def test_structures_are_what_their_names_say():
+def test_structures_have_the_properties_of_their_names():
     assert len(structure("atom")) == 1
     assert structure("far_pair").get_distance(0, 1) > 20.0
     assert structure("aspirin").get_chemical_formula() == "C9H8O4"
@@ -62,11 +62,11 @@ def test_unknown_structure_is_named():
         structure("aspirine")
 
 
-def test_forces_are_compared_as_they_are_unless_they_are_large():
+def test_large_forces_are_compared_relative_to_the_largest():
     expected = np.array([[1.0, -2.0, 3.0], [0.0, 0.0, 0.0]])
-    found = expected + np.array([[0.0, 0.0, 0.1], [0.0, -0.2, 0.0]])
-    assert force_difference(found, expected) == pytest.approx(0.2)
+    forces = expected + np.array([[0.0, 0.0, 0.1], [0.0, -0.2, 0.0]])
+    assert force_difference(forces, expected) == pytest.approx(0.2)
     expected[1, 0] = -4 * LARGE_FORCE
-    found[1, 0] = expected[1, 0]
-    assert force_difference(found, expected) == pytest.approx(0.2 / 4)
+    forces[1, 0] = expected[1, 0]
+    assert force_difference(forces, expected) == pytest.approx(0.2 / 4)
     assert force_difference(np.zeros((0, 3)), np.zeros((0, 3))) == 0.0

@@ -14,12 +14,12 @@ from ase_student.testing import structure
 
 N_THREADS = 6
 N_CALLS = 8
-#: Between calculators of one backend: batches of other sizes round differently, eV and eV/Å.
+#: Between calculators of one backend, eV and eV/Å: batches of other sizes round differently.
 TOLERANCE = 1e-5
 
 
 class Slow(StudentCalculator):
-    """A calculator that other threads overtake between the steps of ASE's protocol."""
+    """A calculator that waits between steps of ASE's protocol, so that threads interfere."""
 
     _random = random.Random(0)
 
@@ -52,22 +52,22 @@ def expected_of(calc, structures):
     return [(result["energy"], result["forces"]) for result in calc.calculate_many(structures)]
 
 
-def ask(calc, atoms, index):
+def largest_errors(calc, atoms, index):
     """Return the largest errors of energy and forces over many calls with moved atoms."""
     worst = [0.0, 0.0]
     for step in range(N_CALLS):
-        mine = atoms.copy()
-        mine.positions += 1e-3 * (step % 2)  # another state, the same energy and forces
-        mine.calc = calc
-        # The order in which threads ask differs.
+        moved = atoms.copy()
+        moved.positions += 1e-3 * (step % 2)  # another state, the same energy and forces
+        moved.calc = calc
+        # The order of calls differs between threads.
         if (step + index) % 3 == 0:
-            forces, energy = mine.get_forces(), mine.get_potential_energy()
+            forces, energy = moved.get_forces(), moved.get_potential_energy()
         else:
-            energy, forces = mine.get_potential_energy(), mine.get_forces()
+            energy, forces = moved.get_potential_energy(), moved.get_forces()
         if (step + index) % 5 == 0:
             calc.reset()
-            calc.calculation_required(mine, ["energy"])
-            calc.calculate_many([mine, atoms])
+            calc.calculation_required(moved, ["energy"])
+            calc.calculate_many([moved, atoms])
         worst[0] = max(worst[0], abs(energy - atoms.info["energy"]))
         worst[1] = max(worst[1], np.abs(forces - atoms.arrays["expected"]).max())
     return worst
@@ -80,7 +80,7 @@ def worst_errors(calculators, structures):
         atoms.info["energy"] = energy
         atoms.set_array("expected", forces)
     with ThreadPoolExecutor(len(structures)) as pool:
-        return list(pool.map(ask, calculators, structures, range(len(structures))))
+        return list(pool.map(largest_errors, calculators, structures, range(len(structures))))
 
 
 def test_one_calculator_for_all_threads(make):
@@ -93,22 +93,22 @@ def test_one_calculator_for_each_thread(make):
     assert np.max(errors) < TOLERANCE
 
 
-def test_an_error_in_one_thread_costs_the_others_nothing(make):
+def test_an_error_in_one_thread_does_not_disturb_the_others(make):
     calc = make()
-    bad = structure("aspirin")
-    bad.positions[0] = np.nan
-    bad.calc = calc
+    invalid = structure("aspirin")
+    invalid.positions[0] = np.nan
+    invalid.calc = calc
 
-    def ask_badly(_):
+    def call_with_invalid(_):
         for _ in range(N_CALLS):
             with pytest.raises(InputError, match="positions must be finite"):
-                bad.get_forces()
+                invalid.get_forces()
 
-    good = structures_of(1)[0]
-    good.info["energy"], expected = expected_of(calc, [good])[0]
-    good.set_array("expected", expected)
+    valid = structures_of(1)[0]
+    valid.info["energy"], expected = expected_of(calc, [valid])[0]
+    valid.set_array("expected", expected)
     with ThreadPoolExecutor(2) as pool:
-        failing = pool.submit(ask_badly, None)
-        asking = pool.submit(ask, calc, good, 0)
+        failing = pool.submit(call_with_invalid, None)
+        running = pool.submit(largest_errors, calc, valid, 0)
         failing.result()
-        assert np.max(asking.result()) < TOLERANCE
+        assert np.max(running.result()) < TOLERANCE

@@ -1,4 +1,4 @@
-"""What the guard says of steps that are taken as a whole, whatever takes them."""
+"""Warnings of the guard for whole steps, with a backend that only a test has."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ CUTOFF, SKIN = 5.0, 0.5
 
 
 class Steps:
-    """Takes every step with the same results, and finds rare bonds where it builds a list."""
+    """A backend with the same results in every step; with a rebuilt list it reports rare bonds."""
 
     def __init__(self, is_rebuilt):
         self.is_rebuilt = is_rebuilt
@@ -45,10 +45,10 @@ class Steps:
 
 @pytest.fixture
 def unusual(monkeypatch):
-    """Let every structure have a bond that training did not see."""
-    found = [Outside("bonds", (0,), "atom 0 (O) is bonded as O(OO)")]
+    """Make every structure have a bond that training did not have."""
+    outside = [Outside("bonds", (0,), "atom 0 (O) is bonded as O(OO)")]
     monkeypatch.setattr(Limits, "unusual_kinds", {"bonds"})
-    monkeypatch.setattr(Limits, "find_unusual", lambda *arguments: found)
+    monkeypatch.setattr(Limits, "find_unusual", lambda *arguments: outside)
 
 
 def steps_of(is_rebuilt, action):
@@ -62,11 +62,11 @@ def arrays():
     return atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc
 
 
-def test_unusual_bonds_are_said_when_the_list_is_built_anew(unusual):
+def test_unusual_bonds_are_reported_when_the_list_is_rebuilt(unusual):
     steps, _, _ = steps_of(True, "warn")
     with pytest.warns(OutsideTrainingWarning, match=r"bonded as O\(OO\)"):
         steps.results(*arrays())
-    # Once said, and where the list is kept, nothing is looked at.
+    # After the warning, and while the list is kept, nothing is checked.
     steps.results(*arrays())
     steps, _, _ = steps_of(False, "raise")
     steps.results(*arrays())
@@ -75,12 +75,12 @@ def test_unusual_bonds_are_said_when_the_list_is_built_anew(unusual):
         steps.results(*arrays())
 
 
-def test_unusual_bonds_of_many_are_said_with_the_structure(unusual):
+def test_unusual_bonds_in_batches_are_reported_with_the_structure(unusual):
     steps, _, _ = steps_of(True, "raise")
     with pytest.raises(OutsideTrainingError, match="structure 0: "):
         steps.results_of_many([molecule("H2O"), molecule("NH3")])
 
 
-def test_the_engine_compares_with_the_guards_counts():
+def test_the_backend_gets_the_counts_of_the_guard():
     _, backend, guard = steps_of(True, "warn")
     np.testing.assert_array_equal(backend.counts, guard.limits.counts)

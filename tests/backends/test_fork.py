@@ -1,4 +1,4 @@
-"""Calculators in processes that are forked after they were used."""
+"""Calculators in processes forked after their first use."""
 
 import os
 import subprocess
@@ -35,10 +35,10 @@ for calculator in calculators.values():
     threading.Thread(target=calculator._lock.acquire).start()
 context = multiprocessing.get_context("fork")
 with context.Pool(1) as pool:
-    found = pool.map_async(forces, calculators).get(timeout=100)
-    for backend, values in zip(calculators, found, strict=True):
-        for one, other in zip(values, expected[backend], strict=True):
-            assert np.abs(one - other).max() < 1e-4, backend
+    computed = pool.map_async(forces, calculators).get(timeout=100)
+    for backend, values in zip(calculators, computed, strict=True):
+        for array, reference in zip(values, expected[backend], strict=True):
+            assert np.abs(array - reference).max() < 1e-4, backend
     if "torch" in calculators:
         try:
             pool.apply_async(
@@ -61,9 +61,9 @@ def backends():
     return list(BACKENDS)
 
 
-def test_a_forked_process_goes_on_with_a_calculator(backends):
+def test_a_forked_process_can_use_a_calculator(backends):
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    run = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", PROGRAM, *backends],
         env=environment,
         capture_output=True,
@@ -71,7 +71,7 @@ def test_a_forked_process_goes_on_with_a_calculator(backends):
         timeout=300,
         check=False,
     )
-    assert run.stdout == "done\n", run.stderr
+    assert process.stdout == "done\n", process.stderr
 
 
 DELETION = """
@@ -89,7 +89,7 @@ for backend in sys.argv[1:]:
             if is_used:
                 atoms.positions += 1e-3
                 calculator.get_potential_energy(atoms)
-            # What deletes a session must not wait for threads of the other process.
+            # Deleting a session must not wait for threads of the parent process.
             del calculator
             gc.collect()
             os._exit(0)
@@ -101,5 +101,5 @@ print("done")
 
 def test_a_forked_process_deletes_its_calculator(backends):
     command = [sys.executable, "-c", DELETION, *backends]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert run.stdout == "done\n", run.stderr
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert process.stdout == "done\n", process.stderr

@@ -1,4 +1,4 @@
-"""What is said before a structure is too large for the memory."""
+"""Errors for structures that are too large for the memory."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from ase_student import StudentCalculator
 from ase_student.backends import memory
 from ase_student.testing import structure
 
-#: Growth of the peak of memory, bytes per atom with 10 and 40 neighbors, that was measured.
+#: Measured growth of the peak of memory, bytes per atom with 10 and 40 neighbors.
 MEASURED = {
     "ultra-tiny": (32_100, 107_800),
     "tiny": (40_800, 148_400),
@@ -18,7 +18,7 @@ MEASURED = {
 
 
 @pytest.mark.parametrize("name", MEASURED)
-def test_the_estimate_is_near_what_was_measured(name):
+def test_the_estimate_is_near_the_measured_memory(name):
     info = StudentCalculator(name, "onnx", "cpu").info.metadata
     for n_neighbors, measured in zip((10, 40), MEASURED[name], strict=True):
         estimate = memory.needed_bytes(info, 1, n_neighbors)
@@ -29,7 +29,7 @@ def test_the_estimate_is_near_what_was_measured(name):
     assert memory.needed_bytes({}, 10**9, 10) == 0
 
 
-def test_too_large_structures_are_told_of_before_they_start(monkeypatch):
+def test_too_large_structures_are_refused_before_the_computation(monkeypatch):
     calc = StudentCalculator("tiny", "onnx", "cpu", guard="off")
     atoms = structure("triclinic")
     atoms.calc = calc
@@ -48,7 +48,7 @@ def test_too_large_structures_are_told_of_before_they_start(monkeypatch):
     assert atoms.get_potential_energy() == pytest.approx(expected, abs=1e-5)
 
 
-def test_what_the_runtime_says_becomes_a_sentence(monkeypatch):
+def test_errors_of_the_runtime_become_one_sentence(monkeypatch):
     calc = StudentCalculator("tiny", "onnx", "cpu", guard="off")
 
     class Full:
@@ -62,7 +62,7 @@ def test_what_the_runtime_says_becomes_a_sentence(monkeypatch):
     assert len(str(caught.value)) < 300
 
 
-def test_memory_that_is_left(tmp_path):
+def test_available_memory_respects_the_limit_of_the_group(tmp_path):
     assert memory.available_bytes(tmp_path) is None
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    5 kB\n")
@@ -75,6 +75,6 @@ def test_memory_that_is_left(tmp_path):
         assert memory.available_bytes(tmp_path) == expected
 
 
-def test_sizes_here_are_those_of_this_system():
+def test_available_memory_of_this_system_is_positive_or_unknown():
     available = memory.available_bytes()
     assert available is None or available > np.int64(0)

@@ -15,13 +15,13 @@ helper = onnx.helper
 N_MUTATIONS = 2000
 
 
-def model(nodes=None, initializers=(), **others):
+def model(nodes=None, initializers=(), **options):
     """Return a model that adds weights to its input."""
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in "xy")
     weights = onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "weights")
     nodes = nodes or [helper.make_node("Add", ["x", "weights"], ["y"])]
     graph = helper.make_graph(nodes, "graph", [x], [y], [weights, *initializers])
-    return helper.make_model(graph, ir_version=8, **others)
+    return helper.make_model(graph, ir_version=8, **options)
 
 
 def external():
@@ -48,22 +48,22 @@ def sparse(values, *dims):
 
 
 def with_sparse_initializer(tensor):
-    made = model()
-    made.graph.sparse_initializer.append(sparse(tensor, 4))
-    return made
+    onnx_model = model()
+    onnx_model.graph.sparse_initializer.append(sparse(tensor, 4))
+    return onnx_model
 
 
 def with_function(nodes, domain=""):
-    made = model()
+    onnx_model = model()
     opsets = [helper.make_opsetid("", 18)]
-    made.functions.append(helper.make_function(domain, "F", [], ["y"], nodes, opsets))
-    return made
+    onnx_model.functions.append(helper.make_function(domain, "F", [], ["y"], nodes, opsets))
+    return onnx_model
 
 
 def with_training(tensor):
-    made = model()
-    made.training_info.add().algorithm.CopyFrom(graph_with(tensor))
-    return made
+    onnx_model = model()
+    onnx_model.training_info.add().algorithm.CopyFrom(graph_with(tensor))
+    return onnx_model
 
 
 def location_only():
@@ -95,9 +95,9 @@ def test_bundled_student_passes():
 
 
 def test_self_contained_models_of_standard_operators_pass():
-    made = model()
-    made.metadata_props.add(key="long", value="x" * 1000)
-    check_onnx(made.SerializeToString(), "model.onnx")
+    onnx_model = model()
+    onnx_model.metadata_props.add(key="long", value="x" * 1000)
+    check_onnx(onnx_model.SerializeToString(), "model.onnx")
     opsets = [helper.make_opsetid("ai.onnx", 18)]
     check_onnx(model(opset_imports=opsets).SerializeToString(), "model.onnx")
 
@@ -106,7 +106,7 @@ BRANCHES = {"then_branch": graph_with(sized(4)), "else_branch": graph_with(sized
 
 
 @pytest.mark.parametrize(
-    ("made", "message"),
+    ("onnx_model", "message"),
     [
         (model([helper.make_node("If", ["x"], ["y"], **BRANCHES)]), "operator 'If'"),
         (model([helper.make_node("Loop", ["x"], ["y"], body=graph_with(sized(4)))]), "'Loop'"),
@@ -117,14 +117,14 @@ BRANCHES = {"then_branch": graph_with(sized(4)), "else_branch": graph_with(sized
         (with_training(sized(4)), "functions or training"),
     ],
 )  # fmt: skip
-def test_operators_that_no_student_has_need_trust(made, message):
-    assert message in refusal(made.SerializeToString())
-    check_onnx(made.SerializeToString(), "model.onnx", trust=True)
+def test_operators_unused_by_students_need_trust(onnx_model, message):
+    assert message in refusal(onnx_model.SerializeToString())
+    check_onnx(onnx_model.SerializeToString(), "model.onnx", trust=True)
 
 
 @pytest.mark.parametrize("packed", ["raw", "int64_data"])
 @pytest.mark.parametrize("sizes", [[2**40], [2**20, 2**20], [1, 2**62, -1]])
-def test_shapes_that_ask_for_more_than_the_memory_are_refused(sizes, packed):
+def test_shapes_of_oversized_tensors_are_refused(sizes, packed):
     if packed == "raw":
         shape = onnx.numpy_helper.from_array(np.array(sizes), "shape")
     else:
@@ -137,7 +137,7 @@ def test_shapes_that_ask_for_more_than_the_memory_are_refused(sizes, packed):
 
 
 @pytest.mark.parametrize(
-    "made",
+    "onnx_model",
     [
         model(initializers=[external()]),
         model(initializers=[location_only()]),
@@ -152,14 +152,14 @@ def test_shapes_that_ask_for_more_than_the_memory_are_refused(sizes, packed):
         with_training(external()),
     ],
 )
-def test_weights_in_other_files_are_refused(made):
-    # Trusted programs neither.
-    assert "has tensors in other files" in refusal(made.SerializeToString(), trust=True)
-    refusal(made.SerializeToString())
+def test_weights_in_other_files_are_refused(onnx_model):
+    # Trust does not allow them either.
+    assert "has tensors in other files" in refusal(onnx_model.SerializeToString(), trust=True)
+    refusal(onnx_model.SerializeToString())
 
 
 @pytest.mark.parametrize(
-    "made",
+    "onnx_model",
     [
         model([helper.make_node("Add", ["x", "x"], ["y"], domain="com.example")]),
         model(opset_imports=[helper.make_opsetid("com.example", 1)]),
@@ -170,25 +170,27 @@ def test_weights_in_other_files_are_refused(made):
         with_function([helper.make_node("Evil", [], ["y"], domain="com.example")]),
     ],
 )  # fmt: skip
-def test_operators_of_other_domains_are_refused(made):
-    assert "has operators of domain 'com.example'" in refusal(made.SerializeToString(), trust=True)
-    refusal(made.SerializeToString())
+def test_operators_of_other_domains_are_refused(onnx_model):
+    assert "has operators of domain 'com.example'" in refusal(
+        onnx_model.SerializeToString(), trust=True
+    )
+    refusal(onnx_model.SerializeToString())
 
 
 @pytest.mark.parametrize("dims", [(2**27,), (2**14, 2**14), (2**60, 2**60), (-1,), (2**40, 0)])
 def test_oversized_tensors_are_refused(dims):
-    for made in (model(initializers=[sized(*dims)]), with_sparse_initializer(sized(*dims))):
-        content = made.SerializeToString()
+    for onnx_model in (model(initializers=[sized(*dims)]), with_sparse_initializer(sized(*dims))):
+        content = onnx_model.SerializeToString()
         assert "has a tensor of more than 67,108,864 elements" in refusal(content, trust=True)
     check_onnx(model(initializers=[sized(2**13, 2**13)]).SerializeToString(), "model.onnx")
 
 
-def test_sizes_cannot_be_hidden_in_a_part_that_is_there_twice():
+def test_a_repeated_part_that_hides_a_size_is_refused():
     attribute = helper.make_attribute("value", sized(2**20))
     content = attribute.SerializeToString()
-    twice = content + onnx.AttributeProto(t=sized(2**20)).SerializeToString()
-    assert list(onnx.AttributeProto.FromString(twice).t.dims) == [2**20, 2**20]
-    node = b"\x2a" + encoded(len(twice)) + twice
+    repeated = content + onnx.AttributeProto(t=sized(2**20)).SerializeToString()
+    assert list(onnx.AttributeProto.FromString(repeated).t.dims) == [2**20, 2**20]
+    node = b"\x2a" + encoded(len(repeated)) + repeated
     graph = b"\x0a" + encoded(len(node)) + node
     assert "a part twice" in refusal(b"\x3a" + encoded(len(graph)) + graph)
 
@@ -202,7 +204,7 @@ def encoded(number):
     return bytes([*digits, number])
 
 
-def test_deep_nesting_is_walked_without_recursion():
+def test_deep_nesting_is_checked_without_recursion():
     graph = b""
     for _ in range(3000):
         attribute = b"\x32" + encoded(len(graph)) + graph
@@ -219,7 +221,7 @@ def test_limits_on_the_file(monkeypatch):
     assert "is larger than 0 MB" in refusal(content)
 
 
-def test_truncated_files_are_refused_unless_cut_between_parts():
+def test_truncated_files_are_refused_except_between_parts():
     content = model().SerializeToString()
     sealed = seal(content)
     passing = [size for size in range(len(sealed) + 1) if accepts(sealed[:size])]
@@ -230,7 +232,7 @@ def test_truncated_files_are_refused_unless_cut_between_parts():
         onnx.ModelProto.FromString(sealed[:size])
 
 
-def test_seal_is_a_metadata_entry_that_notices_every_change():
+def test_the_seal_is_a_metadata_entry_that_detects_every_change():
     sealed = seal(model().SerializeToString())
     check_onnx(sealed, "model.onnx")
     parsed = onnx.ModelProto.FromString(sealed)
@@ -247,14 +249,14 @@ def test_seal_is_a_metadata_entry_that_notices_every_change():
 @pytest.mark.parametrize(
     "content", [b"", b"\x00", b"just some text\n", b"{}", b"PK\x03\x04" + bytes(100), b"\x80" * 99]
 )
-def test_files_of_another_kind_are_refused(content):
+def test_files_of_other_formats_are_refused(content):
     assert "is not a readable ONNX file: " in refusal(content)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_pass_or_raise_value_error(content):
     accepts(content)
-    # In the place of a graph, a node, a tensor.
+    # The same bytes as a graph, a node and a tensor.
     for key in (b"\x3a", b"\x0a", b"\x2a"):
         content = key + encoded(len(content)) + content
         accepts(b"\x3a" + encoded(len(content)) + content)
@@ -264,18 +266,18 @@ def test_random_changes_pass_or_raise_value_error():
     rng = random.Random(0)
     branches = {"then_branch": graph_with(sized(4)), "else_branch": graph_with(sized(3))}
     content = with_function([helper.make_node("If", ["x"], ["y"], **branches)]).SerializeToString()
-    passed = 0
+    n_accepted = 0
     for _ in range(N_MUTATIONS):
         changed = bytearray(content)
         for _ in range(rng.randint(1, 3)):
             start = rng.randrange(len(changed))
             stop = start + rng.randint(0, 3)
             changed[start:stop] = rng.randbytes(rng.randint(0, 3))
-        passed += accepts(bytes(changed))
-    assert 0 < passed < N_MUTATIONS
+        n_accepted += accepts(bytes(changed))
+    assert 0 < n_accepted < N_MUTATIONS
 
 
-def test_random_changes_of_the_bundled_student():
+def test_random_changes_of_the_bundled_student_pass_or_raise_value_error():
     rng = random.Random(1)
     content = (student_folder("tiny") / "tiny.onnx").read_bytes()
     for _ in range(100):
@@ -287,7 +289,7 @@ def test_random_changes_of_the_bundled_student():
 
 
 def test_products_by_broadcasting_are_not_bounded():
-    """What the docstring says that the check does not do: change both together."""
+    """The module's docstring states this limit of the check: change both together."""
     column, row = (
         onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
         for name, shape in (("column", (2**14, 1)), ("row", (1, 2**14)))

@@ -27,7 +27,7 @@ from ase_student.testing import STRUCTURES, TOLERANCES, structure
 
 ONNX = student_folder("tiny") / "tiny.onnx"
 WEIGHTS = student_folder("tiny") / "weights.safetensors"
-# Smaller and larger than before, one atom, much padding, and each of them again.
+# Smaller and larger than the previous structure, one atom, much padding, and some repeated.
 SIZES = ["aspirin", "water_box", "triclinic", "atom", "thousand_atoms", "slab", "crystal"]
 SIZES += ["atom", "water_box", "aspirin", "triclinic"]
 
@@ -38,7 +38,7 @@ FORCES = {"float32": TOLERANCES.backend_forces, "float64": 1e-9}
 
 @pytest.fixture(scope="module")
 def exported(exported_tiny, tmp_path_factory):
-    """Folder of files of the bundled student, of which one is shipped."""
+    """Folder with exported files of the bundled student; one of them is the bundled file."""
     folder = tmp_path_factory.mktemp("exported")
     shutil.copytree(exported_tiny("float64")[0], folder / "float64")
     (folder / "float32").mkdir()
@@ -81,21 +81,21 @@ def assert_as_expected(calc, name, expected):
     dtype = calc.info.dtype
     atoms = rattled(name)
     calc.calculate(atoms)
-    found = calc.results
-    per_atom = [found["energy"] / len(atoms), expected["energy"] / len(atoms)]
+    results = calc.results
+    per_atom = [results["energy"] / len(atoms), expected["energy"] / len(atoms)]
     np.testing.assert_allclose(*per_atom, rtol=0, atol=ENERGY_PER_ATOM[dtype])
-    np.testing.assert_allclose(found["forces"], expected["forces"], rtol=0, atol=FORCES[dtype])
+    np.testing.assert_allclose(results["forces"], expected["forces"], rtol=0, atol=FORCES[dtype])
 
 
 @pytest.mark.parametrize(("dtype", "file"), EXPORTED)
-def test_exported_files_compute_the_student(exported, expected, dtype, file):
+def test_exported_files_give_the_results_of_the_student(exported, expected, dtype, file):
     calc = StudentCalculator(exported / dtype / file, device="cpu", dtype=dtype)
     for name in STRUCTURES:
         assert_as_expected(calc, name, expected(name))
 
 
 @pytest.mark.parametrize(("dtype", "file"), EXPORTED)
-def test_exported_files_say_what_they_are(exported, dtype, file):
+def test_exported_files_hold_their_metadata(exported, dtype, file):
     student = load_student("tiny")
     info = StudentCalculator(exported / dtype / file, device="cpu", dtype=dtype).info
     assert info.name == "tiny"
@@ -109,15 +109,17 @@ def test_exported_files_say_what_they_are(exported, dtype, file):
 
 
 @pytest.mark.parametrize(("dtype", "file"), EXPORTED)
-def test_exported_files_have_their_precision(exported, dtype, file):
-    other = {"float32": "float64", "float64": "float32"}[dtype]
+def test_exported_files_run_only_in_their_precision(exported, dtype, file):
+    other_dtype = {"float32": "float64", "float64": "float32"}[dtype]
     path = exported / dtype / file
-    with pytest.raises(ValueError, match=f"computes in {dtype}, not {other}; pass dtype='{dtype}'"):
-        StudentCalculator(path, device="cpu", dtype=other)
+    with pytest.raises(
+        ValueError, match=f"computes in {dtype}, not {other_dtype}; pass dtype='{dtype}'"
+    ):
+        StudentCalculator(path, device="cpu", dtype=other_dtype)
 
 
 @pytest.mark.parametrize(("dtype", "file"), EXPORTED)
-def test_exported_files_run_in_their_backend(exported, dtype, file):
+def test_exported_files_run_only_in_their_backend(exported, dtype, file):
     path = exported / dtype / file
     kind = "onnx" if file.endswith(".onnx") else "torchscript"
     assert StudentCalculator(path, device="cpu", dtype=dtype).backend == kind
@@ -129,7 +131,9 @@ def test_exported_files_run_in_their_backend(exported, dtype, file):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("source", ["student", "file"])
-def test_sizes_in_a_row_through_torchscript(exported, calculators, expected, source, dtype):
+def test_torchscript_computes_structures_of_changing_size(
+    exported, calculators, expected, source, dtype
+):
     if source == "student":
         calc = calculators("torchscript", dtype)
     else:
@@ -138,7 +142,7 @@ def test_sizes_in_a_row_through_torchscript(exported, calculators, expected, sou
         assert_as_expected(calc, name, expected(name))
 
 
-def test_same_input_gives_the_same_bits(calculators):
+def test_the_same_input_gives_the_same_bits(calculators):
     for kind in (
         ("native", "float32"),
         ("native", "float64"),
@@ -148,11 +152,11 @@ def test_same_input_gives_the_same_bits(calculators):
     ):
         calc = calculators(*kind)
         calc.calculate(structure("triclinic"))
-        first = calc.results
+        first_results = calc.results
         calc.calculate(structure("aspirin"))
         calc.calculate(structure("triclinic"))
-        assert calc.results["energy"] == first["energy"]
-        np.testing.assert_array_equal(calc.results["forces"], first["forces"])
+        assert calc.results["energy"] == first_results["energy"]
+        np.testing.assert_array_equal(calc.results["forces"], first_results["forces"])
 
 
 # --- the choice of file and backend ------------------------------------------------------------
@@ -182,14 +186,14 @@ def test_auto_takes_the_fastest(
     assert opening._fastest(device, dtype, bundled) == expected
 
 
-def test_a_backend_that_is_gone_names_its_successor():
+def test_a_removed_backend_names_its_successor():
     with pytest.raises(ValueError, match="'compiled' is gone: pass backend='native'"):
         StudentCalculator("tiny", "compiled")
 
 
 @pytest.fixture
 def no_engine(monkeypatch):
-    """The package as it is where there was no compiler when it was installed."""
+    """The package as installed without a compiler."""
     reason = "ase-student was installed without its C++ engine"
     monkeypatch.setattr("ase_student.backends.native.why_missing", lambda: reason)
 
@@ -217,7 +221,7 @@ def test_bundled_student_runs_in_onnx_without_the_engine(no_engine):
     assert calc.info.weights_sha256 == load_student("tiny").sha256
 
 
-def test_without_the_engine_the_rest_runs_in_torchscript(no_engine, tmp_path):
+def test_without_the_engine_other_models_run_in_torchscript(no_engine, tmp_path):
     pytest.importorskip("torch")
     assert StudentCalculator(device="cpu", dtype="float64").backend == "torchscript"
     path = tmp_path / "mine.safetensors"
@@ -234,7 +238,7 @@ def test_a_name_is_not_taken_for_a_path(tmp_path, monkeypatch):
     assert open_backend("tiny", device="cpu").info.name == "tiny"
 
 
-def test_another_student_is_another_program(tmp_path, calculators):
+def test_a_student_with_other_energies_is_compiled_anew(tmp_path, calculators):
     pytest.importorskip("torch")
     student = load_student("tiny")
     references = {number: energy + 1.0 for number, energy in student.reference_energies.items()}
@@ -249,7 +253,7 @@ def test_another_student_is_another_program(tmp_path, calculators):
     assert difference == pytest.approx(len(atoms), rel=0, abs=1e-9)
 
 
-# --- what does not get to drive a simulation ---------------------------------------------------
+# --- files that are refused ---------------------------------------------------
 
 
 def write_zip(path, **members):
@@ -259,7 +263,7 @@ def write_zip(path, **members):
 
 
 def write_onnx(path, properties=None):
-    """Write an ONNX file that is right, but of no student."""
+    """Write an ONNX file that is valid, but belongs to no student."""
     onnx = pytest.importorskip("onnx")
     tensor = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
     graph = onnx.helper.make_graph(
@@ -306,7 +310,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_files_of_another_kind_are_refused(tmp_path, name):
+def test_files_of_other_formats_are_refused(tmp_path, name):
     if not name.endswith((".onnx", ".safetensors")):
         pytest.importorskip("torch")
     path = tmp_path / name
@@ -334,7 +338,7 @@ def test_checkpoint_is_not_an_exported_file():
 
 
 def changed_student():
-    """Return the bundled student with one weight changed by an amount that is easily missed."""
+    """Return the bundled student with one weight changed by a small amount."""
     student = load_student("tiny")
     name = "readout.second.weight"
     tensor = np.array(student.tensors[name])
@@ -342,12 +346,12 @@ def changed_student():
     return dataclasses.replace(student, tensors={**student.tensors, name: tensor})
 
 
-def test_exchanged_weights_in_onnx_are_noticed_on_opening(tmp_path):
+def test_exchanged_weights_in_onnx_are_detected_on_opening(tmp_path):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(ONNX)
-    # Without the checksum of the whole file, which would notice it too.
-    kept = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, {metadata.METADATA_KEY: kept[metadata.METADATA_KEY]})
+    # Without the checksum of the whole file, which would detect it too.
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, {metadata.METADATA_KEY: properties[metadata.METADATA_KEY]})
     original = load_student("tiny").tensors["readout.second.weight"]
     swapped = changed_student().tensors["readout.second.weight"]
     for tensor in model.graph.initializer:
@@ -365,7 +369,7 @@ def test_exchanged_weights_in_onnx_are_noticed_on_opening(tmp_path):
         StudentCalculator(path, device="cpu")
 
 
-def test_exchanged_weights_in_torchscript_are_noticed_on_opening(tmp_path):
+def test_exchanged_weights_in_torchscript_are_detected_on_opening(tmp_path):
     pytest.importorskip("torch")
     from ase_student.backends.torchscript import save_torchscript
 
@@ -391,17 +395,17 @@ from ase_student.testing import structure
 
 calc = StudentCalculator()
 calc.calculate(structure("triclinic"))
-said = {"works": calc.backend}
+results = {"works": calc.backend}
 for case in json.loads(sys.argv[1]):
     try:
         StudentCalculator(**case)
     except ImportError as error:
-        said[json.dumps(case)] = str(error)
-print(json.dumps(said))
+        results[json.dumps(case)] = str(error)
+print(json.dumps(results))
 """
 
 
-def test_what_needs_an_extra_says_which(tmp_path):
+def test_missing_extras_are_named_with_their_installation(tmp_path):
     (tmp_path / "first_generation.pt").write_bytes(b"\x80\x02")
     write_zip(tmp_path / "program.pt", **{"program/code/__torch__.py": ""})
     cases = [
@@ -414,10 +418,10 @@ def test_what_needs_an_extra_says_which(tmp_path):
         {"model": str(tmp_path / "program.pt")},
     ]
     command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, json.dumps(cases)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    said = json.loads(done.stdout)
-    assert said.pop("works") == "onnx"
-    assert len(said) == len(cases)
-    for message in said.values():
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    messages = json.loads(process.stdout)
+    assert messages.pop("works") == "onnx"
+    assert len(messages) == len(cases)
+    for message in messages.values():
         assert message.endswith('pip install "ase-student[torch]"')
         assert "\n" not in message

@@ -32,7 +32,7 @@ def exported(tmp_path_factory, metadata):
 
 
 class Loops(torch.nn.Module):
-    """A student with a loop."""
+    """A module that computes a student in a loop."""
 
     def __init__(self, inner: torch.nn.Module):
         super().__init__()
@@ -51,7 +51,7 @@ class Loops(torch.nn.Module):
 
 
 def write(path, exported, metadata):
-    """Write a program that computes what the student does, with a loop."""
+    """Write a program that gives the results of the student and has a loop."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inner = torch.jit.load(str(exported))
@@ -71,7 +71,7 @@ def test_exported_programs_are_opened(exported):
     check_program(exported)
 
 
-def test_a_program_that_nobody_signed_needs_trust(tmp_path, exported, metadata):
+def test_an_unsigned_program_needs_trust(tmp_path, exported, metadata):
     path = tmp_path / "program.pt"
     write(path, exported, metadata)
     assert "that no export of this package has signed; a program can do anything" in refusal(path)
@@ -94,7 +94,7 @@ def test_a_seal_alone_is_not_enough(tmp_path, exported, metadata):
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "student.onnx", "student.pth", "student"])
-def test_a_program_is_opened_only_from_pt(tmp_path, exported, name):
+def test_a_program_is_opened_only_from_a_file_named_pt(tmp_path, exported, name):
     path = tmp_path / name
     shutil.copy(exported, path)
     message = refusal(path)
@@ -104,7 +104,7 @@ def test_a_program_is_opened_only_from_pt(tmp_path, exported, name):
         assert "ends in '.pt'" in refusal(path, trust=True)
 
 
-def test_changes_after_the_export_are_noticed(tmp_path, exported):
+def test_changes_after_the_export_are_detected(tmp_path, exported):
     path = tmp_path / "changed.pt"
     with zipfile.ZipFile(exported) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():
@@ -121,7 +121,7 @@ def test_changes_after_the_export_are_noticed(tmp_path, exported):
      "class A(Module):\n  def __setstate__(self):\n    return self\n", "(" * 5000, "a\0b",
      "def forward(self):\n  return torch.ones([1000000000000])\n", "if 1:\n  pass\n"],
 )  # fmt: skip
-def test_code_that_no_student_has(tmp_path, exported, code):
+def test_code_that_no_student_has_is_refused(tmp_path, exported, code):
     path = tmp_path / "program.pt"
     with zipfile.ZipFile(exported) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():

@@ -1,4 +1,4 @@
-"""Compressed files: what is in them, what is measured, what is refused."""
+"""Compressed files: their content, their measured errors, and refused files."""
 
 import dataclasses
 import json
@@ -29,8 +29,8 @@ GOOD = Cost(0.001, 0.1, {"0.1": 0.01, "0.01": 0.001, "0.001": 0.01}, 0.001, 0.01
 
 
 @pytest.fixture(scope="module")
-def little():
-    """Have the file in float32 at hand, and little to measure on."""
+def small_measurement():
+    """Use the bundled file in float32, and measure on a few small structures."""
     file = student_folder("ultra-tiny") / "ultra-tiny.onnx"
     few = {name: structure(name) for name in ("water_dimer", "triclinic", "eight_elements")}
     with pytest.MonkeyPatch.context() as patch:
@@ -41,34 +41,34 @@ def little():
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory, little):
+def comparison(tmp_path_factory, small_measurement):
     return prepared("ultra-tiny", tmp_path_factory.mktemp("work"), picoseconds=0.02)
 
 
 @pytest.fixture(scope="module")
-def made(comparison, tmp_path_factory):
+def by_kind(comparison, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     return {kind: compressed(comparison, kind, folder) for kind in KINDS}
 
 
 @pytest.mark.parametrize("scheme", ROUNDINGS)
-def test_rounded_students_are_near_and_rounding_again_changes_nothing(scheme) -> None:
+def test_rounded_students_are_near_and_rounding_twice_changes_nothing(scheme) -> None:
     student = load_student("ultra-tiny")
-    first = rounded(student, scheme)
-    again = rounded(first, scheme)
-    assert first.sha256 != student.sha256
+    once = rounded(student, scheme)
+    twice = rounded(once, scheme)
+    assert once.sha256 != student.sha256
     for name, tensor in student.tensors.items():
-        np.testing.assert_array_equal(again.tensors[name], first.tensors[name])
-        difference = np.abs(first.tensors[name] - tensor).max()
+        np.testing.assert_array_equal(twice.tensors[name], once.tensors[name])
+        difference = np.abs(once.tensors[name] - tensor).max()
         assert difference <= np.abs(tensor).max() / 200
         if tensor.ndim == 1:
             assert difference == 0.0
 
 
 def test_bfloat16_rounds_to_nearest_and_ties_to_even() -> None:
-    one = np.float32(1.0)
+    unit = np.float32(1.0)
     step = np.float32(2.0**-7)
-    values = np.array([one + step / 4, one + step / 2, one + 3 * step / 2, one + 0.6 * step])
+    values = np.array([unit + step / 4, unit + step / 2, unit + 3 * step / 2, unit + 0.6 * step])
     expected = [1.0, 1.0, 1.0 + 2 * step, 1.0 + step]
     np.testing.assert_array_equal(from_bfloat16(to_bfloat16(values.astype(np.float32))), expected)
 
@@ -84,32 +84,39 @@ def test_weights_too_large_for_float16_are_refused() -> None:
 @pytest.mark.parametrize("scheme", ROUNDINGS)
 def test_files_hold_short_weights_and_the_values_of_the_rounded_student(scheme) -> None:
     student = rounded(load_student("ultra-tiny"), scheme)
-    tensors = {name: np.asarray(one) for name, one in student.tensors.items()}
-    # An exporter cuts, turns and joins them.
-    filters = next(one for one in tensors.values() if one.ndim == 3)
+    tensors = {name: np.asarray(tensor) for name, tensor in student.tensors.items()}
+    # An exporter slices, transposes and joins the weights.
+    filters = next(tensor for tensor in tensors.values() if tensor.ndim == 3)
     tensors["parts"] = np.concatenate([filters[0], filters[1], filters[1]], axis=1)
     tensors["turned"] = np.ascontiguousarray(tensors["readout.first.weight"].T)
     nodes = [onnx.helper.make_node("Identity", [name], [f"{name}_out"]) for name in tensors]
     outputs = [
-        onnx.helper.make_tensor_value_info(f"{name}_out", onnx.TensorProto.FLOAT, one.shape)
-        for name, one in tensors.items()
+        onnx.helper.make_tensor_value_info(f"{name}_out", onnx.TensorProto.FLOAT, tensor.shape)
+        for name, tensor in tensors.items()
     ]
-    weights = [onnx.numpy_helper.from_array(one, name) for name, one in tensors.items()]
+    weights = [onnx.numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()]
     graph = onnx.helper.make_graph(nodes, "graph", [], outputs, weights)
     opsets = [onnx.helper.make_opsetid("", 18)]
     model = onnx.helper.make_model(graph, ir_version=8, opset_imports=opsets)
     hold_short(model, student, scheme)
     kinds = {"float16": 10, "bfloat16": 16, "int8-weights": 3}
-    held = [one for one in model.graph.initializer if one.data_type == kinds[scheme]]
-    assert sum(int(np.prod(one.dims)) for one in held) >= 0.9 * student.n_parameters
+    shortened = [
+        initializer
+        for initializer in model.graph.initializer
+        if initializer.data_type == kinds[scheme]
+    ]
+    assert (
+        sum(int(np.prod(initializer.dims)) for initializer in shortened)
+        >= 0.9 * student.n_parameters
+    )
     content = model.SerializeToString()
     check_onnx(content, "model.onnx")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    for (name, expected), found in zip(tensors.items(), session.run(None, {}), strict=True):
-        np.testing.assert_array_equal(found, expected, err_msg=name)
+    for (name, expected), output in zip(tensors.items(), session.run(None, {}), strict=True):
+        np.testing.assert_array_equal(output, expected, err_msg=name)
 
 
-def test_values_that_the_short_format_has_not_stay_as_they_are() -> None:
+def test_tensors_with_other_values_stay_in_float32() -> None:
     student = load_student("ultra-tiny")
     values = np.linspace(0.0, 1.0, 100, dtype=np.float32)
     tensor = onnx.numpy_helper.from_array(values, "w")
@@ -117,49 +124,49 @@ def test_values_that_the_short_format_has_not_stay_as_they_are() -> None:
     for scheme in ROUNDINGS:
         model = onnx.helper.make_model(graph)
         hold_short(model, student, scheme)
-        assert [one.name for one in model.graph.initializer] == ["w"]
+        assert [initializer.name for initializer in model.graph.initializer] == ["w"]
         assert not model.graph.node
 
 
-def test_int8_files_compute_with_integers_and_say_what_they_cost(made) -> None:
+def test_int8_files_compute_with_integers_and_exceed_the_limits(by_kind) -> None:
     operators = {
-        name: {node.op_type for node in onnx.load_from_string(made[name].content).graph.node}
+        name: {node.op_type for node in onnx.load_from_string(by_kind[name].content).graph.node}
         for name in KINDS
     }
     assert {"MatMulInteger", "DynamicQuantizeLinear"} <= operators["int8-dynamic"]
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators["int8-static"]
     for name in operators:
-        # Staircases are no potentials.
-        assert made[name].crossed
-        assert made[name].document["measured"]["force_rmse"] > LIMITS["force_rmse"][0]
-    # Scales from a call depend on what is in it; those of calibration do not.
-    dynamic, static = (made[name].document["measured"]["batch_forces"] for name in operators)
+        # Energies that change in steps exceed the limits.
+        assert by_kind[name].crossed
+        assert by_kind[name].document["measured"]["force_rmse"] > LIMITS["force_rmse"][0]
+    # Dynamic scales depend on the other structures of a call; static scales do not.
+    dynamic, static = (by_kind[name].document["measured"]["batch_forces"] for name in operators)
     assert dynamic > 100 * static
 
 
-def test_readout_and_vectors_stay_in_float(made) -> None:
-    model = onnx.load_from_string(made["int8-dynamic"].content)
+def test_readout_and_vectors_stay_in_float(by_kind) -> None:
+    model = onnx.load_from_string(by_kind["int8-dynamic"].content)
     quantized = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
     names = {name for node in quantized for name in node.input}
     assert quantized
     assert not [name for name in names if "readout" in name or "vectors" in name or "mix" in name]
 
 
-def test_the_file_says_so_and_the_calculator_warns(made, tmp_path) -> None:
+def test_a_file_beyond_the_limits_names_them_and_the_calculator_warns(by_kind, tmp_path) -> None:
     path = tmp_path / "mine.onnx"
-    path.write_bytes(made["int8-static"].content)
+    path.write_bytes(by_kind["int8-static"].content)
     with pytest.warns(UserWarning, match=r"compressed \(int8-static\) beyond .* forces differ"):
         calculator = StudentCalculator(path, guard="off")
-    about = calculator.info.metadata["compression"]
-    assert about["crossed"] == made["int8-static"].crossed
-    assert about["measured"].keys() == about["float32"].keys()
+    compression = calculator.info.metadata["compression"]
+    assert compression["crossed"] == by_kind["int8-static"].crossed
+    assert compression["measured"].keys() == compression["float32"].keys()
     assert calculator.info.weights_sha256 == load_student("ultra-tiny").sha256
     atoms = structure("aspirin")
     atoms.calc = calculator
     assert np.isfinite(atoms.get_forces()).all()
 
 
-def test_limits() -> None:
+def test_figures_beyond_the_limits_are_named() -> None:
     assert crossed(GOOD, GOOD) == []
     for name, value in (
         ("force_rmse", 0.02), ("energy_mae", 1.0), ("batch_forces", 1e-3), ("drift", 0.2),
@@ -170,18 +177,18 @@ def test_limits() -> None:
     worse = dataclasses.replace(GOOD, disagreement={**GOOD.disagreement, "0.01": 0.5})
     (sentence,) = crossed(worse, GOOD)
     assert sentence.startswith("at 0.01 Å, forces deviate")
-    # A drift within its uncertainty is none.
+    # A drift within its uncertainty is within the limit.
     assert crossed(dataclasses.replace(GOOD, drift=0.02, drift_uncertainty=0.01), GOOD) == []
 
 
 @pytest.fixture
-def ready(monkeypatch, comparison, made):
-    """Have everything measured already."""
+def ready(monkeypatch, comparison, by_kind):
+    """Use the measurements of the session's fixtures."""
     monkeypatch.setattr(writing, "prepared", lambda *_, **__: comparison)
-    monkeypatch.setattr(writing, "compressed", lambda _, scheme, __: made[scheme])
+    monkeypatch.setattr(writing, "compressed", lambda _, scheme, __: by_kind[scheme])
 
 
-def test_command_refuses_and_accepts(ready, tmp_path, capsys) -> None:
+def test_command_refuses_a_file_beyond_the_limits_until_accepted(ready, tmp_path, capsys) -> None:
     options = ["ultra-tiny", "-o", str(tmp_path), "--quantize", "int8-static"]
     assert main(options) == 1
     error = capsys.readouterr().err
@@ -195,14 +202,14 @@ def test_command_refuses_and_accepts(ready, tmp_path, capsys) -> None:
     assert main(["verify", str(path)]) == 0
 
 
-def test_what_is_harmless_is_written_and_opens_without_a_warning(
-    ready, comparison, made, tmp_path, recwarn, monkeypatch
+def test_a_file_within_the_limits_is_written_and_opens_without_a_warning(
+    ready, comparison, by_kind, tmp_path, recwarn, monkeypatch
 ) -> None:
-    found = made["int8-static"]
-    about = {**found.document, "crossed": []}
-    model = onnx.load_from_string(found.content)
-    content = writing._finished(model, comparison, comparison.references, about)
-    harmless = dataclasses.replace(found, content=content, document=about, crossed=[])
+    original = by_kind["int8-static"]
+    document = {**original.document, "crossed": []}
+    model = onnx.load_from_string(original.content)
+    content = writing._finished(model, comparison, comparison.references, document)
+    harmless = dataclasses.replace(original, content=content, document=document, crossed=[])
     monkeypatch.setattr(writing, "compressed", lambda *_: harmless)
     path, _ = write_compressed("ultra-tiny", tmp_path, "int8-static")
     StudentCalculator(path, guard="off")
@@ -218,13 +225,13 @@ def test_what_is_harmless_is_written_and_opens_without_a_warning(
         (["--quantize", "float16", "--picoseconds", "0.001"], "must be 0.01 or more"),
     ],
 )
-def test_options_that_do_not_go_together(options, message, tmp_path, capsys) -> None:
+def test_options_that_exclude_each_other_are_refused(options, message, tmp_path, capsys) -> None:
     assert main(["ultra-tiny", "-o", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_tolerances_of_a_file_have_a_limit(made, tmp_path) -> None:
-    model = onnx.load_from_string(made["int8-static"].content)
+def test_a_file_with_too_large_tolerances_is_refused(by_kind, tmp_path) -> None:
+    model = onnx.load_from_string(by_kind["int8-static"].content)
     document = json.loads(next(p.value for p in model.metadata_props if p.key == METADATA_KEY))
     document["compression"]["tolerances"]["forces"] = 1e6
     del model.metadata_props[:]

@@ -29,7 +29,7 @@ def energy_of(student, folder) -> float:
     return float(atoms.get_potential_energy())
 
 
-def test_units_that_do_nothing_go_first_and_change_nothing(student, tmp_path) -> None:
+def test_units_without_effect_are_pruned_first_and_change_nothing(student, tmp_path) -> None:
     n_units = student.architecture.hidden
     idle = [1, n_units - 2]
     tensors = dict(student.tensors)
@@ -37,11 +37,13 @@ def test_units_that_do_nothing_go_first_and_change_nothing(student, tmp_path) ->
         if name.endswith((".senders.second.weight", ".gates.second.weight")):
             tensors[name] = tensors[name].copy()
             tensors[name][:, idle] = 0.0
-    lazy = dataclasses.replace(student, tensors=tensors)
-    smaller = pruned(lazy, n_units - len(idle))
+    with_idle_units = dataclasses.replace(student, tensors=tensors)
+    smaller = pruned(with_idle_units, n_units - len(idle))
     assert smaller.architecture.hidden == n_units - len(idle)
     assert smaller.n_parameters < student.n_parameters
-    assert energy_of(smaller, tmp_path) == pytest.approx(energy_of(lazy, tmp_path), abs=1e-9)
+    assert energy_of(smaller, tmp_path) == pytest.approx(
+        energy_of(with_idle_units, tmp_path), abs=1e-9
+    )
 
 
 def test_pruning_to_all_units_is_the_same_student(student) -> None:
@@ -54,26 +56,26 @@ def test_impossible_numbers_of_units_are_refused(student, hidden) -> None:
         pruned(student, hidden)
 
 
-def test_low_rank_is_the_nearest_of_that_rank(student) -> None:
+def test_low_rank_is_the_nearest_matrix_of_that_rank(student) -> None:
     shorter = low_rank(student, 0.5)
-    changed = 0
+    n_changed = 0
     for name, tensor in student.tensors.items():
         if np.ndim(tensor) == 2 and min(tensor.shape) >= 16:
             values = np.linalg.svd(np.float64(tensor), compute_uv=False)
             rank = round(0.5 * min(tensor.shape))
-            found = np.linalg.svd(np.float64(shorter.tensors[name]), compute_uv=False)
-            assert (found[rank:] < 1e-5 * found[0]).all()
+            values_of_low_rank = np.linalg.svd(np.float64(shorter.tensors[name]), compute_uv=False)
+            assert (values_of_low_rank[rank:] < 1e-5 * values_of_low_rank[0]).all()
             left_out = np.linalg.norm(shorter.tensors[name] - tensor)
             assert left_out == pytest.approx(np.linalg.norm(values[rank:]), rel=1e-4)
-            changed += 1
+            n_changed += 1
         else:
             np.testing.assert_array_equal(shorter.tensors[name], tensor)
-    assert changed
+    assert n_changed
     with pytest.raises(ValueError, match="share of the rank"):
         low_rank(student, 0.0)
 
 
-def test_factors_compute_the_same_with_less_work() -> None:
+def test_factors_give_the_same_results() -> None:
     rng = np.random.default_rng(0)
     low = (rng.normal(size=(40, 5)) @ rng.normal(size=(5, 30))).astype(np.float32)
     full = rng.normal(size=(30, 30)).astype(np.float32)
@@ -88,19 +90,21 @@ def test_factors_compute_the_same_with_less_work() -> None:
     arrays = {"turned": np.ascontiguousarray(low.T), "low": low, "full": full, "bias": bias}
     graph = onnx.helper.make_graph(
         nodes, "graph", [info("x", 1, ["n", 40])], [info("y", 1, ["n", 30])],
-        [onnx.numpy_helper.from_array(one, name) for name, one in arrays.items()],
+        [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )  # fmt: skip
     opsets = [onnx.helper.make_opsetid("", 18)]
     model = onnx.helper.make_model(graph, ir_version=8, opset_imports=opsets)
-    before = model.SerializeToString()
+    original = model.SerializeToString()
     assert factorize(model) == 2
-    assert {one.name for one in model.graph.initializer} >= {"full", "bias"}
-    assert "low" not in {one.name for one in model.graph.initializer}
+    assert {initializer.name for initializer in model.graph.initializer} >= {"full", "bias"}
+    assert "low" not in {initializer.name for initializer in model.graph.initializer}
     x = rng.normal(size=(7, 40)).astype(np.float32)
-    after = model.SerializeToString()
-    check_onnx(after, "model.onnx")
+    factorized = model.SerializeToString()
+    check_onnx(factorized, "model.onnx")
     results = [
-        onnxruntime.InferenceSession(one, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
-        for one in (before, after)
+        onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run(
+            None, {"x": x}
+        )[0]
+        for content in (original, factorized)
     ]
     np.testing.assert_allclose(results[1], results[0], rtol=1e-3, atol=1e-2)

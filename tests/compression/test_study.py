@@ -1,4 +1,4 @@
-"""The study of compression writes its page and plot, and goes on where it was interrupted."""
+"""The study of compression writes its page and plot, and resumes after an interruption."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ WAYS = ("float32", "int8-static", "hidden units × 0.5", "tables of filters (nat
 
 @pytest.fixture
 def study(monkeypatch):
-    """Have files in float32 at hand, little to measure on, and few ways."""
+    """Use the bundled file in float32, one small structure, and few ways of compression."""
     file = student_folder("ultra-tiny") / "ultra-tiny.onnx"
     few = {"water_dimer": structure("water_dimer")}
     monkeypatch.setattr(writing, "to_onnx", lambda *_, **__: file.read_bytes())
@@ -32,39 +32,39 @@ def study(monkeypatch):
     monkeypatch.setattr(writing, "structures_for", lambda *_: dict(few))
     monkeypatch.setattr(writing, "molecules_for", lambda *_: dict(few))
     module = runpy.run_path(str(ROOT / "validation" / "compression.py"))
-    every = module["Study"].ways
+    all_ways = module["Study"].ways
     monkeypatch.setattr(
         module["Study"], "ways",
-        lambda self: {name: way for name, way in every(self).items() if name in WAYS},
+        lambda self: {name: way for name, way in all_ways(self).items() if name in WAYS},
     )  # fmt: skip
     return module
 
 
-def test_a_pruned_student_is_trained_on_in_its_own_shape(study, tmp_path, monkeypatch) -> None:
+def test_a_pruned_student_is_trained_further_in_its_own_shape(study, tmp_path, monkeypatch) -> None:
     calls = []
 
     def train(words):
         calls.append(words)
-        given, changes = read_settings(Path(words[words.index("--settings") + 1]))
+        training_settings, changes = read_settings(Path(words[words.index("--settings") + 1]))
         start = load_student(words[words.index("--start") + 1])
-        assert not given
+        assert not training_settings
         assert architecture_of("tiny", start.elements, changes) == start.architecture
         run = Path(words[words.index("-o") + 1])
         save_student(start, run / "weights.safetensors")
         return 0
 
     monkeypatch.setattr("ase_student.distill.__main__.main", train)
-    made = object.__new__(study["Study"])
-    made.student, made.folder = load_student("ultra-tiny"), tmp_path
-    made.arguments = argparse.Namespace(train=[tmp_path / "data.h5"], threads=1)
+    study_object = object.__new__(study["Study"])
+    study_object.student, study_object.folder = load_student("ultra-tiny"), tmp_path
+    study_object.arguments = argparse.Namespace(train=[tmp_path / "data.h5"], threads=1)
     monkeypatch.setattr(study["Study"], "_student", lambda self, student: student)
-    trained = made.trained()
-    assert trained.architecture.hidden == round(0.5 * made.student.architecture.hidden)
+    trained = study_object.trained()
+    assert trained.architecture.hidden == round(0.5 * study_object.student.architecture.hidden)
     assert calls[0][:2] == ["train", str(tmp_path / "data.h5")]
 
 
 @pytest.mark.usefixtures("engine")
-def test_study(study, tmp_path, capsys) -> None:
+def test_the_study_writes_its_page_and_resumes(study, tmp_path, capsys) -> None:
     page = tmp_path / "page.md"
     page.write_text((ROOT / "docs" / "compression.md").read_text("utf-8"), encoding="utf-8")
     words = ["--student", "ultra-tiny", "--limit", "3", "--picoseconds", "0.01"]
@@ -81,7 +81,7 @@ def test_study(study, tmp_path, capsys) -> None:
     assert rows["int8-static"]["crossed"]
     engine, plain = rows[WAYS[-1]], rows["float32"]
     assert engine["teacher_force_rmse"] == pytest.approx(plain["teacher_force_rmse"], abs=1e-4)
-    # Rows that are there are kept, those of other weights are not.
+    # Existing rows are kept; missing rows are computed.
     del rows["int8-static"]
     rows["float32"]["bytes"] = 12345678
     (tmp_path / "study.json").write_text(json.dumps(document), encoding="utf-8")

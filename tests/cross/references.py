@@ -28,13 +28,13 @@ def main(student: str) -> None:
         atoms.rattle(0.05, rng=np.random.default_rng(0))
         numbers = atoms.numbers.astype(np.int64)
         cell, pbc = np.ascontiguousarray(atoms.cell.array), np.ascontiguousarray(atoms.pbc)
-        found = handle.compute(numbers, atoms.positions, cell, pbc, 0.0)
+        step = handle.compute(numbers, atoms.positions, cell, pbc, 0.0)
         print_numbers(len(atoms))
         print_numbers(*pbc)
         print_numbers(*cell.flat)
-        print_numbers(*found.virials[0].flat)
+        print_numbers(*step.virials[0].flat)
         for number, position, energy, force in zip(
-            numbers, atoms.positions, found.energies, found.forces, strict=True
+            numbers, atoms.positions, step.energies, step.forces, strict=True
         ):
             print_numbers(number, *position, energy, *force)
 

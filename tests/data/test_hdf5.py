@@ -1,4 +1,4 @@
-"""The HDF5 layout: what is written comes back, and what is wrong is named."""
+"""The HDF5 layout: data are read as written, and errors are named."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def path(tmp_path):
     return path
 
 
-def test_what_is_written_is_read(path):
+def test_data_are_read_as_written(path):
     structures, labels = three_structures(), two_labels()
     with Dataset(path) as dataset:
         assert (len(dataset), dataset.n_labels) == (3, 2)
@@ -66,20 +66,20 @@ def test_what_is_written_is_read(path):
             assert dataset.atoms(i) == structures.atoms(i)
         assert dataset.atoms(-1) == structures.atoms(2)
         assert dataset.labels(1) is None
-        second = dataset.labels(2)
-        assert second is not None
-        assert second["energy"] == -2000.123456789
-        np.testing.assert_array_equal(second["forces"], labels.forces[:2])
-        np.testing.assert_array_equal(second["stress"], [1, 2, 3, 4, 5, 6])
-        np.testing.assert_array_equal(second["energies"], [-1000.0, -1000.123456789])
-        first = dataset.labels(0)
-        assert first is not None
-        assert first.keys() == {"energy", "forces"}
+        labels_of_second = dataset.labels(2)
+        assert labels_of_second is not None
+        assert labels_of_second["energy"] == -2000.123456789
+        np.testing.assert_array_equal(labels_of_second["forces"], labels.forces[:2])
+        np.testing.assert_array_equal(labels_of_second["stress"], [1, 2, 3, 4, 5, 6])
+        np.testing.assert_array_equal(labels_of_second["energies"], [-1000.0, -1000.123456789])
+        labels_of_first = dataset.labels(0)
+        assert labels_of_first is not None
+        assert labels_of_first.keys() == {"energy", "forces"}
         with pytest.raises(IndexError):
             dataset.atoms(3)
 
 
-def test_columns_are_read_in_slices(path):
+def test_slices_of_columns_are_read(path):
     with Dataset(path) as dataset:
         part = dataset.read_structures(1, 3)
         assert (len(part), part.molecules) == (2, ("[He]", "Größe"))
@@ -94,7 +94,7 @@ def test_columns_are_read_in_slices(path):
         assert len(dataset.read_labels(5, 9)) == 0
 
 
-def test_taken_structures_keep_the_order_asked_for():
+def test_taken_structures_keep_the_given_order():
     taken = three_structures().take([2, 0])
     assert taken.sources == ("md", "md")
     assert taken.atoms(0) == three_structures().atoms(2)
@@ -102,7 +102,7 @@ def test_taken_structures_keep_the_order_asked_for():
     assert len(three_structures().take([])) == 0
 
 
-def test_taken_labels_keep_the_order_asked_for():
+def test_taken_labels_keep_the_given_order():
     labels = two_labels()
     taken = labels.take([1, 0])
     assert taken.structure_indices.tolist() == [0, 2]
@@ -116,10 +116,10 @@ def test_taken_labels_keep_the_order_asked_for():
     assert len(labels.take([])) == 0
 
 
-def test_the_layout_is_the_documented_one(path):
+def test_columns_have_the_documented_names_and_types(path):
     with h5py.File(path) as file:
-        found = {name: str(data.dtype) for name, data in file["structures"].items()}
-        assert found == {
+        types = {name: str(data.dtype) for name, data in file["structures"].items()}
+        assert types == {
             "atomic_numbers": "int64",
             "atomic_numbers_splits": "int64",
             "positions": "float64",
@@ -128,8 +128,8 @@ def test_the_layout_is_the_documented_one(path):
             "sources": "object",
             "molecules": "object",
         }
-        found = {name: str(data.dtype) for name, data in file["labels"].items()}
-        assert found == {
+        types = {name: str(data.dtype) for name, data in file["labels"].items()}
+        assert types == {
             "atomic_energies": "float64",
             "energy": "float64",
             "forces": "float32",
@@ -153,7 +153,7 @@ def test_optional_columns_may_be_missing(path):
         assert dataset.failures == {}
 
 
-def test_structures_without_labels(tmp_path):
+def test_structures_without_labels_are_read(tmp_path):
     write_dataset(tmp_path / "bare.h5", three_structures())
     with Dataset(tmp_path / "bare.h5") as dataset:
         assert dataset.n_labels == len(dataset.read_labels()) == 0
@@ -161,7 +161,7 @@ def test_structures_without_labels(tmp_path):
 
 
 def edited(name, change):
-    """Return an edit that replaces a dataset by something made from it."""
+    """Return an edit that replaces a dataset by a function of it."""
 
     def edit(file):
         data = file[name][:]
@@ -179,7 +179,7 @@ def deleted(name):
 
 
 def replaced(name, shape, dtype):
-    """Return an edit that puts a column of zeros in the place of what was there."""
+    """Return an edit that replaces a dataset by zeros of another shape and type."""
 
     def edit(file):
         del file[name]
@@ -351,7 +351,7 @@ def test_a_broken_file_is_named_with_dataset_and_index(path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_columns_are_checked_in_blocks_of_any_size(path, monkeypatch):
+def test_columns_may_be_checked_in_small_blocks(path, monkeypatch):
     monkeypatch.setattr(checks, "BLOCK_ROWS", 1)
     Dataset(path).close()
     with h5py.File(path, "a") as file:
@@ -368,7 +368,7 @@ def test_a_truncated_file_is_refused(path, keep):
         Dataset(path)
 
 
-def test_flipped_bytes_are_noticed(path):
+def test_flipped_bytes_are_detected(path):
     with h5py.File(path) as file:
         chunk = file["structures/positions"].id.get_chunk_info(0)
     data = bytearray(path.read_bytes())
@@ -381,15 +381,15 @@ def test_flipped_bytes_are_noticed(path):
 
 @settings(max_examples=40)
 @given(st.data())
-def test_damaged_bytes_never_get_past_one_sentence(tmp_path_factory, data):
+def test_damaged_bytes_are_read_or_refused_in_one_sentence(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.h5"
-    # Without texts: over damaged ones of variable length HDF5 itself has been seen to loop.
+    # Without texts: HDF5 itself can loop forever over damaged texts of variable length.
     write_dataset(path, replace(three_structures(), sources=None, molecules=None), two_labels())
     damaged = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
-    said = "damaged.h5: nothing"
+    message = "damaged.h5: nothing"
     try:
         with Dataset(path) as dataset:
             dataset.read_structures()
@@ -397,11 +397,11 @@ def test_damaged_bytes_never_get_past_one_sentence(tmp_path_factory, data):
             for index in range(len(dataset)):
                 dataset.labels(index)
     except ValueError as error:
-        said = str(error)
-    assert re.fullmatch(r"damaged\.h5: [^\n]+", said)
+        message = str(error)
+    assert re.fullmatch(r"damaged\.h5: [^\n]+", message)
 
 
-def test_a_file_that_is_being_written_is_not_called_damaged(path):
+def test_a_file_that_is_being_written_is_not_reported_as_damaged(path):
     fcntl = pytest.importorskip("fcntl")
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -414,13 +414,13 @@ def test_a_missing_file_is_named(tmp_path):
         Dataset(tmp_path / "nowhere.h5")
 
 
-def test_nothing_is_left_of_a_data_set_that_does_not_hold_together(path):
-    before = path.read_bytes()
+def test_an_invalid_data_set_is_not_written(path):
+    content = path.read_bytes()
     structures = three_structures()
     structures.positions[0] = np.nan
     with pytest.raises(ValueError, match=re.escape("data.h5: structures/positions[0, 0] = nan")):
         write_dataset(path, structures)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == content
     assert [file.name for file in path.parent.iterdir()] == ["data.h5"]
 
 
@@ -430,7 +430,7 @@ def test_missing_h5py_says_how_to_install_it(monkeypatch, path):
         Dataset(path)
 
 
-def test_importing_needs_no_h5py(monkeypatch):
+def test_the_modules_are_imported_without_h5py(monkeypatch):
     real = builtins.__import__
 
     def without_h5py(name, *args, **kwargs):

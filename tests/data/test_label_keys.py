@@ -1,4 +1,4 @@
-"""Labels of one level of theory, whatever a file calls them."""
+"""Labels of one level of theory, under the names that files use."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ FORCES = np.arange(9.0).reshape(3, 3)
 
 
 def water(**keys):
-    """Return a water with labels under these keys: energies in info, forces in arrays."""
+    """Return a water molecule with labels under these keys: energies in info, forces in arrays."""
     atoms = molecule("H2O")
     for key, value in keys.items():
         (atoms.arrays if np.shape(value) == (3, 3) else atoms.info)[key] = value
@@ -30,9 +30,9 @@ def written(tmp_path, *frames, name="data.extxyz"):
 
 def read(path, keys=None):
     frames = open_frames(path, keys)
-    found = frames.read(range(len(frames.sizes)))
-    assert all(isinstance(frame, Frame) for frame in found), found
-    return frames.keys, found
+    rows = frames.read(range(len(frames.sizes)))
+    assert all(isinstance(frame, Frame) for frame in rows), rows
+    return frames.keys, rows
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def read(path, keys=None):
         ({"energy_dft": -7.0, "forces_dft": FORCES}, "energy_dft", "forces_dft", ()),
     ],
 )  # fmt: skip
-def test_one_family_of_keys(tmp_path, keys, energy, forces, unused):
+def test_energy_and_forces_are_of_one_level_of_theory(tmp_path, keys, energy, forces, unused):
     chosen, (frame,) = read(written(tmp_path, water(**keys)))
     if unused is not None:
         assert (chosen.energy, chosen.forces, chosen.unused) == (energy, forces, unused)
         assert frame.energy == -7.0
         np.testing.assert_array_equal(frame.forces, FORCES)
     else:
-        # Either level of theory, but one.
+        # Either level of theory, but the same for energy and forces.
         assert (frame.energy == -7.0) == bool(frame.forces.any())
         assert len(chosen.unused) == 2
 
@@ -68,7 +68,7 @@ def test_the_energy_of_a_calculator_is_not_paired_with_other_forces(tmp_path):
     assert "not read, though they look like labels: 'energy'" in chosen.sentence("data.extxyz")
 
 
-def test_keys_that_are_asked_for(tmp_path):
+def test_given_keys_are_read(tmp_path):
     path = written(tmp_path, water(REF_energy=-7.0, REF_forces=FORCES, other_energy=-3.0))
     chosen, (frame,) = read(path, LabelKeys(energy="other_energy"))
     assert (frame.energy, frame.forces) == (-3.0, None)
@@ -90,7 +90,7 @@ def test_virials_become_stress(tmp_path, key):
     np.testing.assert_allclose(frame.stress, stress, rtol=1e-6)
 
 
-def test_a_mark_of_the_encoding_is_no_number(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path):
     path = written(tmp_path, water(REF_energy=-7.0, REF_forces=FORCES))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     _, (frame,) = read(path)

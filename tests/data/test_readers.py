@@ -24,7 +24,7 @@ SOURCES = ("md", "", "crystal", "md", "wire")
 
 
 def labelled():
-    """Structures with labels that tell them apart; the second has none, the third has stress."""
+    """Return structures with different labels; the second has no labels, the third has stress."""
     frames = []
     for index, (name, source) in enumerate(zip(NAMES, SOURCES, strict=True)):
         atoms = structure(name)
@@ -36,16 +36,16 @@ def labelled():
 
 def write_hdf5(path):
     frames = labelled()
-    kept = [0, 2, 3, 4]
+    with_labels = [0, 2, 3, 4]
     stress = np.zeros((4, 6))
     stress[1] = np.arange(6.0)
-    forces = [frames[index][2] for index in kept]
+    forces = [frames[index][2] for index in with_labels]
     write_dataset(
         path,
         Structures.from_atoms([frame[0] for frame in frames], SOURCES, ["C"] * 5),
         Labels(
-            structure_indices=np.array(kept),
-            energies=np.array([frames[index][1] for index in kept]),
+            structure_indices=np.array(with_labels),
+            energies=np.array([frames[index][1] for index in with_labels]),
             splits=np.cumsum([0, *map(len, forces)]),
             forces=np.concatenate(forces).astype(np.float32),
             stress=stress,
@@ -106,18 +106,18 @@ def path(request, tmp_path):
     return path
 
 
-def test_every_file_gives_the_same(path):
+def test_every_format_gives_the_same_structures(path):
     frames = open_frames(path)
     assert_array_equal(frames.sizes, [6, 1, 10, 21, 4])
-    found = frames.read(range(5))
+    rows = frames.read(range(5))
     frames.close()
-    assert [one.index for one in found] == [0, 1, 2, 3, 4]
-    assert isinstance(found[1], LeftOut)
-    assert not found[1].invalid
+    assert [row.index for row in rows] == [0, 1, 2, 3, 4]
+    assert isinstance(rows[1], LeftOut)
+    assert not rows[1].invalid
     for index, (atoms, energy, forces, stress, source) in enumerate(labelled()):
         if index == 1:
             continue
-        frame = found[index]
+        frame = rows[index]
         assert isinstance(frame, Frame)
         assert frame.source == source
         assert_array_equal(frame.atoms.numbers, atoms.numbers)
@@ -133,18 +133,18 @@ def test_every_file_gives_the_same(path):
 
 
 @pytest.mark.parametrize("chosen", [[3], [0, 4], [2, 3], [], [0, 1, 2, 3, 4]])
-def test_any_choice_of_structures(path, chosen):
+def test_any_selection_of_structures_is_read(path, chosen):
     frames = open_frames(path)
-    every = frames.read(range(5))
-    for one, index in zip(frames.read(chosen), chosen, strict=True):
-        assert type(one) is type(every[index])
-        if isinstance(one, Frame):
-            assert_array_equal(one.atoms.positions, every[index].atoms.positions)
-            assert_array_equal(one.forces, every[index].forces)
+    all_rows = frames.read(range(5))
+    for row, index in zip(frames.read(chosen), chosen, strict=True):
+        assert type(row) is type(all_rows[index])
+        if isinstance(row, Frame):
+            assert_array_equal(row.atoms.positions, all_rows[index].atoms.positions)
+            assert_array_equal(row.forces, all_rows[index].forces)
     frames.close()
 
 
-def test_labels_in_any_order(tmp_path):
+def test_labels_may_be_in_any_order(tmp_path):
     sizes = np.array([3, 1, 2, 5])
     atoms = [Atoms("H" * n, positions=3.0 * np.arange(3 * n).reshape(n, 3)) for n in sizes]
     order = np.array([2, 0, 3, 1])
@@ -161,21 +161,21 @@ def test_labels_in_any_order(tmp_path):
     )
     frames = open_frames(tmp_path / "data.h5")
     for chosen in ([0, 1, 2, 3], [1, 3], [0, 3]):
-        for one, index in zip(frames.read(chosen), chosen, strict=True):
-            assert one.energy == index
-            assert_array_equal(one.forces, forces[index])
-            assert one.source == "unknown"
+        for frame, index in zip(frames.read(chosen), chosen, strict=True):
+            assert frame.energy == index
+            assert_array_equal(frame.forces, forces[index])
+            assert frame.source == "unknown"
     frames.close()
 
 
 def changed(path, column, change):
-    """Replace a column of an HDF5 file by what a function makes of it."""
+    """Replace a column of an HDF5 file by the result of a function of it; None removes it."""
     with h5py.File(path, "a") as file:
         data = file[column][:]
         del file[column]
-        new = change(data)
-        if new is not None:
-            file[column] = new
+        new_data = change(data)
+        if new_data is not None:
+            file[column] = new_data
 
 
 def replaced(index, value):
@@ -187,7 +187,7 @@ def replaced(index, value):
 
 
 @pytest.mark.parametrize(
-    ("column", "change", "said"),
+    ("column", "change", "message"),
     [
         ("structures/positions", lambda d: None, "has no dataset 'structures/positions'"),
         ("structures/positions", lambda d: d[:-1], "structures/positions has 41 rows but"),
@@ -203,17 +203,17 @@ def replaced(index, value):
         ("labels/energy", lambda d: d.astype(int), "must be (rows) floats"),
     ],
 )
-def test_hdf5_that_cannot_be_read_at_all(tmp_path, column, change, said):
+def test_a_malformed_hdf5_file_is_refused(tmp_path, column, change, message):
     path = tmp_path / "data.h5"
     write_hdf5(path)
     changed(path, column, change)
-    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         open_frames(path)
     assert str(caught.value).startswith("data.h5: ")
 
 
 @pytest.mark.parametrize(
-    ("column", "change", "left_out", "said"),
+    ("column", "change", "left_out", "message"),
     [
         ("structures/positions", replaced((8, 1), np.nan), {2}, "structures/positions of atom 1"),
         (
@@ -234,20 +234,20 @@ def test_hdf5_that_cannot_be_read_at_all(tmp_path, column, change, said):
         ("labels/structure_indices", replaced(2, 2), {2, 3}, "[2] names structure 2 a second"),
     ],
 )
-def test_hdf5_of_which_the_rest_can_be_read(tmp_path, column, change, left_out, said):
+def test_invalid_structures_of_hdf5_are_left_out(tmp_path, column, change, left_out, message):
     path = tmp_path / "data.h5"
     write_hdf5(path)
     changed(path, column, change)
     frames = open_frames(path)
-    found = frames.read(range(5))
+    rows = frames.read(range(5))
     frames.close()
-    assert {one.index for one in found if isinstance(one, LeftOut)} == left_out | {1}
-    reasons = [one.reason for one in found if isinstance(one, LeftOut) and one.index in left_out]
-    assert any(said in reason for reason in reasons)
+    assert {row.index for row in rows if isinstance(row, LeftOut)} == left_out | {1}
+    reasons = [row.reason for row in rows if isinstance(row, LeftOut) and row.index in left_out]
+    assert any(message in reason for reason in reasons)
     assert all(reason.startswith("data.h5: ") for reason in reasons)
 
 
-def test_hdf5_without_labels(tmp_path):
+def test_hdf5_without_labels_is_refused(tmp_path):
     write_dataset(tmp_path / "data.h5", Structures.from_atoms([structure("atom")]))
     with pytest.raises(ValueError, match="has no group 'labels'"):
         open_frames(tmp_path / "data.h5")
@@ -265,7 +265,7 @@ COLUMNS = [
 
 @st.composite
 def damage(draw):
-    """Draw what is done to a column."""
+    """Draw a function that damages a column."""
     kind = draw(st.sampled_from(["value", "dtype", "shape", "rows", "missing", "reversed"]))
     if kind == "value":
         value = draw(st.sampled_from([np.nan, np.inf, -1, 0, 7, 1000, 2**40]))
@@ -296,7 +296,7 @@ def sound(tmp_path_factory):
 
 
 def open_and_read(path):
-    """Return all structures of a file and what is wrong with it as a whole."""
+    """Return all structures of a file, or none and the error that refuses the file."""
     try:
         frames = open_frames(path)
     except ValueError as error:
@@ -310,48 +310,48 @@ def open_and_read(path):
 
 
 def check_what_is_read(path):
-    """Read everything: every structure makes sense or says why not, or one sentence says it."""
-    found, reason = open_and_read(path)
-    assert found or reason.startswith(path.name)
+    """Check that each structure is valid or left out with a reason, or that the file is refused."""
+    rows, reason = open_and_read(path)
+    assert rows or reason.startswith(path.name)
     assert "\n" not in reason
-    assert [one.index for one in found] == list(range(len(found)))
-    for one in found:
-        if isinstance(one, LeftOut):
-            assert one.reason.startswith(path.name)
+    assert [row.index for row in rows] == list(range(len(rows)))
+    for row in rows:
+        if isinstance(row, LeftOut):
+            assert row.reason.startswith(path.name)
         else:
-            assert np.isfinite(one.forces).all()
-            assert one.forces.shape == one.atoms.positions.shape
-            assert np.isfinite(one.atoms.positions).all()
-            assert len(one.atoms) > 0
+            assert np.isfinite(row.forces).all()
+            assert row.forces.shape == row.atoms.positions.shape
+            assert np.isfinite(row.atoms.positions).all()
+            assert len(row.atoms) > 0
 
 
 @given(column=st.sampled_from(COLUMNS), change=damage())
-def test_whatever_is_wrong_with_a_column(sound, tmp_path_factory, column, change):
+def test_any_damaged_column_is_reported(sound, tmp_path_factory, column, change):
     path = tmp_path_factory.mktemp("damaged") / "data.h5"
     path.write_bytes(sound.read_bytes())
     try:
         with np.errstate(all="ignore"):
             changed(path, column, change)
     except (TypeError, ValueError, Warning):
-        return  # Not even HDF5 writes that.
+        return  # HDF5 itself refuses to write this.
     check_what_is_read(path)
 
 
-# The index of a column's pieces is damaged: h5py cannot tell how much is stored.
+# The index of a column's chunks is damaged: h5py cannot compute how much is stored.
 @example(place=2019, content=b"\x00", cut=False)
 @example(place=55544, content=b"\x80", cut=False)
 @given(place=st.integers(0, 10**9), content=st.binary(min_size=1, max_size=30), cut=st.booleans())
-def test_whatever_is_wrong_with_the_bytes(sound, tmp_path_factory, place, content, cut):
+def test_any_damaged_bytes_are_reported(sound, tmp_path_factory, place, content, cut):
     path = tmp_path_factory.mktemp("damaged") / "data.h5"
-    before = sound.read_bytes()
-    place %= len(before)
-    rest = b"" if cut else before[place + len(content) :]
-    path.write_bytes(before[:place] + content + rest)
+    intact = sound.read_bytes()
+    place %= len(intact)
+    remainder = b"" if cut else intact[place + len(content) :]
+    path.write_bytes(intact[:place] + content + remainder)
     check_what_is_read(path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "data.xyz: holds no frames"),
         ("3\n\nH 0 0 0\n", "frame 0 (line 1) has 3 atoms, but the file ends within it"),
@@ -360,15 +360,15 @@ def test_whatever_is_wrong_with_the_bytes(sound, tmp_path_factory, place, conten
         ("1\n\nH 0 0 0\n-2\n\n", "frame 1 (line 4) must begin with its number of atoms"),
     ],
 )
-def test_extxyz_that_cannot_be_read_at_all(tmp_path, text, said):
+def test_a_malformed_extxyz_file_is_refused(tmp_path, text, message):
     path = tmp_path / "data.xyz"
     path.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(said)):
+    with pytest.raises(ValueError, match=re.escape(message)):
         open_frames(path)
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("frame", "message"),
     [
         ("1\nenergy=1.0\nQq 0 0 0", "cannot be read"),
         ("1\nenergy=1.0\nH 0 zero 0", "cannot be read"),
@@ -380,18 +380,18 @@ def test_extxyz_that_cannot_be_read_at_all(tmp_path, text, said):
         ('1\nforces="1 2" energy=1.0\nH 0 0 0', "forces has shape (2,) for 1 atoms"),
     ],
 )
-def test_extxyz_of_which_the_rest_can_be_read(tmp_path, frame, said):
+def test_invalid_frames_of_extxyz_are_left_out(tmp_path, frame, message):
     path = tmp_path / "data.xyz"
-    good = "1\nenergy=2.0\nH 0 0 0\n"
-    path.write_text(f"{good}\n{frame}\n{good}")
+    valid_frame = "1\nenergy=2.0\nH 0 0 0\n"
+    path.write_text(f"{valid_frame}\n{frame}\n{valid_frame}")
     frames = open_frames(path)
-    first, bad, last = frames.read([0, 1, 2])
+    first, invalid, last = frames.read([0, 1, 2])
     assert first.energy == last.energy == 2.0
-    assert said in bad.reason
-    assert bad.reason.startswith("data.xyz: frame 1 (line 5)")
+    assert message in invalid.reason
+    assert invalid.reason.startswith("data.xyz: frame 1 (line 5)")
 
 
-def test_database_that_cannot_be_read(tmp_path):
+def test_a_malformed_database_is_refused(tmp_path):
     path = tmp_path / "data.db"
     write_database(path)
     path.write_bytes(path.read_bytes()[:5000] + os.urandom(40000))
@@ -402,7 +402,7 @@ def test_database_that_cannot_be_read(tmp_path):
         open_frames(tmp_path / "no.db")
 
 
-def test_other_files(tmp_path):
+def test_missing_files_folders_and_other_formats_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file at"):
         open_frames(tmp_path / "missing.h5")
     with pytest.raises(IsADirectoryError, match="is a folder"):

@@ -83,7 +83,7 @@ def claim_terabytes(file, h5py):
         (claim_terabytes, "structures/pbc claims 3,298,534,883,328 bytes, but 0 are stored"),
     ],
 )
-def test_data_sets_that_are_not_in_their_file_are_refused(dataset, change, message):
+def test_data_sets_stored_outside_of_their_file_are_refused(dataset, change, message):
     from ase_student.data.hdf5 import Dataset
 
     path, h5py = dataset

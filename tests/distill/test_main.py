@@ -20,7 +20,7 @@ def test_every_step_has_help(capsys):
         assert f"python -m ase_student.distill {step}" in capsys.readouterr().out
 
 
-def test_without_the_extra_it_says_what_to_install():
+def test_a_missing_extra_is_named_with_its_installation():
     script = (
         "import sys; sys.modules['tqdm'] = None\n"
         "from ase_student.distill.__main__ import main\n"
@@ -32,7 +32,7 @@ def test_without_the_extra_it_says_what_to_install():
     assert result.stderr == ('error: distillation needs tqdm: pip install "ase-student[distill]"\n')
 
 
-def test_files_in_folders_that_do_not_exist_are_refused_at_once(tmp_path, capsys):
+def test_outputs_in_missing_folders_are_refused_at_once(tmp_path, capsys):
     output = tmp_path / "nowhere" / "structures.h5"
     assert main(["structures", "-o", str(output)]) == 2
     assert "no folder" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Options of the steps: what every declaration keeps to, limits, and options that moved."""
+"""Options of the steps: rules for declarations, limits, and options that moved."""
 
 import argparse
 from collections import Counter
@@ -83,7 +83,7 @@ def test_a_declaration_becomes_a_command_line():
         (["--repeat", "2", "0", "-1"], r"--repeat is -1; it must be at least 1\."),
     ],
 )
-def test_values_below_the_least_are_refused(words, message):
+def test_values_below_the_limit_are_refused(words, message):
     with pytest.raises(ValueError, match=message):
         parsed(*words)
 

@@ -48,7 +48,7 @@ def test_options_are_those_of_the_dataclass():
     assert "--range X X from and to (default: 1 2.5)" in text
 
 
-def test_a_limit_holds_for_python_and_the_command_line():
+def test_a_limit_holds_in_python_and_on_the_command_line():
     for make in (lambda: Example(n_frames=0), lambda: parsed("--n-frames", "0")):
         with pytest.raises(ValueError, match=r"--n-frames is 0; it must be at least 1\."):
             make()
@@ -59,14 +59,17 @@ def test_each_setting_is_an_option_and_a_key_of_recipes(step, tmp_path):
     options = step_module(step).OPTIONS
     parser = argparse.ArgumentParser()
     add_options(parser, options)
-    needed = {"output": "out.h5"}
+    required = {"output": "out.h5"}
     if step == "grow":
-        needed |= {"runs": ["run"], "teacher": "so3lr", "start-structures": ["run"]}
-    own = {
+        required |= {"runs": ["run"], "teacher": "so3lr", "start-structures": ["run"]}
+    settings_of_step = {
         field.name: list(value) if isinstance(value := field.default, tuple) else value
         for field in fields(STEPS[step])
     }
-    table = {**needed, **{name.replace("_", "-"): value for name, value in own.items()}}
+    table = {
+        **required,
+        **{name.replace("_", "-"): value for name, value in settings_of_step.items()},
+    }
     command = command_from(table, options, tmp_path, find=lambda text: tmp_path / text)
-    assert {name: command.settings[name] for name in own} == own
+    assert {name: command.settings[name] for name in settings_of_step} == settings_of_step
     assert settings_from(parser.parse_args(command.argv), STEPS[step]) == STEPS[step]()

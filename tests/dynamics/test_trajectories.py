@@ -1,4 +1,4 @@
-"""Dynamics of many structures at once: each as if it were alone, none harmed by another."""
+"""Dynamics of many structures at once: each moves as it would alone."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Springs:
 
 
 @pytest.mark.parametrize("name", ["tiny", "ase.calculators.emt:EMT"])
-def test_forces_are_those_of_each_alone(name):
+def test_forces_are_those_of_single_structures(name):
     structures = [molecule("CH3OH"), molecule("H2O"), molecule("C2H6")]
-    got = forces_of(registry.load_potential(name, threads=1), structures)
+    all_forces = forces_of(registry.load_potential(name, threads=1), structures)
     calculator = StudentCalculator("tiny") if name == "tiny" else EMT()
-    for atoms, forces in zip(structures, got, strict=True):
+    for atoms, forces in zip(structures, all_forces, strict=True):
         atoms.calc = calculator
         np.testing.assert_allclose(forces, atoms.get_forces(), atol=FORCE_TOLERANCE)
 
 
-def test_students_run_in_the_engine_where_that_can_be_done(monkeypatch, engine):
+def test_students_run_in_the_engine_where_possible(monkeypatch, engine):
     onnx = student_folder("tiny") / "tiny.onnx"
     for name, device, has_gpu, expected in [
         ("tiny", "auto", False, "native"),
@@ -58,15 +58,15 @@ def test_students_run_in_the_engine_where_that_can_be_done(monkeypatch, engine):
 
 
 @pytest.mark.parametrize("name", ["tiny", "ase.calculators.emt:EMT"])
-def test_one_that_cannot_be_computed_does_not_harm_the_others(name):
+def test_a_structure_without_forces_does_not_disturb_the_others(name):
     unknown = Atoms("XeXe", [[0, 0, 0], [0, 0, 2.0]])
     structures = [molecule("CH3OH"), unknown, molecule("H2O"), unknown]
-    got = forces_of(registry.load_potential(name, threads=1), structures)
-    assert [np.isfinite(forces).all() for forces in got] == [True, False, True, False]
-    assert [forces.shape for forces in got] == [(6, 3), (2, 3), (3, 3), (2, 3)]
+    all_forces = forces_of(registry.load_potential(name, threads=1), structures)
+    assert [np.isfinite(forces).all() for forces in all_forces] == [True, False, True, False]
+    assert [forces.shape for forces in all_forces] == [(6, 3), (2, 3), (3, 3), (2, 3)]
 
 
-def test_a_trajectory_without_forces_ends_and_the_others_go_on():
+def test_a_trajectory_without_forces_ends_and_the_others_continue():
     structures = [Atoms("C2", [[0, 0, 0], [0, 0, 1.0]]), molecule("H2"), Atoms("N")]
     rng = np.random.default_rng(0)
     rounds = trajectories.trajectories(structures, Springs(), [300, 300, 300], n_steps=5, rng=rng)
@@ -85,13 +85,13 @@ def test_each_structure_has_its_own_temperature():
         [(atoms.positions**2).mean() for atoms in moved]
         for moved in itertools.islice(rounds, 10, 60)
     ]
-    got = 5.0 * np.mean(squares, axis=0) / units.kB
-    np.testing.assert_allclose(got, [200, 800], rtol=3e-2)
+    temperatures = 5.0 * np.mean(squares, axis=0) / units.kB
+    np.testing.assert_allclose(temperatures, [200, 800], rtol=3e-2)
 
 
-def test_cells_are_kept_and_what_was_given_is_not_changed():
+def test_cells_are_kept_and_given_structures_are_not_changed():
     salt = bulk("NaCl", "rocksalt", 5.64)
-    before = salt.copy()
+    unchanged = salt.copy()
     rounds = trajectories.trajectories(
         [salt], Springs(), [300], n_steps=2, rng=np.random.default_rng(0)
     )
@@ -99,7 +99,7 @@ def test_cells_are_kept_and_what_was_given_is_not_changed():
     np.testing.assert_array_equal(moved.cell.array, salt.cell.array)
     assert moved.pbc.all()
     assert not np.allclose(moved.positions, salt.positions)
-    assert salt == before
+    assert salt == unchanged
 
 
 def test_the_wall_keeps_a_cluster_together():
@@ -110,29 +110,33 @@ def test_the_wall_keeps_a_cluster_together():
             return [Evaluation(0.0, np.zeros((len(atoms), 3))) for atoms in structures]
 
     gas = [Atoms("Ne8", np.random.default_rng(1).normal(size=(8, 3)))] * 2
-    far = {}
+    largest_distances = {}
     for confined in (True, False):
         rng = np.random.default_rng(0)
         rounds = trajectories.trajectories(
             gas, FreeParticles(), [300, 300], n_steps=3000, rng=rng, confined=confined
         )
         moved = next(rounds)
-        far[confined] = max(np.linalg.norm(a.positions - a.positions.mean(0)) for a in moved)
-    assert far[True] < 6 < 12 < far[False]
+        largest_distances[confined] = max(
+            np.linalg.norm(a.positions - a.positions.mean(0)) for a in moved
+        )
+    assert largest_distances[True] < 6 < 12 < largest_distances[False]
 
 
 def test_relaxing_lowers_the_forces():
     rattled = molecule("CH3CH2OH")
     rattled.rattle(0.05, seed=0)
     tiny = registry.load_potential("tiny", threads=1)
-    hopeless = Atoms("Xe", [[0, 0, 0]])
-    relaxed = trajectories.relaxed([rattled, hopeless], tiny, 50)
-    before, after = (np.abs(forces_of(tiny, [atoms])[0]).max() for atoms in (rattled, relaxed[0]))
-    assert after < 0.3 * before
+    unknown = Atoms("Xe", [[0, 0, 0]])
+    relaxed = trajectories.relaxed([rattled, unknown], tiny, 50)
+    force_before, force_after = (
+        np.abs(forces_of(tiny, [atoms])[0]).max() for atoms in (rattled, relaxed[0])
+    )
+    assert force_after < 0.3 * force_before
     assert np.isnan(relaxed[1].positions).all()
 
 
-def test_nothing_to_move_yields_nothing():
+def test_an_empty_list_gives_no_trajectories():
     assert trajectories.relaxed([], Springs(), 3) == []
     assert (
         list(trajectories.trajectories([], Springs(), [], n_steps=3, rng=np.random.default_rng(0)))

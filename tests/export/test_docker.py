@@ -1,4 +1,4 @@
-"""The Dockerfile: what it promises, and its steps, read from the file, in a fresh environment."""
+"""The Dockerfile: its properties, and its steps carried out in a new environment."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "export" / "docker" / "Dockerfile"
-#: Of the system, which only a container has to itself.
+#: Commands that change the system, which are run only in a container.
 SYSTEM = ("apt-get ", "useradd ")
 
 
@@ -26,20 +26,20 @@ class Stage:
 
 
 def stages() -> list[Stage]:
-    found: list[Stage] = []
+    stages_read: list[Stage] = []
     for line in FILE.read_text(encoding="utf-8").splitlines():
         if not line or line.startswith("#"):
             continue
         instruction, _, rest = line.partition(" ")
         if instruction == "FROM":
             image, _, name = rest.partition(" AS ")
-            found.append(Stage(image, name))
+            stages_read.append(Stage(image, name))
         else:
-            found[-1].steps.append((instruction, rest))
-    return found
+            stages_read[-1].steps.append((instruction, rest))
+    return stages_read
 
 
-def test_it_is_slim_without_torch_and_not_root() -> None:
+def test_the_image_is_slim_without_torch_and_root() -> None:
     build, final = stages()
     assert final.image.endswith("-slim")
     assert "g++" not in str(final.steps)
@@ -51,7 +51,7 @@ def test_it_is_slim_without_torch_and_not_root() -> None:
     assert build.name == "build"
 
 
-def test_what_is_copied_is_there_and_is_sent() -> None:
+def test_copied_files_exist_and_are_not_ignored() -> None:
     sent = (FILE.with_name("Dockerfile.dockerignore")).read_text(encoding="utf-8").splitlines()
     for stage in stages():
         for instruction, rest in stage.steps:
@@ -61,10 +61,10 @@ def test_what_is_copied_is_there_and_is_sent() -> None:
                     assert f"!{name}" in sent
 
 
-def run_stage(stage: Stage, folder: Path, before: dict[str, Path], python: Path) -> Path:
+def run_stage(stage: Stage, folder: Path, earlier_folders: dict[str, Path], python: Path) -> Path:
     """Carry out a stage's steps in a folder that stands for its WORKDIR."""
-    here, workdir = folder / "work", ""
-    here.mkdir(parents=True)
+    work, workdir = folder / "work", ""
+    work.mkdir(parents=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     for instruction, rest in stage.steps:
         if instruction == "USER":
@@ -75,47 +75,47 @@ def run_stage(stage: Stage, folder: Path, before: dict[str, Path], python: Path)
             *names, target = rest.split()
             root = ROOT
             if names[0].startswith("--from="):
-                root = before[names.pop(0).removeprefix("--from=")]
+                root = earlier_folders[names.pop(0).removeprefix("--from=")]
                 names = [name.removeprefix("/source/") for name in names]
             for name in names:
-                goal = here / (Path(name).name if target == "./" else target)
+                destination = work / (Path(name).name if target == "./" else target)
                 if (root / name).is_dir():
                     ignored = shutil.ignore_patterns("__pycache__", "_library*")
-                    shutil.copytree(root / name, goal, ignore=ignored)
+                    shutil.copytree(root / name, destination, ignore=ignored)
                 else:
-                    shutil.copy(root / name, goal)
+                    shutil.copy(root / name, destination)
         elif instruction == "RUN" and not rest.startswith(SYSTEM):
             environment = {**os.environ, "PATH": path}
             environment.pop("PYTHONPATH", None)
-            done = subprocess.run(
-                rest, shell=True, cwd=here, env=environment, capture_output=True, text=True,
+            process = subprocess.run(
+                rest, shell=True, cwd=work, env=environment, capture_output=True, text=True,
                 check=False,
             )  # fmt: skip
-            assert done.returncode == 0, f"{rest}\n{done.stdout}{done.stderr}"
+            assert process.returncode == 0, f"{rest}\n{process.stdout}{process.stderr}"
     assert workdir
-    return here
+    return work
 
 
 @pytest.mark.skipif(
     os.environ.get("ASE_STUDENT_SLOW") != "1",
     reason="installs from a package index and compiles: set ASE_STUDENT_SLOW=1",
 )
-def test_its_steps_work_in_a_fresh_environment(tmp_path) -> None:
+def test_the_steps_work_in_a_new_environment(tmp_path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    before: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for stage in stages():
-        before[stage.name] = run_stage(stage, tmp_path / (stage.name or "final"), before, python)
+        folders[stage.name] = run_stage(stage, tmp_path / (stage.name or "final"), folders, python)
     environment = {**os.environ, "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     environment.pop("PYTHONPATH", None)
 
     def command(*words: str, code: int = 0) -> str:
-        done = subprocess.run(
+        process = subprocess.run(
             ["ase-student", *words], cwd=tmp_path, env=environment, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        assert process.returncode == code, process.stdout + process.stderr
+        return process.stdout + process.stderr
 
     assert re.search(r"tiny +runs in native on cpu", command("doctor"))
     command("demo", "--picoseconds", "0.05", "-o", "demo")
@@ -123,7 +123,7 @@ def test_its_steps_work_in_a_fresh_environment(tmp_path) -> None:
     structures = str(ROOT / "validation" / "reference" / "drugs-so3lr.h5")
     command("validate", structures, "--limit", "5", "--no-physics", "-o", "report")
     assert (tmp_path / "report" / "report.html").is_file()
-    # What needs torch or a teacher says what to install.
+    # Commands that need torch or a teacher name what to install.
     assert "pip install" in command("export", "tiny", "-o", "exported", code=2)
     assert "pip install" in command(
         "export", "tiny", "-o", "exported", "--quantize", "float16", code=2

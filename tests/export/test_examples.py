@@ -1,4 +1,4 @@
-"""The examples in the top-level folder ``export`` run and are right."""
+"""The examples in the top-level folder ``export`` run and give correct results."""
 
 import runpy
 import shutil
@@ -25,14 +25,14 @@ NAMES = ("crystal", "small_triclinic", "wire", "slab", "slab_zero_vector", "outs
 def small_structure(name):
     if name != "outside":
         return structure(name)
-    # Trying all pairs takes too long where atoms are many cells apart.
+    # The example tries all pairs, which takes too long if atoms are many cells apart.
     atoms = structure("triclinic")
     shifts = np.random.default_rng(0).integers(-1, 2, size=(len(atoms), 3))
     atoms.positions += shifts @ atoms.cell.array
     return atoms
 
 
-def test_numpy_example_is_right_about_every_reference_and_needs_nothing_else():
+def test_numpy_example_passes_every_reference_without_ase_and_torch():
     code = (
         "import runpy, sys\n"
         f"sys.argv = ['example', {str(BUNDLED)!r}]\n"
@@ -42,15 +42,15 @@ def test_numpy_example_is_right_about_every_reference_and_needs_nothing_else():
         "    assert not {'ase', 'ase_student', 'torch'} & set(sys.modules)\n"
     )
     command = [sys.executable, "-I", "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
-    heading, _, *rows = found.stdout.splitlines()
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+    heading, _, *rows = process.stdout.splitlines()
     assert heading.startswith("tiny: H, C, N, O")
     assert len(rows) >= 8
     assert any("TTT" in row for row in rows)
 
 
-def test_numpy_example_notices_a_wrong_result(monkeypatch):
+def test_numpy_example_fails_on_a_wrong_result(monkeypatch):
     example = runpy.run_path(str(EXAMPLES / "numpy_onnxruntime.py"))
     monkeypatch.setitem(example["main"].__globals__, "LARGEST_DIFFERENCE", 0.0)
     assert example["main"](str(BUNDLED)) == 1
@@ -58,7 +58,7 @@ def test_numpy_example_notices_a_wrong_result(monkeypatch):
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("name", ["aspirin", "triclinic"])
-def test_engine_example_is_right_and_needs_numpy_only(name, tmp_path):
+def test_engine_example_agrees_and_needs_only_numpy(name, tmp_path):
     atoms = structure(name)
     weights = student_folder("ultra-tiny") / "weights.safetensors"
     np.savez(tmp_path / "structure.npz", atoms.numbers, atoms.positions, atoms.cell.array)
@@ -73,10 +73,10 @@ def test_engine_example_is_right_and_needs_numpy_only(name, tmp_path):
         f"energy, forces = example['evaluate']({str(weights)!r}, numbers, positions, cell)\n"
         f"np.savez({str(tmp_path / 'found.npz')!r}, energy, forces)\n"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
-    assert (found.returncode, found.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
     energy, forces = np.load(tmp_path / "found.npz").values()
     atoms.calc = StudentCalculator("ultra-tiny", backend="native", guard="off")
     assert abs(energy - atoms.get_potential_energy()) <= 1e-6
@@ -96,19 +96,19 @@ def test_engine_example_reads_xyz_files(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_numpy_example_finds_the_neighbors_that_the_package_finds(name):
+def test_numpy_example_finds_the_neighbors_of_the_package(name):
     example = runpy.run_path(str(EXAMPLES / "numpy_onnxruntime.py"))
     atoms = small_structure(name)
-    found = example["neighbor_matrix"](atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
+    of_example = example["neighbor_matrix"](atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, CUTOFF)
-    expected = (matrix.neighbors, matrix.offsets(atoms.cell.array))
-    assert found[0].shape == expected[0].shape
-    for rows in zip(*found, *expected, strict=True):
-        ours, theirs = (
+    of_package = (matrix.neighbors, matrix.offsets(atoms.cell.array))
+    assert of_example[0].shape == of_package[0].shape
+    for rows in zip(*of_example, *of_package, strict=True):
+        example_pairs, package_pairs = (
             sorted((index, *np.round(offset, 6)) for index, offset in zip(*row, strict=True))
             for row in (rows[:2], rows[2:])
         )
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(example_pairs, package_pairs, rtol=0, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def torchscript(exported_tiny):
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    """Return the C++ example, compiled, which takes about 20 seconds."""
+    """Return the compiled C++ example; the compilation takes about 20 seconds."""
     torch = pytest.importorskip("torch")
     if not shutil.which("cmake") or not any(map(shutil.which, ("c++", "g++", "clang++"))):
         pytest.skip("needs cmake and a C++ compiler")
@@ -131,8 +131,8 @@ def program(tmp_path_factory):
         ["cmake", "-S", EXAMPLES / "cpp", "-B", build, torch_path],
         ["cmake", "--build", build],
     ):
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert found.returncode == 0, found.stdout + found.stderr
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stdout + process.stderr
     return build / "run_student"
 
 
@@ -140,7 +140,7 @@ def run(program, *arguments):
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_cpp_example_is_right(program, torchscript, tmp_path):
+def test_cpp_example_agrees_with_the_package(program, torchscript, tmp_path):
     from ase_student import StudentCalculator
 
     reference = StudentCalculator("tiny", backend="torch", device="cpu", dtype="float64")
@@ -150,10 +150,10 @@ def test_cpp_example_is_right(program, torchscript, tmp_path):
         # The file has eight decimals.
         atoms.positions = atoms.positions.round(8)
         write(tmp_path / "atoms.xyz", atoms, format="extxyz")
-        found = run(program, torchscript, tmp_path / "atoms.xyz")
-        assert (found.returncode, found.stderr) == (0, "")
+        process = run(program, torchscript, tmp_path / "atoms.xyz")
+        assert (process.returncode, process.stderr) == (0, "")
         rows = {}
-        for line in found.stdout.splitlines():
+        for line in process.stdout.splitlines():
             label, *values = line.split()
             rows.setdefault(label, []).append([float(value) for value in values])
         reference.calculate(atoms)
@@ -164,7 +164,7 @@ def test_cpp_example_is_right(program, torchscript, tmp_path):
         np.testing.assert_allclose(
             rows["force"], expected["forces"], rtol=0, atol=tolerances["forces"]
         )
-        # The program has a stress for three periodic axes only, ASE for three vectors.
+        # The program gives a stress only for three periodic axes, ASE for three cell vectors.
         assert ("stress" in rows) == atoms.pbc.all()
         if atoms.pbc.all():
             (xx, xy, xz), (_, yy, yz), (_, _, zz) = rows["stress"]
@@ -173,7 +173,7 @@ def test_cpp_example_is_right(program, torchscript, tmp_path):
             )
 
 
-def test_cpp_example_says_what_is_wrong(program, torchscript, tmp_path):
+def test_cpp_example_names_invalid_input(program, torchscript, tmp_path):
     (tmp_path / "text").write_text("no structure\n")
     (tmp_path / "short.xyz").write_text("2\n\nH 0 0 0\n")
     (tmp_path / "element.xyz").write_text("1\n\nUuo 0 0 0\n")
@@ -184,12 +184,12 @@ def test_cpp_example_says_what_is_wrong(program, torchscript, tmp_path):
         ((torchscript, tmp_path / "element.xyz"), "unknown element 'Uuo'"),
         ((tmp_path / "text", tmp_path / "short.xyz"), "PytorchStreamReader failed"),
     ):
-        found = run(program, *arguments)
-        assert (found.returncode, found.stdout) == (1, "")
-        assert found.stderr.startswith(f"error: {message}")
+        process = run(program, *arguments)
+        assert (process.returncode, process.stdout) == (1, "")
+        assert process.stderr.startswith(f"error: {message}")
 
 
-def test_readme_names_what_the_files_have():
+def test_readme_names_the_metadata_of_the_files():
     from ase_student.backends.onnx import OnnxBackend
 
     text = (EXAMPLES / "README.md").read_text()

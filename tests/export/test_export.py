@@ -35,7 +35,7 @@ from ase_student.student import Architecture, Student  # noqa: E402
 from ase_student.testing import TOLERANCES, structure  # noqa: E402
 
 FILES = {"onnx": "tiny.onnx", "torchscript": "tiny.pt"}
-# One atom with one place for a neighbor, one with many, two that don't see each other, and up.
+# One atom without neighbors, one with many, two that do not interact, and larger structures.
 SIZES = ("atom", "crystal", "far_pair", "wire", "small_triclinic", "slab", "thousand_atoms")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -54,16 +54,16 @@ def names(folder):
 
 
 def refused(path, status):
-    """Return the one line that `verify` prints about a file with an exit status."""
-    found, output, errors = run("verify", path)
-    assert (found, output) == (status, "")
+    """Return the one line that `verify` prints about an invalid file; check its exit status."""
+    exit_status, output, errors = run("verify", path)
+    assert (exit_status, output) == (status, "")
     assert re.fullmatch(r"(error|wrong): [^\n]+\n", errors), errors
     assert path.name in errors
     return errors
 
 
 def refused_everywhere(path, status):
-    """Return the same, after a calculator has refused the file too."""
+    """Return the line that `verify` prints, after a calculator has refused the file too."""
     with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
         StudentCalculator(path, device="cpu")
     assert path.name in str(caught.value)
@@ -90,7 +90,7 @@ def perturbed(student):
 
 @pytest.fixture(scope="module")
 def tiny(exported_tiny):
-    """Folder with both files of the bundled student, made by the command."""
+    """Folder with both files of the bundled student, written by the command."""
     folder, output = exported_tiny("float32")
     lines = output.splitlines()
     assert [line.split(":")[0] for line in lines] == [str(folder / name) for name in FILES.values()]
@@ -100,7 +100,7 @@ def tiny(exported_tiny):
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory):
-    """ONNX file in float64 of a checkpoint that only its folder gives a name."""
+    """ONNX file in float64 of a checkpoint that is named after its folder."""
     folder = tmp_path_factory.mktemp("checkpoint") / "run-7"
     save_student(random_student(), folder / "weights.safetensors")
     arguments = ("-o", folder, "--formats", "onnx", "--dtype", "float64")
@@ -133,15 +133,15 @@ def expected(model, atoms):
     return reference.results
 
 
-def assert_same(found, reference, forces, energy_per_atom):
-    assert abs(found["energy"] - reference["energy"]) <= energy_per_atom * len(found["forces"])
-    np.testing.assert_allclose(found["forces"], reference["forces"], rtol=0, atol=forces)
-    assert ("stress" in found) == ("stress" in reference)
-    if "stress" in found:
-        np.testing.assert_allclose(found["stress"], reference["stress"], rtol=0, atol=1e-5)
+def assert_same(results, reference, forces, energy_per_atom):
+    assert abs(results["energy"] - reference["energy"]) <= energy_per_atom * len(results["forces"])
+    np.testing.assert_allclose(results["forces"], reference["forces"], rtol=0, atol=forces)
+    assert ("stress" in results) == ("stress" in reference)
+    if "stress" in results:
+        np.testing.assert_allclose(results["stress"], reference["stress"], rtol=0, atol=1e-5)
 
 
-# --- what is written ---------------------------------------------------------------------------
+# --- written files -----------------------------------------------------------------------------
 
 
 def test_folder_holds_the_files_and_a_summary_of_them(tiny):
@@ -169,15 +169,15 @@ def test_files_verify(tiny, name):
     assert re.fullmatch(r"\S+: right on \d+ structures, within [^\n]+ reference\n", output)
 
 
-def test_files_verify_in_a_process_of_their_own(tiny):
+def test_files_verify_in_another_process(tiny):
     command = [sys.executable, "-m", "ase_student.export", "verify", str(tiny / "tiny.onnx")]
     environment = {**os.environ, "PYTHONPATH": str(Path(ase_student.__file__).parents[1])}
-    found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert (found.returncode, found.stderr) == (0, "")
-    assert ": right on " in found.stdout
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert ": right on " in process.stdout
 
 
-def test_bundled_file_is_what_the_bundled_weights_give():
+def test_bundled_file_belongs_to_the_bundled_weights():
     path = student_folder("tiny") / "tiny.onnx"
     assert run("verify", path)[0] == 0
     info = StudentCalculator("tiny", backend="onnx", device="cpu").info
@@ -185,7 +185,7 @@ def test_bundled_file_is_what_the_bundled_weights_give():
 
 
 @pytest.mark.parametrize("name", FILES.values())
-def test_metadata_say_what_a_user_needs(tiny, name):
+def test_metadata_hold_inputs_outputs_and_units(tiny, name):
     metadata = StudentCalculator(tiny / name, device="cpu").info.metadata
     student = load_student("tiny")
     assert metadata["weights_sha256"] == student.sha256
@@ -198,7 +198,7 @@ def test_metadata_say_what_a_user_needs(tiny, name):
     assert largest > 20
 
 
-def test_onnx_file_says_what_goes_in_and_out(tiny):
+def test_onnx_file_names_its_inputs_and_outputs(tiny):
     model = onnx.load(tiny / "tiny.onnx")
     onnx.checker.check_model(model, full_check=True)
     onnx.shape_inference.infer_shapes(model, strict_mode=True, check_type=True, data_prop=True)
@@ -225,7 +225,7 @@ def test_onnx_file_says_what_goes_in_and_out(tiny):
     assert docs["forces"] == "eV/Å"
 
 
-def test_onnx_graph_has_no_dead_ends(tiny):
+def test_onnx_graph_has_no_unused_parts(tiny):
     graph = onnx.load(tiny / "tiny.onnx").graph
     used = {name for node in graph.node for name in node.input}
     outputs = {value.name for value in graph.output}
@@ -237,10 +237,10 @@ def test_onnx_graph_has_no_dead_ends(tiny):
 
 
 @pytest.mark.parametrize("name", FILES.values())
-def test_files_tell_nothing_of_the_machine(tiny, name):
+def test_files_hold_no_paths_of_the_machine(tiny, name):
     content = (tiny / name).read_bytes()
-    here = Path(ase_student.__file__)
-    for trace in (*here.parents[:2], Path(sys.prefix), Path.home(), tiny.parent):
+    package_file = Path(ase_student.__file__)
+    for trace in (*package_file.parents[:2], Path(sys.prefix), Path.home(), tiny.parent):
         if len(trace.parts) > 1:
             assert os.fsencode(str(trace)) not in content
     for trace in (b"site-packages", b".partial"):
@@ -276,7 +276,7 @@ def test_other_checkpoints_give_their_own_name(tmp_path):
     assert summary["files"]["mine.pt"]["forces"] <= 1e-9
 
 
-# --- what the files compute --------------------------------------------------------------------
+# --- results of the files --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def reference_of_tiny():
 
 @pytest.mark.parametrize("backend", FILES)
 @pytest.mark.parametrize("name", SIZES)
-def test_files_compute_what_the_student_does_at_any_size(tiny, reference_of_tiny, backend, name):
+def test_files_give_the_results_of_the_student_at_any_size(tiny, reference_of_tiny, backend, name):
     calculator = StudentCalculator(tiny / FILES[backend], device="cpu", skin=0.0)
     assert calculator.backend == backend
     calculator.calculate(structure(name))
@@ -295,7 +295,7 @@ def test_files_compute_what_the_student_does_at_any_size(tiny, reference_of_tiny
 
 
 @pytest.mark.parametrize("name", ["best_model.onnx", "best_model.pt"])
-def test_first_generation_files_compute_what_the_checkpoint_does(first_generation, name):
+def test_first_generation_files_give_the_results_of_the_checkpoint(first_generation, name):
     path = first_generation / "out" / name
     assert run("verify", path)[0] == 0
     calculator = StudentCalculator(path, device="cpu")
@@ -307,14 +307,14 @@ def test_first_generation_files_compute_what_the_checkpoint_does(first_generatio
 
 
 def test_checkpoint_is_not_replaced_by_its_export(first_generation):
-    before = (first_generation / "best_model.pt").read_bytes()
+    content = (first_generation / "best_model.pt").read_bytes()
     with pytest.warns(UserWarning, match="first-generation"):
         status, _, errors = run(
             first_generation / "best_model.pt", "-o", first_generation, "--formats", "torchscript"
         )
     assert status == 2
     assert "would replace the checkpoint" in errors
-    assert (first_generation / "best_model.pt").read_bytes() == before
+    assert (first_generation / "best_model.pt").read_bytes() == content
 
 
 # --- damaged and forged files ------------------------------------------------------------------
@@ -336,7 +336,7 @@ def weights_region(path):
 
 @pytest.mark.parametrize("name", FILES.values())
 @pytest.mark.parametrize("where", [0.0, 0.31, 0.5, 0.77, 1.0])
-def test_one_changed_bit_in_the_weights_is_noticed(tiny, tmp_path, name, where):
+def test_one_changed_bit_in_the_weights_is_detected(tiny, tmp_path, name, where):
     content = bytearray((tiny / name).read_bytes())
     start, end = weights_region(tiny / name)
     content[start + round(where * (end - start - 1))] ^= 1
@@ -359,7 +359,7 @@ def metadata_of(path):
 @pytest.mark.parametrize("sealed", [False, True])
 def test_onnx_file_with_other_weights_is_refused(tiny, tmp_path, sealed):
     model = onnx.load(tiny / "tiny.onnx")
-    # Without its last entry, the seal, as if the file had been converted.
+    # Without the last entry, the seal, as if the file had been converted.
     del model.metadata_props[1:]
     for weights in model.graph.initializer:
         if weights.data_type == onnx.TensorProto.FLOAT and len(weights.raw_data) > 1000:
@@ -457,7 +457,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_files_of_another_kind_are_refused(tmp_path, name):
+def test_files_of_other_formats_are_refused(tmp_path, name):
     FOREIGN[name](tmp_path / name)
     refused(tmp_path / name, status=2)
 
@@ -476,7 +476,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
     assert "it is a folder" in refused(tmp_path / "folder.onnx", status=2)
 
 
-# --- what goes wrong while exporting -----------------------------------------------------------
+# --- errors while exporting -----------------------------------------------------------
 
 
 @pytest.fixture
@@ -501,7 +501,7 @@ def test_a_file_that_fails_its_check_leaves_nothing_behind(older, monkeypatch):
     assert_untouched(older)
 
 
-def test_one_bad_file_keeps_the_other_from_being_replaced(older, monkeypatch):
+def test_no_file_is_replaced_if_one_fails(older, monkeypatch):
     monkeypatch.setattr(onnx_export, "to_onnx", lambda *arguments: b"broken")
     status, _, errors = run("tiny", "-o", older, "--formats", "torchscript", "onnx")
     assert status == 2
@@ -510,7 +510,7 @@ def test_one_bad_file_keeps_the_other_from_being_replaced(older, monkeypatch):
 
 
 def test_an_interrupted_export_leaves_nothing_behind(older, monkeypatch):
-    def interrupt(*arguments, **others):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ase_student.export.verify_file", interrupt)
@@ -546,11 +546,11 @@ def test_unknown_arguments_are_named(tmp_path, capsys):
     assert "no student named 'tiney'; available: " in errors
 
 
-def test_missing_packages_are_named_before_anything_is_done(tmp_path, monkeypatch):
-    find = importlib.util.find_spec
+def test_missing_packages_are_named_before_the_work(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
     missing = "torch"
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == missing else find(name)
+        importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
     )
     status, _, errors = run("tiny", "-o", tmp_path / "folder")
     assert (status, errors) == (

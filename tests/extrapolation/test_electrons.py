@@ -46,7 +46,7 @@ def calculators():
 
 
 @pytest.mark.parametrize("message", CASES)
-def test_electrons_that_are_ignored_are_told_of_once(message):
+def test_ignored_electrons_give_one_warning(message):
     calc = StudentCalculator("ultra-tiny", "onnx", "cpu", threads=1, guard="warn")
     atoms = CASES[message].copy()
     atoms.calc = calc
@@ -55,20 +55,23 @@ def test_electrons_that_are_ignored_are_told_of_once(message):
     assert any(message in str(warning.message) for warning in caught)
     assert caught[0].filename == __file__
     atoms.positions += 0.01
-    with warnings.catch_warnings(record=True) as again:
+    with warnings.catch_warnings(record=True) as repeated:
         warnings.simplefilter("always")
         atoms.get_potential_energy()
         calc.calculate_many([atoms])
-    assert not any(message in str(warning.message) for warning in again)
+    assert not any(message in str(warning.message) for warning in repeated)
 
 
 @pytest.mark.parametrize("message", CASES)
-def test_electrons_that_are_ignored_raise_if_asked(calculators, message):
+def test_ignored_electrons_raise_if_the_guard_raises(calculators, message):
     atoms = CASES[message].copy()
     atoms.calc = calculators["raise"]
-    for ask in (atoms.get_potential_energy, lambda: atoms.calc.calculate_many([water(), atoms])):
+    for compute in (
+        atoms.get_potential_energy,
+        lambda: atoms.calc.calculate_many([water(), atoms]),
+    ):
         with pytest.raises(OutsideTrainingError) as caught:
-            ask()
+            compute()
         assert message in str(caught.value)
     assert str(caught.value).startswith("structure 1: ")
     atoms.calc = calculators["off"]
@@ -76,7 +79,7 @@ def test_electrons_that_are_ignored_raise_if_asked(calculators, message):
 
 
 @pytest.mark.parametrize("atoms", HARMLESS, ids=str)
-def test_ordinary_structures_are_not_told_of(calculators, atoms):
+def test_ordinary_structures_give_no_warning(calculators, atoms):
     calculators["raise"]._electrons.check(atoms)
 
 

@@ -46,20 +46,20 @@ def test_environments_of_molecules(name, expected):
     [("CH4", "C", 4), ("C2H4", "C", 4), ("C6H6", "C", 4), ("H2O", "O", 2), ("NH3", "N", 3),
      ("CO2", "O", 2), ("CH3", "C", 3), ("HCl", "Cl", 1)],
 )  # fmt: skip
-def test_sums_of_bond_orders_are_near_valences(name, element, valence):
+def test_sums_of_bond_orders_are_near_the_valence(name, element, valence):
     atoms = molecule(name)
     _, orders = keys_of(atoms)
-    own = orders[atoms.numbers == atomic_numbers[element]]
-    assert own == pytest.approx(valence, abs=0.45)
+    orders_of_element = orders[atoms.numbers == atomic_numbers[element]]
+    assert orders_of_element == pytest.approx(valence, abs=0.45)
 
 
 def test_bond_orders_follow_the_formula():
-    # A single bond has order one, and one of order two is shorter by 0.31 Å ln(2).
+    # A single bond has order one; a bond of order two is shorter by 0.31 Å ln(2).
     lengths = np.array([1.52, 1.52 - 0.31 * np.log(2.0)])
     np.testing.assert_allclose(bond_orders(lengths, np.full(2, 1.52)), [1.0, 2.0], rtol=1e-12)
 
 
-def test_metals_and_crowds_have_no_environment():
+def test_metals_and_crowded_atoms_have_no_environment():
     keys, _ = keys_of(bulk("Cu", cubic=True))
     assert keys.tolist() == [NOT_COVALENT] * 4
     keys, _ = keys_of(Atoms("CuH", [[0, 0, 0], [0, 0, 1.5]]))
@@ -68,9 +68,9 @@ def test_metals_and_crowds_have_no_environment():
     assert keys_of(crowd)[0].tolist() == [TOO_MANY] * 20
 
 
-def test_names_of_all_elements_come_back():
-    for own in COVALENT:
-        name = f"{own}({''.join(sorted(COVALENT))})"
+def test_names_of_all_elements_are_read_back():
+    for symbol in COVALENT:
+        name = f"{symbol}({''.join(sorted(COVALENT))})"
         key = environment_key(name)
         assert 0 <= key < 2**62
         assert environment_name(key) == name
@@ -83,25 +83,25 @@ def test_periodic_images_are_bonded():
     assert orders == pytest.approx(4.0, abs=0.4)
 
 
-def test_statistics():
+def test_statistics_of_environments():
     record = Environments()
     key = environment_key("O(HH)")
     record.add(np.array([key, NOT_COVALENT, key, TOO_MANY]), np.array([1.9, 5.0, 2.1, 7.0]))
-    ((found, n_atoms, mean, deviation, lowest, highest),) = record.statistics()
-    assert (found, n_atoms, lowest, highest) == (key, 2, 1.9, 2.1)
+    ((found_key, n_atoms, mean, deviation, lowest, highest),) = record.statistics()
+    assert (found_key, n_atoms, lowest, highest) == (key, 2, 1.9, 2.1)
     assert (mean, deviation) == pytest.approx((2.0, 0.1), abs=1e-9)
 
 
 def test_distances_are_counted_in_bins():
-    seen = TrainingRanges(5.0)
+    ranges = TrainingRanges(5.0)
     atoms = Atoms("OHO", [[0, 0, 0], [0, 0, 0.97], [0, 0, 2.81]])
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
-    seen.add(atoms.numbers, atoms.positions, matrix.neighbors, None, np.zeros((3, 3)))
+    ranges.add(atoms.numbers, atoms.positions, matrix.neighbors, None, np.zeros((3, 3)))
     expected = np.zeros((119, 119, N_BINS), dtype=int)
-    for one, other, length in ((8, 1, 0.97), (8, 1, 1.84), (8, 8, 2.81)):
+    for first, second, length in ((8, 1, 0.97), (8, 1, 1.84), (8, 8, 2.81)):
         bin_ = int(length / BIN_WIDTH)
-        expected[one, other, bin_] += 1
-        expected[other, one, bin_] += 1
-    np.testing.assert_array_equal(seen.distances, expected)
-    back = TrainingRanges.from_dict(seen.as_dict())
-    np.testing.assert_array_equal(back.distances, expected)
+        expected[first, second, bin_] += 1
+        expected[second, first, bin_] += 1
+    np.testing.assert_array_equal(ranges.distances, expected)
+    read_back = TrainingRanges.from_dict(ranges.as_dict())
+    np.testing.assert_array_equal(read_back.distances, expected)

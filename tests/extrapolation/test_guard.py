@@ -26,7 +26,7 @@ H, C, O, S = 1, 6, 8, 16  # noqa: E741
 
 
 def arrays(atoms, skin=0.0):
-    """Return what a structure is to the functions under test."""
+    """Return numbers, positions, neighbors and offsets of a structure."""
     cell = atoms.cell.array
     matrix = neighbor_matrix(atoms.positions, cell, atoms.pbc, CUTOFF, skin)
     return atoms.numbers.astype(np.int64), atoms.positions, matrix.neighbors, matrix.offsets(cell)
@@ -37,10 +37,10 @@ def forces_for(atoms):
 
 
 def seen_of(*structures):
-    seen = TrainingRanges(CUTOFF)
+    ranges = TrainingRanges(CUTOFF)
     for atoms in structures:
-        seen.add(*arrays(atoms), forces_for(atoms))
-    return seen
+        ranges.add(*arrays(atoms), forces_for(atoms))
+    return ranges
 
 
 def pair(symbols, distance):
@@ -51,18 +51,18 @@ def pair(symbols, distance):
 
 
 def test_records_can_be_joined():
-    both, one, other = TrainingRanges(4.0), TrainingRanges(4.0), TrainingRanges(4.0)
+    combined, first, second = TrainingRanges(4.0), TrainingRanges(4.0), TrainingRanges(4.0)
     for number, distance in ((6, 1.1), (8, 0.9)):
         positions = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, distance]])
         arguments = (
             np.array([1, number]), positions, np.array([[1], [0]]), None, distance * positions,
         )  # fmt: skip
-        both.add(*arguments)
-        (one if number == 6 else other).add(*arguments)
-    one.include(other)
-    assert one.as_dict() == {**both.as_dict(), "structures": 1}
+        combined.add(*arguments)
+        (first if number == 6 else second).add(*arguments)
+    first.include(second)
+    assert first.as_dict() == {**combined.as_dict(), "structures": 1}
     with pytest.raises(ValueError, match="cutoffs of 4.0 and 5.0"):
-        one.include(TrainingRanges(5.0))
+        first.include(TrainingRanges(5.0))
 
 
 @pytest.mark.parametrize("skin", [0.0, 1.3])
@@ -70,39 +70,44 @@ def test_records_can_be_joined():
 def test_record_of_one_structure(name, skin):
     atoms = structure(name)
     forces = forces_for(atoms)
-    seen = TrainingRanges(CUTOFF)
-    seen.add(*arrays(atoms, skin), forces)
+    ranges = TrainingRanges(CUTOFF)
+    ranges.add(*arrays(atoms, skin), forces)
     first, second, distances = neighbor_list("ijd", atoms, CUTOFF)
     counts = np.bincount(first, minlength=len(atoms))
     magnitudes = np.sqrt((forces.astype(float) ** 2).sum(axis=1))
     elements = np.unique(atoms.numbers)
-    for one in elements:
-        is_one = atoms.numbers == one
-        assert seen.counts[one].tolist() == [counts[is_one].min(), counts[is_one].max()]
-        expected = [magnitudes[is_one].min(), magnitudes[is_one].max()]
-        np.testing.assert_allclose(seen.forces[one], expected, rtol=1e-12)
-        for other in elements:
-            of_pair = is_one[first] & (atoms.numbers[second] == other)
+    for element in elements:
+        is_element = atoms.numbers == element
+        assert ranges.counts[element].tolist() == [
+            counts[is_element].min(),
+            counts[is_element].max(),
+        ]
+        expected = [magnitudes[is_element].min(), magnitudes[is_element].max()]
+        np.testing.assert_allclose(ranges.forces[element], expected, rtol=1e-12)
+        for other_element in elements:
+            of_pair = is_element[first] & (atoms.numbers[second] == other_element)
             expected = distances[of_pair].min(initial=np.inf)
-            np.testing.assert_allclose(seen.shortest[one, other], expected, rtol=1e-9)
+            np.testing.assert_allclose(ranges.shortest[element, other_element], expected, rtol=1e-9)
     unseen = np.setdiff1d(np.arange(119), elements)
-    assert np.isinf(seen.shortest[unseen]).all()
-    assert (seen.counts[unseen, 1] == -1).all()
+    assert np.isinf(ranges.shortest[unseen]).all()
+    assert (ranges.counts[unseen, 1] == -1).all()
 
 
 @pytest.mark.parametrize("name", ["atom", "far_pair", "aspirin"])
-def test_molecules_need_no_offsets(name):
+def test_molecules_are_recorded_without_offsets(name):
     numbers, positions, neighbors, _ = arrays(structure(name))
-    seen = TrainingRanges(CUTOFF)
-    seen.add(numbers, positions, neighbors.astype(np.int32), None, forces_for(structure(name)))
-    assert seen.as_dict() == seen_of(structure(name)).as_dict()
+    ranges = TrainingRanges(CUTOFF)
+    ranges.add(numbers, positions, neighbors.astype(np.int32), None, forces_for(structure(name)))
+    assert ranges.as_dict() == seen_of(structure(name)).as_dict()
 
 
-def test_record_in_json():
+def test_a_record_is_written_in_json():
     atoms = Atoms("OHH", [[0.0, 0.0, 0.0], [0.96123, 0.0, 0.0], [0.0, 9.0, 0.0]])
-    seen = TrainingRanges(CUTOFF)
-    seen.add(*arrays(atoms), np.array([[3.0, 4.0, 0.0], [0.00001, 0.0, 0.0], [0.0, 0.0, 0.20001]]))
-    assert json.loads(json.dumps(seen.as_dict())) == {
+    ranges = TrainingRanges(CUTOFF)
+    ranges.add(
+        *arrays(atoms), np.array([[3.0, 4.0, 0.0], [0.00001, 0.0, 0.0], [0.0, 0.0, 0.20001]])
+    )
+    assert json.loads(json.dumps(ranges.as_dict())) == {
         "cutoff": 5.0,
         "structures": 1,
         "shortest_distances": {"H-O": 0.9612},
@@ -118,12 +123,16 @@ def test_record_in_json():
     }
 
 
-def test_record_comes_back_and_grows():
-    one, other = structure("aspirin"), structure("water_box")
-    back = TrainingRanges.from_dict(json.loads(json.dumps(seen_of(one).as_dict())))
-    assert back.as_dict() == seen_of(one).as_dict()
-    back.add(*arrays(other), forces_for(other))
-    assert back.as_dict() == seen_of(one, other).as_dict() == seen_of(other, one).as_dict()
+def test_a_record_is_read_back_and_extended():
+    aspirin, water_box = structure("aspirin"), structure("water_box")
+    restored = TrainingRanges.from_dict(json.loads(json.dumps(seen_of(aspirin).as_dict())))
+    assert restored.as_dict() == seen_of(aspirin).as_dict()
+    restored.add(*arrays(water_box), forces_for(water_box))
+    assert (
+        restored.as_dict()
+        == seen_of(aspirin, water_box).as_dict()
+        == seen_of(water_box, aspirin).as_dict()
+    )
 
 
 GOOD = seen_of(structure("water_dimer")).as_dict()
@@ -166,7 +175,7 @@ def test_record_of_a_dataset(tmp_path):
     pytest.importorskip("h5py")
     pytest.importorskip("tqdm")
     atoms = [*small_structures().values(), structure("slab")]
-    forces = [forces_for(each) for each in atoms]
+    forces = [forces_for(structure_) for structure_ in atoms]
     molecules = [f"molecule-{index}" for index in range(len(atoms))]
     # One structure has no label.
     labelled = [index for index in range(len(atoms)) if index != 3]
@@ -180,21 +189,21 @@ def test_record_of_a_dataset(tmp_path):
     path, plain = tmp_path / "data.h5", tmp_path / "plain.h5"
     write_dataset(path, Structures.from_atoms(atoms, molecules=molecules), labels)
     write_dataset(plain, Structures.from_atoms(atoms), labels)
-    everything = seen_of(*(atoms[index] for index in labelled)).as_dict()
-    assert ranges_of_files([path], CUTOFF, None).as_dict() == everything
-    assert ranges_of_files([plain], CUTOFF, None).as_dict() == everything
+    all_ranges = seen_of(*(atoms[index] for index in labelled)).as_dict()
+    assert ranges_of_files([path], CUTOFF, None).as_dict() == all_ranges
+    assert ranges_of_files([plain], CUTOFF, None).as_dict() == all_ranges
     unlike = Structures.from_atoms(atoms, ["md", "diatomic", "foreign", *["md"] * (len(atoms) - 3)])
     write_dataset(plain, unlike, labels)
-    usual = seen_of(*(atoms[index] for index in labelled if index not in (1, 2))).as_dict()
-    assert ranges_of_files([plain], CUTOFF, None).as_dict() == usual
+    usual_ranges = seen_of(*(atoms[index] for index in labelled if index not in (1, 2))).as_dict()
+    assert ranges_of_files([plain], CUTOFF, None).as_dict() == usual_ranges
     write_dataset(plain, Structures.from_atoms(atoms), labels)
-    twice = ranges_of_files([path, plain], CUTOFF, None)
-    once = seen_of(*(atoms[index] for index in labelled))
-    assert twice.as_dict()["shortest_distances"] == everything["shortest_distances"]
-    assert twice.n_structures == 2 * len(labelled)
-    np.testing.assert_array_equal(twice.distances, 2 * once.distances)
-    for key, row in once.environments.rows.items():
-        assert twice.environments.rows[key] == (*(2 * sum_ for sum_ in row[:3]), *row[3:])
+    doubled = ranges_of_files([path, plain], CUTOFF, None)
+    single = seen_of(*(atoms[index] for index in labelled))
+    assert doubled.as_dict()["shortest_distances"] == all_ranges["shortest_distances"]
+    assert doubled.n_structures == 2 * len(labelled)
+    np.testing.assert_array_equal(doubled.distances, 2 * single.distances)
+    for key, row in single.environments.rows.items():
+        assert doubled.environments.rows[key] == (*(2 * sum_ for sum_ in row[:3]), *row[3:])
     for split in ("molecule", "structure"):
         parts = parts_of(Structures.from_atoms(atoms, molecules=molecules), split, 1)
         train = [atoms[index] for index in labelled if parts[index] == "train"]
@@ -210,7 +219,7 @@ def test_record_of_a_dataset(tmp_path):
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_what_was_seen_is_inside(name):
+def test_structures_of_the_training_are_inside(name):
     atoms = structure(name)
     limits = Limits(TrainingRanges.from_dict(seen_of(atoms).as_dict()))
     assert limits.find(*arrays(atoms)) == []
@@ -227,30 +236,30 @@ def test_a_pair_is_outside_below_the_shortest_distance(symbols):
     limits = Limits(seen_of(*WATERS))
     shortest = limits.seen.shortest[tuple(Atoms(symbols).numbers)]
     assert limits.find(*arrays(pair(symbols, shortest - DISTANCE_TOLERANCE + 0.001))) == []
-    (found,) = limits.find(*arrays(pair(symbols, shortest - DISTANCE_TOLERANCE - 0.001)))
-    assert found.kind == "distance"
-    assert found.atoms == (0, 1)
+    (outside,) = limits.find(*arrays(pair(symbols, shortest - DISTANCE_TOLERANCE - 0.001)))
+    assert outside.kind == "distance"
+    assert outside.atoms == (0, 1)
 
 
 def described(limits, atoms):
-    return {found.kind: found for found in limits.find(*arrays(atoms))}
+    return {outside.kind: outside for outside in limits.find(*arrays(atoms))}
 
 
-def test_pairs_in_words():
+def test_description_of_pairs():
     limits = Limits(seen_of(*WATERS))
     squeezed = Atoms("OHHO", [[0, 0, 0], [0.9, 0, 0], [-0.7, 0, 0], [0.9, 0, 0.8]])
-    found = described(limits, squeezed)["distance"]
-    assert found.atoms == (0, 1, 2, 3)
-    assert found.text == (
+    outside = described(limits, squeezed)["distance"]
+    assert outside.atoms == (0, 1, 2, 3)
+    assert outside.text == (
         "atoms 0 (O) and 3 (O) are 1.20 Å apart; training saw no O–O closer than 1.50 Å "
         "(3 more such pairs: 0–1, 0–2, 1–3)"
     )
     foreign = described(limits, Atoms("HCO", [[0, 0, 0], [0, 0, 4.9], [0, 0, 10]]))["distance"]
     assert foreign.text == "atoms 0 (H) and 1 (C) are 4.90 Å apart; training saw no H–C within 5 Å"
     wire = Atoms("O", cell=[1.2, 9, 9], pbc=True)
-    found = described(limits, wire)["distance"]
-    assert found.atoms == (0,)
-    assert found.text == (
+    outside = described(limits, wire)["distance"]
+    assert outside.atoms == (0,)
+    assert outside.text == (
         "atom 0 (O) and its periodic image are 1.20 Å apart; training saw no O–O closer than 1.50 Å"
     )
 
@@ -261,15 +270,15 @@ def test_an_unseen_pair_beyond_the_cutoff_is_no_pair():
     assert "distance" in described(limits, pair("CO", 4.9))
 
 
-def test_numbers_of_neighbors_in_words():
+def test_description_of_numbers_of_neighbors():
     limits = Limits(seen_of(structure("water_dimer")))
     assert limits.seen.counts[[H, O]].tolist() == [[5, 5], [5, 5]]
     alone = described(limits, Atoms("H"))["neighbors"]
     assert alone.atoms == (0,)
     assert alone.text == "atom 0 (H) has 0 neighbors within 5 Å; training saw 5 to 5 around H"
-    one = described(limits, pair("HO", 1.0))["neighbors"]
-    assert one.atoms == (0, 1)
-    assert one.text == (
+    bonded = described(limits, pair("HO", 1.0))["neighbors"]
+    assert bonded.atoms == (0, 1)
+    assert bonded.text == (
         "atom 0 (H) has 1 neighbor within 5 Å; training saw 5 to 5 around H (1 more such atom: 1)"
     )
     box = described(limits, structure("water_box"))["neighbors"]
@@ -282,16 +291,16 @@ def test_numbers_of_neighbors_in_words():
     assert unseen.text == "atom 0 (S) has 0 neighbors within 5 Å; training saw no S"
 
 
-def test_forces_in_words():
-    seen = TrainingRanges(CUTOFF)
-    seen.add(*arrays(WATER), np.array([[9.0, 0, 0], [2.0, 0, 0], [0, 0, 3.0]]))
-    limits = Limits(seen)
+def test_description_of_forces():
+    ranges = TrainingRanges(CUTOFF)
+    ranges.add(*arrays(WATER), np.array([[9.0, 0, 0], [2.0, 0, 0], [0, 0, 3.0]]))
+    limits = Limits(ranges)
     numbers = WATER.numbers
     assert limits.find_forces(numbers, np.array([[5.0, 7.0, 0], [3.0, 0, 0], [0, 3.0, 0]])) == []
-    (found,) = limits.find_forces(numbers, np.array([[9.0, 0.1, 0], [0, 30.5, 0], [0, 3.01, 0]]))
-    assert found.kind == "force"
-    assert found.atoms == (0, 1, 2)
-    assert found.text == (
+    (outside,) = limits.find_forces(numbers, np.array([[9.0, 0.1, 0], [0, 30.5, 0], [0, 3.01, 0]]))
+    assert outside.kind == "force"
+    assert outside.atoms == (0, 1, 2)
+    assert outside.text == (
         "the force on atom 1 (H) is 30.5 eV/Å; training saw at most 3 eV/Å on H "
         "(2 more such atoms: 0, 2)"
     )
@@ -301,7 +310,7 @@ def test_forces_in_words():
 
 
 def walk(name, scale, n_steps=60):
-    """Yield a structure along a rough walk on which its cell changes now and then."""
+    """Yield a structure along a random walk in which its cell sometimes changes."""
     atoms, rng = structure(name), np.random.default_rng(1)
     for step in range(n_steps):
         yield atoms
@@ -315,12 +324,12 @@ def walk(name, scale, n_steps=60):
 
 @pytest.mark.parametrize("skin", [0.0, 0.3, 1.0, 6.0])
 @pytest.mark.parametrize("name", ["far_pair", "small_triclinic", "triclinic", "slab", "aspirin"])
-def test_guard_misses_nothing_along_a_rough_walk(name, skin):
-    seen = TrainingRanges(CUTOFF)
+def test_guard_misses_nothing_along_a_random_walk(name, skin):
+    ranges = TrainingRanges(CUTOFF)
     for step, atoms in enumerate(walk(name, 0.02)):
         if step % 3 == 0:
-            seen.add(*arrays(atoms), forces_for(atoms))
-    limits, guard = Limits(seen), Guard(seen, "tiny", "raise", skin)
+            ranges.add(*arrays(atoms), forces_for(atoms))
+    limits, guard = Limits(ranges), Guard(ranges, "tiny", "raise", skin)
     neighbors = NeighborList(CUTOFF, skin)
     n_outside = 0
     for atoms in walk(name, 0.025):
@@ -328,14 +337,14 @@ def test_guard_misses_nothing_along_a_rough_walk(name, skin):
         matrix = neighbors.update(atoms.positions, atoms.cell.array, atoms.pbc, atoms.numbers)
         rebuilt = neighbors.n_rebuilds > n_rebuilds
         expected = limits.find(*arrays(atoms))
-        said = ""
+        message = ""
         try:
             guard.check(atoms.numbers, atoms.positions, *matrix, rebuilt)
         except OutsideTrainingError as error:
-            said = str(error)
+            message = str(error)
             n_outside += 1
-        assert bool(said) == bool(expected)
-        assert not expected or f"was trained on: {expected[0].text}." in said
+        assert bool(message) == bool(expected)
+        assert not expected or f"was trained on: {expected[0].text}." in message
     assert n_outside < 60
     if name not in ("far_pair", "small_triclinic"):
         assert n_outside > 3
@@ -346,13 +355,13 @@ def oxygens(distance):
 
 
 def in_a_box(distance):
-    """Return the same across the boundary of a cell."""
+    """Return two oxygen atoms across the boundary of a cell."""
     half = 0.5 * distance
     return Atoms("OO", [[3, 3, half], [3, 3, 12 - half]], cell=[8, 8, 12], pbc=True)
 
 
 @pytest.mark.parametrize(
-    ("make", "before", "after", "message"),
+    ("make", "first_distance", "second_distance", "message"),
     [
         (oxygens, 1.7, 1.3, "are 1.30 Å apart"),
         (in_a_box, 1.7, 1.3, "are 1.30 Å apart"),
@@ -362,12 +371,14 @@ def in_a_box(distance):
         (oxygens, 5.2, 4.95, "has 1 neighbor"),
     ],
 )
-def test_what_leaves_between_rebuilds_is_found(make, before, after, message):
-    seen = seen_of(pair("OO", 1.5))
-    seen.counts[O] = [1, 1] if before < CUTOFF else [0, 0]
-    guard, neighbors = Guard(seen, "tiny", "raise", 0.7), NeighborList(CUTOFF, 0.7)
-    guard.check(*updated(neighbors, make(before)), True)
-    arguments = updated(neighbors, make(after))
+def test_atoms_that_leave_the_range_between_rebuilds_are_found(
+    make, first_distance, second_distance, message
+):
+    ranges = seen_of(pair("OO", 1.5))
+    ranges.counts[O] = [1, 1] if first_distance < CUTOFF else [0, 0]
+    guard, neighbors = Guard(ranges, "tiny", "raise", 0.7), NeighborList(CUTOFF, 0.7)
+    guard.check(*updated(neighbors, make(first_distance)), True)
+    arguments = updated(neighbors, make(second_distance))
     assert neighbors.n_rebuilds == 1
     for _ in range(2):
         with pytest.raises(OutsideTrainingError, match=message):
@@ -381,61 +392,61 @@ def updated(neighbors, atoms):
 
 def test_a_close_image_stays_outside():
     wire = Atoms("O", cell=[1.2, 9, 9], pbc=True)
-    seen = seen_of(Atoms("O", cell=[1.3, 9, 9], pbc=True))
-    guard, neighbors = Guard(seen, "tiny", "raise", 0.5), NeighborList(CUTOFF, 0.5)
+    ranges = seen_of(Atoms("O", cell=[1.3, 9, 9], pbc=True))
+    guard, neighbors = Guard(ranges, "tiny", "raise", 0.5), NeighborList(CUTOFF, 0.5)
     for rebuilt in (True, False, False):
         with pytest.raises(OutsideTrainingError, match="and its periodic image are 1.20 Å apart"):
             guard.check(*updated(neighbors, wire), rebuilt)
 
 
 def counting(monkeypatch):
-    """Count the frames that are looked at as a whole."""
-    looked = []
+    """Return a list that grows with each comparison of a whole frame."""
+    comparisons = []
     compare = Limits.compare
 
     def counted(self, *arguments):
-        looked.append(1)
+        comparisons.append(1)
         return compare(self, *arguments)
 
     monkeypatch.setattr(Limits, "compare", counted)
-    return looked
+    return comparisons
 
 
 @pytest.mark.parametrize("name", ["aspirin", "water_box"])
-def test_little_is_looked_at_between_rebuilds(monkeypatch, name):
+def test_whole_frames_are_compared_only_at_rebuilds(monkeypatch, name):
     atoms = structure(name)
-    seen = seen_of(atoms)
-    seen.shortest -= 0.2
-    seen.counts += [-1, 1]
-    guard, neighbors = Guard(seen, "tiny", "raise", 0.5), NeighborList(CUTOFF, 0.5)
-    looked, rng = counting(monkeypatch), np.random.default_rng(0)
+    ranges = seen_of(atoms)
+    ranges.shortest -= 0.2
+    ranges.counts += [-1, 1]
+    guard, neighbors = Guard(ranges, "tiny", "raise", 0.5), NeighborList(CUTOFF, 0.5)
+    comparisons, rng = counting(monkeypatch), np.random.default_rng(0)
     for step in range(12):
         positions = atoms.positions + rng.uniform(-0.01, 0.01, size=atoms.positions.shape)
         matrix = neighbors.update(positions, atoms.cell.array, atoms.pbc, atoms.numbers)
         guard.check(atoms.numbers, positions, *matrix, step == 0)
     assert neighbors.n_rebuilds == 1
-    assert len(looked) == 1
+    assert len(comparisons) == 1
 
 
-def test_nothing_more_is_looked_at_in_dynamics(student, monkeypatch):
-    looked = counting(monkeypatch)
+def test_dynamics_compares_whole_frames_only_at_rebuilds(student, monkeypatch):
+    comparisons = counting(monkeypatch)
     atoms = dimer()
     atoms.calc = student()
     VelocityVerlet(atoms, 0.5 * units.fs).run(20)
-    assert len(looked) == atoms.calc.neighbor_list.n_rebuilds < 5
+    assert len(comparisons) == atoms.calc.neighbor_list.n_rebuilds < 5
 
 
-def test_nothing_is_looked_at_when_all_is_said(monkeypatch):
+def test_nothing_is_compared_after_every_warning_was_given(monkeypatch):
     guard = Guard(seen_of(WATER), "tiny", "warn", 0.0)
-    looked = counting(monkeypatch)
-    bad = Atoms("OHHH", [[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]])
+    comparisons = counting(monkeypatch)
+    outside = Atoms("OHHH", [[0, 0, 0], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]])
     with pytest.warns(OutsideTrainingWarning) as caught:
-        guard.check(*arrays(bad), True)
+        guard.check(*arrays(outside), True)
     assert len(caught) == 2
     for _ in range(3):
-        guard.check(*arrays(bad), True)
-        guard.check_many([0, 1], [4, 8], *joined(bad, bad))
-    assert len(looked) == 1
+        guard.check(*arrays(outside), True)
+        guard.check_many([0, 1], [4, 8], *joined(outside, outside))
+    assert len(comparisons) == 1
 
 
 def joined(*structures):
@@ -451,13 +462,13 @@ LIQUID = structure("water_box")
 
 @pytest.fixture
 def record():
-    """What a training on two molecules of water at several distances saw."""
-    seen = TrainingRanges(CUTOFF)
+    """The ranges of a training on two molecules of water at several distances."""
+    ranges = TrainingRanges(CUTOFF)
     for shift in np.linspace(0.0, 20.0, 41):
         atoms = structure("water_dimer")
         atoms.positions[3:] += [shift, 0.0, 0.0]
-        seen.add(*arrays(atoms), 4.0 * np.eye(6, 3))
-    return seen.as_dict()
+        ranges.add(*arrays(atoms), 4.0 * np.eye(6, 3))
+    return ranges.as_dict()
 
 
 @pytest.fixture
@@ -489,7 +500,7 @@ KINDS = {
         "atoms 3 (O) and 4 (H) are 0.90 Å apart; training saw no O–H closer than 0.96 Å",
     ),
     "neighbors": (
-        # Two, since a single one has an odd number of electrons, which is another kind.
+        # Two atoms: a single one has an odd number of electrons, which is another kind of warning.
         lambda: Atoms("HH", [[0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]),
         "atom 0 (H) has 0 neighbors within 5 Å; training saw 2 to 5 around H",
     ),
@@ -509,7 +520,7 @@ def test_the_guard_is_silent_inside(student, record):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_warnings_come_once_for_each_kind(student, kind):
+def test_each_kind_of_warning_is_given_once(student, kind):
     make, text = KINDS[kind]
     calc = student("warn")
     atoms = make()
@@ -521,20 +532,20 @@ def test_warnings_come_once_for_each_kind(student, kind):
     start = f"outside of what student 'tiny' was trained on: {text}"
     assert str(warning.message).startswith(start)
     assert str(warning.message).endswith(".")
-    # Again, and in many, it is silent; another calculator is not.
+    # It is not repeated, also not in calculate_many; another calculator warns again.
     moved = make()
     moved.positions += 0.001
     calc.calculate(moved)
     calc.calculate_many([dimer(), make()])
-    others = [each for name, (each, _) in KINDS.items() if name != kind]
-    for other in others:
+    other_makers = [maker for name, (maker, _) in KINDS.items() if name != kind]
+    for make_other in other_makers:
         with pytest.warns(OutsideTrainingWarning):
-            calc.calculate(other())
+            calc.calculate(make_other())
     with pytest.warns(OutsideTrainingWarning):
         student("warn").calculate(atoms)
 
 
-def test_warnings_point_at_the_line_that_asked(student):
+def test_warnings_point_at_the_line_of_the_user(student):
     atoms = dimer(-0.06)
     atoms.calc = student()
     with pytest.warns(OutsideTrainingWarning) as caught:
@@ -551,17 +562,17 @@ def test_warnings_point_at_the_line_that_asked(student):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_errors_come_each_time_and_leave_no_results(student, kind):
+def test_errors_are_raised_each_time_and_leave_no_results(student, kind):
     make, text = KINDS[kind]
     calc = student("raise")
     atoms = dimer()
     atoms.calc = calc
     energy = atoms.get_potential_energy()
-    bad = make()
-    bad.calc = calc
-    for ask in (bad.get_potential_energy, bad.get_forces, bad.get_potential_energy):
+    outside = make()
+    outside.calc = calc
+    for method in (outside.get_potential_energy, outside.get_forces, outside.get_potential_energy):
         with pytest.raises(OutsideTrainingError) as caught:
-            ask()
+            method()
         assert isinstance(caught.value, CalculationFailed)
         assert text in str(caught.value)
         assert calc.results == {}
@@ -569,24 +580,24 @@ def test_errors_come_each_time_and_leave_no_results(student, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_of_many_the_structure_is_named(student, kind):
+def test_calculate_many_names_the_structure(student, kind):
     make, text = KINDS[kind]
     structures = [dimer(), WATER, make(), dimer(), make()]
     message = f"structure 2: outside of what student 'tiny' was trained on: {text}"
     calc = student("warn")
     with pytest.warns(OutsideTrainingWarning) as caught:
-        found = calc.calculate_many(structures)
+        guarded = calc.calculate_many(structures)
     (warning,) = caught
     assert str(warning.message).startswith(message)
     expected = student("off").calculate_many(structures)
-    assert [each["energy"] for each in found] == [each["energy"] for each in expected]
+    assert [results["energy"] for results in guarded] == [results["energy"] for results in expected]
     for _ in range(2):
         with pytest.raises(OutsideTrainingError) as error:
             student("raise").calculate_many(structures)
         assert str(error.value).startswith(message)
 
 
-def test_warnings_as_errors_come_each_time(student):
+def test_warnings_turned_into_errors_are_raised_each_time(student):
     calc = student("warn")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -596,7 +607,7 @@ def test_warnings_as_errors_come_each_time(student):
             assert calc.results == {}
 
 
-def test_results_are_the_same_with_and_without(student):
+def test_results_are_the_same_with_and_without_a_guard(student):
     off = student("off")
     assert off.guard == "off"
     calc = student("auto")
@@ -615,11 +626,11 @@ def test_copies_have_the_same_guard(student, guard):
     assert copy.guard == calc.guard == ("warn" if guard == "auto" else guard)
 
 
-def test_a_list_that_others_built_hides_nothing(student, record):
+def test_a_list_built_before_the_first_check_hides_nothing(student, record):
     record["forces"] = {"H": [0.0, 1e6], "O": [0.0, 1e6]}
     calc = student("raise", skin=1.0)
-    # A list built at the first distance serves the others; from the second to the third one the
-    # atoms move by nearly two skins.
+    # A list built at the first distance is used for the other two; between the second and the
+    # third distance the atoms move by nearly two skins.
     atoms = pair("OH", 1.8) + Atoms("H", [[0.0, 1.8, 0.0]])
     calc.neighbor_list.update(atoms.positions, atoms.cell.array, atoms.pbc, atoms.numbers)
     atoms.positions[:2, 2] = [-0.46, 2.26]
@@ -630,7 +641,7 @@ def test_a_list_that_others_built_hides_nothing(student, record):
     assert calc.neighbor_list.n_rebuilds == 1
 
 
-def test_students_without_a_record(monkeypatch):
+def test_students_without_a_record_have_no_guard(monkeypatch):
     def opened(*arguments):
         backend = open_backend(*arguments)
         backend.info.metadata.pop("seen", None)
@@ -652,7 +663,7 @@ def test_unknown_guards_are_refused():
         StudentCalculator("tiny", guard="loud")
 
 
-def test_records_that_do_not_fit_are_refused(student, record):
+def test_records_of_another_cutoff_are_refused(student, record):
     record["cutoff"] = 4.5
     with pytest.raises(ValueError, match="cutoff of 5 Å, but its record .* is for 4.5 Å"):
         student()
@@ -667,7 +678,7 @@ def test_records_that_do_not_fit_are_refused(student, record):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkpoint of a student with a record, and what is exported of it."""
+    """A folder with a student that has a record, and the files exported from it."""
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
     from dataclasses import replace
@@ -677,8 +688,8 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("guarded")
     tiny = load_student("tiny")
-    seen = seen_of(WATER, structure("aspirin")).as_dict()
-    student = replace(tiny, metadata={**tiny.metadata, "seen": seen})
+    ranges = seen_of(WATER, structure("aspirin")).as_dict()
+    student = replace(tiny, metadata={**tiny.metadata, "seen": ranges})
     assert student.sha256 == tiny.sha256
     save_student(student, folder / "mine.safetensors")
     export_student(folder / "mine.safetensors", folder)
@@ -694,7 +705,7 @@ def folder(tmp_path_factory):
         ("mine.pt", "torchscript"),
     ],
 )
-def test_records_travel_with_every_file(folder, file, backend):
+def test_every_file_holds_the_record(folder, file, backend):
     calc = StudentCalculator(folder / file, backend, "cpu")
     assert calc.guard == "warn"
     with pytest.warns(OutsideTrainingWarning) as caught:

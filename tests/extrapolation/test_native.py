@@ -1,4 +1,4 @@
-"""The guard in the C++ engine: what it finds is what the guard in Python finds."""
+"""The guard in the C++ engine finds the same as the guard in Python."""
 
 import warnings
 from functools import partial
@@ -27,7 +27,7 @@ MOLECULES = ("CH3", "OH", "C2H6", "H2O", "C6H6", "CH3Cl", "SH2", "PH3", "CH3CONH
 
 
 def odd_structures(n):
-    """Yield structures that are shaken, stretched, torn apart or thrown together."""
+    """Yield structures that are displaced, stretched, incomplete or combined."""
     rng = np.random.default_rng(0)
     while n:
         if rng.random() < 0.5:
@@ -35,9 +35,9 @@ def odd_structures(n):
         else:
             atoms = molecule(MOLECULES[rng.integers(len(MOLECULES))])
         if rng.random() < 0.3:
-            other = molecule(MOLECULES[rng.integers(len(MOLECULES))])
-            other.positions += rng.normal(scale=3.0, size=3)
-            atoms += other
+            second = molecule(MOLECULES[rng.integers(len(MOLECULES))])
+            second.positions += rng.normal(scale=3.0, size=3)
+            atoms += second
         if rng.random() < 0.3:
             del atoms[rng.integers(len(atoms))]
         if len(atoms):
@@ -77,7 +77,7 @@ def frames():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_engine_finds_what_the_guard_finds(frames, threads):
+def test_the_engine_finds_the_same_as_the_guard(frames, threads):
     calc = StudentCalculator("tiny", "native", "cpu", threads=threads)
     expected = []
     for atoms in frames:
@@ -85,17 +85,17 @@ def test_the_engine_finds_what_the_guard_finds(frames, threads):
         expected.append(BONDS * ("bonds" in kinds) + CONTACT * ("contact" in kinds))
     assert set(expected) == {0, BONDS, CONTACT, BONDS | CONTACT}
     assert bits_of(calc, frames).tolist() == expected
-    # One by one; without a skin, no list is kept for the next.
+    # Single calls; without a skin, no list is kept for the next structure.
     arrays = [
         (atoms.numbers.astype(np.int64), atoms.positions, atoms.cell.array, atoms.pbc)
         for atoms in frames
     ]
-    steps = [calc._backend.step(*given, NativeList(5.0, 0.0)) for given in arrays]
+    steps = [calc._backend.step(*step_arguments, NativeList(5.0, 0.0)) for step_arguments in arrays]
     assert [step.outside & (BONDS | CONTACT) for step in steps] == expected
 
 
 def message_of(action):
-    """Return with which words the guard refuses a structure, None if it does not."""
+    """Return the message with which the guard refuses a structure; None if it does not."""
     try:
         action()
     except OutsideTrainingError as error:
@@ -103,10 +103,10 @@ def message_of(action):
     return None
 
 
-def test_words_are_those_of_the_guard(calculator, frames):
+def test_messages_are_those_of_the_guard(calculator, frames):
     refusing = StudentCalculator("tiny", "native", "cpu", threads=1, guard="raise")
     guard = refusing._guard
-    # Of charges and spins both would tell before.
+    # Both would report charges and spins first.
     refusing._electrons = None
     n_refused = 0
     for atoms in frames[:100]:
@@ -116,15 +116,15 @@ def test_words_are_those_of_the_guard(calculator, frames):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             forces = calculator.calculate_many([atoms])[0]["forces"]
-        one = [0], [len(atoms)], numbers
-        distances = message_of(partial(guard.check_many, *one, atoms.positions, *pairs))
-        expected = distances or message_of(partial(guard.check_many_forces, *one, forces))
+        batch_of_one = [0], [len(atoms)], numbers
+        distances = message_of(partial(guard.check_many, *batch_of_one, atoms.positions, *pairs))
+        expected = distances or message_of(partial(guard.check_many_forces, *batch_of_one, forces))
         assert message_of(partial(refusing.calculate_many, [atoms])) == expected
         n_refused += expected is not None
     assert 10 < n_refused < 90
 
 
-def test_structures_that_are_usual_cost_no_look_in_python(calculator, monkeypatch):
+def test_usual_structures_are_not_checked_in_python(calculator, monkeypatch):
     def never(*arguments):
         raise AssertionError("the guard looked at a usual structure")
 
@@ -132,23 +132,23 @@ def test_structures_that_are_usual_cost_no_look_in_python(calculator, monkeypatc
     calculator.calculate_many([structure("aspirin"), molecule("C6H6")])
 
 
-def test_only_the_structures_that_are_rare_are_looked_at(monkeypatch):
+def test_only_rare_structures_are_checked_in_python(monkeypatch):
     calc = StudentCalculator("tiny", "native", "cpu", threads=1)
-    looked_at = []
+    checked = []
     monkeypatch.setattr(
-        calc._guard, "check_unusual", lambda numbers, *rest: looked_at.append(rest[-1])
+        calc._guard, "check_unusual", lambda numbers, *rest: checked.append(rest[-1])
     )
     methyl = molecule("CH3")
     calc._electrons = None
     calc.calculate_many([structure("aspirin"), methyl, molecule("C6H6"), methyl])
-    assert looked_at == [1, 3]
+    assert checked == [1, 3]
 
 
-def test_rare_bonds_are_told_when_a_list_is_built(calculator):
+def test_rare_bonds_are_reported_when_a_list_is_built(calculator):
     methyl = molecule("CH3")
     arrays = methyl.numbers.astype(np.int64), methyl.positions, methyl.cell.array, methyl.pbc
     backend, neighbor_list = calculator._backend, calculator.neighbor_list
-    # Of another structure, so that the list is built.
+    # The list is of another structure, so that it is rebuilt.
     for expected in (BONDS, 0):
         step = backend.step(*arrays, neighbor_list)
         assert step.is_rebuilt == bool(expected)
@@ -159,8 +159,8 @@ def pair(symbols, distance):
     return Atoms(symbols, [[0, 0, 0], [0, 0, distance]])
 
 
-def test_rounding_hides_nothing(calculator):
-    """Beside a limit, on either side, the engine leaves the decision to Python."""
+def test_rare_structures_are_found_in_spite_of_rounding(calculator):
+    """Near a limit, on either side, the engine leaves the decision to Python."""
     bonded = BOND_RATIO * radius_sums(np.array([6]))[0, 0]
     usual = usual_of(calculator._guard.limits, calculator.info.elements)
     gaps = usual.gaps[2, 2] == RARE
@@ -181,7 +181,7 @@ def test_elements_without_bonds_are_not_compared(calculator):
     for sums, expected in ((usual.radius_sums, BONDS), (np.zeros((8, 8)), 0)):
         handle.set_usual(usual._replace(radius_sums=sums))
         assert handle.compute(*arrays, 0.0).outside & BONDS == expected
-    # No record of bonds, and none of distances.
+    # Without recorded bonds, and without recorded distances.
     handle.set_usual(usual._replace(environments=np.zeros(0, dtype=np.int64)))
     assert not handle.compute(*arrays, 0.0).outside & BONDS
     close = pair("NN", BIN_WIDTH * (np.flatnonzero(usual.gaps[2, 2] == RARE)[0] + 0.5))
@@ -202,7 +202,7 @@ def test_elements_without_bonds_are_not_compared(calculator):
         ({"bin_width": 0.0}, "bin_width must be positive"),
     ],
 )
-def test_bad_records_are_refused(calculator, changes, message):
+def test_invalid_records_are_refused(calculator, changes, message):
     usual = usual_of(calculator._guard.limits, calculator.info.elements)
     handle = calculator._backend._others.share()
     with pytest.raises(EngineError, match=message):

@@ -1,4 +1,4 @@
-"""What is usual: bonds, contacts and densities, judged by how often training saw them."""
+"""Usual bonds, contacts and densities, by their frequency in the training data."""
 
 import re
 import warnings
@@ -31,23 +31,23 @@ def shaken(name, rng):
 
 
 @pytest.fixture(scope="module")
-def seen():
-    """The record of a training on shaken molecules, and a few that were torn."""
+def ranges():
+    """The ranges of a training on displaced molecules and a few radicals."""
     rng = np.random.default_rng(0)
-    seen = TrainingRanges(CUTOFF)
+    ranges = TrainingRanges(CUTOFF)
     for name in NAMES:
         for _ in range(60):
             atoms = shaken(name, rng)
-            seen.add(*arrays(atoms), np.full((len(atoms), 3), 1e3))
-    # Too few to be usual, though training saw them. Their extremes must not widen anything.
+            ranges.add(*arrays(atoms), np.full((len(atoms), 3), 1e3))
+    # In the training data, but too few to be usual. Their extremes must not widen the limits.
     for atoms in (molecule("CH3"), molecule("OH")):
-        seen.add(*arrays(atoms), np.full((len(atoms), 3), 1e3))
-    seen.n_structures = FEWEST_STRUCTURES
-    return TrainingRanges.from_dict(seen.as_dict())
+        ranges.add(*arrays(atoms), np.full((len(atoms), 3), 1e3))
+    ranges.n_structures = FEWEST_STRUCTURES
+    return TrainingRanges.from_dict(ranges.as_dict())
 
 
-def kinds(seen, atoms):
-    return unusual(Limits(seen), atoms)
+def kinds(ranges, atoms):
+    return unusual(Limits(ranges), atoms)
 
 
 def unusual(limits, atoms):
@@ -57,8 +57,8 @@ def unusual(limits, atoms):
     return {outside.kind: outside for outside in limits.find_unusual(numbers, neighbors, squares)}
 
 
-def test_usual_bonds_are_inside(seen):
-    rng, limits = np.random.default_rng(1), Limits(seen)
+def test_usual_bonds_are_inside(ranges):
+    rng, limits = np.random.default_rng(1), Limits(ranges)
     for name in (*NAMES, "CH4", "C2H4"):
         for _ in range(20):
             assert unusual(limits, shaken(name, rng)) == {}, name
@@ -79,9 +79,9 @@ def hydronium():
 
 
 def waters(distance):
-    one, two = molecule("H2O"), molecule("H2O")
-    two.positions[:, 0] += distance
-    return one + two
+    first, second = molecule("H2O"), molecule("H2O")
+    second.positions[:, 0] += distance
+    return first + second
 
 
 def smaller(name):
@@ -104,15 +104,15 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_unusual_bonds_are_outside(seen, name):
+def test_unusual_bonds_are_outside(ranges, name):
     make, atoms, text = ODD[name]
-    outside = kinds(seen, make())["bonds"]
+    outside = kinds(ranges, make())["bonds"]
     assert set(outside.atoms) == atoms
     assert re.search(text, outside.text), outside.text
 
 
-def test_a_guard_warns_once_of_bonds(seen):
-    guard = Guard(seen, "mine", "warn", 0.0)
+def test_a_guard_warns_once_of_bonds(ranges):
+    guard = Guard(ranges, "mine", "warn", 0.0)
     with pytest.warns(OutsideTrainingWarning, match="is bonded as C") as caught:
         guard.check(*arrays(molecule("CH3")), True)
     assert len(caught) == 1
@@ -121,20 +121,20 @@ def test_a_guard_warns_once_of_bonds(seen):
         guard.check(*arrays(molecule("CH3")), True)
 
 
-def test_short_trainings_do_not_say_what_is_usual(seen):
-    short = TrainingRanges.from_dict({**seen.as_dict(), "structures": FEWEST_STRUCTURES - 1})
+def test_small_trainings_define_no_usual_bonds(ranges):
+    short = TrainingRanges.from_dict({**ranges.as_dict(), "structures": FEWEST_STRUCTURES - 1})
     assert Limits(short).unusual_kinds == set()
     assert kinds(short, torn("C2H6", 0, 1, 3.0)) == {}
-    assert "bonds" in Limits(seen).unusual_kinds
+    assert "bonds" in Limits(ranges).unusual_kinds
 
 
 def carbons(counts):
-    """Return a record of this many pairs of carbons by their distances in Å."""
-    seen = TrainingRanges(CUTOFF)
-    seen.n_structures = FEWEST_STRUCTURES
+    """Return ranges with these counts of pairs of carbon atoms by their distance in Å."""
+    ranges = TrainingRanges(CUTOFF)
+    ranges.n_structures = FEWEST_STRUCTURES
     for distance, count in counts.items():
-        seen.distances[6, 6, round(distance / BIN_WIDTH)] = count
-    return seen
+        ranges.distances[6, 6, round(distance / BIN_WIDTH)] = count
+    return ranges
 
 
 PEAKS = {1.45: 40_000, 1.5: 50_000, 1.55: 40_000, 1.9: 5, 2.45: 40_000, 2.5: 50_000}
@@ -145,7 +145,7 @@ PEAKS = {1.45: 40_000, 1.5: 50_000, 1.55: 40_000, 1.9: 5, 2.45: 40_000, 2.5: 50_
     [(1.2, False), (1.52, False), (1.62, False), (1.72, True), (1.92, True), (2.42, False),
      (2.7, True), (3.6, False)],
 )  # fmt: skip
-def test_contacts(distance, is_outside):
+def test_rare_distances_are_outside(distance, is_outside):
     outside = kinds(carbons(PEAKS), Atoms("C2", [[0, 0, 0], [0, 0, distance]]))
     assert set(outside) == ({"contact"} if is_outside else set())
     if is_outside:
@@ -153,7 +153,7 @@ def test_contacts(distance, is_outside):
         assert f"atoms 0 (C) and 1 (C) are {distance:.2f} Å apart" in outside["contact"].text
 
 
-def test_contacts_need_counts():
+def test_contacts_are_judged_only_with_enough_pairs():
     few = {distance: count // 100 for distance, count in PEAKS.items()}
     assert sum(few.values()) < FEWEST_PAIRS
     assert kinds(carbons(few), Atoms("C2", [[0, 0, 0], [0, 0, 1.8]])) == {}
@@ -161,14 +161,14 @@ def test_contacts_need_counts():
     assert kinds(carbons(often), Atoms("C2", [[0, 0, 0], [0, 0, 1.82]])) == {}
 
 
-def test_liquids_of_ordinary_density_are_inside(seen):
+def test_liquids_of_ordinary_density_are_inside(ranges):
     # Clusters have fewer neighbors than a liquid: 52 atoms within 5 Å are 0.10 atoms/Å³.
-    assert seen.counts[8, 1] < 52
-    limits = Limits(seen)
+    assert ranges.counts[8, 1] < 52
+    limits = Limits(ranges)
     assert limits.counts[8, 1] == 70
-    metal = TrainingRanges.from_dict(seen.as_dict())
+    metal = TrainingRanges.from_dict(ranges.as_dict())
     metal.counts[29] = 1, 12
-    assert Limits(metal).counts[8, 1] == seen.counts[8, 1]
+    assert Limits(metal).counts[8, 1] == ranges.counts[8, 1]
 
 
 def test_elements_and_bonds():

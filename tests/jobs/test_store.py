@@ -15,12 +15,12 @@ def test_chunks_are_read_back_as_they_were(tmp_path):
     assert store.missing(keys) == keys
     assert not store.folder.exists()
     store.write(keys[1], CHUNK)
-    again = ChunkStore(tmp_path / "job", JOB, what="numbers made")
-    assert again.missing(keys) == ["000000", "000002"]
-    found = again.read(keys[1])
-    assert found.keys() == CHUNK.keys()
+    reopened = ChunkStore(tmp_path / "job", JOB, what="numbers made")
+    assert reopened.missing(keys) == ["000000", "000002"]
+    chunk = reopened.read(keys[1])
+    assert chunk.keys() == CHUNK.keys()
     for name, values in CHUNK.items():
-        np.testing.assert_array_equal(found[name], values)
+        np.testing.assert_array_equal(chunk[name], values)
 
 
 def test_a_folder_belongs_to_one_job(tmp_path):

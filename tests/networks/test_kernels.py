@@ -1,4 +1,4 @@
-"""Compiled networks: the same network on pairs, to train by displaced structures."""
+"""Compiled networks: the same network on pairs, trained by displacing structures."""
 
 import copy
 import dataclasses
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.usefixtures("compiler")
 
 CPU = torch.device("cpu")
 ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17)
-#: Relative length of the difference to the exact gradient: what displaced atoms leave out.
+#: Relative length of the difference to the exact gradient: the error of the displacement.
 GRADIENT = 3e-2
-#: The same of the mean over both signs of the displacement.
+#: The same for the mean over both signs of the displacement.
 MEAN_GRADIENT = 1e-3
 
 
-#: Architectures: those of the students, and others whose sizes fill no vector.
+#: Architectures: those of the students, and others with sizes that do not fill a SIMD vector.
 CHANGES: dict[str, tuple[str, dict[str, float]]] = {
     **{name: (name, {}) for name in SHAPES},
     "no tensors": ("tiny", {"tensor_channels": 0}),
@@ -73,7 +73,7 @@ def compiled(network: PaiNN) -> CompiledNetwork:
 
 
 def sample(atoms: Atoms, seed: int = 0) -> Sample:
-    """Return a structure with labels of about the size of what networks predict."""
+    """Return a structure with labels about as large as the predictions of networks."""
     generator = np.random.default_rng(seed)
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
     is_periodic = bool(atoms.pbc.all())
@@ -96,20 +96,20 @@ def samples_of(*names: str) -> list[Sample]:
 
 
 def gradients(network: PaiNN) -> dict[str, torch.Tensor]:
-    found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    by_name = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad(set_to_none=True)
-    return found
+    return by_name
 
 
 def assert_same_results(compiled: CompiledNetwork, samples: list[Sample]) -> None:
     expected = predict(compiled.network, collate(samples, 5.0, CPU))
     batch = PairCollator(5.0)(samples)
-    found = compiled.evaluate(batch.structures, with_virials=True)
-    largest = abs(found.energies - expected.atomic_energies.detach().numpy()).max()
+    results = compiled.evaluate(batch.structures, with_virials=True)
+    largest = abs(results.energies - expected.atomic_energies.detach().numpy()).max()
     assert largest < TOLERANCES.backend_energy_per_atom
-    assert force_difference(found.forces, expected.forces.numpy()) < TOLERANCES.backend_forces
+    assert force_difference(results.forces, expected.forces.numpy()) < TOLERANCES.backend_forces
     if batch.stress is not None:
-        stress = batch.totals(found.virials) / batch.volumes[:, None, None]
+        stress = batch.totals(results.virials) / batch.volumes[:, None, None]
         is_periodic = np.array([sample.volume > 0 for sample in samples])
         np.testing.assert_allclose(
             stress[is_periodic], expected.stress.numpy()[is_periodic], rtol=1e-5, atol=1e-5
@@ -121,33 +121,41 @@ def test_results_are_those_of_the_network(compiled: CompiledNetwork, name: str) 
     assert_same_results(compiled, samples_of(name))
 
 
-def test_structures_of_a_batch_do_not_see_each_other(compiled: CompiledNetwork) -> None:
+def test_structures_of_a_batch_do_not_interact(compiled: CompiledNetwork) -> None:
     assert_same_results(compiled, samples_of(*STRUCTURES))
 
 
-def test_atoms_fade_from_each_other_as_in_the_network(compiled: CompiledNetwork) -> None:
+def test_close_atoms_fade_as_in_the_network(compiled: CompiledNetwork) -> None:
     # 0.56 times the sum of their radii; the network fades between 0.5 and 0.6.
     close = [sample(Atoms("SNC", [[0, 0, 0], [0.98, 0, 0], [2.4, 0.3, 0]]))]
     expected = predict(compiled.network, collate(close, 5.0, CPU)).forces
-    found = compiled.evaluate(PairCollator(5.0)(close).structures).forces
-    assert abs(found).max() > 10.0
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+    forces = compiled.evaluate(PairCollator(5.0)(close).structures).forces
+    assert abs(forces).max() > 10.0
+    np.testing.assert_allclose(forces, expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     "name", ["crystal", "small_triclinic", "wire", "triclinic", "outside", "aspirin"]
 )
 def test_every_pair_is_listed_once(name: str) -> None:
-    one = samples_of(name)[0]
-    first, second, shifts = pair_list(one.positions, one.neighbors, one.offsets, 5.0)
-    vectors = one.positions[one.neighbors] - one.positions[:, None] + one.offsets
+    one_sample = samples_of(name)[0]
+    first, second, shifts = pair_list(
+        one_sample.positions, one_sample.neighbors, one_sample.offsets, 5.0
+    )
+    vectors = (
+        one_sample.positions[one_sample.neighbors]
+        - one_sample.positions[:, None]
+        + one_sample.offsets
+    )
     assert 2 * len(first) == np.sum(np.linalg.norm(vectors, axis=2) < 5.0)
     assert (np.diff(first) >= 0).all()
-    found = one.positions[second] - one.positions[first]
+    separations = one_sample.positions[second] - one_sample.positions[first]
     if shifts is not None:
-        found = found + shifts
-    both = np.concatenate([[first, second], [second, first]], axis=1).T
-    rows = np.concatenate([both, np.concatenate([found, -found]).round(6) + 0.0], axis=1)
+        separations = separations + shifts
+    directed = np.concatenate([[first, second], [second, first]], axis=1).T
+    rows = np.concatenate(
+        [directed, np.concatenate([separations, -separations]).round(6) + 0.0], axis=1
+    )
     assert len(np.unique(rows, axis=0)) == len(rows)
 
 
@@ -162,18 +170,18 @@ def test_first_derivatives_by_weights_are_those_of_autograd(
     structures = PairCollator(5.0)(samples).structures
     results = compiled.evaluate(structures, seeds=seeds, with_gradient=True)
     parts = compiled.split(results.gradient)
-    for (name, weight), found in zip(precise.named_parameters(), parts, strict=True):
-        difference = (found - weight.grad).norm() / weight.grad.norm().clamp_min(1e-3)
+    for (name, weight), gradient in zip(precise.named_parameters(), parts, strict=True):
+        difference = (gradient - weight.grad).norm() / weight.grad.norm().clamp_min(1e-3)
         assert difference < 1e-5, name
 
 
 def test_errors_are_those_of_the_network(compiled: CompiledNetwork) -> None:
     samples = samples_of("eight_elements", "triclinic", "aspirin", "atom")
     expected = evaluate(compiled.network, samples, 5.0, device=CPU)
-    found = evaluate(compiled, samples, 5.0, device=CPU)
-    assert found.keys() == expected.keys()
+    computed = evaluate(compiled, samples, 5.0, device=CPU)
+    assert computed.keys() == expected.keys()
     for source, errors in expected.items():
-        assert found[source] == pytest.approx(errors, rel=1e-4), source
+        assert computed[source] == pytest.approx(errors, rel=1e-4), source
     np.testing.assert_allclose(
         energy_deviations(compiled, samples, 5.0, device=CPU),
         energy_deviations(compiled.network, samples, 5.0, device=CPU),
@@ -181,16 +189,16 @@ def test_errors_are_those_of_the_network(compiled: CompiledNetwork) -> None:
     )
 
 
-def test_weights_are_read_anew(compiled: CompiledNetwork) -> None:
+def test_changed_weights_are_read(compiled: CompiledNetwork) -> None:
     samples = samples_of("aspirin")
     weights = [weight.detach().clone() for weight in compiled.weights]
     structures = PairCollator(5.0)(samples).structures
-    before = compiled.evaluate(structures)
+    with_old_weights = compiled.evaluate(structures)
     with torch.no_grad():
         for weight in compiled.weights:
             weight.add_(0.05 * torch.randn_like(weight))
     compiled.read_weights()
-    assert abs(compiled.evaluate(structures).forces - before.forces).max() > 1e-3
+    assert abs(compiled.evaluate(structures).forces - with_old_weights.forces).max() > 1e-3
     assert_same_results(compiled, samples)
     with torch.no_grad():
         for weight, value in zip(compiled.weights, weights, strict=True):
@@ -213,23 +221,28 @@ def test_the_gradient_of_the_loss_is_that_of_second_derivatives(
     exact.backward()
     expected = gradients(network)
     pair_batch = PairCollator(5.0)(samples)
-    found = []
+    displaced_gradients = []
     for sign in (1.0, -1.0):
         value = backward_by_displacement(
             compiled, pair_batch, settings, energy_weight=0.3, sign=sign
         )
         assert value == pytest.approx(exact.item(), rel=1e-5)
-        found.append(gradients(network))
-    mean = {name: 0.5 * (found[0][name] + found[1][name]) for name in found[0]}
+        displaced_gradients.append(gradients(network))
+    mean = {
+        name: 0.5 * (displaced_gradients[0][name] + displaced_gradients[1][name])
+        for name in displaced_gradients[0]
+    }
 
-    def error(found):
-        squares = ((found.get(name, 0.0) - gradient) ** 2 for name, gradient in expected.items())
+    def error(approximate):
+        squares = (
+            (approximate.get(name, 0.0) - gradient) ** 2 for name, gradient in expected.items()
+        )
         return float(sum(square.sum() for square in squares)) ** 0.5 / size
 
     size = float(sum((gradient**2).sum() for gradient in expected.values())) ** 0.5
     assert size > 0
-    assert error(found[0]) < GRADIENT
-    assert error(found[1]) < GRADIENT
+    assert error(displaced_gradients[0]) < GRADIENT
+    assert error(displaced_gradients[1]) < GRADIENT
     assert error(mean) < MEAN_GRADIENT
 
 
@@ -247,7 +260,7 @@ def test_stress_counts_in_the_gradient(compiled: CompiledNetwork) -> None:
     assert (of_filters - expected).norm() / expected.norm() < GRADIENT
 
 
-def test_gradients_are_added_to_those_there(compiled: CompiledNetwork) -> None:
+def test_gradients_are_accumulated(compiled: CompiledNetwork) -> None:
     batch = PairCollator(5.0)(samples_of("aspirin"))
     backward_by_displacement(compiled, batch, TrainingSettings(), energy_weight=0.3)
     once = gradients(compiled.network)
@@ -257,21 +270,21 @@ def test_gradients_are_added_to_those_there(compiled: CompiledNetwork) -> None:
         torch.testing.assert_close(twice, 2.0 * once[name])
 
 
-def test_weights_that_would_be_misread_are_refused() -> None:
+def test_weights_of_another_type_are_refused() -> None:
     with pytest.raises(
         TypeError, match="contiguous float32 weights on the CPU; given torch.float64"
     ):
         CompiledNetwork(network_of("ultra-tiny").double())
 
 
-def test_the_process_computes_as_before() -> None:
+def test_compiling_does_not_change_the_floating_point_mode() -> None:
     script = (
         "import numpy as np; from ase_student.networks.kernels.build import compile_network; "
         "from ase_student.student import Architecture; compile_network(Architecture((1,), 16)); "
         "smallest = np.array([5e-324]); print(float((smallest * 1.0)[0]))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert float(done.stdout) == 5e-324
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert float(process.stdout) == 5e-324
 
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +306,6 @@ def test_other_devices_are_refused() -> None:
         Trainer._compiled(training)
 
 
-def test_settings_name_the_ways_to_differentiate() -> None:
+def test_an_unknown_way_to_compute_gradients_is_refused() -> None:
     with pytest.raises(ValueError, match="gradient must be one of"):
         dataclasses.replace(TrainingSettings(), gradient="magic")

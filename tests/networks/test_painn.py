@@ -46,7 +46,7 @@ SHAPES = {
 
 
 def random_student(shape):
-    """Return an untrained student; biases, which start small, are made to matter."""
+    """Return an untrained student with larger biases than at the start of a training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = PaiNN(shape, REFERENCES)
@@ -61,7 +61,7 @@ STUDENTS = {name: random_student(shape) for name, shape in SHAPES.items()}
 
 
 def network_inputs(atoms, skin=0.7):
-    """Return the four inputs of a potential, with pairs beyond the cutoff and one of padding."""
+    """Return the four inputs of a potential, with pairs beyond the cutoff and padding."""
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0, skin)
     own = np.arange(len(atoms))[:, None]
     beyond = np.tile([10.0, 0.0, 0.0], (len(atoms), 1, 1))
@@ -82,8 +82,8 @@ def by_autograd(network, inputs):
     return energies.detach(), -by_positions, virial
 
 
-def assert_close(found, expected, tolerance):
-    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=tolerance)
+def assert_close(computed, expected, tolerance):
+    np.testing.assert_allclose(computed.numpy(), expected.numpy(), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -96,14 +96,14 @@ def test_derivatives_by_hand_are_those_of_autograd(shape, name):
     expected = by_autograd(build_network(STUDENTS[shape], torch.float64), inputs)
     assert_close(energies, expected[0], TOLERANCES.autograd_virial)
     assert_close(forces, expected[1], TOLERANCES.autograd_forces)
-    # Also says that it is symmetric: the energy does not change when everything turns.
+    # A virial is symmetric, because the energy does not change in a rotation.
     assert_close(virials.sum(0), expected[2], TOLERANCES.autograd_virial)
     assert_close(expected[2], expected[2].T, TOLERANCES.autograd_virial)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_random_students_have_forces_of_ordinary_size(shape):
-    # Otherwise the agreement with autograd would say little.
+    # Otherwise the comparison with autograd would be no test.
     _, forces, _ = build_potential(STUDENTS[shape], torch.float64)(
         *network_inputs(structure("aspirin"))
     )
@@ -111,15 +111,15 @@ def test_random_students_have_forces_of_ordinary_size(shape):
 
 
 @pytest.mark.parametrize("student", [*STUDENTS.values(), load_student("tiny")])
-def test_every_tensor_matters(student):
+def test_every_tensor_changes_the_energies(student):
     inputs = network_inputs(structure("eight_elements"))
-    before = build_potential(student, torch.float64)(*inputs)
+    reference = build_potential(student, torch.float64)(*inputs)
     rng = np.random.default_rng(1)
     for name, tensor in student.tensors.items():
         noise = rng.normal(scale=0.1, size=tensor.shape).astype(np.float32)
         changed = dataclasses.replace(student, tensors={**student.tensors, name: tensor + noise})
-        after = build_potential(changed, torch.float64)(*inputs)
-        assert (after[0] - before[0]).abs().max() > 1e-9, name
+        results = build_potential(changed, torch.float64)(*inputs)
+        assert (results[0] - reference[0]).abs().max() > 1e-9, name
 
 
 def test_padding_contributes_nothing():
@@ -142,7 +142,7 @@ def test_reference_energies_stay_in_float64(build, dtype):
         change(module)
         assert network.reference.dtype == torch.float64
         assert torch.equal(network.reference[list(ELEMENTS)], expected)
-    # Not 165 eV in float32, which would come in steps of 1.5e-5 eV.
+    # Not 165 eV in float32, which has steps of 1.5e-5 eV.
     module.to(torch.float32)
     energies = module(*network_inputs(structure("atom")))
     energies = energies if build is build_network else energies[0]
@@ -170,20 +170,20 @@ def test_float32_and_float64_have_the_same_constants():
 
 
 def test_default_dtype_of_the_process_changes_nothing():
-    # Close enough for the repulsion, whose constants are not parameters.
+    # Two close atoms, so that the repulsion, whose constants are not parameters, counts.
     inputs = network_inputs(Atoms("OH", [[0.0, 0.0, 0.0], [0.5, 0.6, 0.0]]))
     expected = build_potential(STUDENTS["default"], torch.float64)(*inputs)
     torch.set_default_dtype(torch.float64)
     try:
-        found = build_potential(STUDENTS["default"], torch.float64)(*inputs)
+        results = build_potential(STUDENTS["default"], torch.float64)(*inputs)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert_close(found[0], expected[0], 0.0)
-    assert_close(found[1], expected[1], 0.0)
+    assert_close(results[0], expected[0], 0.0)
+    assert_close(results[1], expected[1], 0.0)
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-def test_shapes_keep_their_budgets(name):
+def test_students_have_at_most_their_documented_numbers_of_parameters(name):
     train = pytest.importorskip("ase_student.distill.commands.train")
     assert train.SHAPES.keys() == BUDGETS.keys()
     shape = Architecture(ELEMENTS, **train.SHAPES[name])
@@ -198,7 +198,7 @@ def test_tensors_must_be_those_of_the_architecture(build):
     student = STUDENTS["default"]
     name = "updates.0.mixes.weight"
     without = {key: value for key, value in student.tensors.items() if key != name}
-    wrong = {
+    tensors_by_message = {
         rf"lacks tensor '{name}' of shape \(128, 64\)": without,
         "has tensor 'updates.7.bias', which its architecture lacks": {
             **student.tensors,
@@ -209,22 +209,22 @@ def test_tensors_must_be_those_of_the_architecture(build):
             name: np.zeros((64, 64), np.float32),
         },
     }
-    for message, tensors in wrong.items():
+    for message, tensors in tensors_by_message.items():
         with pytest.raises(ValueError, match=message):
             build(dataclasses.replace(student, tensors=tensors))
 
 
-def test_second_moments_are_those_of_symmetric_matrices():
+def test_second_moments_are_symmetric_traceless_matrices():
     rng = np.random.default_rng(0)
     first, second, third = torch.from_numpy(rng.normal(size=(3, 4, 3, 1)))
     square = quadrics(first, first)
     dual = SecondMoments._matrices(square)
-    # A vector's own traceless matrix a aᵀ − |a|²/3, up to the factor that its length fixes.
+    # The traceless matrix a aᵀ − |a|²/3 of a vector, up to a factor that depends on its length.
     squared = first.square().sum(1)
     assert_close((dual * square).sum(1), 4.0 * squared**2, 1e-12)
     matrix = first * first.transpose(1, 2) - squared.unsqueeze(2) * torch.eye(3) / 3.0
     assert_close(contracted(dual, second), 6.0 * matrix @ second, 1e-12)
-    # The tensor times a vector is the derivative of what the quadrics of two vectors give.
+    # The tensor times a vector is the derivative of the product with the quadrics of two vectors.
     by_hand = (contracted(square, second) * third).sum((1, 2))
     assert_close(by_hand, (square * quadrics(second, third)).sum((1, 2)), 1e-12)
 
@@ -234,7 +234,7 @@ def finite_difference(function, distances):
 
 
 @pytest.mark.parametrize("part", ["envelope", "envelope_between", "basis", "basis_between"])
-def test_slopes_are_those_of_the_values(part):
+def test_slopes_are_derivatives_of_the_values(part):
     basis = RadialBasis(7, 5.0).double()
     nearest = torch.tensor([[[1.1]]], dtype=torch.float64)
     function = {
@@ -257,13 +257,13 @@ def test_slopes_are_those_of_the_values(part):
     assert not slopes[..., beyond].any()
 
 
-def test_from_a_fifth_beyond_the_nearest_distance_on_the_envelope_is_the_plain_one():
+def test_envelopes_agree_beyond_1_2_times_the_nearest_distance():
     cutoff, nearest = torch.tensor([5.0]), torch.tensor([[[1.0]]])
     distances = torch.linspace(1.2, 5.5, 100).reshape(1, 1, -1)
-    for found, expected in zip(
+    for computed, expected in zip(
         envelope_between(distances, nearest, cutoff), envelope(distances, cutoff), strict=True
     ):
-        assert_close(found, expected, 1e-6)
+        assert_close(computed, expected, 1e-6)
 
 
 def close_pairs():
@@ -287,7 +287,7 @@ def test_derivatives_by_hand_are_those_of_autograd_around_the_inner_cutoff():
 
 
 @pytest.mark.parametrize("inner_cutoff", [0.0, 0.5])
-def test_below_the_inner_cutoff_two_atoms_only_repel(inner_cutoff):
+def test_below_the_inner_cutoff_only_the_repulsion_acts(inner_cutoff):
     student = random_student(dataclasses.replace(SHAPES["default"], inner_cutoff=inner_cutoff))
     network = build_network(student, torch.float64)
 
@@ -295,15 +295,15 @@ def test_below_the_inner_cutoff_two_atoms_only_repel(inner_cutoff):
         return float(network(*network_inputs(atoms)).detach().sum())
 
     pair = Atoms("SN", [[0.0, 0.0, 0.0], [0.49 * 1.76, 0.0, 0.0]])
-    own, others = network.repulsion.pair_rows(torch.tensor([6, 2]), torch.tensor([[1], [0]]))
+    rows, other_rows = network.repulsion.pair_rows(torch.tensor([6, 2]), torch.tensor([[1], [0]]))
     distances = torch.full((2, 1, 1), 0.49 * 1.76, dtype=torch.float64)
-    repulsion = float(network.repulsion(own, others, distances)[0][0])
-    rest = energy(pair) - energy(pair[:1]) - energy(pair[1:]) - repulsion
-    assert (abs(rest) < 1e-9) == (inner_cutoff > 0)
+    repulsion = float(network.repulsion(rows, other_rows, distances)[0][0])
+    energy_of_network = energy(pair) - energy(pair[:1]) - energy(pair[1:]) - repulsion
+    assert (abs(energy_of_network) < 1e-9) == (inner_cutoff > 0)
 
 
 @pytest.mark.parametrize("index", range(len(ELEMENTS)))
-def test_repulsion_keeps_atoms_apart_and_fades_out(index):
+def test_repulsion_falls_with_distance_and_vanishes(index):
     repulsion = Repulsion(ELEMENTS).double()
     distances = torch.linspace(0.05, 3.0, 60, dtype=torch.float64).reshape(1, 1, -1)
     rows = repulsion.pair_rows(torch.tensor([index]), torch.zeros((1, 60), dtype=torch.int64))

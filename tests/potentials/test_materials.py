@@ -1,4 +1,4 @@
-"""Teachers for materials: forces and stress are derivatives of the energy, and limits are told."""
+"""Teachers for materials: forces and stress are derivatives of the energy; limits are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ase.build import bulk, molecule
 from ase_student.potentials.base import Evaluation, Refusal
 from ase_student.potentials.registry import load_teacher
 
-#: The package that brings a teacher.
+#: The package that each teacher needs.
 PACKAGES = {"sevennet": "sevenn", "sevennet-l3i5": "sevenn", "chgnet": "chgnet"}
 #: Central differences of float32 energies: steps in Å and in strain, errors in eV/Å and eV/Å³.
 STEP, STRAIN = 0.01, 0.002
@@ -36,7 +36,7 @@ def teacher(request):
 
 
 def salt():
-    """Return a crystal without symmetry, its stress unlike along all axes."""
+    """Return a crystal without symmetry whose stress differs along all axes."""
     atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
     atoms.rattle(0.08, seed=1)
     strain = np.eye(3) + np.random.default_rng(0).normal(scale=0.02, size=(3, 3))
@@ -44,15 +44,15 @@ def salt():
     return atoms
 
 
-def one(teacher, atoms):
+def label_of(teacher, atoms):
     (label,) = teacher.evaluate([atoms])
     assert isinstance(label, Evaluation), label
     return label
 
 
-def test_forces_and_stress_are_those_of_the_energy(teacher):
+def test_forces_and_stress_are_derivatives_of_the_energy(teacher):
     atoms = salt()
-    label = one(teacher, atoms)
+    label = label_of(teacher, atoms)
     assert label.energies is not None
     assert label.energies.sum() == pytest.approx(label.energy, abs=1e-4)
     for i, axis in ((0, 0), (5, 2)):
@@ -60,7 +60,7 @@ def test_forces_and_stress_are_those_of_the_energy(teacher):
         for sign in (1, -1):
             moved = atoms.copy()
             moved.positions[i, axis] += sign * STEP
-            energies.append(one(teacher, moved).energy)
+            energies.append(label_of(teacher, moved).energy)
         force = -(energies[0] - energies[1]) / (2 * STEP)
         assert label.forces[i, axis] == pytest.approx(force, abs=FORCE_TOLERANCE)
     for voigt, (a, b) in enumerate(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))):
@@ -71,36 +71,36 @@ def test_forces_and_stress_are_those_of_the_energy(teacher):
             strain[b, a] += sign * STRAIN / 2
             strained = atoms.copy()
             strained.set_cell(atoms.cell.array @ strain, scale_atoms=True)
-            energies.append(one(teacher, strained).energy)
+            energies.append(label_of(teacher, strained).energy)
         stress = (energies[0] - energies[1]) / (2 * STRAIN) / atoms.get_volume()
         assert label.stress is not None
         assert label.stress[voigt] == pytest.approx(stress, abs=STRESS_TOLERANCE)
     assert np.abs(label.stress).min() > STRESS_TOLERANCE
 
 
-def test_answers_do_not_depend_on_what_was_asked_before(teacher):
+def test_labels_do_not_depend_on_earlier_structures(teacher):
     atoms = salt()
-    before = one(teacher, atoms)
+    first = label_of(teacher, atoms)
     teacher.evaluate([bulk("Si"), Atoms("Lr", cell=[3, 3, 3], pbc=True), molecule("H2O")])
-    after = one(teacher, atoms)
-    assert after.energy == before.energy
-    np.testing.assert_array_equal(after.forces, before.forces)
+    second = label_of(teacher, atoms)
+    assert second.energy == first.energy
+    np.testing.assert_array_equal(second.forces, first.forces)
 
 
-def test_unknown_elements_are_told(teacher):
+def test_unknown_elements_are_refused(teacher):
     atoms = bulk("Po", "sc", a=3.3)
     assert teacher.evaluate([atoms]) == [Refusal("has Po, which the teacher does not know")]
     assert teacher.elements >= {1, 6, 8, 14, 26, 29}
 
 
-def test_molecules_are_for_those_who_know_them(teacher):
-    (answer,) = teacher.evaluate([molecule("CH3OH")])
+def test_molecules_are_refused_by_teachers_of_crystals(teacher):
+    (result,) = teacher.evaluate([molecule("CH3OH")])
     if teacher.name == "chgnet":
-        assert isinstance(answer, Refusal)
-        assert "periodic along three axes" in answer.reason
+        assert isinstance(result, Refusal)
+        assert "periodic along three axes" in result.reason
     else:
-        assert isinstance(answer, Evaluation)
-        assert answer.stress is None
+        assert isinstance(result, Evaluation)
+        assert result.stress is None
 
 
 @pytest.mark.parametrize("name", PACKAGES)

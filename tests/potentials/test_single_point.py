@@ -1,4 +1,4 @@
-"""Labels and comparisons are of the calculator, whatever constraints a structure carries."""
+"""Labels and comparisons are those of the calculator, without a structure's constraints."""
 
 import numpy as np
 import pytest
@@ -28,26 +28,26 @@ def free(atoms):
     return atoms
 
 
-def assert_is_free(answer, atoms):
+def assert_is_free(evaluation, atoms):
     expected = free(atoms)
     assert np.abs(expected.get_forces()).min(axis=1).max() > 1e-3
-    np.testing.assert_allclose(answer.forces, expected.get_forces(), atol=1e-12)
-    np.testing.assert_allclose(answer.stress, expected.get_stress(), atol=1e-12)
-    assert answer.energy == pytest.approx(expected.get_potential_energy(), abs=1e-12)
+    np.testing.assert_allclose(evaluation.forces, expected.get_forces(), atol=1e-12)
+    np.testing.assert_allclose(evaluation.stress, expected.get_stress(), atol=1e-12)
+    assert evaluation.energy == pytest.approx(expected.get_potential_energy(), abs=1e-12)
 
 
-def test_labels_do_not_see_constraints():
+def test_labels_ignore_constraints():
     atoms = constrained()
     (label,) = CalculatorTeacher("emt", EMT, {}).evaluate([atoms])
     assert_is_free(label, atoms)
     assert len(atoms.constraints) == 2
 
 
-def test_comparisons_do_not_see_constraints():
+def test_comparisons_ignore_constraints():
     atoms = constrained()
     for source in (EMT(), CalculatorTeacher("emt", EMT, {})):
-        (answer,) = as_potential(source).evaluate([atoms])
-        assert_is_free(answer, atoms)
+        (evaluation,) = as_potential(source).evaluate([atoms])
+        assert_is_free(evaluation, atoms)
 
 
 def test_frames_of_a_database_have_no_constraints(tmp_path):
@@ -67,7 +67,7 @@ def test_frames_of_a_database_have_no_constraints(tmp_path):
 
 
 class ArrayEnergies(Calculator):
-    """Gives energies as many networks do."""
+    """A calculator that gives its energy as an array, as many networks do."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
@@ -86,8 +86,8 @@ def test_energies_may_be_arrays_of_one_element(shape):
     teacher = CalculatorTeacher("arrays", lambda: ArrayEnergies(shape), {})
     (label,) = ask(teacher, [atoms], 100.0)
     assert (label.energy, type(label.energy)) == (-3.5, float)
-    (answer,) = as_potential(ArrayEnergies(shape)).evaluate([atoms])
-    assert (answer.energy, type(answer.energy)) == (-3.5, float)
+    (evaluation,) = as_potential(ArrayEnergies(shape)).evaluate([atoms])
+    assert (evaluation.energy, type(evaluation.energy)) == (-3.5, float)
 
 
 @pytest.mark.parametrize("shape", [(0,), (3,)])

@@ -1,4 +1,4 @@
-"""Teachers: batches change nothing, and what they lack is told."""
+"""Teachers: batches change nothing, and missing packages, options and elements are reported."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ def test_a_calculator_without_forces_is_refused():
         calculator.CalculatorTeacher("mine", Energies, {})
 
 
-@pytest.mark.parametrize("gives", [True, False])
-def test_the_energy_is_the_one_that_forces_are_derivatives_of(gives):
+@pytest.mark.parametrize("has_free_energy", [True, False])
+def test_the_energy_is_the_free_energy_where_there_is_one(has_free_energy):
     class Smeared(Calculator):
         implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012
 
         def calculate(self, *arguments):
             super().calculate(*arguments)
             self.results = {"energy": -1.0, "forces": np.zeros((len(self.atoms), 3))}
-            if gives:
+            if has_free_energy:
                 self.results["free_energy"] = -1.5
 
     (label,) = calculator.CalculatorTeacher("smeared", Smeared, {}).evaluate([molecule("H2O")])
-    assert label.energy == (-1.5 if gives else -1.0)
+    assert label.energy == (-1.5 if has_free_energy else -1.0)
 
 
-def test_code_that_changes_is_another_teacher(monkeypatch, tmp_path):
+def test_a_teacher_with_changed_code_has_other_settings(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
-    found = []
+    all_settings = []
     for epsilon in (1.0, 2.5):
         text = "from ase.calculators.morse import MorsePotential\n\n\ndef make():\n"
         text += f"    return MorsePotential(epsilon={epsilon})\n"
         (tmp_path / "my_teacher.py").write_text(text, encoding="utf-8")
-        found.append(registry.load_teacher("my_teacher:make").settings)
-        assert registry.load_teacher("my_teacher:make").settings == found[-1]
+        all_settings.append(registry.load_teacher("my_teacher:make").settings)
+        assert registry.load_teacher("my_teacher:make").settings == all_settings[-1]
         monkeypatch.delitem(sys.modules, "my_teacher")
-    assert found[0] != found[1]
-    assert found[0]["calculator"] == "my_teacher:make"
+    assert all_settings[0] != all_settings[1]
+    assert all_settings[0]["calculator"] == "my_teacher:make"
 
 
 @pytest.mark.parametrize(
@@ -76,38 +76,40 @@ def test_missing_extras_say_how_to_install_them(monkeypatch, name, package, extr
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_so3lr_labels_many_as_it_labels_one():
+def test_so3lr_gives_the_same_labels_in_batches():
     pytest.importorskip("so3krates_torch")
     import torch
 
     from ase_student.potentials import so3lr
 
-    before = torch.get_default_dtype()
+    dtype_before = torch.get_default_dtype()
     structures = [molecule(name) for name in ("CH3COOH", "H2O", "C6H6")]
     teacher = registry.load_teacher("so3lr")
     exact = so3lr.So3lrTeacher(dtype="float64").evaluate(structures)
-    for atoms, one, reference in zip(structures, teacher.evaluate(structures), exact, strict=True):
-        (alone,) = teacher.evaluate([atoms])
-        assert isinstance(one, Evaluation)
-        assert isinstance(alone, Evaluation)
+    for atoms, batched, reference in zip(
+        structures, teacher.evaluate(structures), exact, strict=True
+    ):
+        (single,) = teacher.evaluate([atoms])
+        assert isinstance(batched, Evaluation)
+        assert isinstance(single, Evaluation)
         assert isinstance(reference, Evaluation)
         # Computed in float32, given in float64.
-        assert one.forces.dtype == np.float64
-        np.testing.assert_array_equal(one.forces, one.forces.astype(np.float32))
-        assert one.stress is None
-        assert one.energy == pytest.approx(alone.energy, abs=BATCH_TOLERANCE)
-        assert one.energies is not None
-        assert one.energies.dtype == np.float64
-        assert one.energies.sum() == pytest.approx(one.energy, abs=1e-9)
-        np.testing.assert_allclose(one.energies, alone.energies, rtol=0, atol=BATCH_TOLERANCE)
-        np.testing.assert_allclose(one.forces, alone.forces, rtol=0, atol=BATCH_TOLERANCE)
-        assert one.energy == pytest.approx(reference.energy, abs=FLOAT32_ENERGY_TOLERANCE)
+        assert batched.forces.dtype == np.float64
+        np.testing.assert_array_equal(batched.forces, batched.forces.astype(np.float32))
+        assert batched.stress is None
+        assert batched.energy == pytest.approx(single.energy, abs=BATCH_TOLERANCE)
+        assert batched.energies is not None
+        assert batched.energies.dtype == np.float64
+        assert batched.energies.sum() == pytest.approx(batched.energy, abs=1e-9)
+        np.testing.assert_allclose(batched.energies, single.energies, rtol=0, atol=BATCH_TOLERANCE)
+        np.testing.assert_allclose(batched.forces, single.forces, rtol=0, atol=BATCH_TOLERANCE)
+        assert batched.energy == pytest.approx(reference.energy, abs=FLOAT32_ENERGY_TOLERANCE)
         np.testing.assert_allclose(
-            one.forces, reference.forces, rtol=0, atol=FLOAT32_FORCE_TOLERANCE
+            batched.forces, reference.forces, rtol=0, atol=FLOAT32_FORCE_TOLERANCE
         )
-    assert torch.get_default_dtype() == before
+    assert torch.get_default_dtype() == dtype_before
 
-    # The package's own calculator, whose energies keep the constant inside.
+    # The package's own calculator, whose energies include the constant.
     from so3krates_torch.calculator.so3 import SO3LRCalculator
 
     limited = so3lr.So3lrTeacher(long_range=12, dtype="float64").evaluate(structures)
@@ -128,24 +130,26 @@ def test_so3lr_labels_many_as_it_labels_one():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_so3lr_is_run_as_its_authors_ask():
-    """Water and its dimer, which a long-range cutoff changes by 2 degrees and 1.6 kcal/mol."""
+def test_so3lr_has_the_long_range_of_its_authors():
+    """A long-range cutoff would change water by 2 degrees and its dimer by 1.6 kcal/mol."""
     pytest.importorskip("so3krates_torch")
     teacher = registry.load_teacher("so3lr")
     water = molecule("H2O")
-    water.calc = _Asked(teacher)
+    water.calc = _TeacherCalculator(teacher)
     BFGS(water, logfile=None).run(fmax=0.002)
     # Experiment: 0.957 Å and 104.5°.
     assert water.get_distance(0, 1) == pytest.approx(0.9577, abs=5e-4)
     assert water.get_angle(1, 0, 2) == pytest.approx(104.81, abs=0.05)
     dimer = create_s22_system("Water_dimer")
-    whole, first, second = teacher.evaluate([dimer, dimer[:3], dimer[3:]])
-    binding = (whole.energy - first.energy - second.energy) * units.mol / units.kcal
+    dimer_label, first_label, second_label = teacher.evaluate([dimer, dimer[:3], dimer[3:]])
+    binding = (
+        (dimer_label.energy - first_label.energy - second_label.energy) * units.mol / units.kcal
+    )
     # CCSD(T) at the limit of large bases: -5.02 kcal/mol.
     assert binding == pytest.approx(-5.56, abs=0.01)
 
 
-class _Asked(Calculator):
+class _TeacherCalculator(Calculator):
     """A teacher as a calculator."""
 
     implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
@@ -178,21 +182,21 @@ def test_forces_and_stress_of_so3lr_in_crystals_are_derivatives():
     teacher = registry.load_teacher("so3lr:dtype=float64")
     box = _water_box()
     (label,) = teacher.evaluate([box])
-    box.calc = _Asked(teacher)
+    box.calc = _TeacherCalculator(teacher)
     forces = calculate_numerical_forces(box, eps=1e-4, iatoms=[0, 5])
     np.testing.assert_allclose(label.forces[[0, 5]], forces, rtol=0, atol=1e-6)
     stress = calculate_numerical_stress(box, eps=1e-4)
     np.testing.assert_allclose(label.stress, stress, rtol=0, atol=1e-7)
-    # Molecules beside crystals, in the order in which they are asked for.
+    # Molecules and crystals together, in the given order.
     mixed = teacher.evaluate([molecule("CH4"), box, molecule("CH4")])
     assert mixed[1].energy == pytest.approx(label.energy, abs=1e-9)
     assert mixed[0].energy == mixed[2].energy
-    (twice,) = teacher.evaluate([box.repeat((2, 1, 1))])
-    assert twice.energy == pytest.approx(2.0 * label.energy, abs=1e-6)
+    (doubled,) = teacher.evaluate([box.repeat((2, 1, 1))])
+    assert doubled.energy == pytest.approx(2.0 * label.energy, abs=1e-6)
 
 
-def test_ewald_sums_are_the_limit_of_growing_crystals():
-    """The Madelung energy of rock salt, where the damping does not reach to the neighbors."""
+def test_ewald_sums_give_the_madelung_energy():
+    """The Madelung energy of rock salt, whose neighbors are beyond the range of the damping."""
     torch = pytest.importorskip("torch")
     from ase_student.potentials.so3lr import COULOMB_CONSTANT, damped_ewald_energies
 
@@ -210,9 +214,9 @@ def test_ewald_sums_are_the_limit_of_growing_crystals():
 def test_slabs_need_a_cutoff_of_so3lr():
     pytest.importorskip("so3krates_torch")
     slab = molecule("H2O", cell=[8, 8, 8], pbc=(True, True, False))
-    (refused,) = registry.load_teacher("so3lr").evaluate([slab])
-    assert isinstance(refused, Refusal)
-    assert "so3lr:long_range=12" in refused.reason
+    (refusal,) = registry.load_teacher("so3lr").evaluate([slab])
+    assert isinstance(refusal, Refusal)
+    assert "so3lr:long_range=12" in refusal.reason
     (label,) = registry.load_teacher("so3lr:long_range=12").evaluate([slab])
     assert isinstance(label, Evaluation)
 
@@ -228,13 +232,13 @@ def test_slabs_need_a_cutoff_of_so3lr():
         ("so3lr:12", "options are written as key=value,key=value; given '12'"),
     ],
 )
-def test_wrong_options_of_teachers_are_told(name, message):
+def test_wrong_options_of_teachers_are_refused(name, message):
     pytest.importorskip("so3krates_torch")
     with pytest.raises(ValueError, match=re.escape(message)):
         registry.load_teacher(name)
 
 
-def test_options_are_part_of_what_tells_teachers_apart(monkeypatch, tmp_path):
+def test_options_are_part_of_a_teachers_settings(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     text = "from ase.calculators.morse import MorsePotential as Morse\n"
     (tmp_path / "my_morse.py").write_text(text, encoding="utf-8")
@@ -255,17 +259,17 @@ def test_elements_that_so3lr_was_not_trained_on_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_xtb_gives_the_same_answer_whatever_came_before():
+def test_xtb_results_do_not_depend_on_earlier_structures():
     pytest.importorskip("tblite")
     teacher = registry.load_teacher("gfn2-xtb")
     water = molecule("H2O")
     stretched = water.copy()
     stretched.positions *= 1.1
-    (before,) = teacher.evaluate([water])
-    _, _, after = teacher.evaluate([stretched, molecule("CH4"), water])
-    _, again = teacher.evaluate([stretched, water])
-    assert isinstance(before, Evaluation)
-    assert before.energies is not None
-    assert before.energies.sum() == pytest.approx(before.energy, abs=1e-9)
-    assert before.energy == after.energy == again.energy
-    np.testing.assert_array_equal(before.forces, again.forces)
+    (first,) = teacher.evaluate([water])
+    _, _, last = teacher.evaluate([stretched, molecule("CH4"), water])
+    _, repeated = teacher.evaluate([stretched, water])
+    assert isinstance(first, Evaluation)
+    assert first.energies is not None
+    assert first.energies.sum() == pytest.approx(first.energy, abs=1e-9)
+    assert first.energy == last.energy == repeated.energy
+    np.testing.assert_array_equal(first.forces, repeated.forces)

@@ -1,4 +1,4 @@
-"""From a training to a published student: all steps, an interruption, a worse student."""
+"""Release of a trained student: all steps, resumption, and refusal of a worse student."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ ALL = ["export", "verify", "validation", "stability", "card", "benchmarks"]
 
 
 def copied(model, folder, formats=("onnx", "torchscript"), dtype="float32") -> dict:
-    """Stand in for the exporter, which takes as long as all the rest."""
+    """Replace the exporter, which takes as long as all other steps."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(student_folder(NAME) / f"{NAME}.onnx", folder / f"{NAME}.onnx")
@@ -36,13 +36,13 @@ def copied(model, folder, formats=("onnx", "torchscript"), dtype="float32") -> d
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    """Have exports at hand and little to validate, and keep the repository's history."""
+    """Replace the export by a copy, and validate on few structures."""
     monkeypatch.setattr(steps, "export_student", copied)
     monkeypatch.setattr(steps.bundle, "export_student", copied)
-    ours = steps.validation_settings
+    settings_of = steps.validation_settings
     monkeypatch.setattr(
         steps, "validation_settings",
-        lambda arguments, command: dataclasses.replace(ours(arguments, command), limit=6),
+        lambda arguments, command: dataclasses.replace(settings_of(arguments, command), limit=6),
     )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def command(run_folder: Path, students: Path, *options: str) -> list[str]:
 
 
 def damaged(folder: Path) -> None:
-    """Make weights of another student, a little worse."""
+    """Write the weights of a slightly worse student."""
     student = load_student(NAME)
     rng = np.random.default_rng(0)
     tensors = {
@@ -72,7 +72,7 @@ def damaged(folder: Path) -> None:
     save_student(dataclasses.replace(student, tensors=tensors), folder / "weights.safetensors")
 
 
-def test_a_first_student_is_published_with_all_that_belongs_to_it(run_folder, tmp_path, capsys):
+def test_a_first_student_is_published_with_all_its_files(run_folder, tmp_path, capsys):
     students = tmp_path / "students"
     assert main(command(run_folder, students)) == 0
     printed = capsys.readouterr().out
@@ -85,12 +85,12 @@ def test_a_first_student_is_published_with_all_that_belongs_to_it(run_folder, tm
     assert list(json.loads((work / "results.json").read_text("utf-8"))) == ALL
     assert (work / "validation" / DATA.stem / "report.html").is_file()
     assert (work / "report.md").read_text("utf-8").startswith(f"# Release of {NAME}")
-    # Once more: it is there.
+    # Once more: the student is already published.
     assert main(command(run_folder, students)) == 0
     assert "already holds these weights" in capsys.readouterr().out
 
 
-def test_what_was_done_before_an_interruption_is_not_done_again(run_folder, tmp_path, monkeypatch):
+def test_finished_steps_are_not_repeated_after_an_interruption(run_folder, tmp_path, monkeypatch):
     calls = []
 
     def counted(name):
@@ -113,7 +113,7 @@ def test_what_was_done_before_an_interruption_is_not_done_again(run_folder, tmp_
     monkeypatch.setattr("ase_student.release.__main__.publish", lambda _: None)
     assert main(command(run_folder, tmp_path / "students")) == 0
     assert calls[3:] == ["again", "stability", "card", "benchmarks"]
-    # Other settings are another release.
+    # Other settings are refused.
     assert main([*command(run_folder, tmp_path / "students"), "--threads", "2"]) == 2
 
 
@@ -123,20 +123,20 @@ def test_a_worse_student_replaces_none_unless_forced(run_folder, tmp_path, capsy
     damaged(run_folder)
     monkeypatch.setattr(steps, "verify", lambda _: {})
     monkeypatch.setitem(steps.STEPS, "verify", lambda _: {})
-    before = (students / NAME / "weights.safetensors").read_bytes()
+    published = (students / NAME / "weights.safetensors").read_bytes()
     assert main(command(run_folder, students)) == 1
     captured = capsys.readouterr()
     assert "forces of nci-so3lr-test are wrong by" in captured.err
     assert "--force" in captured.err
-    assert (students / NAME / "weights.safetensors").read_bytes() == before
+    assert (students / NAME / "weights.safetensors").read_bytes() == published
     assert main(command(run_folder, students, "--force")) == 0
-    assert (students / NAME / "weights.safetensors").read_bytes() != before
+    assert (students / NAME / "weights.safetensors").read_bytes() != published
 
 
-def test_what_counts_as_worse() -> None:
+def test_a_student_is_worse_beyond_the_tolerances() -> None:
     old = {"data": {"force_rmse": 0.1, "energy_mae": 3.0}}
-    same = worse(old, old, (38, 40), stable_before=(38, 40))
-    assert same == []
+    differences = worse(old, old, (38, 40), stable_before=(38, 40))
+    assert differences == []
     assert (
         worse({"data": {"force_rmse": 0.1005, "energy_mae": 3.1}}, old, (1, 1), stable_before=None)
         == []
@@ -158,7 +158,7 @@ def test_what_counts_as_worse() -> None:
         ([".", "--name", "../tiny"], "has no weights.safetensors"),
     ],
 )
-def test_what_is_not_there_is_said(options, message, tmp_path, capsys, monkeypatch) -> None:
+def test_missing_weights_are_named(options, message, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(options) == 2
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A slow-down is found, whatever the machine does meanwhile."""
+"""Slower cases are found in spite of other work on the machine."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from timing.measurement import YARDSTICKS, measure
 
 
 class Machine:
-    """A clock that work advances; every call takes longer by what else the machine does."""
+    """A clock that advances with the work; disturbances make calls longer."""
 
     def __init__(self, speed=1.0, disturbance=lambda: 1.0):
         self.now, self.speed, self.disturbance = 0.0, speed, disturbance
@@ -44,15 +44,15 @@ class Machine:
 
 @pytest.fixture
 def race(monkeypatch):
-    """Return a function that makes a race of two cases on a machine, one slowed down."""
+    """Return a function that makes a race of two cases on a machine; one may be slower."""
 
     def make(machine, slowdown=1.0):
         monkeypatch.setitem(YARDSTICKS, "ruler", lambda: machine.work(0.001))
-        made = [
+        cases = [
             Case("short", "ruler", lambda: machine.work(0.0005 * slowdown)),
             Case("long", "ruler", lambda: machine.work(0.1)),
         ]
-        return Race(made, machine.clock)
+        return Race(cases, machine.clock)
 
     return make
 
@@ -61,7 +61,7 @@ USUAL = {"short": 0.5, "long": 100.0}
 
 
 def noise(seed):
-    """Return factors: three samples of five are disturbed, by up to eight times."""
+    """Return a function of random factors: three of five samples are up to eight times longer."""
     rng = np.random.default_rng(seed)
     return lambda: 1.0 + 7.0 * rng.random() * (rng.random() < 0.6)
 
@@ -74,7 +74,7 @@ def test_an_unchanged_case_passes_on_any_machine(race, speed):
 
 
 @pytest.mark.parametrize("speed", [0.2, 1.0, 5.0])
-def test_a_case_that_takes_twice_as_long_is_caught(race, speed):
+def test_a_case_that_takes_twice_as_long_is_found(race, speed):
     verdicts = compare(race(Machine(speed), slowdown=2.0), USUAL)
     assert {verdict.name: verdict.is_too_slow for verdict in verdicts} == {
         "short": True,
@@ -84,28 +84,30 @@ def test_a_case_that_takes_twice_as_long_is_caught(race, speed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_noise_neither_fails_nor_hides(race, seed):
-    assert not any(each.is_too_slow for each in compare(race(Machine(1.0, noise(seed))), USUAL))
+def test_noise_gives_no_wrong_verdicts(race, seed):
+    assert not any(
+        verdict.is_too_slow for verdict in compare(race(Machine(1.0, noise(seed))), USUAL)
+    )
     slow = compare(race(Machine(1.0, noise(seed)), slowdown=2.0), USUAL)
-    assert [each.name for each in slow if each.is_too_slow] == ["short"]
+    assert [verdict.name for verdict in slow if verdict.is_too_slow] == ["short"]
 
 
-def test_only_what_looks_too_slow_is_measured_again(race):
+def test_only_cases_that_seem_too_slow_are_measured_again(race):
     runs = race(Machine(), slowdown=2.0)
     compare(runs, USUAL)
     assert len(runs.samples["long"].case) == REPEATS
     assert len(runs.samples["short"].case) == REPEATS * (1 + SECOND_LOOKS)
 
 
-def test_a_disturbance_that_ends_is_forgiven(race):
-    # One sample of the case was disturbed, that of its yardstick was not.
+def test_a_short_disturbance_is_no_slowdown(race):
+    # One sample of the case was disturbed; the sample of its yardstick was not.
     runs = race(Machine())
     runs.samples["short"].case.append(0.005)
     runs.samples["short"].yardstick.append(0.001)
-    assert not any(each.is_too_slow for each in compare(runs, USUAL))
+    assert not any(verdict.is_too_slow for verdict in compare(runs, USUAL))
 
 
-def test_case_and_yardstick_are_sampled_in_turns_and_equally_long():
+def test_case_and_yardstick_are_sampled_in_turns_for_equal_times():
     log = []
     machine = Machine()
 
@@ -128,8 +130,8 @@ def test_case_and_yardstick_are_sampled_in_turns_and_equally_long():
     "ASE_STUDENT_TIMING" not in os.environ,
     reason="set ASE_STUDENT_TIMING on a quiet machine: it depends on real time",
 )
-def test_a_real_slow_down_is_caught_and_none_is_not(monkeypatch):
-    """The same work as the yardstick's, once and twice."""
+def test_only_a_real_slowdown_is_found(monkeypatch):
+    """The work of the yardstick: four times as in the baseline, and eight times."""
     monkeypatch.setattr(measurement, "SAMPLE_SECONDS", 0.005)
     multiply = YARDSTICKS["matrix multiplication"]
 
@@ -137,20 +139,20 @@ def test_a_real_slow_down_is_caught_and_none_is_not(monkeypatch):
         work = multiply()
         return lambda calls: work(factor * calls)
 
-    made = [
+    cases = [
         Case("unchanged", "matrix multiplication", lambda: prepared(4)),
         Case("slower", "matrix multiplication", lambda: prepared(8)),
     ]
-    verdicts = compare(Race(made, undisturbed_clock()), {"unchanged": 4.0, "slower": 4.0})
+    verdicts = compare(Race(cases, undisturbed_clock()), {"unchanged": 4.0, "slower": 4.0})
     assert [verdict.is_too_slow for verdict in verdicts] == [False, True], table(verdicts)
 
 
-def test_the_clock_counts_sleep_and_work():
+def test_the_clock_counts_sleep():
     clock = undisturbed_clock()
     start, wall = clock(), time.perf_counter()
     time.sleep(0.02)
-    passed, wall_passed = clock() - start, time.perf_counter() - wall
-    assert 0.01 < passed <= wall_passed + 1e-3
+    elapsed, wall_elapsed = clock() - start, time.perf_counter() - wall
+    assert 0.01 < elapsed <= wall_elapsed + 1e-3
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -162,7 +164,7 @@ def test_cases_run(case):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Let the command race two short cases, and return the times that they take."""
+    """Replace the cases of the command by two short ones; return their times."""
     machine = Machine()
     seconds = {"short": 0.0005, "long": 0.1}
 
@@ -175,7 +177,7 @@ def quick(monkeypatch):
     return seconds
 
 
-def test_command(quick, tmp_path, capsys):
+def test_the_command_compares_with_a_baseline(quick, tmp_path, capsys):
     path = tmp_path / "baseline.json"
     command = ["check", "--baseline", str(path)]
     assert main(command) == 2
@@ -215,7 +217,7 @@ def test_another_processor_is_not_judged(quick, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "is not a baseline"),
         ("[]", "is not a baseline"),
@@ -226,19 +228,19 @@ def test_another_processor_is_not_judged(quick, tmp_path, monkeypatch, capsys):
         ('{"cases": {"a": {"ratio": 1}, "b": {"ratio": 1}}}', "has an unknown case 'b'"),
     ],
 )
-def test_what_is_no_baseline(tmp_path, content, said):
+def test_files_that_are_no_baselines_are_refused(tmp_path, content, message):
     path = tmp_path / "baseline.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_baseline(path, ["a"])
 
 
 def test_baselines_are_read_as_written(tmp_path):
     path = tmp_path / "baseline.json"
     write_baseline(path, {"a": 2.0, "b": 0.5}, {"a": "ruler", "b": "ruler"}, [0.1, 0.2])
-    found = read_baseline(path, ["a", "b"])
-    assert found.ratios == {"a": 2.0, "b": 0.5}
-    assert found.cpu_flags == cpu_flags()
+    baseline = read_baseline(path, ["a", "b"])
+    assert baseline.ratios == {"a": 2.0, "b": 0.5}
+    assert baseline.cpu_flags == cpu_flags()
     assert json.loads(path.read_text())["hardware"]["cores"] >= 1
 
 
@@ -246,18 +248,18 @@ def test_the_committed_baselines_have_these_cases(request):
     files = sorted((request.config.rootpath / FOLDER).glob("baseline*.json"))
     assert FOLDER / "baseline-avx2.json" in [path.relative_to(path.parents[1]) for path in files]
     for path in files:
-        found = read_baseline(path, [case.name for case in CASES])
-        assert len(found.ratios) == len(CASES)
+        baseline = read_baseline(path, [case.name for case in CASES])
+        assert len(baseline.ratios) == len(CASES)
         # A processor with these instructions reads this file.
-        assert baseline_file(found.cpu_flags).name == path.name
+        assert baseline_file(baseline.cpu_flags).name == path.name
 
 
-def test_every_processor_has_one_baseline():
+def test_the_baseline_depends_on_the_instructions_of_the_processor():
     names = [baseline_file(flags).name for flags in (["avx2", "avx512f"], ["avx2"], ["asimd"], [])]
     assert names == [f"baseline-{name}.json" for name in ("avx512", "avx2", "neon", "other")]
 
 
-def test_some_cases_are_written_and_the_others_stay(quick, tmp_path, capsys):
+def test_some_cases_can_be_updated_alone(quick, tmp_path, capsys):
     path = tmp_path / "baseline.json"
     command = ["check", "--baseline", str(path)]
     assert main([*command, "--update", "--only", "long"]) == 2
@@ -276,7 +278,7 @@ def test_some_cases_are_written_and_the_others_stay(quick, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("seconds", [0.0, -0.1])
-def test_times_that_a_busy_machine_spoils_are_not_written(quick, tmp_path, capsys, seconds):
+def test_times_that_are_not_positive_are_not_written(quick, tmp_path, capsys, seconds):
     path = tmp_path / "baseline.json"
     quick["long"] = seconds
     assert main(["check", "--update", "--baseline", str(path)]) == 2
@@ -284,7 +286,7 @@ def test_times_that_a_busy_machine_spoils_are_not_written(quick, tmp_path, capsy
     assert not path.exists()
 
 
-def test_other_baselines_are_given_by_name(quick, tmp_path, monkeypatch, capsys):
+def test_the_baseline_of_another_processor_needs_a_name(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(check, "cpu_flags", lambda: ("asimd",))
     assert main(["check"]) == 0
@@ -296,7 +298,7 @@ def test_other_baselines_are_given_by_name(quick, tmp_path, monkeypatch, capsys)
     assert main(["check", "--update", "--baseline", "mine.json"]) == 0
 
 
-def test_the_slowest_comes_first_in_the_table():
+def test_the_slowest_case_is_first_in_the_table():
     verdicts = [Verdict("a", "ruler", 1.0, 1.0, LIMIT), Verdict("b", "ruler", 1.0, 3.0, LIMIT)]
     lines = table(verdicts).splitlines()
     assert [line.split()[0] for line in lines] == ["case", "b", "a"]
@@ -305,13 +307,13 @@ def test_the_slowest_comes_first_in_the_table():
 
 
 def test_atoms_move_between_calls(monkeypatch):
-    """A case that answered from memory would stay below any limit."""
-    seen = []
+    """A case with cached results would be below any limit."""
+    evaluated_positions = []
     monkeypatch.setattr(
         cases_module.StudentCalculator,
         "calculate",
-        lambda self, atoms, *_: seen.append(atoms.positions.copy()),
+        lambda self, atoms, *_: evaluated_positions.append(atoms.positions.copy()),
     )
     work = next(case for case in CASES if case.name.startswith("1,000 atoms")).prepare()
     work(3)
-    assert len({positions.tobytes() for positions in seen}) == 3
+    assert len({positions.tobytes() for positions in evaluated_positions}) == 3

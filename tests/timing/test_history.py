@@ -30,10 +30,10 @@ def test_a_student_is_measured_once_for_each_release_and_hardware(short, tmp_pat
     folder = student_folder("ultra-tiny")
     command = ["history", "--add", str(folder), "--history", str(path)]
     assert main(command) == 0
-    first = json.loads(path.read_text("utf-8"))
-    assert first["student"] == "ultra-tiny"
-    assert first["milliseconds_per_step"]["aspirin"] > 0
-    assert first["errors"]["teacher-md-so3lr"]["force_rmse"] < 1.0
+    first_line = json.loads(path.read_text("utf-8"))
+    assert first_line["student"] == "ultra-tiny"
+    assert first_line["milliseconds_per_step"]["aspirin"] > 0
+    assert first_line["errors"]["teacher-md-so3lr"]["force_rmse"] < 1.0
     assert main(command) == 0
     assert len(path.read_text("utf-8").splitlines()) == 1
     assert main(["history", "--history", str(path), "--plot", str(tmp_path / "plot.png")]) == 0
@@ -41,14 +41,16 @@ def test_a_student_is_measured_once_for_each_release_and_hardware(short, tmp_pat
 
 
 def test_lines_are_merged_by_release_and_hardware(tmp_path):
-    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
-    ours.write_text("".join(f"{json.dumps(one)}\n" for one in (line(), line(cpu="another"))))
-    new = [line(milliseconds=2.0), line("0.2.0", date="2026-02-01")]
-    theirs.write_text("".join(f"{json.dumps(one)}\n" for one in new))
-    assert main(["history", "--history", str(ours), "--merge", str(theirs)]) == 0
-    found = history.read_history(ours)
-    assert [one["version"] for one in found] == ["0.1.0", "0.1.0", "0.2.0"]
-    assert [one["milliseconds_per_step"]["aspirin"] for one in found] == [2.0, 1.0, 1.0]
+    history_path, merged_path = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    history_path.write_text(
+        "".join(f"{json.dumps(entry)}\n" for entry in (line(), line(cpu="another")))
+    )
+    new_lines = [line(milliseconds=2.0), line("0.2.0", date="2026-02-01")]
+    merged_path.write_text("".join(f"{json.dumps(entry)}\n" for entry in new_lines))
+    assert main(["history", "--history", str(history_path), "--merge", str(merged_path)]) == 0
+    merged = history.read_history(history_path)
+    assert [entry["version"] for entry in merged] == ["0.1.0", "0.1.0", "0.2.0"]
+    assert [entry["milliseconds_per_step"]["aspirin"] for entry in merged] == [2.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_damaged_lines_are_named(text, tmp_path, capsys):
     assert "line 2, is no line of history" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_named(tmp_path, capsys):
+def test_missing_files_are_named(tmp_path, capsys):
     assert main(["history", "--history", str(tmp_path / "no.jsonl")]) == 2
     assert "add a student with --add" in capsys.readouterr().err
     shutil.copy(student_folder("tiny") / "weights.safetensors", tmp_path)

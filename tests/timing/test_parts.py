@@ -1,4 +1,4 @@
-"""What the benchmarks measure with is right."""
+"""The structures, calculators and measurements of the benchmarks are correct."""
 
 import numpy as np
 import pytest
@@ -22,18 +22,18 @@ SMALL = [size for size in SIZES if size <= 1000]
 
 
 def distances(atoms, cutoff=5.0):
-    """Return the distances from each atom to what is within the cutoff, padding as infinity."""
+    """Return the distances of each atom to neighbors within the cutoff; padding is infinite."""
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
     offsets = matrix.offsets(atoms.cell.array)
-    found = np.linalg.norm(
+    lengths = np.linalg.norm(
         atoms.positions[matrix.neighbors] + offsets - atoms.positions[:, None], axis=2
     )
-    return np.where(found < cutoff, found, np.inf)
+    return np.where(lengths < cutoff, lengths, np.inf)
 
 
 @pytest.mark.parametrize("make", [molecular, condensed])
 @pytest.mark.parametrize("n_atoms", SMALL)
-def test_structures_have_the_size_they_are_asked_for_and_no_clash(make, n_atoms):
+def test_structures_have_the_given_size_and_no_clash(make, n_atoms):
     atoms = make(n_atoms)
     assert len(atoms) == n_atoms
     assert set(atoms.numbers) <= {1, 6, 7, 8}
@@ -46,7 +46,7 @@ def test_a_liquid_has_many_neighbors_and_molecules_have_few():
     assert 12 < molecules.sum(axis=1).mean() < 18
 
 
-def test_molecules_do_not_see_each_other():
+def test_molecules_do_not_interact():
     atoms = molecular(100)
     matrix = neighbor_matrix(atoms.positions, atoms.cell.array, atoms.pbc, 5.0)
     ends = np.cumsum([21, 21, 21, 21, 16])
@@ -68,7 +68,7 @@ def test_water_has_the_density_of_the_liquid():
 @pytest.mark.parametrize(
     "call", [lambda: molecular(50), lambda: condensed(5), lambda: condensed(2)]
 )
-def test_impossible_sizes(call):
+def test_impossible_sizes_are_refused(call):
     with pytest.raises(ValueError, match="n_atoms must be"):
         call()
 
@@ -81,7 +81,7 @@ def test_every_atom_moves():
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_energies_alone_are_those_of_the_calculator(calculators, backend):
+def test_energies_without_forces_are_those_of_the_calculator(calculators, backend):
     if backend == "torch":
         pytest.importorskip("torch")
     atoms = structure("triclinic")
@@ -92,24 +92,24 @@ def test_energies_alone_are_those_of_the_calculator(calculators, backend):
         matrix.neighbors,
         matrix.offsets(atoms.cell.array),
     )
-    found = open_energies("tiny", backend, "cpu", 1)(*arrays)
+    energies = open_energies("tiny", backend, "cpu", 1)(*arrays)
     calculator = calculators(backend)
     calculator.calculate(atoms)
-    assert found == pytest.approx(
+    assert energies == pytest.approx(
         calculator.results["energies"], abs=TOLERANCES.backend_energy_per_atom
     )
 
 
-def test_torchscript_cannot_leave_out_forces():
+def test_torchscript_without_forces_is_refused():
     with pytest.raises(ValueError, match="cannot skip forces"):
         open_energies("tiny", "torchscript", "cpu", 1)
 
 
-ENGINE_S = {("native", "neighbors")}
+PARTS_OF_THE_ENGINE = {("native", "neighbors")}
 
 
 @pytest.mark.parametrize("backend", ["native", "onnx"])
-def test_times_of_the_parts_add_up_and_results_stay_the_same(request, backend):
+def test_times_of_parts_add_up_and_results_do_not_change(request, backend):
     if backend == "native":
         request.getfixturevalue("engine")
     timed = TimedCalculator("tiny", backend=backend, device="cpu", threads=1, guard="off")
@@ -122,12 +122,16 @@ def test_times_of_the_parts_add_up_and_results_stay_the_same(request, backend):
     parts = split(timed.watch, 1.0, 5)
     assert sum(parts.values()) == pytest.approx(200.0)
     # The engine's neighbor list is a part of its step.
-    assert all(each > 0.0 for name, each in parts.items() if (backend, name) not in ENGINE_S)
+    assert all(
+        percentage > 0.0
+        for name, percentage in parts.items()
+        if (backend, name) not in PARTS_OF_THE_ENGINE
+    )
     spent = timed.watch.seconds
     assert spent["neighbors"] + spent["backend"] < spent["calculator"] < 1.0
 
 
-def test_zeros_are_a_floor_that_moves():
+def test_dynamics_with_zero_forces_moves_atoms():
     loop = dynamics(structure("aspirin"), ZeroCalculator())
     loop.run(2)
     assert loop.atoms.get_potential_energy() == 0.0
@@ -144,15 +148,15 @@ def test_operations_grow_with_atoms_and_are_at_least_those_of_the_dense_layers()
 
     from ase_student.checkpoint import load_student
 
-    one, four = (
+    one_molecule, four_molecules = (
         count_operations("tiny", atoms) for atoms in (structure("aspirin"), molecular(100)[:84])
     )
-    assert four == 4 * one
-    # Forwards and backwards, a multiplication and an addition for nearly every weight.
-    assert one > 2 * 21 * load_student("tiny").n_parameters
+    assert four_molecules == 4 * one_molecule
+    # Forward and backward passes: a multiplication and an addition for nearly every weight.
+    assert one_molecule > 2 * 21 * load_student("tiny").n_parameters
 
 
-def test_the_rate_of_matrix_products_is_one_of_a_computer():
+def test_the_rate_of_matrix_products_is_plausible():
     pytest.importorskip("torch")
     from timing.roofline import multiplication_rate
 
@@ -160,21 +164,21 @@ def test_the_rate_of_matrix_products_is_one_of_a_computer():
 
 
 def test_a_larger_structure_has_a_higher_peak():
-    found = memory.peak_mb("tiny", "onnx", 1, "condensed", 1000)
-    assert 20.0 < found["peak_mb_before"] < found["peak_mb"] - 100.0
+    peaks = memory.peak_mb("tiny", "onnx", 1, "condensed", 1000)
+    assert 20.0 < peaks["peak_mb_before"] < peaks["peak_mb"] - 100.0
 
 
-def test_a_process_that_fails_says_why():
+def test_a_failed_process_gives_its_reason():
     with pytest.raises(RuntimeError, match="n_atoms must be 10"):
         memory.peak_mb("tiny", "onnx", 1, "molecular", 50)
 
 
-def test_unknown_peers():
+def test_unknown_peers_are_refused():
     with pytest.raises(ValueError, match="available: 'SchNetPack"):
         open_peer("nothing", "cpu", 1)
 
 
-def test_a_peer_that_is_not_installed(monkeypatch):
+def test_a_missing_peer_names_its_installation(monkeypatch):
     pytest.importorskip("torch")
 
     def missing(device):

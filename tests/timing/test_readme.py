@@ -52,7 +52,7 @@ def students(tmp_path):
     return folder
 
 
-def test_table(results):
+def test_table_has_a_row_for_each_measurement(results):
     lines = table(read_results(results)).splitlines()
     assert "2 threads, a processor" in lines[0]
     assert lines[2] == "| | `tiny` | `ultra-tiny` | zeros |"
@@ -64,16 +64,16 @@ def test_table(results):
     assert lines[10].endswith("`ultra-tiny` 0.8 ms, `tiny` 1.2 ms, SO3LR 33 ms.")
 
 
-def test_peers_of_another_run_are_beside_the_students_of_that_run(results, tmp_path):
-    others = tmp_path / "peers.json"
+def test_peers_of_another_run_are_compared_with_its_students(results, tmp_path):
+    other_run = tmp_path / "peers.json"
     slower = [md(2.5), md(60.0, student="MACE", backend="mace-torch", peer="peer")]
-    others.write_text(json.dumps({"hardware": {}, "versions": {}, "results": slower}))
-    text = table(read_results(results), read_results(others))
+    other_run.write_text(json.dumps({"hardware": {}, "versions": {}, "results": slower}))
+    text = table(read_results(results), read_results(other_run))
     assert "1.2 ms" in text
     assert text.endswith("peers.json)): `tiny` 2.5 ms, MACE 60 ms.")
 
 
-def test_costs(results, students):
+def test_plot_of_errors_against_costs(results, students):
     pytest.importorskip("matplotlib")
     errors = force_errors(students, "held-out")
     axes = draw_costs(read_results(results), errors).axes[0]
@@ -90,7 +90,7 @@ def test_costs(results, students):
     assert {text.get_text() for text in axes.texts} == {"SO3LR", "zeros"}
 
 
-def test_command_replaces_its_block_and_nothing_else(results, students, tmp_path, capsys):
+def test_the_command_replaces_only_its_block(results, students, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     readme, plot = tmp_path / "README.md", tmp_path / "cost.png"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
@@ -99,26 +99,26 @@ def test_command_replaces_its_block_and_nothing_else(results, students, tmp_path
         "--students", str(students), "--errors", "held-out",
     ]  # fmt: skip
     assert main(command) == 0
-    once = readme.read_text(encoding="utf-8")
-    assert once.startswith(f"before\n{BEGIN}\n")
-    assert once.endswith(f"\n{END}\nafter\n")
-    assert "old" not in once
-    assert "1.2 ms" in once
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"\n{END}\nafter\n")
+    assert "old" not in text
+    assert "1.2 ms" in text
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert main(command) == 0
-    assert readme.read_text(encoding="utf-8") == once
+    assert readme.read_text(encoding="utf-8") == text
     capsys.readouterr()
     assert main([*command[:-1], "another"]) == 2
     assert "known: 'held-out'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
-def test_a_readme_without_a_place(text):
+def test_a_readme_without_marks_is_refused(text):
     with pytest.raises(ValueError, match="must hold the lines"):
         replaced(text, "new", "README.md")
 
 
-def test_no_model_card(tmp_path):
+def test_missing_and_incomplete_model_cards_are_refused(tmp_path):
     with pytest.raises(ValueError, match="known: none"):
         force_errors(tmp_path, "held-out")
     (tmp_path / "tiny").mkdir()

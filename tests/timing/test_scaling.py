@@ -1,4 +1,4 @@
-"""The model of training over GPUs, and what the scripts write into pages."""
+"""The model of training on several GPUs, and the tables that scripts write into pages."""
 
 import runpy
 from pathlib import Path
@@ -16,7 +16,7 @@ def scaling():
     return runpy.run_path(str(ROOT / "benchmarks" / "scaling.py"))
 
 
-def test_more_gpus_and_shorter_steps_leave_less(scaling) -> None:
+def test_efficiency_falls_with_more_gpus_and_shorter_steps(scaling) -> None:
     efficiency = scaling["efficiency"]
     by_gpus = [efficiency(0.02, 300_000, gpus) for gpus in (1, 2, 4, 8)]
     assert by_gpus[0] == 1.0
@@ -27,7 +27,7 @@ def test_more_gpus_and_shorter_steps_leave_less(scaling) -> None:
     assert efficiency(0.02, 300_000, 2) == pytest.approx(0.02 / seconds)
 
 
-def test_gradients_are_as_large_as_the_page_says(scaling) -> None:
+def test_sizes_of_gradients_agree_with_the_page(scaling) -> None:
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     sizes = [scaling["gradient_bytes"](name) for name in ("ultra-tiny", "original")]
     assert sizes[0] == 4 * load_student("ultra-tiny").n_parameters
@@ -42,19 +42,23 @@ def test_gradients_are_as_large_as_the_page_says(scaling) -> None:
         ("validation/compression.py", "compression.md"),
     ],
 )
-def test_pages_have_the_place_that_their_script_writes_to(script, page) -> None:
+def test_pages_have_the_marks_for_the_table_of_their_script(script, page) -> None:
     pytest.importorskip("onnx")
     module = runpy.run_path(str(ROOT / script))
     path = module["PAGE"]
     assert path.name == page
     text = path.read_text(encoding="utf-8")
-    new = between_marks(text, module["BEGIN"], module["END"], new="TABLE", file=page)
-    assert "TABLE" in new
-    assert between_marks(new, module["BEGIN"], module["END"], new="TABLE", file=page) == new
+    replaced = between_marks(text, module["BEGIN"], module["END"], new="TABLE", file=page)
+    assert "TABLE" in replaced
+    assert (
+        between_marks(replaced, module["BEGIN"], module["END"], new="TABLE", file=page) == replaced
+    )
     with pytest.raises(ValueError, match=r"must hold the lines .* once each"):
-        between_marks(new + module["END"], module["BEGIN"], module["END"], new="TABLE", file=page)
+        between_marks(
+            replaced + module["END"], module["BEGIN"], module["END"], new="TABLE", file=page
+        )
 
 
-def test_a_student_that_cannot_be_trained_is_said(scaling, tmp_path) -> None:
+def test_a_failed_training_is_reported(scaling, tmp_path) -> None:
     with pytest.raises(ValueError, match="distill train failed: error: no data set"):
         scaling["training_seconds"](tmp_path / "no.h5", "tiny", 1, 16, tmp_path)

@@ -45,7 +45,7 @@ def generated(n=60, seed=0):
 
 
 class Fake:
-    """A student whose errors are known."""
+    """A potential whose errors a test can compute."""
 
     name = "fake"
 
@@ -108,9 +108,9 @@ def passed(path, folder, **selection):
 
 def test_errors_of_atoms():
     truth = np.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
-    found = np.array([[0.0, 3.0, 0.0], [0.0, 4.04, 0.0], [0.0, 0.0, 1.0]])
-    errors = sums.force_errors(sums.of_atoms(truth, found).sum(axis=0))
-    difference = (found - truth).ravel()
+    predicted = np.array([[0.0, 3.0, 0.0], [0.0, 4.04, 0.0], [0.0, 0.0, 1.0]])
+    errors = sums.force_errors(sums.of_atoms(truth, predicted).sum(axis=0))
+    difference = (predicted - truth).ravel()
     assert_allclose(errors["mae"], np.abs(difference).mean())
     assert_allclose(errors["rmse"], np.sqrt((difference**2).mean()))
     assert_allclose(errors["r2"], 1.0 - (difference**2).mean() / truth.var())
@@ -129,26 +129,26 @@ def test_groups():
     rng = np.random.default_rng(0)
     atoms, sizes = rng.normal(size=(9, 4)), np.array([2, 3, 4])
     groups, weights = rng.integers(0, 3, 9), rng.normal(size=(5, 3))
-    found = sums.by_group(atoms, sizes, groups, n_groups=3, weights=weights)
+    sums_by_group = sums.by_group(atoms, sizes, groups, n_groups=3, weights=weights)
     of_atoms = np.repeat(weights, sizes, axis=1)
     for group in range(3):
         member = groups == group
-        assert_allclose(found[:, group], of_atoms[:, member] @ atoms[member])
+        assert_allclose(sums_by_group[:, group], of_atoms[:, member] @ atoms[member])
     assert_allclose(sums.by_structure(atoms, sizes)[1], atoms[2:5].sum(axis=0))
 
 
 # --- the bootstrap -----------------------------------------------------------------------------
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    held = 0
+def test_intervals_hold_the_true_mean_at_their_confidence_level():
+    n_covered = 0
     for seed in range(100):
         sample = np.random.default_rng([1, seed]).exponential(size=150)
         weights = draws(seed, 0, len(sample))
-        found = estimate((weights * sample).sum(axis=1) / weights.sum(axis=1))
-        assert_allclose(found["value"], sample.mean())
-        held += found["interval"][0] <= 1.0 <= found["interval"][1]
-    assert 85 <= held <= 99
+        estimated = estimate((weights * sample).sum(axis=1) / weights.sum(axis=1))
+        assert_allclose(estimated["value"], sample.mean())
+        n_covered += estimated["interval"][0] <= 1.0 <= estimated["interval"][1]
+    assert 85 <= n_covered <= 99
 
 
 def test_draws_belong_to_the_piece():
@@ -173,16 +173,16 @@ def test_no_interval_from_one_structure():
 
 
 def test_metrics_are_those_of_all_structures(path, tmp_path, small_pieces):
-    found = metrics(passed(path, tmp_path), 0)
+    report = metrics(passed(path, tmp_path), 0)
     rows = list(generated())
     truth = np.concatenate([row[2] for row in rows]).astype(np.float64)
-    said = [small_pieces.evaluate_one(row[0]) for row in rows]
-    predicted = np.concatenate([answer.forces for answer in said])
+    evaluations = [small_pieces.evaluate_one(row[0]) for row in rows]
+    predicted = np.concatenate([evaluation.forces for evaluation in evaluations])
     numbers = np.concatenate([row[0].numbers for row in rows])
     errors = predicted - truth
-    assert found["n_structures"] == 60
-    assert found["n_atoms"] == len(truth)
-    forces = found["forces"]
+    assert report["n_structures"] == 60
+    assert report["n_atoms"] == len(truth)
+    forces = report["forces"]
     assert_allclose(forces["rmse"]["value"], np.sqrt((errors**2).mean()))
     assert_allclose(forces["r2"]["value"], 1.0 - (errors**2).mean() / truth.var())
     lower, upper = forces["rmse"]["interval"]
@@ -192,7 +192,9 @@ def test_metrics_are_those_of_all_structures(path, tmp_path, small_pieces):
         rmse = np.sqrt((errors[numbers == number] ** 2).mean())
         assert_allclose(forces["by_element"][symbol]["rmse"]["value"], rmse)
     for group in ("by_magnitude", "by_size", "by_source"):
-        assert sum(one["n_components"] for one in forces[group].values()) == 3 * len(truth)
+        assert sum(
+            group_errors["n_components"] for group_errors in forces[group].values()
+        ) == 3 * len(truth)
     assert list(forces["by_source"]) == ["cluster", "md"]
     odd = np.repeat(np.arange(60) % 2 == 1, [len(row[0]) for row in rows])
     rmse = np.sqrt((errors[odd] ** 2).mean())
@@ -200,29 +202,33 @@ def test_metrics_are_those_of_all_structures(path, tmp_path, small_pieces):
     strong = np.linalg.norm(truth, axis=1) >= 16.0
     rmse = np.sqrt((errors[strong] ** 2).mean())
     assert_allclose(forces["by_magnitude"]["16 eV/Å and more"]["rmse"]["value"], rmse)
-    stresses = [(answer.stress, row[3]) for answer, row in zip(said, rows, strict=True)]
+    stresses = [
+        (evaluation.stress, row[3]) for evaluation, row in zip(evaluations, rows, strict=True)
+    ]
     differences = np.array([a - b for a, b in stresses if a is not None])
-    assert found["stress"]["n_structures"] == 6
-    assert_allclose(found["stress"]["rmse"]["value"], np.sqrt((differences**2).mean()))
+    assert report["stress"]["n_structures"] == 6
+    assert_allclose(report["stress"]["rmse"]["value"], np.sqrt((differences**2).mean()))
 
 
 def test_energies_raw_and_after_a_shift(path, tmp_path, small_pieces):
-    found = metrics(passed(path, tmp_path), 0)["energy"]
+    report = metrics(passed(path, tmp_path), 0)["energy"]
     rows = list(generated())
     sizes = np.array([len(row[0]) for row in rows])
     errors = np.array([small_pieces.evaluate_one(row[0]).energy - row[1] for row in rows])
     counts = np.array([[(row[0].numbers == z).sum() for z in (1, 6, 8)] for row in rows])
-    assert_allclose(found["raw"]["mae"]["value"], np.abs(errors).mean())
-    assert_allclose(found["raw"]["rmse_per_atom"]["value"], np.sqrt(((errors / sizes) ** 2).mean()))
+    assert_allclose(report["raw"]["mae"]["value"], np.abs(errors).mean())
+    assert_allclose(
+        report["raw"]["rmse_per_atom"]["value"], np.sqrt(((errors / sizes) ** 2).mean())
+    )
     shifts = np.linalg.lstsq(counts, errors, rcond=None)[0]
-    assert_allclose([found["shifts"][s] for s in "HCO"], shifts)
-    left = errors - counts @ shifts
-    assert_allclose(found["shifted"]["rmse"]["value"], np.sqrt((left**2).mean()))
-    assert_allclose(found["shifted"]["mae_per_atom"]["value"], np.abs(left / sizes).mean())
-    of_source = found["by_source"]["md"]["rmse"]["value"]
-    assert_allclose(of_source, np.sqrt((left[::2] ** 2).mean()))
-    small = found["by_size"]["1 to 10 atoms"]["mae"]["value"]
-    assert_allclose(small, np.abs(left[sizes < 10]).mean())
+    assert_allclose([report["shifts"][s] for s in "HCO"], shifts)
+    remaining = errors - counts @ shifts
+    assert_allclose(report["shifted"]["rmse"]["value"], np.sqrt((remaining**2).mean()))
+    assert_allclose(report["shifted"]["mae_per_atom"]["value"], np.abs(remaining / sizes).mean())
+    of_source = report["by_source"]["md"]["rmse"]["value"]
+    assert_allclose(of_source, np.sqrt((remaining[::2] ** 2).mean()))
+    small = report["by_size"]["1 to 10 atoms"]["mae"]["value"]
+    assert_allclose(small, np.abs(remaining[sizes < 10]).mean())
 
 
 def test_another_zero_of_energy_is_no_error(tmp_path, small_pieces):
@@ -231,40 +237,42 @@ def test_another_zero_of_energy_is_no_error(tmp_path, small_pieces):
         energy = small_pieces.evaluate_one(atoms).energy + 100.0 * (atoms.numbers == 8).sum()
         rows.append((atoms, energy, forces, stress))
     write(tmp_path / "data.h5", rows)
-    found = metrics(passed(tmp_path / "data.h5", tmp_path / "pieces"), 0)["energy"]
-    assert found["raw"]["mae"]["value"] > 100.0
-    assert found["shifted"]["mae"]["value"] < 1e-9
-    assert_allclose(found["shifts"]["O"], -100.0)
+    report = metrics(passed(tmp_path / "data.h5", tmp_path / "pieces"), 0)["energy"]
+    assert report["raw"]["mae"]["value"] > 100.0
+    assert report["shifted"]["mae"]["value"] < 1e-9
+    assert_allclose(report["shifts"]["O"], -100.0)
 
 
-def test_the_worst_are_found(path, tmp_path, small_pieces):
-    found = metrics(passed(path, tmp_path), 0)
+def test_the_worst_structures_and_atoms_are_reported(path, tmp_path, small_pieces):
+    report = metrics(passed(path, tmp_path), 0)
     rows = list(generated())
     errors = [small_pieces.evaluate_one(row[0]).forces - row[2] for row in rows]
     rmse = [np.sqrt((error**2).mean()) for error in errors]
-    worst = found["worst_structures"]
-    assert [one["index"] for one in worst] == np.argsort(rmse)[::-1][:20].tolist()
+    worst = report["worst_structures"]
+    assert [entry["index"] for entry in worst] == np.argsort(rmse)[::-1][:20].tolist()
     norms = [np.linalg.norm(error, axis=1).max() for error in errors]
-    atom = found["worst_atoms"][0]
+    atom = report["worst_atoms"][0]
     assert atom["index"] == np.argmax(norms)
     assert_allclose(atom["force_error"], max(norms))
     norm = np.linalg.norm(errors[atom["index"]][atom["atom"]])
     assert_allclose(atom["force_error"], norm)
 
 
-def test_pieces_do_not_matter_but_to_the_interval(path, tmp_path, small_pieces, monkeypatch):
-    many = metrics(passed(path, tmp_path / "many"), 0)
+def test_only_intervals_depend_on_the_pieces(path, tmp_path, small_pieces, monkeypatch):
+    of_many_pieces = metrics(passed(path, tmp_path / "many"), 0)
     monkeypatch.setattr(evaluation, "PIECE_ATOMS", 10**6)
-    one = metrics(passed(path, tmp_path / "one"), 0)
-    assert_allclose(one["forces"]["r2"]["value"], many["forces"]["r2"]["value"], rtol=1e-12)
-    assert one["worst_atoms"] == many["worst_atoms"]
+    of_one_piece = metrics(passed(path, tmp_path / "one"), 0)
+    assert_allclose(
+        of_one_piece["forces"]["r2"]["value"], of_many_pieces["forces"]["r2"]["value"], rtol=1e-12
+    )
+    assert of_one_piece["worst_atoms"] == of_many_pieces["worst_atoms"]
 
 
-def test_interrupted_pass_goes_on(path, tmp_path, small_pieces, monkeypatch):
+def test_interrupted_pass_is_resumed(path, tmp_path, small_pieces, monkeypatch):
     pieces = run_pass(
         ModelSpec("tiny"), "w", Selection(path), data_sha256="d", folder=tmp_path / "whole"
     )
-    whole = metrics(Pass.of(pieces), 0)
+    uninterrupted = metrics(Pass.of(pieces), 0)
     assert small_pieces.n_structures == 60
 
     def interrupted(potential, frames, selection, indices, number):
@@ -276,11 +284,11 @@ def test_interrupted_pass_goes_on(path, tmp_path, small_pieces, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         passed(path, tmp_path / "part")
     monkeypatch.setattr(evaluation, "compute_piece", compute_piece)
-    before = small_pieces.n_structures
-    again = metrics(passed(path, tmp_path / "part"), 0)
-    assert small_pieces.n_structures - before < 60
-    assert again == whole
-    # Another student, file or choice begins anew.
+    n_before = small_pieces.n_structures
+    resumed = metrics(passed(path, tmp_path / "part"), 0)
+    assert small_pieces.n_structures - n_before < 60
+    assert resumed == uninterrupted
+    # A pass of another student, file or selection starts from the beginning.
     list(
         run_pass(
             ModelSpec("tiny"), "other", Selection(path), data_sha256="d", folder=tmp_path / "part"
@@ -289,12 +297,12 @@ def test_interrupted_pass_goes_on(path, tmp_path, small_pieces, monkeypatch):
     assert len(list((tmp_path / "part").iterdir())) == 2
 
 
-def test_a_random_choice(path, tmp_path, small_pieces):
+def test_a_random_selection_is_sorted_and_follows_its_seed(path, tmp_path, small_pieces):
     chosen = passed(path, tmp_path, limit=10, seed=1).column("indices")
     assert len(chosen) == 10
     assert (np.diff(chosen) > 0).all()
-    again = passed(path, tmp_path, limit=10, seed=1).column("indices")
-    assert_array_equal(again, chosen)
+    repeated = passed(path, tmp_path, limit=10, seed=1).column("indices")
+    assert_array_equal(repeated, chosen)
     assert set(passed(path, tmp_path, limit=10, seed=2).column("indices")) != set(chosen)
     assert len(passed(path, tmp_path, limit=1000).column("indices")) == 60
 
@@ -309,7 +317,7 @@ def test_pieces_are_of_bounded_size(path, small_pieces):
     assert_array_equal(np.concatenate(pieces), np.arange(60))
 
 
-def test_what_is_invalid_stops_or_is_left_out(tmp_path, small_pieces):
+def test_invalid_structures_stop_the_pass_or_are_left_out(tmp_path, small_pieces):
     rows = list(generated())
     rows[5][0].numbers[0] = 67
     rows[7][0].numbers[0] = 9
@@ -318,50 +326,50 @@ def test_what_is_invalid_stops_or_is_left_out(tmp_path, small_pieces):
     with h5py.File(path, "a") as file:
         file["labels/energy"][3] = np.nan
     selection = {"elements": (1, 6, 8, 9)}
-    said = r"^data\.h5: structure 3, label 3: labels/energy is not finite. .*--skip-invalid"
-    with pytest.raises(ValueError, match=said):
+    message = r"^data\.h5: structure 3, label 3: labels/energy is not finite. .*--skip-invalid"
+    with pytest.raises(ValueError, match=message):
         passed(path, tmp_path / "pieces", **selection)
-    found = passed(path, tmp_path / "pieces", skip_invalid=True, **selection)
-    assert [index for index, _, _ in found.left_out] == [3, 5, 7]
-    reasons = [reason for _, reason, _ in found.left_out]
+    accuracy_pass = passed(path, tmp_path / "pieces", skip_invalid=True, **selection)
+    assert [index for index, _, _ in accuracy_pass.left_out] == [3, 5, 7]
+    reasons = [reason for _, reason, _ in accuracy_pass.left_out]
     assert reasons[1].startswith("data.h5: structure 5 has Ho (first at atom 0); the students know")
     assert reasons[2] == "data.h5: structure 7: no fluorine today"
-    assert len(found.column("indices")) == 57
+    assert len(accuracy_pass.column("indices")) == 57
 
 
-def test_pieces_survive_the_disk(path, tmp_path, small_pieces):
+def test_pieces_are_read_as_they_were_written(path, tmp_path, small_pieces):
     piece = next(
         run_pass(ModelSpec("tiny"), "w", Selection(path), data_sha256="d", folder=tmp_path)
     )
     store = ChunkStore(tmp_path / "store", {"of": "this test"}, what="errors computed")
     store.write("one", piece.arrays())
-    again = PassChunk(**store.read("one"))
+    read_back = PassChunk(**store.read("one"))
     for name, value in vars(piece).items():
-        assert_array_equal(getattr(again, name), value)
-        assert getattr(again, name).dtype == value.dtype
+        assert_array_equal(getattr(read_back, name), value)
+        assert getattr(read_back, name).dtype == value.dtype
 
 
-def test_nothing_to_compare_with(path):
+def test_a_pass_without_structures_is_refused(path):
     with pytest.raises(ValueError, match="no structure is left to compare with"):
         metrics(Pass(), 0)
 
 
-def test_energies_alone(tmp_path, small_pieces):
+def test_data_with_energies_only(tmp_path, small_pieces):
     text = "1\nenergy=2.0\nH 0 0 0\n2\nenergy=1.0\nO 0 0 0\nC 3 0 0\n"
     (tmp_path / "data.xyz").write_text(text)
-    found = metrics(passed(tmp_path / "data.xyz", tmp_path), 0)
-    assert found["forces"] is None
-    assert found["stress"] is None
-    assert found["worst_structures"] == []
-    assert_allclose(found["energy"]["raw"]["mae"]["value"], (1.68 + 0.06) / 2)
+    report = metrics(passed(tmp_path / "data.xyz", tmp_path), 0)
+    assert report["forces"] is None
+    assert report["stress"] is None
+    assert report["worst_structures"] == []
+    assert_allclose(report["energy"]["raw"]["mae"]["value"], (1.68 + 0.06) / 2)
 
 
 # --- workers -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def asked(path, monkeypatch):
-    """Return a pass of 'tiny' in pieces of 200 atoms, as a function."""
+def run_tiny(path, monkeypatch):
+    """Return a function that evaluates 'tiny' on the data in pieces of 200 atoms."""
     monkeypatch.setattr(evaluation, "PIECE_ATOMS", 200)
     spec = ModelSpec("tiny", backend="onnx", threads=1)
     weights = spec.open_quietly().info.weights_sha256
@@ -378,20 +386,21 @@ def cluster(**options):
         yield cluster.scheduler_address
 
 
-def test_pass_on_a_dask_cluster(asked, tmp_path):
-    here = metrics(Pass.of(asked(folder=tmp_path / "here")), 0)
+def test_pass_on_a_dask_cluster(run_tiny, tmp_path):
+    local = metrics(Pass.of(run_tiny(folder=tmp_path / "here")), 0)
     with cluster(n_workers=2, processes=False) as address:
-        there = metrics(Pass.of(asked(folder=tmp_path / "there", scheduler=address)), 0)
-    assert there == here
-    # Where all is done no scheduler is looked for.
+        distributed = metrics(Pass.of(run_tiny(folder=tmp_path / "there", scheduler=address)), 0)
+    assert distributed == local
+    # When all pieces exist, no scheduler is contacted.
     assert (
-        metrics(Pass.of(asked(folder=tmp_path / "there", scheduler="tcp://127.0.0.1:9")), 0) == here
+        metrics(Pass.of(run_tiny(folder=tmp_path / "there", scheduler="tcp://127.0.0.1:9")), 0)
+        == local
     )
 
 
 @pytest.mark.parametrize("differs", ["weights", "data"])
-def test_workers_with_other_files_are_refused(asked, tmp_path, differs):
-    (spec, weights, selection), data = asked.args, asked.keywords["data_sha256"]
+def test_workers_with_other_files_are_refused(run_tiny, tmp_path, differs):
+    (spec, weights, selection), data = run_tiny.args, run_tiny.keywords["data_sha256"]
     expected = {
         "weights": rf"student 'tiny' on .* has SHA-256 {weights[:12]}… instead of 0{{12}}…; ",
         "data": rf"data.h5' on .* has SHA-256 {data[:12]}… instead of 0{{12}}…; workers need the ",
@@ -413,20 +422,20 @@ def test_workers_with_other_files_are_refused(asked, tmp_path, differs):
         )
 
 
-def test_what_was_finished_survives_workers_that_die(asked, tmp_path, monkeypatch):
+def test_finished_pieces_are_kept_when_workers_die(run_tiny, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     import dask
 
-    whole = metrics(Pass.of(asked(folder=tmp_path / "whole")), 0)
+    uninterrupted = metrics(Pass.of(run_tiny(folder=tmp_path / "whole")), 0)
 
-    # Nested, so that it is sent to the workers as it is; they have the original.
-    def deadly(asked, indices, number):
+    # Nested, so that it is sent to the workers by value; they import the original function.
+    def deadly(work, indices, number):
         from ase_student.validation.accuracy import evaluation
 
         if number == 2:
             time.sleep(2.0)
             os.kill(os.getpid(), signal.SIGKILL)
-        return evaluation._on_worker(asked, indices, number)
+        return evaluation._on_worker(work, indices, number)
 
     monkeypatch.setattr(evaluation, "_on_worker", deadly)
     with (
@@ -434,10 +443,10 @@ def test_what_was_finished_survives_workers_that_die(asked, tmp_path, monkeypatc
         cluster(n_workers=1, processes=True) as address,
         pytest.raises(ChildProcessError, match="died again and again .* finished work is kept"),
     ):
-        list(asked(folder=tmp_path / "part", scheduler=address))
+        list(run_tiny(folder=tmp_path / "part", scheduler=address))
     (folder,) = (tmp_path / "part").iterdir()
     finished = {file.name: file.stat().st_mtime_ns for file in folder.glob("*.npz")}
     assert "000000.npz" in finished
     assert "000002.npz" not in finished
-    assert metrics(Pass.of(asked(folder=tmp_path / "part")), 0) == whole
+    assert metrics(Pass.of(run_tiny(folder=tmp_path / "part")), 0) == uninterrupted
     assert finished.items() <= {f.name: f.stat().st_mtime_ns for f in folder.iterdir()}.items()

@@ -1,4 +1,4 @@
-"""Experiments of chemistry: what they compute, keep, compare and say."""
+"""Experiments of chemistry: what they compute, store, compare and report."""
 
 import dataclasses
 import json
@@ -77,25 +77,25 @@ def student() -> Any:
 
 
 @pytest.mark.parametrize("name", s22.s22)
-def test_dimers_are_pulled_to_the_closest_distance_and_not_turned(name: str) -> None:
+def test_dimers_are_pulled_apart_to_a_closest_distance_without_rotation(name: str) -> None:
     first, second = interactions.dimer(name)
     for distance in interactions.BAR_DISTANCES:
         apart = interactions.pulled_apart(first, second, distance)
         assert apart is not None
-        one, other = apart[: len(first)], apart[len(first) :]
-        assert interactions.closest_distance(one, other) == pytest.approx(distance, abs=1e-5)
-        np.testing.assert_array_equal(one.positions, first.positions)
-        shift = other.positions - second.positions
-        np.testing.assert_allclose(shift, shift[:1].repeat(len(other), axis=0), atol=1e-12)
+        fixed, shifted = apart[: len(first)], apart[len(first) :]
+        assert interactions.closest_distance(fixed, shifted) == pytest.approx(distance, abs=1e-5)
+        np.testing.assert_array_equal(fixed.positions, first.positions)
+        shift = shifted.positions - second.positions
+        np.testing.assert_allclose(shift, shift[:1].repeat(len(shifted), axis=0), atol=1e-12)
 
 
-def test_a_dimer_that_is_wider_already_is_not_pushed_together() -> None:
+def test_a_dimer_that_is_wider_than_asked_is_not_compressed() -> None:
     first, second = interactions.dimer("Benzene_dimer_parallel_displaced")
     assert interactions.closest_distance(first, second) > 2.5
     assert interactions.pulled_apart(first, second, 2.5) is None
 
 
-def test_interaction_energies_are_those_between_the_molecules() -> None:
+def test_interaction_energies_are_dimers_minus_molecules() -> None:
     measured = interactions.measure(InversePairs())
     assert list(measured["s22"]) == s22.s22
     first, second = interactions.dimer("Water_dimer")
@@ -108,14 +108,14 @@ def test_interaction_energies_are_those_between_the_molecules() -> None:
 
 def test_figures_of_dimers_are_mean_absolute_differences() -> None:
     teacher = interactions.measure(InversePairs())
-    ours = json.loads(json.dumps(teacher))
-    ours["s22"]["Water_dimer"] -= 2.2
-    ours["apart"]["Water_dimer"]["3.50"] += 1.1
-    found = {(f.name, f.against): f for f in interactions.compare(ours, teacher)}
-    at_minimum = found[interactions.AT_MINIMUM, "teacher"]
+    student = json.loads(json.dumps(teacher))
+    student["s22"]["Water_dimer"] -= 2.2
+    student["apart"]["Water_dimer"]["3.50"] += 1.1
+    by_name_and_reference = {(f.name, f.against): f for f in interactions.compare(student, teacher)}
+    at_minimum = by_name_and_reference[interactions.AT_MINIMUM, "teacher"]
     assert at_minimum.value == pytest.approx(2.2 / 22, abs=1e-4)
     assert at_minimum.detail == "largest for Water_dimer: -2.20 kcal/mol"
-    apart = found[interactions.PULLED_APART, "teacher"]
+    apart = by_name_and_reference[interactions.PULLED_APART, "teacher"]
     assert apart.value == pytest.approx(1.1 / (22 * 5), abs=1e-4)
     assert apart.n == 22 * len(interactions.BAR_DISTANCES)
 
@@ -136,24 +136,24 @@ def test_barriers_are_maxima_between_minima(profile: list[float], places: list[i
     assert torsions.maxima(profile) == places
 
 
-def test_a_barrier_may_lie_one_angle_aside() -> None:
+def test_a_barrier_may_be_one_angle_away() -> None:
     assert torsions.barriers([0.5, 1.0, 3.0, 4.0, 2.0], [2]) == [3.5]
     teacher = {"profiles": {"x": [0.0, 1.0, 4.0, 1.0, 0.0]}}
-    ours = {"profiles": {"x": [0.0, 3.0, 2.0, 1.0, 0.0]}}
-    height, relative, _ = torsions.compare(ours, teacher)
+    student = {"profiles": {"x": [0.0, 3.0, 2.0, 1.0, 0.0]}}
+    height, relative, _ = torsions.compare(student, teacher)
     assert height.value == 1.0
     assert relative.value == -25.0
 
 
-def test_scans_have_the_angles_that_they_are_named_for() -> None:
+def test_scans_have_the_listed_angles() -> None:
     for scan in torsions.scans():
         assert len(scan.frames) == len(torsions.ANGLES)
         for angle, atoms in zip(torsions.ANGLES, scan.frames, strict=True):
-            found = atoms.get_dihedral(*scan.torsion)
-            assert min(abs(found - angle), 360.0 - abs(found - angle)) < 0.1, scan.name
+            dihedral = atoms.get_dihedral(*scan.torsion)
+            assert min(abs(dihedral - angle), 360.0 - abs(dihedral - angle)) < 0.1, scan.name
 
 
-def test_a_torsion_is_held_and_the_rest_comes_to_rest(student: Any) -> None:
+def test_a_torsion_is_held_while_the_rest_is_minimized(student: Any) -> None:
     scan = torsions.scans()[0]
     minimum = minimize_with_torsion(student, [scan.frames[6]], [scan.torsion])[0]
     assert minimum.converged
@@ -167,7 +167,7 @@ def test_a_torsion_is_held_and_the_rest_comes_to_rest(student: Any) -> None:
     assert np.linalg.norm(forces, axis=1).max() <= 0.005
 
 
-def test_crystals_reach_the_minimum_that_their_energies_have() -> None:
+def test_crystals_reach_the_minimum_of_their_energy() -> None:
     potential = as_potential(EMT())
     minimum = minimize_crystals(potential, [bulk("Cu", a=3.75, cubic=True)], fmax=1e-4)[0]
     lengths = np.linspace(3.5, 3.7, 81)
@@ -180,7 +180,7 @@ def test_crystals_reach_the_minimum_that_their_energies_have() -> None:
     np.testing.assert_allclose(minimum.atoms.cell.lengths(), roots[0], atol=1e-3)
 
 
-def test_a_minimization_that_fails_says_why_and_leaves_the_others() -> None:
+def test_a_failed_minimization_gives_its_reason_and_the_others_go_on() -> None:
     class OnlyCopper:
         name = "copper"
 
@@ -191,18 +191,18 @@ def test_a_minimization_that_fails_says_why_and_leaves_the_others() -> None:
                 for a in structures
             ]
 
-    found = minimize(OnlyCopper(), [Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]]), molecule("N2")])
-    assert [one.reason for one in found] == ["", "no copper"]
+    minima = minimize(OnlyCopper(), [Atoms("Cu2", [[0, 0, 0], [0, 0, 2.4]]), molecule("N2")])
+    assert [minimum.reason for minimum in minima] == ["", "no copper"]
     assert minimize(OnlyCopper(), [Atoms("Cu2", [[0, 0, 0], [0, 0, 2.9]])], steps=1)[0].reason == (
         "not converged"
     )
 
 
 def test_g2_molecules_are_neutral_closed_shells_of_known_elements() -> None:
-    found = vibrations.molecules()
-    assert {"H2O", "CH4", "C6H6", "CO2"} <= set(found)
-    assert not {"OH", "CH3", "NO2", "O2", "LiH", "CH2_s1A1d", "H"} & set(found)
-    assert len(vibrations.bond_lengths(found["H2O"], found["H2O"])) == 2
+    molecules = vibrations.molecules()
+    assert {"H2O", "CH4", "C6H6", "CO2"} <= set(molecules)
+    assert not {"OH", "CH3", "NO2", "O2", "LiH", "CH2_s1A1d", "H"} & set(molecules)
+    assert len(vibrations.bond_lengths(molecules["H2O"], molecules["H2O"])) == 2
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_g2_molecules_are_neutral_closed_shells_of_known_elements() -> None:
         ("ice XI", 24, 16, 0.93),
     ],
 )
-def test_crystals_are_of_whole_molecules_at_their_densities(
+def test_crystals_have_whole_molecules_and_the_right_density(
     name: str, n_atoms: int, n_bonds: int, density: float
 ) -> None:
     atoms = crystals.CRYSTALS[name]()
@@ -240,11 +240,11 @@ def test_conformers_are_compared_by_relative_energy_and_rank() -> None:
     assert lowest.value == 0.0
 
 
-def test_a_measurement_is_kept_and_not_made_twice(tmp_path: Path) -> None:
+def test_a_measurement_is_stored_and_not_repeated(tmp_path: Path) -> None:
     potential = InversePairs()
     first = measure(potential, {"sha": 1}, EXPERIMENTS[:1], folder=tmp_path)
-    again = measure(potential, {"sha": 1}, EXPERIMENTS[:1], folder=tmp_path)
-    assert first == again
+    repeated = measure(potential, {"sha": 1}, EXPERIMENTS[:1], folder=tmp_path)
+    assert first == repeated
     assert potential.n_calls == 1
     measure(potential, {"sha": 2}, EXPERIMENTS[:1], folder=tmp_path)
     assert potential.n_calls == 2
@@ -257,7 +257,7 @@ def test_a_measurement_is_kept_and_not_made_twice(tmp_path: Path) -> None:
     assert potential.n_calls == 4
 
 
-def test_a_refusal_is_told_and_gives_no_figures() -> None:
+def test_a_refusal_is_reported_and_gives_no_figures() -> None:
     measured = measure(Refusing(), {}, EXPERIMENTS[:1])
     assert measured == {"interactions": {"refused": "knows nothing"}}
     assert figures(measured, KNOWN["so3lr"].measured) == []
@@ -274,9 +274,9 @@ def test_a_potential_without_stress_has_no_pressure() -> None:
         water.measure_pressure(InversePairs())
 
 
-def test_liquids_run_only_when_asked_for() -> None:
+def test_liquids_run_only_on_request() -> None:
     assert experiments_with_liquid(0.0) == EXPERIMENTS
-    names = [one.name for one in experiments_with_liquid(20.0)]
+    names = [experiment.name for experiment in experiments_with_liquid(20.0)]
     assert names[-2:] == ["pair-distribution-20ps", "density-20ps"]
 
 
@@ -289,7 +289,7 @@ def test_short_dynamics_of_water_gives_structure_and_density(student: Any) -> No
     assert water.compare_density(failed, None)[0].value is None
 
 
-def test_references_are_those_of_the_teacher_as_its_authors_run_it() -> None:
+def test_references_are_of_the_teacher_with_its_authors_settings() -> None:
     teacher = KNOWN["so3lr"]
     # A cutoff of 1000 Å differs from none by up to 0.04 kcal/mol in these dimers.
     assert teacher.settings["cutoff_long_range"] in ("none", 1000.0)
@@ -299,50 +299,50 @@ def test_references_are_those_of_the_teacher_as_its_authors_run_it() -> None:
     assert dimers["Ammonia_dimer"] == pytest.approx(-3.75, abs=0.03)
     assert dimers["Formamide_dimer"] == pytest.approx(-16.07, abs=0.04)
     for name, expected in (("so3lr", 1.64), ("gfn2-xtb", 0.78)):
-        found = interactions.compare(KNOWN[name].measured["interactions"], None)
-        assert found[0].against == "CCSD(T)"
-        assert found[0].value == pytest.approx(expected, abs=0.01)
+        compared = interactions.compare(KNOWN[name].measured["interactions"], None)
+        assert compared[0].against == "CCSD(T)"
+        assert compared[0].value == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_the_teacher_still_gives_what_is_kept_of_it() -> None:
+def test_the_teacher_reproduces_its_stored_reference() -> None:
     pytest.importorskip("so3krates_torch")
     from ase_student.potentials.registry import load_teacher
 
     teacher = as_potential(load_teacher("so3lr"))
     pair = interactions.dimer("Water_dimer")
     (energy,) = interactions.interaction_energies(teacher, [pair[0] + pair[1]], [pair])
-    kept = KNOWN["so3lr"].measured["interactions"]["s22"]["Water_dimer"]
-    assert energy == pytest.approx(kept, abs=0.04)
+    stored = KNOWN["so3lr"].measured["interactions"]["s22"]["Water_dimer"]
+    assert energy == pytest.approx(stored, abs=0.04)
 
 
-def test_references_are_written_and_read_again(
+def test_references_are_read_as_they_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "references.json"
-    one = Experiment("one", "One", 1, lambda _: {}, lambda *_: [])
-    two = dataclasses.replace(one, name="two")
-    both = (one, two)
+    first = Experiment("one", "One", 1, lambda _: {}, lambda *_: [])
+    second = dataclasses.replace(first, name="two")
+    experiments = (first, second)
     references.write_references(
-        path, "t", {"v": 1}, measured={"one": {"x": {"a": 1.5}}}, experiments=both
+        path, "t", {"v": 1}, measured={"one": {"x": {"a": 1.5}}}, experiments=experiments
     )
     references.write_references(
-        path, "t", {"v": 1}, measured={"two": {"y": [1, 2]}}, experiments=both
+        path, "t", {"v": 1}, measured={"two": {"y": [1, 2]}}, experiments=experiments
     )
     document = json.loads(path.read_text(encoding="utf-8"))
     monkeypatch.setattr(references, "_document", lambda: document)
-    known = references.known_references(both)["t"]
+    known = references.known_references(experiments)["t"]
     assert known.measured == {"one": {"x": {"a": 1.5}}, "two": {"y": [1, 2]}}
-    newer = dataclasses.replace(one, version=2)
-    assert set(references.known_references((newer, two))["t"].measured) == {"two"}
-    # Other settings are another teacher: nothing of the old one is left beside the new.
+    newer = dataclasses.replace(first, version=2)
+    assert set(references.known_references((newer, second))["t"].measured) == {"two"}
+    # Other settings are another teacher: its values replace all of the old ones.
     with pytest.raises(ValueError, match="other settings.*measure two as well"):
         references.write_references(
-            path, "t", {"v": 2}, measured={"one": {"x": {"a": 2.5}}}, experiments=both
+            path, "t", {"v": 2}, measured={"one": {"x": {"a": 2.5}}}, experiments=experiments
         )
     assert json.loads(path.read_text(encoding="utf-8")) == document
-    again = {"one": {"x": {"a": 2.5}}, "two": {"y": [3]}}
-    references.write_references(path, "t", {"v": 2}, measured=again, experiments=both)
+    remeasured = {"one": {"x": {"a": 2.5}}, "two": {"y": [3]}}
+    references.write_references(path, "t", {"v": 2}, measured=remeasured, experiments=experiments)
     entry = json.loads(path.read_text(encoding="utf-8"))["potentials"]["t"]
     assert entry["experiments"]["two"]["measured"] == {"y": [3]}
 
@@ -356,26 +356,28 @@ def _figure(name: str, value: float | None, against: str, detail: str = "") -> d
     [(-0.4, "good"), (0.5, "good"), (1.0, "usable with care"), (1.01, "not good enough")],
 )
 def test_grades_follow_the_limits(value: float, grade: str) -> None:
-    found = verdicts.verdicts([_figure(torsions.BARRIERS, value, "teacher")])
-    (barriers,) = [one for one in found if one["topic"] == "rotational barriers"]
+    graded = verdicts.verdicts([_figure(torsions.BARRIERS, value, "teacher")])
+    (barriers,) = [verdict for verdict in graded if verdict["topic"] == "rotational barriers"]
     assert barriers["grade"] == grade
-    others = {one["grade"] for one in found if one["topic"] != "rotational barriers"}
-    assert others == {"not tested"}
+    other_grades = {
+        verdict["grade"] for verdict in graded if verdict["topic"] != "rotational barriers"
+    }
+    assert other_grades == {"not tested"}
 
 
-def test_a_lost_crystal_is_not_good_enough_however_well_the_others_do() -> None:
-    found = verdicts.verdicts(
+def test_one_lost_crystal_is_not_good_enough() -> None:
+    graded = verdicts.verdicts(
         [
             _figure(crystals.LENGTHS, 0.1, "experiment"),
             {**_figure(crystals.LOST, 1.0, "", "CO2: it evaporated"), "unit": "of 4"},
         ]
     )
-    (judged,) = [one for one in found if one["topic"] == "molecular crystals"]
-    assert judged["grade"] == "not good enough"
-    assert "CO2: it evaporated" in judged["sentence"]
+    (crystal_verdict,) = [verdict for verdict in graded if verdict["topic"] == "molecular crystals"]
+    assert crystal_verdict["grade"] == "not good enough"
+    assert "CO2: it evaporated" in crystal_verdict["sentence"]
 
 
-def test_the_mean_names_the_largest() -> None:
+def test_the_mean_names_the_largest_difference() -> None:
     figure = mean_absolute("x", "Å", "teacher", differences={"a": 1.0, "b": -2.0})
     assert (figure.value, figure.n, figure.detail) == (1.5, 2, "largest for b: -2.00 Å")
     assert mean_absolute("x", "Å", "teacher", differences={}).value is None
@@ -387,14 +389,16 @@ def test_the_command_needs_no_data(
     monkeypatch.setattr(section, "experiments_with_liquid", lambda _: EXPERIMENTS[:1])
     output = tmp_path / "report"
     assert main(["--chemistry", "--model", "ultra-tiny", "-o", str(output)]) == 0
-    said = capsys.readouterr().out
-    assert "S22 interaction energies, mean absolute difference to the teacher, kcal/mol" in said
+    output_text = capsys.readouterr().out
+    assert (
+        "S22 interaction energies, mean absolute difference to the teacher, kcal/mol" in output_text
+    )
     document = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-    found = {
-        (one["name"], one["against"]): one["value"]
-        for one in document["students"][0]["chemistry"]["figures"]
+    values = {
+        (figure["name"], figure["against"]): figure["value"]
+        for figure in document["students"][0]["chemistry"]["figures"]
     }
-    assert 0.0 < found[interactions.AT_MINIMUM, "teacher"] < 3.0
+    assert 0.0 < values[interactions.AT_MINIMUM, "teacher"] < 3.0
     page = (output / "report.html").read_text(encoding="utf-8")
     assert "What ultra-tiny is good for" in page
     assert "data:image/png" in page
@@ -409,7 +413,7 @@ def test_the_command_needs_no_data(
         write_readme(output / "metrics.json", output / "metrics.json")
 
 
-def test_without_data_and_without_chemistry_there_is_nothing_to_do(
+def test_a_command_without_data_and_chemistry_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["-o", str(tmp_path / "report")]) == 2

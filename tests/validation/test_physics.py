@@ -29,9 +29,9 @@ from ase_student.validation.physics.water import check_water
 
 
 class Pairs:
-    """A potential of pairs of atoms whose energy and force at a distance a test chooses.
+    """A pair potential with the given functions of distance for its energy and its force.
 
-    Anything that is done to the result afterwards breaks it.
+    The function `spoil` changes each result, to break the potential.
     """
 
     name = "pairs"
@@ -50,8 +50,8 @@ class Pairs:
         np.fill_diagonal(distances, 1.0)
         sizes = self.force(distances) / distances
         np.fill_diagonal(sizes, 0.0)
-        answer = Evaluation(energy, (sizes[:, :, None] * vectors).sum(axis=1))
-        return answer if self.spoil is None else self.spoil(atoms, answer)
+        evaluation = Evaluation(energy, (sizes[:, :, None] * vectors).sum(axis=1))
+        return evaluation if self.spoil is None else self.spoil(atoms, evaluation)
 
 
 DEPTH, RATE, LENGTH = 2.0, 1.5, 1.2
@@ -81,41 +81,41 @@ def subject(potential, precise=True):
 
 
 def outcome(checks, name):
-    (found,) = [check for check in checks if name in check.name]
-    return found
+    (selected,) = [check for check in checks if name in check.name]
+    return selected
 
 
 @pytest.mark.parametrize("check", [check_symmetries, check_cutoff, check_derivatives, check_dimers])
 def test_a_sound_potential_passes(check):
-    for one in check(subject(sound())):
-        assert one.passed in (True, None), one
+    for result in check(subject(sound())):
+        assert result.passed in (True, None), result
 
 
-def tilted(atoms, answer):
-    energy = answer.energy + 1e-6 * float(np.ptp(atoms.positions[:, 0]))
-    return replace(answer, energy=energy)
+def tilted(atoms, evaluation):
+    energy = evaluation.energy + 1e-6 * float(np.ptp(atoms.positions[:, 0]))
+    return replace(evaluation, energy=energy)
 
 
-def anchored(atoms, answer):
-    return replace(answer, energy=answer.energy + 1e-6 * float(atoms.positions.sum()))
+def anchored(atoms, evaluation):
+    return replace(evaluation, energy=evaluation.energy + 1e-6 * float(atoms.positions.sum()))
 
 
-def ordered(atoms, answer):
-    return replace(answer, energy=answer.energy + 1e-6 * float(atoms.numbers[0]))
+def ordered(atoms, evaluation):
+    return replace(evaluation, energy=evaluation.energy + 1e-6 * float(atoms.numbers[0]))
 
 
-def stepped(atoms, answer):
+def stepped(atoms, evaluation):
     near = np.linalg.norm(atoms.positions[0] - atoms.positions[-1]) < 5.0
-    return replace(answer, energy=answer.energy + 1e-6 * near)
+    return replace(evaluation, energy=evaluation.energy + 1e-6 * near)
 
 
-def kinked(atoms, answer):
+def kinked(atoms, evaluation):
     near = np.linalg.norm(atoms.positions[0] - atoms.positions[-1]) < 5.0
-    return replace(answer, forces=answer.forces + 1e-4 * near)
+    return replace(evaluation, forces=evaluation.forces + 1e-4 * near)
 
 
-def weakened(atoms, answer):
-    return replace(answer, forces=answer.forces * (1.0 - 1e-4))
+def weakened(atoms, evaluation):
+    return replace(evaluation, forces=evaluation.forces * (1.0 - 1e-4))
 
 
 @pytest.mark.parametrize(
@@ -129,93 +129,96 @@ def weakened(atoms, answer):
         (check_derivatives, weakened, "forces against"),
     ],
 )
-def test_what_is_broken_fails(check, spoil, name):
-    found = outcome(check(subject(sound(spoil))), name)
-    assert found.passed is False
-    assert found.value > found.limit
-    assert found.detail.startswith("largest for")
+def test_a_broken_potential_fails(check, spoil, name):
+    result = outcome(check(subject(sound(spoil))), name)
+    assert result.passed is False
+    assert result.value > result.limit
+    assert result.detail.startswith("largest for")
 
 
-def test_stress_that_is_broken_fails(calculators):
+def test_a_wrong_stress_fails(calculators):
     pytest.importorskip("torch")
-    whole = runner.as_potential(calculators("torch", "float64"))
+    intact = runner.as_potential(calculators("torch", "float64"))
 
     class Doubled:
         name = "doubled"
 
         def evaluate(self, structures):
             return [
-                replace(one, stress=None if one.stress is None else 1.001 * one.stress)
-                for one in whole.evaluate(structures)
+                replace(
+                    evaluation,
+                    stress=None if evaluation.stress is None else 1.001 * evaluation.stress,
+                )
+                for evaluation in intact.evaluate(structures)
             ]
 
     crystals = {name: structure(name) for name in ("triclinic", "small_triclinic")}
-    for potential, passed in ((whole, True), (Doubled(), False)):
-        given = replace(subject(sound()), precise=potential, structures=crystals)
-        assert outcome(check_derivatives(given), "stress").passed is passed
+    for potential, passed in ((intact, True), (Doubled(), False)):
+        test_subject = replace(subject(sound()), precise=potential, structures=crystals)
+        assert outcome(check_derivatives(test_subject), "stress").passed is passed
 
 
 def test_holes_are_found_and_wells_are_not():
     def holed(r):
         return morse(r) - 3.0 * np.exp(-(((r - 0.6) / 0.05) ** 2))
 
-    found = check_dimers(subject(Pairs(holed, morse_force)))[0]
-    assert found.passed is False
-    assert "H-O at 0.6 Å" in found.detail
-    assert found.value > 0.5
-    assert set(found.curves["energies"]) == {"H-H", "H-O", "O-O"}
-    assert len(found.curves["distances"]) == len(found.curves["energies"]["H-O"])
-    assert found.curves["distances"][-1] == 5.5
+    result = check_dimers(subject(Pairs(holed, morse_force)))[0]
+    assert result.passed is False
+    assert "H-O at 0.6 Å" in result.detail
+    assert result.value > 0.5
+    assert set(result.curves["energies"]) == {"H-H", "H-O", "O-O"}
+    assert len(result.curves["distances"]) == len(result.curves["energies"]["H-O"])
+    assert result.curves["distances"][-1] == 5.5
 
 
-def test_energy_is_conserved_or_not():
-    fine = check_energy_conservation(subject(sound()), 0.4)
-    assert [check.passed for check in fine] == [True, True]
-    assert_allclose(fine[1].value, 4.0, atol=0.5)
-    assert set(fine[0].curves["energies"]) == {"triangle", "pair"}
+def test_energy_conservation():
+    conserved = check_energy_conservation(subject(sound()), 0.4)
+    assert [check.passed for check in conserved] == [True, True]
+    assert_allclose(conserved[1].value, 4.0, atol=0.5)
+    assert set(conserved[0].curves["energies"]) == {"triangle", "pair"}
     # Forces that are not the gradient.
     swirl = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
 
-    def pushed(atoms, answer):
+    def pushed(atoms, evaluation):
         center = atoms.positions - atoms.positions.mean(axis=0)
-        return replace(answer, forces=answer.forces + 0.5 * center @ swirl)
+        return replace(evaluation, forces=evaluation.forces + 0.5 * center @ swirl)
 
-    broken = check_energy_conservation(subject(sound(pushed)), 0.4)
-    assert broken[0].passed is False
+    drifting = check_energy_conservation(subject(sound(pushed)), 0.4)
+    assert drifting[0].passed is False
 
 
-def test_slopes_know_how_uncertain_they_are():
+def test_uncertainty_of_a_slope_is_its_scatter():
     rng = np.random.default_rng(0)
     times = np.arange(2000) * 5e-4
-    found, said = [], []
+    slopes, uncertainties = [], []
     for _ in range(50):
         # A new value every 10 fs, as the check assumes.
         noise = np.repeat(rng.normal(size=100), 20)
-        found.append(np.polyfit(times, noise, 1)[0])
-        said.append(dynamics.slope_uncertainty(times, noise))
-    assert_allclose(np.mean(said), np.std(found), rtol=0.3)
+        slopes.append(np.polyfit(times, noise, 1)[0])
+        uncertainties.append(dynamics.slope_uncertainty(times, noise))
+    assert_allclose(np.mean(uncertainties), np.std(slopes), rtol=0.3)
 
 
 def test_thermostat():
-    found = check_thermostat(subject(sound()), 0.05)[0]
-    assert found.passed is True
-    assert found.detail == "4 of 4 runs of 0.05 ps stable"
+    result = check_thermostat(subject(sound()), 0.05)[0]
+    assert result.passed is True
+    assert result.detail == "4 of 4 runs of 0.05 ps stable"
 
-    def nothing(atoms, answer):
-        return replace(answer, forces=np.full_like(answer.forces, np.nan))
+    def nothing(atoms, evaluation):
+        return replace(evaluation, forces=np.full_like(evaluation.forces, np.nan))
 
-    found = check_thermostat(subject(sound(nothing)), 0.05)[0]
-    assert found.passed is False
-    assert "not finite" in found.detail
+    result = check_thermostat(subject(sound(nothing)), 0.05)[0]
+    assert result.passed is False
+    assert "not finite" in result.detail
 
 
-def test_no_molecules():
-    bare = replace(subject(sound()), molecules={})
-    assert check_energy_conservation(bare, 0.1)[0].passed is None
-    assert check_thermostat(bare, 0.1)[0].passed is None
-    assert check_vibrations(bare, sound())[0].passed is None
-    assert check_torsions(bare, sound())[0].passed is None
-    assert check_water(replace(bare, elements=(6,)), 0.1)[0].passed is None
+def test_checks_are_skipped_without_molecules():
+    no_molecules = replace(subject(sound()), molecules={})
+    assert check_energy_conservation(no_molecules, 0.1)[0].passed is None
+    assert check_thermostat(no_molecules, 0.1)[0].passed is None
+    assert check_vibrations(no_molecules, sound())[0].passed is None
+    assert check_torsions(no_molecules, sound())[0].passed is None
+    assert check_water(replace(no_molecules, elements=(6,)), 0.1)[0].passed is None
 
 
 # --- against the teacher -----------------------------------------------------------------------
@@ -229,24 +232,24 @@ def test_frequency_of_two_atoms():
     curvature = (around[0] - around[1]) / (2.0 * step)
     reduced = 15.999 * 1.008 / (15.999 + 1.008)
     expected = np.sqrt(curvature / reduced) * units._hbar * 1e10 / np.sqrt(units._e * units._amu)
-    found = frequencies(sound(), atoms)
-    assert_allclose(found[-1], expected / units.invcm, rtol=2e-3)
-    assert_allclose(found[:-1], 0.0, atol=30.0)
+    wavenumbers = frequencies(sound(), atoms)
+    assert_allclose(wavenumbers[-1], expected / units.invcm, rtol=2e-3)
+    assert_allclose(wavenumbers[:-1], 0.0, atol=30.0)
 
 
 def test_vibrations_and_torsions_against_itself_and_another():
-    given = subject(sound())
-    same = check_vibrations(given, sound())[0]
-    assert same.value < 0.5
+    test_subject = subject(sound())
+    same_check = check_vibrations(test_subject, sound())[0]
+    assert same_check.value < 0.5
     stiffer = Pairs(lambda r: 1.21 * morse(r), lambda r: 1.21 * morse_force(r))
-    other = check_vibrations(given, stiffer)[0]
-    expected = other.curves["of"]["triangle"]["teacher"]
-    student = other.curves["of"]["triangle"]["student"]
-    assert_allclose(np.array(expected)[-3:], 1.1 * np.array(student)[-3:], rtol=1e-2)
+    stiffer_check = check_vibrations(test_subject, stiffer)[0]
+    teacher = stiffer_check.curves["of"]["triangle"]["teacher"]
+    student = stiffer_check.curves["of"]["triangle"]["student"]
+    assert_allclose(np.array(teacher)[-3:], 1.1 * np.array(student)[-3:], rtol=1e-2)
 
 
-def test_bonds_to_turn_about():
-    # Aspirin turns about a bond of its ester or its acid group, not about one of the ring.
+def test_rotatable_bonds():
+    # In aspirin a bond of the ester or of the acid group is rotatable, a bond of the ring is not.
     aspirin = structure("aspirin")
     i, j, side = rotatable_bond(aspirin)
     assert side[j]
@@ -267,40 +270,42 @@ def test_bonds_to_turn_about():
 
 def test_torsions_of_a_student_against_another(calculators):
     student = runner.as_potential(calculators("onnx"))
-    given = replace(subject(sound()), precise=student, molecules={"aspirin": structure("aspirin")})
-    assert check_torsions(given, student)[0].value < 1e-3
+    test_subject = replace(
+        subject(sound()), precise=student, molecules={"aspirin": structure("aspirin")}
+    )
+    assert check_torsions(test_subject, student)[0].value < 1e-3
 
     class Shifted:
         name = "shifted"
 
         def evaluate(self, structures):
-            found = student.evaluate(structures)
+            evaluations = student.evaluate(structures)
             return [
-                replace(one, energy=one.energy + 0.02 * (-1) ** index)
-                for index, one in enumerate(found)
+                replace(evaluation, energy=evaluation.energy + 0.02 * (-1) ** index)
+                for index, evaluation in enumerate(evaluations)
             ]
 
-    found = check_torsions(given, Shifted())[0]
-    assert_allclose(found.value, 20.0, rtol=0.2)
-    assert len(found.curves["angles"]) == torsions.N_ANGLES
+    result = check_torsions(test_subject, Shifted())[0]
+    assert_allclose(result.value, 20.0, rtol=0.2)
+    assert len(result.curves["angles"]) == torsions.N_ANGLES
 
 
-def test_water_is_a_liquid(calculators):
-    given = replace(subject(sound()), potential=runner.as_potential(calculators("onnx")))
-    found = check_water(given, 0.03)[0]
-    assert found.passed is None
-    # So early the molecules still are near the places of a grid.
-    assert 2.4 < found.value < 4.7
-    assert set(found.curves["g"]) == {"O-O", "O-H", "H-H"}
-    # A hydrogen of the same molecule.
-    distances, g = np.array(found.curves["distances"]), np.array(found.curves["g"]["O-H"])
+def test_radial_distributions_of_water(calculators):
+    test_subject = replace(subject(sound()), potential=runner.as_potential(calculators("onnx")))
+    result = check_water(test_subject, 0.03)[0]
+    assert result.passed is None
+    # So early in the run the molecules are still near the points of a grid.
+    assert 2.4 < result.value < 4.7
+    assert set(result.curves["g"]) == {"O-O", "O-H", "H-H"}
+    # The highest peak is the hydrogen of the same molecule.
+    distances, g = np.array(result.curves["distances"]), np.array(result.curves["g"]["O-H"])
     assert 0.9 < distances[g.argmax()] < 1.05
 
 
 # --- all together ------------------------------------------------------------------------------
 
 
-def test_judged():
+def test_the_largest_value_decides_whether_a_check_passes():
     assert judged("n", {"a": 1.0, "b": 3.0}, 2.0, unit="eV") == Check(
         "n", False, 3.0, 2.0, "eV", "largest for b"
     )
@@ -329,26 +334,26 @@ def molecules():
     return {"aspirin": structure("aspirin")}
 
 
-def test_the_bundled_student(molecules):
+def test_the_bundled_student_passes_all_checks(molecules):
     pytest.importorskip("torch")
     spec = ModelSpec("tiny", threads=1)
-    given = subject_of(spec, molecules, (1, 6, 8))
-    assert given.is_precise
-    assert given.elements == (1, 6, 8)
-    assert "aspirin" in given.structures
-    checks = run_checks(spec, given, Lengths(0.0, 0.0))
+    test_subject = subject_of(spec, molecules, (1, 6, 8))
+    assert test_subject.is_precise
+    assert test_subject.elements == (1, 6, 8)
+    assert "aspirin" in test_subject.structures
+    checks = run_checks(spec, test_subject, Lengths(0.0, 0.0))
     assert [check.name for check in checks if check.passed is False] == []
-    described = describe(spec, spec.open())
-    assert described["n_parameters"] == 77047
-    assert described["backend"] == ("onnx" if why_missing() else "native")
+    description = describe(spec, spec.open())
+    assert description["n_parameters"] == 77047
+    assert description["backend"] == ("onnx" if why_missing() else "native")
 
 
-def test_an_exported_file(molecules, tmp_path):
+def test_an_exported_file_passes_with_wider_limits(molecules, tmp_path):
     shutil.copy(student_folder("tiny") / "tiny.onnx", tmp_path)
     spec = ModelSpec(str(tmp_path / "tiny.onnx"), threads=1)
-    given = subject_of(spec, molecules, (1, 8))
-    assert not given.is_precise
-    checks = run_checks(spec, given, Lengths(0.0, 0.0))
+    test_subject = subject_of(spec, molecules, (1, 8))
+    assert not test_subject.is_precise
+    checks = run_checks(spec, test_subject, Lengths(0.0, 0.0))
     assert [check.name for check in checks if check.passed is False] == []
     assert outcome(checks, "forces against").limit > 1e-3
     assert outcome(checks, "backends").passed is None
@@ -373,15 +378,15 @@ def legacy_checkpoint(tmp_path_factory):
     return path
 
 
-def test_first_generation_checkpoints_fail_what_they_should(
+def test_first_generation_checkpoints_fail_rotation_and_cutoff(
     molecules, legacy_checkpoint, monkeypatch
 ):
     monkeypatch.setattr(agreement, "BACKENDS", ("torch",))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         spec = ModelSpec(str(legacy_checkpoint), backend="torch")
-        given = subject_of(spec, molecules, (1, 6, 8))
-        checks = run_checks(spec, given, Lengths(0.0, 0.0))
+        test_subject = subject_of(spec, molecules, (1, 6, 8))
+        checks = run_checks(spec, test_subject, Lengths(0.0, 0.0))
     passed = {check.name: check.passed for check in checks}
     assert passed["rotation and reflection"] is False
     assert passed["step of the energy at the cutoff"] is False
@@ -394,13 +399,14 @@ def test_first_generation_checkpoints_fail_what_they_should(
 def test_backends_that_differ_fail(calculators, molecules):
     pytest.importorskip("torch")
     spec = ModelSpec("tiny", threads=1)
-    whole = subject_of(spec, molecules, (1, 6, 8))
+    test_subject = subject_of(spec, molecules, (1, 6, 8))
     shifted = Pairs(lambda r: 0.0 * r, lambda r: 0.0 * r)
     shifted.evaluate = lambda structures: [
-        replace(one, energy=one.energy + 0.1) for one in whole.precise.evaluate(structures)
+        replace(evaluation, energy=evaluation.energy + 0.1)
+        for evaluation in test_subject.precise.evaluate(structures)
     ]
-    found = check_backends(replace(whole, precise=shifted), spec)
-    passed = {check.name: check.passed for check in found}
+    checks = check_backends(replace(test_subject, precise=shifted), spec)
+    passed = {check.name: check.passed for check in checks}
     assert passed == {
         "backends against float64, energy": False,
         "backends against float64, forces": True,
@@ -420,7 +426,7 @@ def test_molecules_are_drawn_from_the_file(tmp_path):
         atoms.write(tmp_path / "one.xyz", format="extxyz")
         text += (tmp_path / "one.xyz").read_text()
     (tmp_path / "data.xyz").write_text(text)
-    found = molecules_of(open_frames(tmp_path / "data.xyz"), range(8), 0)
-    assert len(found) == 4
-    assert all(len(atoms) in (6, 21) for atoms in found.values())
+    drawn = molecules_of(open_frames(tmp_path / "data.xyz"), range(8), 0)
+    assert len(drawn) == 4
+    assert all(len(atoms) in (6, 21) for atoms in drawn.values())
     assert molecules_of(open_frames(tmp_path / "data.xyz"), [1, 2], 0) == {}

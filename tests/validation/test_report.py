@@ -63,7 +63,7 @@ def results(data, tmp_path_factory):
     return folder
 
 
-def test_what_is_written(results):
+def test_a_report_holds_documents_pictures_and_structures(results):
     pytest.importorskip("torch")
     names = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
     assert {"metrics.json", "report.html", "plots/comparison.png"} <= names
@@ -74,48 +74,48 @@ def test_what_is_written(results):
     assert not [name for name in names if "partial" in name]
 
 
-def test_metrics(results, data):
+def test_metrics_of_all_students_are_written(results, data):
     document = json.loads((results / "metrics.json").read_text())
     assert document["data"]["n_used"] == 6
     assert document["data"]["sha256"] == validate.file_sha256(data)
     assert document["versions"]["numpy"] == np.__version__
-    first, second = document["students"]
-    assert (first["backend"], second["backend"]) == ("onnx", "torch")
-    assert first["n_parameters"] == 77047
-    rmse = first["accuracy"]["forces"]["rmse"]
+    with_onnx, with_torch = document["students"]
+    assert (with_onnx["backend"], with_torch["backend"]) == ("onnx", "torch")
+    assert with_onnx["n_parameters"] == 77047
+    rmse = with_onnx["accuracy"]["forces"]["rmse"]
     assert 0.09 < rmse["value"] < 0.11
     assert rmse["interval"][0] < rmse["value"] < rmse["interval"][1]
-    assert abs(rmse["value"] - second["accuracy"]["forces"]["rmse"]["value"]) < 1e-4
-    energy = first["accuracy"]["energy"]
+    assert abs(rmse["value"] - with_torch["accuracy"]["forces"]["rmse"]["value"]) < 1e-4
+    energy = with_onnx["accuracy"]["energy"]
     assert abs(energy["raw"]["mae"]["value"] - 0.1) < 1e-3
-    assert first["accuracy"]["stress"]["n_structures"] == 2
-    assert set(first["accuracy"]["forces"]["by_source"]) == {"box", "md"}
+    assert with_onnx["accuracy"]["stress"]["n_structures"] == 2
+    assert set(with_onnx["accuracy"]["forces"]["by_source"]) == {"box", "md"}
     # Physics belongs to the student, not to the backend.
-    assert first["physics"] == second["physics"]
-    failed = {check["name"] for check in first["physics"] if check["passed"] is False}
+    assert with_onnx["physics"] == with_torch["physics"]
+    failed = {check["name"] for check in with_onnx["physics"] if check["passed"] is False}
     assert failed <= {"holes in dimer curves"}
-    names = {check["name"] for check in first["physics"]}
+    names = {check["name"] for check in with_onnx["physics"]}
     assert {"torsion scans against the teacher", "frequencies against the teacher"} <= names
     assert document["teacher"]["force_rmse"] > 0.09
-    ratio = first["speed"]["times_faster_than_teacher"]
+    ratio = with_onnx["speed"]["times_faster_than_teacher"]
     expected = document["teacher"]["speed"]["microseconds_per_atom"]
-    assert ratio == pytest.approx(expected / first["speed"]["microseconds_per_atom"])
+    assert ratio == pytest.approx(expected / with_onnx["speed"]["microseconds_per_atom"])
 
 
-def test_worst_structures_can_be_looked_at(results):
+def test_worst_structures_are_written_with_their_errors(results):
     structures = read(results / "worst-tiny-onnx-float32.extxyz", index=":")
     document = json.loads((results / "metrics.json").read_text())
     worst = document["students"][0]["accuracy"]["worst_structures"]
-    assert [atoms.info["index"] for atoms in structures] == [one["index"] for one in worst]
-    for atoms, one in zip(structures, worst, strict=True):
+    assert [atoms.info["index"] for atoms in structures] == [entry["index"] for entry in worst]
+    for atoms, entry in zip(structures, worst, strict=True):
         errors = atoms.arrays["student_forces"] - atoms.get_forces()
-        assert np.sqrt((errors**2).mean()) == pytest.approx(one["force_rmse"], rel=1e-4)
+        assert np.sqrt((errors**2).mean()) == pytest.approx(entry["force_rmse"], rel=1e-4)
         assert atoms.arrays["force_error"] == pytest.approx(
             np.linalg.norm(errors, axis=1), abs=1e-6
         )
 
 
-def test_table_says_what_matters(results):
+def test_table_has_errors_checks_and_speed(results):
     document = json.loads((results / "metrics.json").read_text())
     text = table(document)
     assert "data.xyz: 6 of 6 structures" in text
@@ -125,7 +125,7 @@ def test_table_says_what_matters(results):
     assert figure({"value": 1.0, "interval": None}, digits=1) == "1.0"
 
 
-def test_page_needs_no_network(results):
+def test_page_loads_nothing_from_a_network(results):
     text = (results / "report.html").read_text()
     without_program = text.replace(viewer.script(), "")
     assert len(without_program) < len(text)
@@ -134,11 +134,11 @@ def test_page_needs_no_network(results):
     assert without_program.count("<script") == without_program.count("</script>") == 3
 
 
-def test_nothing_ends_its_element(monkeypatch, tmp_path):
+def test_values_cannot_end_the_element_of_the_viewer(monkeypatch, tmp_path):
     atoms = structure("water_dimer")
-    answer = np.zeros((6, 3))
-    atoms.calc = type("Labels", (), {"results": {"forces": answer + 1.0}})()
-    atoms.arrays.update(student_forces=answer, force_error=np.ones(6))
+    forces = np.zeros((6, 3))
+    atoms.calc = type("Labels", (), {"results": {"forces": forces + 1.0}})()
+    atoms.arrays.update(student_forces=forces, force_error=np.ones(6))
     atoms.info = {"force_rmse": 1.0, "index": 0, "source": "</script><b>", "student_energy": 0.0}
     text = viewer.dataset([atoms], ["a <b> student"])
     assert "<" not in text
@@ -151,7 +151,7 @@ def test_nothing_ends_its_element(monkeypatch, tmp_path):
 # --- the command -------------------------------------------------------------------------------
 
 
-def test_interrupted_command_goes_on(data, tmp_path, monkeypatch, capsys):
+def test_interrupted_command_is_resumed(data, tmp_path, monkeypatch, capsys):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
@@ -161,7 +161,7 @@ def test_interrupted_command_goes_on(data, tmp_path, monkeypatch, capsys):
         assert main(command) == 130
     assert "run the same command again" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".partial"]
-    # Neither the pass nor the checks are done again.
+    # Neither the pass nor the checks are repeated.
     monkeypatch.setattr(evaluation, "compute_piece", interrupt)
     monkeypatch.setattr(validate, "run_checks", interrupt)
     assert main(command) == 0
@@ -170,27 +170,29 @@ def test_interrupted_command_goes_on(data, tmp_path, monkeypatch, capsys):
 
 
 def test_invalid_structures_are_left_out_and_named(data, tmp_path, capsys):
-    bad = Atoms("HoO", [[0, 0, 0], [2, 0, 0]])
-    bad.info["REF_energy"] = 1.0
-    bad.write(tmp_path / "bad.xyz", format="extxyz")
+    invalid = Atoms("HoO", [[0, 0, 0], [2, 0, 0]])
+    invalid.info["REF_energy"] = 1.0
+    invalid.write(tmp_path / "bad.xyz", format="extxyz")
     path = tmp_path / "data.xyz"
     path.write_text((tmp_path / "bad.xyz").read_text() + data.read_text())
     command = [str(path), "--threads", "1", "--no-physics", "-o", str(tmp_path / "out")]
     assert main(command) == 2
-    said = "data.xyz: structure 0 has Ho (first at atom 0); the students know H, C, N, O, F, P, S"
-    assert said in capsys.readouterr().err
+    message = (
+        "data.xyz: structure 0 has Ho (first at atom 0); the students know H, C, N, O, F, P, S"
+    )
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*command, "--skip-invalid"]) == 0
     assert "6 of 7 structures" in capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert document["data"]["left_out"][0]["index"] == 0
-    assert said in document["data"]["left_out"][0]["reason"]
+    assert message in document["data"]["left_out"][0]["reason"]
     assert document["students"][0]["physics"] == []
     assert "has Ho" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["missing.h5"], "no file at 'missing.h5'"),
         (["data.xyz", "--model", "tiney"], "no student named 'tiney'"),
@@ -203,7 +205,7 @@ def test_invalid_structures_are_left_out_and_named(data, tmp_path, capsys):
         (["wrong.xyz"], "wrong.xyz: frame 0 (line 1) must begin with its number of atoms"),
     ],
 )
-def test_mistakes_get_a_sentence(data, tmp_path, monkeypatch, capsys, arguments, said):
+def test_mistakes_get_one_line(data, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     shutil.copy(data, "data.xyz")
     (tmp_path / "wrong.xyz").write_text("hello\n")
@@ -211,7 +213,7 @@ def test_mistakes_get_a_sentence(data, tmp_path, monkeypatch, capsys, arguments,
     assert main([*arguments, *output]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
@@ -220,11 +222,11 @@ def test_two_validations_never_write_one_folder(data, tmp_path, capsys):
     with only_writer(output):
         assert main([str(data), "-o", str(output)]) == 2
     assert f"another process is writing '{output}'" in capsys.readouterr().err
-    # It is told of before any work, and leaves nothing.
+    # It is refused before any work, and nothing is left.
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_package_is_said_before_the_work(data, tmp_path, monkeypatch, capsys):
+def test_missing_package_is_named_before_the_work(data, tmp_path, monkeypatch, capsys):
     import sys
 
     monkeypatch.setitem(sys.modules, "chemiscope", None)
@@ -237,13 +239,13 @@ def test_settings_of_a_command_line():
     arguments = settings.parser().parse_args(
         ["d.h5", "--model", "a.pt", "--model", "b.onnx", "--backend", "torch", "-o", "out"]
     )
-    found = settings.settings_of(arguments, "command")
-    assert [spec.model for spec in found.specs] == ["a.pt", "b.onnx"]
-    assert {spec.backend for spec in found.specs} == {"torch"}
-    assert found.physics
+    parsed = settings.settings_of(arguments, "command")
+    assert [spec.model for spec in parsed.specs] == ["a.pt", "b.onnx"]
+    assert {spec.backend for spec in parsed.specs} == {"torch"}
+    assert parsed.physics
 
 
-def test_students_of_one_name_are_told_apart():
+def test_students_of_the_same_name_get_distinct_names():
     models = ["old/run/weights.safetensors", "new/run", "tiny", "mine/tiny.onnx"]
     words = [word for model in models for word in ("--model", model)]
     backends = ["--backend", "torch", "--backend", "auto"]
@@ -261,7 +263,7 @@ def test_students_of_one_name_are_told_apart():
         (["a/b/c/run.pt", "a/d/c/run.pt", "e/run.pt"], ["b-c-run", "d-c-run", "e-run"]),
     ],
 )
-def test_names_are_as_short_as_they_can_be(tmp_path, monkeypatch, models, names):
+def test_distinct_names_are_as_short_as_possible(tmp_path, monkeypatch, models, names):
     monkeypatch.chdir(tmp_path)
     for folder in ("weights.v1", "weights.v2", "run"):
         (tmp_path / folder).mkdir()
@@ -289,12 +291,12 @@ class Browser:
             text=True,
         )
         for line in self.driver.stdout:
-            if found := re.search(r"successfully on port (\d+)", line):
-                self.root = f"http://127.0.0.1:{found[1]}/session"
+            if match := re.search(r"successfully on port (\d+)", line):
+                self.root = f"http://127.0.0.1:{match[1]}/session"
                 break
         options = {"args": [*self.FLAGS, f"--user-data-dir={folder}"]}
-        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
-        self.root += "/" + self.ask("POST", "", wanted)["sessionId"]
+        capabilities = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
+        self.root += "/" + self.ask("POST", "", capabilities)["sessionId"]
 
     def ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -309,12 +311,12 @@ class Browser:
     def picture(self, element):
         return base64.b64decode(self.ask("GET", f"/element/{element}/screenshot"))
 
-    def drag(self, element, along):
+    def drag(self, element, distance):
         origin = {"element-6066-11e4-a52e-4f735466cecf": element}
         moves = [
             {"type": "pointerMove", "origin": origin, "x": 0, "y": 0},
             {"type": "pointerDown", "button": 0},
-            {"type": "pointerMove", "origin": origin, "x": along, "y": 20, "duration": 200},
+            {"type": "pointerMove", "origin": origin, "x": distance, "y": 20, "duration": 200},
             {"type": "pointerUp", "button": 0},
         ]
         pointer = {"type": "pointer", "id": "mouse", "actions": moves}
@@ -332,20 +334,20 @@ class Browser:
 def browser(tmp_path):
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         pytest.skip("needs chromium and chromedriver")
-    found = Browser(tmp_path / "profile")
-    yield found
-    found.close()
+    chromium = Browser(tmp_path / "profile")
+    yield chromium
+    chromium.close()
 
 
-def wait_for(condition, what):
+def wait_for(condition, missing):
     for _ in range(600):
         if condition():
             return
         time.sleep(0.2)
-    raise AssertionError(f"no {what}")
+    raise AssertionError(f"no {missing}")
 
 
-def test_structures_can_be_turned_in_a_browser(results, browser):
+def test_structures_can_be_rotated_in_a_browser(results, browser):
     browser.ask("POST", "/url", {"url": (results / "report.html").as_uri()})
     wait_for(lambda: browser.run("return document.body.dataset.viewer || null"), "viewer")
     assert browser.run("return document.body.dataset.viewer") == "ready"
@@ -357,9 +359,9 @@ def test_structures_can_be_turned_in_a_browser(results, browser):
     )
     shown = next(iter(browser.run(script).values()))
     time.sleep(1.0)
-    before = browser.picture(shown)
-    # A picture of nothing compresses to next to nothing.
-    assert len(before) > 4000
+    picture_before = browser.picture(shown)
+    # An empty picture is much smaller.
+    assert len(picture_before) > 4000
     browser.drag(shown, 120)
-    wait_for(lambda: browser.picture(shown) != before, "other picture after turning")
+    wait_for(lambda: browser.picture(shown) != picture_before, "other picture after turning")
     assert browser.run("return performance.getEntriesByType('resource').length") == 0

@@ -20,7 +20,7 @@ from ase_student.validation.stability.water import water_box
 
 
 class Springs:
-    """Atoms tied to where they began, and whatever else a test wants; evaluations are counted."""
+    """Atoms tied to their first positions, with optional other forces; it counts evaluations."""
 
     name = "springs"
 
@@ -38,11 +38,11 @@ class Springs:
         return [self.evaluate_one(atoms) for atoms in structures]
 
     def evaluate_one(self, atoms):
-        away = atoms.positions - self.homes[len(atoms)]
-        forces = -self.constant * away
+        displacements = atoms.positions - self.homes[len(atoms)]
+        forces = -self.constant * displacements
         if self.forces is not None:
             forces = forces + self.forces(self.n_calls, atoms)
-        return Evaluation(0.5 * self.constant * float((away**2).sum()), forces)
+        return Evaluation(0.5 * self.constant * float((displacements**2).sum()), forces)
 
 
 def water():
@@ -52,18 +52,18 @@ def water():
 # --- bonds -------------------------------------------------------------------------------------
 
 
-def test_hydrogen_bonds_are_no_bonds():
+def test_hydrogen_bonds_are_not_counted_as_bonds():
     dimer = structure("water_dimer")
     topology = Topology.of(dimer)
     assert sorted(zip(topology.first, topology.second, strict=True)) == [
         (0, 1), (0, 2), (1, 0), (2, 0), (3, 4), (3, 5), (4, 3), (5, 3),
     ]  # fmt: skip
-    # Wherever the second molecule goes, as long as it keeps its distance.
+    # The second molecule may move as long as it does not come close.
     dimer.positions[3:] += [6.0, 1.0, 0.0]
     assert topology.change(dimer) is None
 
 
-def test_bonds_cross_the_cell_and_stay_when_atoms_leave_it():
+def test_bonds_may_cross_the_boundary_of_the_cell():
     box = structure("outside")
     topology = Topology.of(box)
     assert len(topology.first) == 4 * 27
@@ -81,7 +81,7 @@ def test_bonds_cross_the_cell_and_stay_when_atoms_leave_it():
         ((-0.691, 0.77, 0.0), "the bond H1-H2 formed (0.50 Å)"),
     ],
 )
-def test_what_becomes_of_a_bond(shift, expected):
+def test_broken_collapsed_and_new_bonds_are_named(shift, expected):
     atoms = water()
     topology = Topology.of(atoms)
     atoms.positions[1] += shift
@@ -99,10 +99,10 @@ def test_walkers_have_the_temperature_of_the_thermostat():
     forces = springs.evaluate([walker.atoms])[0].forces
     for step in range(12000):
         walker.move(step, forces)
-        answer = springs.evaluate([walker.atoms])[0]
-        forces = answer.forces
+        evaluation = springs.evaluate([walker.atoms])[0]
+        forces = evaluation.forces
         walker.arrive(forces)
-        energies.append(answer.energy)
+        energies.append(evaluation.energy)
         temperatures.append(walker.temperature)
     # Each of the 24 springs holds kT / 2.
     assert_allclose(np.mean(energies[1000:]) / (12 * units.kB), 400.0, rtol=0.06)
@@ -128,11 +128,11 @@ def stability_limit():
     return topology.BROKEN
 
 
-def test_side_by_side_is_the_same_as_alone():
+def test_runs_together_give_the_same_as_a_single_run():
     homes = [water(), structure("aspirin")]
     runs = [Run("a", homes[0], 300.0, 0.05), Run("b", homes[1], 300.0, 0.03)]
-    both = check_stability(Springs(homes), runs)
-    assert check_stability(Springs(homes), runs[:1])[0] == both[0]
+    together = check_stability(Springs(homes), runs)
+    assert check_stability(Springs(homes), runs[:1])[0] == together[0]
 
 
 def grid():
@@ -167,7 +167,7 @@ def nothing(n_calls, atoms):
         (water(), nothing, "energy or forces are not finite", (4, 6)),
     ],
 )
-def test_what_is_not_stable(monkeypatch, atoms, forces, reason, steps):
+def test_unstable_runs_are_reported_with_reason_and_step(monkeypatch, atoms, forces, reason, steps):
     monkeypatch.setattr(run, "SETTLING_FS", 100.0)
     monkeypatch.setattr(run, "WINDOW_FS", 100.0)
     springs = Springs([atoms], forces, constant=60.0)
@@ -178,36 +178,36 @@ def test_what_is_not_stable(monkeypatch, atoms, forces, reason, steps):
     assert_allclose(result.failed_ps, result.failed_step / 1000.0)
 
 
-def test_one_that_fails_does_not_disturb_the_others():
+def test_a_failed_run_does_not_disturb_the_others():
     homes = [water(), structure("aspirin")]
     runs = [Run("a", homes[0], 300.0, 0.1), Run("b", homes[1], 300.0, 0.1)]
-    torn, going = check_stability(Springs(homes, tear, constant=60.0), runs)
-    assert (torn.stable, going.stable) == (False, True)
+    failed, stable = check_stability(Springs(homes, tear, constant=60.0), runs)
+    assert (failed.stable, stable.stable) == (False, True)
 
 
-def test_a_structure_that_is_refused_fails_with_the_reason(calculators):
+def test_a_refused_structure_fails_with_the_reason(calculators):
     atoms = Atoms("SiH4", [[0, 0, 0], [1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
     runs = [Run("silane", atoms, 300.0, 0.01), Run("water", water(), 300.0, 0.01)]
-    silane, other = check_stability(calculators("onnx"), runs)
+    silane, water_result = check_stability(calculators("onnx"), runs)
     assert silane.failed_step == 0
     assert "this structure also has Si (atom 0)" in silane.reason
-    assert other.stable
+    assert water_result.stable
 
 
-def test_interrupted_run_goes_on(monkeypatch, tmp_path):
+def test_an_interrupted_run_is_resumed(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "SAVE_STEPS", 50)
     homes = [water(), structure("aspirin")]
     runs = [Run("a", homes[0], 300.0, 0.3), Run("b", homes[1], 600.0, 0.2)]
-    whole = check_stability(Springs(homes), runs)
+    uninterrupted = check_stability(Springs(homes), runs)
     state = tmp_path / "state.npz"
     with pytest.raises(KeyboardInterrupt):
         check_stability(Springs(homes, stop_after=130), runs, state=state)
     with pytest.raises(ValueError, match="is the state of other runs"):
         check_stability(Springs(homes), runs, seed=1, state=state)
     springs = Springs(homes)
-    assert check_stability(springs, runs, state=state) == whole
+    assert check_stability(springs, runs, state=state) == uninterrupted
     assert springs.n_calls == 201
-    # What comes after it may fail.
+    # The state is kept until its results are written.
     assert state.exists()
     state.write_bytes(b"no archive")
     with pytest.raises(ValueError, match="does not hold the state of a stability run"):
@@ -226,16 +226,16 @@ class Pair(Calculator):
         self.results = {"energy": 1.5, "forces": np.ones((2, 3))}
 
 
-def test_any_calculator_answers(calculators):
+def test_any_calculator_can_be_evaluated(calculators):
     structures = [structure("far_pair"), structure("atom")]
     pair, atom = as_potential(Pair()).evaluate(structures)
     assert pair.energy == 1.5
     assert pair.stress is None
     assert atom == Refusal("RuntimeError: two atoms, please")
     student = as_potential(calculators("onnx"))
-    answers = student.evaluate([*structures, Atoms("Si"), structure("crystal")])
-    assert answers[2].reason.startswith("student 'tiny' knows")
-    assert answers[3].stress.shape == (6,)
+    results = student.evaluate([*structures, Atoms("Si"), structure("crystal")])
+    assert results[2].reason.startswith("student 'tiny' knows")
+    assert results[3].stress.shape == (6,)
     assert as_potential(student) is student
     with pytest.raises(TypeError, match="given int"):
         as_potential(3)
@@ -246,7 +246,7 @@ def test_any_calculator_answers(calculators):
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A data set of two conformers each of some molecules, some of them held out."""
+    """A data set with two conformers of each molecule; some molecules are held out."""
     names = ["C" * n for n in range(1, 40)]
     smiles = [name for name in names for _ in range(2)] + ["O.O"]
     smiles += ["CO" * n for n in range(1, 40)]
@@ -263,19 +263,21 @@ def dataset(tmp_path):
 
 def test_molecules_are_held_out_and_from_dynamics(dataset):
     held_out = {"C" * n for n in range(1, 40) if split_of("C" * n) == "test"}
-    found = molecules_of(dataset, 0, 1, largest=5, part="test", seed=0)
-    assert set(found) == held_out
-    for smiles, atoms in found.items():
+    held_out_molecules = molecules_of(dataset, 0, 1, largest=5, part="test", seed=0)
+    assert set(held_out_molecules) == held_out
+    for smiles, atoms in held_out_molecules.items():
         assert_allclose(atoms.positions[0], water().positions[0] + 2 * (len(smiles) - 1) + 1)
-    two = molecules_of(dataset, 2, 1, largest=5, part="test", seed=0)
-    assert len(two) == 2
-    assert set(two) < held_out
-    assert molecules_of(dataset, 2, 1, largest=5, part="test", seed=1).keys() != two.keys()
+    two_molecules = molecules_of(dataset, 2, 1, largest=5, part="test", seed=0)
+    assert len(two_molecules) == 2
+    assert set(two_molecules) < held_out
+    assert (
+        molecules_of(dataset, 2, 1, largest=5, part="test", seed=1).keys() != two_molecules.keys()
+    )
     with pytest.raises(ValueError, match=r"has 0 molecules of 20 to 60 atoms \(part 'test'\)"):
         molecules_of(dataset, 1, 20, largest=60, part="test", seed=0)
 
 
-def test_command(dataset, tmp_path, capsys):
+def test_the_command_writes_a_table(dataset, tmp_path, capsys):
     output = tmp_path / "stability.json"
     command = [str(dataset), "--smallest", "3", "--number", "1", "--picoseconds", "0.01"]
     assert main([*command, "--temperatures", "300", "--water", "0.001", "-o", str(output)]) == 0
@@ -290,7 +292,7 @@ def test_command(dataset, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["missing.h5"], "no data set at"),
         ([], "nothing to run: give a file, or --water."),
@@ -304,12 +306,12 @@ def test_command(dataset, tmp_path, capsys):
         (["--water", "1", "-o", "."], "is a folder; give the name of a file"),
     ],
 )
-def test_mistakes_get_a_sentence(tmp_path, monkeypatch, capsys, arguments, said):
+def test_mistakes_are_refused(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     water().write("molecule.xyz")
     (tmp_path / "notes.txt").write_text("nothing")
     assert main(["-o", "out.json", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert message in error
     assert not (tmp_path / "out.json").exists()

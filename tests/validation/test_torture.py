@@ -1,4 +1,4 @@
-"""The trials of docs/reliability.md, in their short form."""
+"""The short form of the trials of docs/reliability.md."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def torture(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_short_form_finds_nothing(tmp_path, engine):
+def test_the_short_form_finds_no_failure(tmp_path, engine):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     output = tmp_path / "out.json"
@@ -42,17 +42,17 @@ def test_short_form_finds_nothing(tmp_path, engine):
     assert text.startswith(f"before\n{report.BEGIN}\nThe short form, seed 0, ")
     assert "| checkpoints, one fault each | 10 files, " in text
     assert text.endswith(f"{report.END}\nafter\n")
-    # What is done is not done again, and results of another kind are not gone on with.
-    before = output.read_bytes()
+    # Finished trials are not repeated, and results of other settings are refused.
+    content = output.read_bytes()
     assert torture("--short", "-o", output).returncode == 0
-    assert output.read_bytes() == before
+    assert output.read_bytes() == content
     result = torture("--short", "--seed", "1", "-o", output)
     assert result.returncode == 2
     assert "holds results with other seed" in result.stderr
 
 
-def test_a_failure_is_counted_and_told(tmp_path, monkeypatch):
-    """A reader that does not notice damage."""
+def test_a_failure_is_counted_and_reported(tmp_path, monkeypatch):
+    """A reader that ignores damage is counted as wrong."""
     make, _, change = damage.KINDS["data.xyz"]
 
     def careless(path):
@@ -69,7 +69,7 @@ def test_a_failure_is_counted_and_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("rate", "is_wrong"), [(0.0, False), (0.008, False), (0.03, True)])
 def test_drift_is_a_failure(rate, is_wrong):
-    """Of 21 atoms over 100 ps, in meV/atom/ps, beside the usual fluctuations."""
+    """Drift of 21 atoms over 100 ps, in meV/atom/ps, in addition to the usual fluctuations."""
     records = np.arange(2000)
     noise = 1e-4 * np.random.default_rng(0).standard_normal(len(records))
     energies = 21 * (1e-3 * rate * 0.05 * records + noise) - 3000.0

@@ -1,4 +1,4 @@
-"""What a trained student is bundled with: ONNX file, model card, metrics."""
+"""Bundles of trained students: ONNX file, model card, metrics."""
 
 import dataclasses
 import json
@@ -66,9 +66,7 @@ def bundle(run: Path, folder: Path, *options: str) -> int:
     return main(["bundle", str(run / "weights.safetensors"), "-o", str(folder), *options])
 
 
-def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
-    run: Path, tmp_path: Path
-) -> None:
+def test_a_bundle_holds_working_files_and_a_card_with_the_errors(run: Path, tmp_path: Path) -> None:
     sha256 = load_student(run / "weights.safetensors").sha256
     table = stability(sha256, tmp_path / "stability.json")
     folder = tmp_path / "mine"
@@ -102,7 +100,7 @@ def test_a_bundle_holds_files_that_work_and_a_card_with_the_errors(
     assert energies[0] == pytest.approx(energies[1], abs=1e-6)
 
 
-def test_tables_of_stability_are_joined_and_a_calibration_is_told(
+def test_tables_of_stability_are_joined_and_a_calibration_is_reported(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ase_student.distill.commands.bundle.export_student", lambda *_, **__: None)
@@ -130,24 +128,24 @@ def test_tables_of_stability_are_joined_and_a_calibration_is_told(
     assert (report["stability"]["n_runs"], report["stability"]["n_stable"]) == (6, 4)
 
 
-def test_what_was_bundled_can_be_bundled_again(
+def test_a_bundle_can_be_bundled_again(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ase_student.distill.commands.bundle.export_student", lambda *_, **__: None)
     sha256 = load_student(run / "weights.safetensors").sha256
-    folder, again = tmp_path / "mine", tmp_path / "again" / "mine"
+    folder, rebundled = tmp_path / "mine", tmp_path / "again" / "mine"
     table = stability(sha256, tmp_path / "stability.json")
     assert bundle(run, folder, "--stability", str(table)) == 0
-    assert bundle(folder, again) == 0
+    assert bundle(folder, rebundled) == 0
     for name in ("README.md", "metrics.json"):
-        assert (again / name).read_bytes() == (folder / name).read_bytes()
-    # What is known of other weights says nothing.
+        assert (rebundled / name).read_bytes() == (folder / name).read_bytes()
+    # Metrics of other weights are not used.
     student = load_student(folder / "weights.safetensors")
     references = dict.fromkeys(student.reference_energies, 0.0)
-    other = dataclasses.replace(student, reference_energies=references)
-    save_student(other, folder / "weights.safetensors")
-    assert bundle(folder, again) == 0
-    report = json.loads((again / "metrics.json").read_text(encoding="utf-8"))
+    shifted = dataclasses.replace(student, reference_energies=references)
+    save_student(shifted, folder / "weights.safetensors")
+    assert bundle(folder, rebundled) == 0
+    report = json.loads((rebundled / "metrics.json").read_text(encoding="utf-8"))
     assert (report["stability"], report["learning_curve"]) == (None, [])
 
 
@@ -163,7 +161,7 @@ def test_a_card_names_the_data_of_earlier_trainings() -> None:
     assert "had 2 steps." in text
 
 
-def test_a_card_says_how_data_were_split_and_of_which_teacher_the_start_was() -> None:
+def test_a_card_names_the_split_and_the_teacher_of_the_start() -> None:
     student = load_student("tiny")
     start = {"weights_sha256": "cd" * 32, "data": None, "training": {"steps": 3}, "teacher": "DFT"}
     training = {"steps": 1, "split": "structure", "start": start}
@@ -173,7 +171,7 @@ def test_a_card_says_how_data_were_split_and_of_which_teacher_the_start_was() ->
     assert "which had 3 steps with labels of DFT." in text
 
 
-def test_a_run_that_is_in_two_tables_of_stability_is_refused(
+def test_a_run_in_two_tables_of_stability_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = str(stability(load_student(run / "weights.safetensors").sha256, tmp_path / "one.json"))
@@ -183,18 +181,22 @@ def test_a_run_that_is_in_two_tables_of_stability_is_refused(
 
 
 def chemistry(student_sha256: str, path: Path) -> Path:
-    own = {"words": "Good for vibrations (12 cm⁻¹).", "verdicts": [], "figures": []}
-    students = [{"weights_sha256": student_sha256, "chemistry": own}]
+    chemistry_of_student = {
+        "words": "Good for vibrations (12 cm⁻¹).",
+        "verdicts": [],
+        "figures": [],
+    }
+    students = [{"weights_sha256": student_sha256, "chemistry": chemistry_of_student}]
     path.write_text(json.dumps({"students": students}), encoding="utf-8")
     return path
 
 
-def test_a_card_says_what_a_student_is_good_for(
+def test_a_card_has_the_chemistry_of_a_student(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ase_student.distill.commands.bundle.export_student", lambda *_, **__: None)
     sha256 = load_student(run / "weights.safetensors").sha256
-    folder, again = tmp_path / "mine", tmp_path / "again"
+    folder, rebundled = tmp_path / "mine", tmp_path / "again"
     results = chemistry(sha256, tmp_path / "chemistry.json")
     assert bundle(run, folder, "--chemistry", str(results)) == 0
     text = (folder / "README.md").read_text(encoding="utf-8")
@@ -202,8 +204,8 @@ def test_a_card_says_what_a_student_is_good_for(
     report = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     # Words and verdicts only: figures stay in the report of the validation.
     assert report["chemistry"] == {"words": "Good for vibrations (12 cm⁻¹).", "verdicts": []}
-    assert bundle(folder, again) == 0
-    assert "Good for vibrations" in (again / "README.md").read_text(encoding="utf-8")
+    assert bundle(folder, rebundled) == 0
+    assert "Good for vibrations" in (rebundled / "README.md").read_text(encoding="utf-8")
     assert bundle(run, tmp_path / "without") == 0
     text = (tmp_path / "without" / "README.md").read_text(encoding="utf-8")
     assert "What it is good for" not in text
@@ -232,9 +234,7 @@ def test_stability_of_other_weights_is_refused(
     assert "is not a table of stability" in capsys.readouterr().err
 
 
-def test_a_run_that_has_not_ended_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     student = dataclasses.replace(load_student("tiny"), metadata={"metrics": {}})
     save_student(student, tmp_path / "weights.safetensors")
     assert bundle(tmp_path, tmp_path / "mine") == 2

@@ -1,4 +1,4 @@
-"""Labelled structures of other programs."""
+"""Import of labelled structures from other programs."""
 
 import shlex
 
@@ -24,7 +24,7 @@ KCAL = units.kcal / units.mol
 
 
 def labelled(index=0):
-    """Return a water, one atom fixed, with labels that tell which one it is."""
+    """Return a water molecule with one fixed atom and with labels that depend on its index."""
     atoms = molecule("H2O")
     atoms.positions += index
     atoms.set_constraint(FixAtoms([0]))
@@ -39,7 +39,7 @@ def imported(tmp_path, *arguments):
 
 
 def failed(tmp_path, capsys, *arguments):
-    """Return the one line that an import fails with, having written nothing."""
+    """Run an import that fails and writes nothing; return its one line of error."""
     assert main(["import", *map(str, arguments), "-o", str(tmp_path / "out.h5")]) == 2
     assert not (tmp_path / "out.h5").exists()
     (line,) = capsys.readouterr().err.splitlines()
@@ -60,7 +60,7 @@ def write_npz(path, **changes):
 
 
 @pytest.mark.parametrize("suffix", ["xyz", "traj", "db"])
-def test_every_kind_of_file(tmp_path, suffix):
+def test_structures_are_imported_from_every_format(tmp_path, suffix):
     path = tmp_path / f"waters.{suffix}"
     if suffix == "db":
         with connect(path) as database:
@@ -73,7 +73,7 @@ def test_every_kind_of_file(tmp_path, suffix):
         for index in range(3):
             labels = dataset.labels(index)
             assert labels["energy"] == -7.0 - index
-            # ASE would give zero for the fixed atom.
+            # ASE's get_forces would give zero for the fixed atom.
             np.testing.assert_array_equal(labels["forces"], FORCES + index)
             positions = molecule("H2O").positions + index
             np.testing.assert_allclose(dataset.atoms(index).positions, positions, atol=1e-7)
@@ -83,18 +83,18 @@ def test_every_kind_of_file(tmp_path, suffix):
         assert dataset.read_structures().sources == ("waters",) * 3
 
 
-def test_npz_is_in_kcal_per_mol(tmp_path, capsys):
+def test_npz_files_are_in_kcal_per_mol(tmp_path, capsys):
     path = write_npz(tmp_path / "water.npz")
     with imported(tmp_path, path) as dataset:
         assert dataset.labels(1)["energy"] == pytest.approx(-20.0 * KCAL, rel=1e-12)
         np.testing.assert_allclose(dataset.labels(0)["forces"], FORCES * KCAL, rtol=1e-6)
         np.testing.assert_array_equal(dataset.atoms(0).numbers, [8, 1, 1])
-    said = capsys.readouterr().out
-    assert "energies in kcal/mol, forces in kcal/mol/Ang" in said
-    assert "'old_energies'" in said
+    output = capsys.readouterr().out
+    assert "energies in kcal/mol, forces in kcal/mol/Ang" in output
+    assert "'old_energies'" in output
 
 
-def test_units_of_options(tmp_path):
+def test_units_may_be_given_as_options(tmp_path):
     path = write_npz(tmp_path / "water.npz")
     options = ["--energy-unit", "Hartree", "--length-unit", "Bohr", "--max-force", "1e4"]
     with imported(tmp_path, path, *options) as dataset:
@@ -105,7 +105,7 @@ def test_units_of_options(tmp_path):
         np.testing.assert_allclose(dataset.atoms(0).positions, expected, rtol=1e-12)
 
 
-def test_keys_and_virials(tmp_path):
+def test_reference_keys_and_virials_are_read(tmp_path):
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     virial = np.diag([3.0, 2.0, 1.0])
     atoms.info.update(REF_energy=-5.0, REF_virial=virial, energy=99.0)
@@ -119,36 +119,36 @@ def test_keys_and_virials(tmp_path):
         np.testing.assert_allclose(labels["stress"], expected, rtol=1e-12)
 
 
-def test_what_cannot_be_trained_on_is_left_out(tmp_path, capsys):
+def test_structures_unsuitable_for_training_are_left_out(tmp_path, capsys):
     frames = [labelled(i) for i in range(3)]
     frames[1].calc.results.pop("forces")
     frames[2].calc.results["forces"] = FORCES * 1e6
     write(tmp_path / "some.xyz", frames, format="extxyz")
     with imported(tmp_path, tmp_path / "some.xyz") as dataset:
         assert dataset.n_labels == 1
-    said = capsys.readouterr().out
-    assert "1 without forces" in said
-    assert "1 force on atom 2 is 1.221e+07 eV/Å, above the limit of 60" in said
+    output = capsys.readouterr().out
+    assert "1 without forces" in output
+    assert "1 force on atom 2 is 1.221e+07 eV/Å, above the limit of 60" in output
 
 
 def write_grouped(path, layout, n=2):
-    """Write n waters as one of the known layouts has them, and an OH in a second group."""
+    """Write n frames of water, and of OH in a second group, in one of the known layouts."""
     atomic = units.Hartree / units.Bohr
     with h5py.File(path, "w") as file:
-        for place, atoms in (("mol", molecule("H2O")), ("other", molecule("OH"))):
+        for group_name, atoms in (("mol", molecule("H2O")), ("other", molecule("OH"))):
             positions = np.array([atoms.positions + i for i in range(n)])
             energies = -10.0 - np.arange(n)
             forces = np.array([0.1 * (i + np.arange(3.0 * len(atoms))) for i in range(n)])
             forces = forces.reshape(positions.shape)
             if layout == "SPICE":
-                group = file.create_group(place)
+                group = file.create_group(group_name)
                 group["atomic_numbers"] = atoms.numbers.astype(np.int16)
                 group["conformations"] = positions / units.Bohr
                 group["dft_total_energy"] = energies / units.Hartree
                 group["dft_total_gradient"] = (-forces / atomic).astype(np.float32)
                 group["smiles"] = ["O"]
             elif layout == "ANI-1x":
-                group = file.create_group(place)
+                group = file.create_group(group_name)
                 group["atomic_numbers"] = atoms.numbers.astype(np.uint8)
                 group["coordinates"] = positions.astype(np.float32)
                 group["wb97x_dz.energy"] = energies / units.Hartree
@@ -156,7 +156,7 @@ def write_grouped(path, layout, n=2):
                 group["ccsd(t)_cbs.energy"] = np.full(n, np.nan)
             else:
                 for i in range(n):
-                    group = file.create_group(f"{place}/Geom-m1-i1-c{i}-opt")
+                    group = file.create_group(f"{group_name}/Geom-m1-i1-c{i}-opt")
                     group["atNUM"] = atoms.numbers
                     group["atXYZ"] = positions[i]
                     group["ePBE0+MBD"] = energies[i : i + 1]
@@ -168,7 +168,7 @@ LAYOUTS = ("SPICE", "ANI-1x", "QM7-X")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_groups_of_molecules_in_their_units(tmp_path, layout):
+def test_groups_of_molecules_are_converted_from_their_units(tmp_path, layout):
     path = write_grouped(tmp_path / "foreign.hdf5", layout)
     with imported(tmp_path, path) as dataset:
         assert len(dataset) == dataset.n_labels == 4
@@ -195,7 +195,9 @@ def test_labels_that_were_not_computed_are_left_out(tmp_path, capsys):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("command", ["label", "train", "validate"])
-def test_commands_name_a_foreign_file_and_what_converts_it(tmp_path, capsys, layout, command):
+def test_commands_name_the_layout_of_a_foreign_file_and_its_conversion(
+    tmp_path, capsys, layout, command
+):
     path = write_grouped(tmp_path / "foreign file.hdf5", layout)
     output = str(tmp_path / "out")
     if command == "validate":
@@ -208,7 +210,7 @@ def test_commands_name_a_foreign_file_and_what_converts_it(tmp_path, capsys, lay
         assert main([command, str(path), *teacher, "-o", output]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"has no group 'structures'. It seems to be a file of {layout}; convert it: " in line
-    # The command runs as it is printed.
+    # The printed command runs.
     words = shlex.split(line.partition("convert it: ")[2])
     assert words[:2] == ["ase-student", "distill"]
     assert main(words[2:]) == 0
@@ -216,8 +218,8 @@ def test_commands_name_a_foreign_file_and_what_converts_it(tmp_path, capsys, lay
         assert dataset.n_labels == 4
 
 
-def test_foreign_groups_that_do_not_fit(tmp_path, capsys):
-    def changed(key, data, layout="SPICE"):
+def test_damaged_and_unknown_groups_are_refused(tmp_path, capsys):
+    def error_after_change(key, data, layout="SPICE"):
         path = write_grouped(tmp_path / "foreign.h5", layout)
         with h5py.File(path, "r+") as file:
             del file[key]
@@ -225,21 +227,23 @@ def test_foreign_groups_that_do_not_fit(tmp_path, capsys):
                 file[key] = data
         return failed(tmp_path, capsys, path)
 
-    assert "/mol has no dataset 'dft_total_energy'" in changed("mol/dft_total_energy", None)
-    said = changed("mol/dft_total_gradient", np.zeros((2, 4, 3)))
-    assert "has shape (2, 4, 3); it must be (2, 3, 3)" in said
-    said = changed("mol/dft_total_energy", h5py.ExternalLink("other.h5", "/x"))
-    assert "/mol/dft_total_energy is a link, also to other files" in said
-    said = changed("mol/dft_total_energy", np.array([1.0, np.inf]))
-    assert "structure 1: dft_total_energy is not finite" in said
+    assert "/mol has no dataset 'dft_total_energy'" in error_after_change(
+        "mol/dft_total_energy", None
+    )
+    message = error_after_change("mol/dft_total_gradient", np.zeros((2, 4, 3)))
+    assert "has shape (2, 4, 3); it must be (2, 3, 3)" in message
+    message = error_after_change("mol/dft_total_energy", h5py.ExternalLink("other.h5", "/x"))
+    assert "/mol/dft_total_energy is a link, also to other files" in message
+    message = error_after_change("mol/dft_total_energy", np.array([1.0, np.inf]))
+    assert "structure 1: dft_total_energy is not finite" in message
     path = write_grouped(tmp_path / "foreign.h5", "SPICE")
     assert "leave out the options for units" in failed(
         tmp_path, capsys, path, "--energy-unit", "eV"
     )
     with h5py.File(tmp_path / "odd.h5", "w") as file:
         file["x"] = np.zeros(3)
-    said = failed(tmp_path, capsys, tmp_path / "odd.h5")
-    assert "in an unknown layout (known are SPICE, ANI-1x, QM7-X)" in said
+    message = failed(tmp_path, capsys, tmp_path / "odd.h5")
+    assert "in an unknown layout (known are SPICE, ANI-1x, QM7-X)" in message
     write(tmp_path / "a.xyz", labelled(), format="extxyz")
     with imported(tmp_path, tmp_path / "a.xyz") as dataset:
         path = dataset.path.rename(tmp_path / "own.h5")
@@ -252,7 +256,7 @@ def test_foreign_groups_that_do_not_fit(tmp_path, capsys):
      ("json", "an ASE database"), ("npz", "a NumPy archive")],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["label", "train"])
-def test_files_of_other_kinds_are_named(tmp_path, capsys, suffix, kind, command):
+def test_files_of_other_formats_are_named(tmp_path, capsys, suffix, kind, command):
     path = tmp_path / f"waters.{suffix}"
     if suffix == "npz":
         write_npz(path)
@@ -268,16 +272,16 @@ def test_files_of_other_kinds_are_named(tmp_path, capsys, suffix, kind, command)
     assert main(shlex.split(line.partition("converted by: ")[2])[2:]) == 0
 
 
-def test_errors(tmp_path, capsys):
-    bare = tmp_path / "bare.xyz"
-    write(bare, molecule("H2O"), format="extxyz")
-    assert "bare.xyz: holds no labels" in failed(tmp_path, capsys, bare)
+def test_files_without_usable_labels_are_refused(tmp_path, capsys):
+    unlabelled = tmp_path / "bare.xyz"
+    write(unlabelled, molecule("H2O"), format="extxyz")
+    assert "bare.xyz: holds no labels" in failed(tmp_path, capsys, unlabelled)
     named = molecule("H2O")
     named.info["dipole"] = 1.5
-    write(bare, named, format="extxyz")
-    said = failed(tmp_path, capsys, bare)
-    assert "looked for names with 'energy' and 'forces'" in said
-    assert "names in the file: 'dipole';" in said
+    write(unlabelled, named, format="extxyz")
+    message = failed(tmp_path, capsys, unlabelled)
+    assert "looked for names with 'energy' and 'forces'" in message
+    assert "names in the file: 'dipole';" in message
     path = write_npz(tmp_path / "a.npz", forces=None)
     assert "has no array 'forces'" in failed(tmp_path, capsys, path)
     path = write_npz(tmp_path / "b.npz", energies=np.array([np.nan, 1.0]))

@@ -16,12 +16,12 @@ from ase_student.distill.__main__ import main
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """Return a file of 80 pairs of atoms, the label of each telling which one it is."""
+    """Return a file of 80 pairs of atoms, the label of each depending on its index."""
     atoms = [Atoms("H2", [(0, 0, 0), (0, 0, 1 + i)]) for i in range(80)]
     names = [f"molecule-{i}" for i in range(80)]
     sources = ["near" if i < 40 else "far" for i in range(80)]
     structures = Structures.from_atoms(atoms, sources, names)
-    # Row 0 belongs to structure 79: rows of labels and of structures are not the same.
+    # Row 0 belongs to structure 79: labels and structures have different orders.
     order = np.arange(80)[::-1]
     forces = np.repeat(order, 2)[:, None] * np.ones(3, dtype=np.float32)
     labels = Labels(
@@ -60,7 +60,7 @@ def test_a_subset_holds_whole_labelled_structures_of_one_part(
             assert split_of(f"molecule-{number}") == "train"
 
 
-def test_a_subset_by_structure_is_of_that_split(labelled: Path, tmp_path: Path) -> None:
+def test_a_subset_may_follow_a_split_by_structure(labelled: Path, tmp_path: Path) -> None:
     output = tmp_path / "some.h5"
     arguments = ["subset", str(labelled), "-o", str(output), "--split", "structure", "--seed", "2"]
     assert main(arguments) == 0

@@ -1,4 +1,4 @@
-"""Labelling: right labels, resumable, and failures are never labels."""
+"""Labelling: correct labels, resumed runs, and failures that are never labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ase_student.data.hdf5 import Dataset, write_dataset
 from ase_student.data.structures import Structures
 from ase_student.distill.__main__ import main
 from ase_student.distill.commands import label as commands_label
-from ase_student.distill.labelling import checks as answers
+from ase_student.distill.labelling import checks as checks
 from ase_student.distill.labelling import chunks, label
 from ase_student.potentials import calculator
 from ase_student.potentials.base import Evaluation, Refusal
@@ -42,24 +42,24 @@ def path(tmp_path):
 
 
 class CountingTeacher:
-    """Knows the sum of positions, counts what it is asked, and can be interrupted."""
+    """The energy is the sum of positions. Counts structures and can be interrupted."""
 
     def __init__(self, stop_after=None, elements=None, **settings):
         self.name = "counting"
         self.elements = elements
         self.settings = settings
-        self.asked = 0
+        self.n_structures = 0
         self.stop_after = stop_after
 
     def evaluate(self, structures):
-        if self.stop_after is not None and self.asked >= self.stop_after:
+        if self.stop_after is not None and self.n_structures >= self.stop_after:
             raise KeyboardInterrupt
-        self.asked += len(structures)
+        self.n_structures += len(structures)
         return [Evaluation(float(atoms.positions.sum()), -atoms.positions) for atoms in structures]
 
 
 class BrokenCalculator(Calculator):
-    """Fails in another way for each of the first structures."""
+    """A calculator that fails in a different way for each of the first structures."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 
@@ -93,12 +93,12 @@ def test_labels_are_those_of_the_calculator(path, tmp_path):
         for i, atoms in enumerate(waters(7)):
             assert dataset.atoms(i) == atoms
             atoms.calc = EMT()
-            found = dataset.labels(i)
-            assert found is not None
-            assert found["energy"] == atoms.get_potential_energy()
-            np.testing.assert_allclose(found["forces"], atoms.get_forces(), rtol=1e-6)
-            np.testing.assert_array_equal(found["energies"], atoms.get_potential_energies())
-            assert "stress" not in found
+            labels = dataset.labels(i)
+            assert labels is not None
+            assert labels["energy"] == atoms.get_potential_energy()
+            np.testing.assert_allclose(labels["forces"], atoms.get_forces(), rtol=1e-6)
+            np.testing.assert_array_equal(labels["energies"], atoms.get_potential_energies())
+            assert "stress" not in labels
         assert dataset.read_structures().sources == ("md",) * 4 + ("displaced",) * 3
         metadata = dataset.metadata
     assert metadata["teacher"] == "emt"
@@ -120,9 +120,9 @@ def test_stress_is_kept_for_crystals_only(tmp_path):
         assert labels.stress_mask.tolist() == [True, True, False]
         for i in (0, 1):
             structures[i].calc = EMT()
-            found = dataset.labels(i)
-            assert found is not None
-            np.testing.assert_array_equal(found["stress"], structures[i].get_stress())
+            labels_of_crystal = dataset.labels(i)
+            assert labels_of_crystal is not None
+            np.testing.assert_array_equal(labels_of_crystal["stress"], structures[i].get_stress())
 
 
 def test_crystals_without_stress_are_counted(tmp_path):
@@ -135,24 +135,28 @@ def test_crystals_without_stress_are_counted(tmp_path):
     assert text == "3 structures labeled by me, 2 crystals of them without stress, 0 failed."
 
 
-def test_an_interrupted_run_goes_on_without_repeating(path, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_resumed_without_repeating(path, tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     output = tmp_path / "out.h5"
     first = CountingTeacher(stop_after=4)
     with pytest.raises(KeyboardInterrupt):
         label.label_structures(path, first, output)
-    assert first.asked == 4
+    assert first.n_structures == 4
     assert not output.exists()
-    # What a kill in the middle of a write leaves behind must not be taken for a finished piece.
+    # The remains of a killed write must not be taken for a finished piece.
     partial = output.with_name("out.h5.partial")
     (partial / ".000000004-000000006.npz.1.tmp").write_bytes(b"half")
     second = CountingTeacher()
     label.label_structures(path, second, output)
-    assert second.asked == 3
+    assert second.n_structures == 3
     label.label_structures(path, CountingTeacher(), tmp_path / "whole.h5")
-    with Dataset(output) as one, Dataset(tmp_path / "whole.h5") as other:
-        np.testing.assert_array_equal(one.read_labels().energies, other.read_labels().energies)
-        np.testing.assert_array_equal(one.read_labels().forces, other.read_labels().forces)
+    with Dataset(output) as resumed, Dataset(tmp_path / "whole.h5") as uninterrupted:
+        np.testing.assert_array_equal(
+            resumed.read_labels().energies, uninterrupted.read_labels().energies
+        )
+        np.testing.assert_array_equal(
+            resumed.read_labels().forces, uninterrupted.read_labels().forces
+        )
     assert not partial.exists()
 
 
@@ -192,12 +196,12 @@ def test_failures_are_recorded_and_never_labels(path, tmp_path):
 
 
 def test_forces_of_the_wrong_shape_are_a_failure():
-    answer = answers.checked(Evaluation(0.0, np.zeros((2, 3))), waters(1)[0], 60.0)
-    assert answer == Refusal("forces of shape (2, 3) for 3 atoms")
+    result = checks.checked(Evaluation(0.0, np.zeros((2, 3))), waters(1)[0], 60.0)
+    assert result == Refusal("forces of shape (2, 3) for 3 atoms")
 
 
 @pytest.mark.parametrize(
-    ("energies", "kept"),
+    ("energies", "are_kept"),
     [
         ([-1.0, -2.0, -3.0], True),
         ([-1.0, -2.0, -3.0 + 2e-4], True),
@@ -207,24 +211,24 @@ def test_forces_of_the_wrong_shape_are_a_failure():
         (None, False),
     ],
 )
-def test_atomic_energies_are_kept_if_they_are_parts_of_the_energy(energies, kept):
+def test_atomic_energies_are_kept_if_they_are_parts_of_the_energy(energies, are_kept):
     energies = None if energies is None else np.array(energies)
-    given = Evaluation(-6.0, np.zeros((3, 3)), energies=energies)
-    answer = answers.checked(given, waters(1)[0], 60.0)
-    assert isinstance(answer, Evaluation)
-    assert answer.energy == -6.0
-    assert answer.energies is (given.energies if kept else None)
+    evaluation = Evaluation(-6.0, np.zeros((3, 3)), energies=energies)
+    result = checks.checked(evaluation, waters(1)[0], 60.0)
+    assert isinstance(result, Evaluation)
+    assert result.energy == -6.0
+    assert result.energies is (evaluation.energies if are_kept else None)
 
 
 class SomeEnergies(CountingTeacher):
-    """Gives atomic energies for every other structure."""
+    """A teacher that gives atomic energies for every second structure."""
 
     def evaluate(self, structures):
-        answers = []
-        for i, answer in enumerate(super().evaluate(structures)):
-            energies = -answer.forces.sum(axis=1) if i % 2 else None
-            answers.append(dataclasses.replace(answer, energies=energies))
-        return answers
+        evaluations = []
+        for i, evaluation in enumerate(super().evaluate(structures)):
+            energies = -evaluation.forces.sum(axis=1) if i % 2 else None
+            evaluations.append(dataclasses.replace(evaluation, energies=energies))
+        return evaluations
 
 
 def test_atomic_energies_may_be_missing_for_some(path, tmp_path):
@@ -232,11 +236,11 @@ def test_atomic_energies_may_be_missing_for_some(path, tmp_path):
     assert report["n_atomic_energies"] == 3
     with Dataset(tmp_path / "out.h5") as dataset:
         for i in range(7):
-            found = dataset.labels(i)
-            assert found is not None
-            assert ("energies" in found) == (i % 2 == 1)
+            labels = dataset.labels(i)
+            assert labels is not None
+            assert ("energies" in labels) == (i % 2 == 1)
             if i % 2:
-                np.testing.assert_array_equal(found["energies"], dataset.atoms(i).positions.sum(1))
+                np.testing.assert_array_equal(labels["energies"], dataset.atoms(i).positions.sum(1))
 
 
 def test_unknown_elements_are_skipped_and_counted(path, tmp_path):
@@ -254,31 +258,33 @@ def test_unknown_elements_are_skipped_and_counted(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("elements", "said"),
+    ("elements", "known"),
     [({6, 1}, "knows H, C"), (range(9, 90), "knows 81 elements up to Ac")],
 )
-def test_a_teacher_of_other_elements_is_refused_before_it_is_asked(path, tmp_path, elements, said):
+def test_a_teacher_of_other_elements_is_refused_before_any_evaluation(
+    path, tmp_path, elements, known
+):
     teacher = CountingTeacher(elements=elements)
     message = (
-        f"structures.h5: the teacher 'counting' {said}; structure 0 has O "
+        f"structures.h5: the teacher 'counting' {known}; structure 0 has O "
         "(structures/atomic_numbers[0]), and every other has such an element."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         label.label_structures(path, teacher, tmp_path / "out.h5")
-    assert teacher.asked == 0
+    assert teacher.n_structures == 0
 
 
 class Failing(CountingTeacher):
-    """Fails for the structures it is told."""
+    """A teacher that fails for the structures of `failing`."""
 
     failing: dict[int, str] = {}  # noqa: RUF012
 
     def evaluate(self, structures):
-        first = self.asked
-        answers = super().evaluate(structures)
+        first = self.n_structures
+        evaluations = super().evaluate(structures)
         return [
-            Refusal(self.failing[i]) if i in self.failing else answer
-            for i, answer in enumerate(answers, first)
+            Refusal(self.failing[i]) if i in self.failing else evaluation
+            for i, evaluation in enumerate(evaluations, first)
         ]
 
 
@@ -292,7 +298,9 @@ class Failing(CountingTeacher):
         ({2: "no licence", 3: "no licence"}, False),
     ],
 )
-def test_one_reason_for_all_of_the_first_piece_stops(path, tmp_path, monkeypatch, failing, stops):
+def test_the_same_failure_of_all_first_structures_stops(
+    path, tmp_path, monkeypatch, failing, stops
+):
     monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     monkeypatch.setattr(Failing, "failing", failing)
     teacher = Failing()
@@ -303,11 +311,11 @@ def test_one_reason_for_all_of_the_first_piece_stops(path, tmp_path, monkeypatch
     message = "could label none of the first 2 structures of structures.h5; its message for "
     with pytest.raises(ValueError, match=f"{message}structure 0 and all others: no licence"):
         label.label_structures(path, teacher, output)
-    assert teacher.asked == 2
+    assert teacher.n_structures == 2
     assert [file.name for file in tmp_path.iterdir()] == ["structures.h5"]
 
 
-def test_elements_that_all_of_the_first_piece_have_do_not_stop(path, tmp_path, monkeypatch):
+def test_unknown_elements_in_all_first_structures_do_not_stop(path, tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_SIZE", 2)
     write_dataset(path, Structures.from_atoms([Atoms("U"), Atoms("U"), *waters(3)]))
     teacher = calculator.CalculatorTeacher("emt", EMT, {}, elements=(1, 8))
@@ -352,14 +360,14 @@ def test_a_damaged_piece_is_named(path, tmp_path, monkeypatch, data):
 )
 def test_the_summary_counts_failures_by_reason(report, text):
     n_labels, n_atomic_energies, reasons = report
-    given = {
+    full_report = {
         "n_labels": n_labels,
         "n_atomic_energies": n_atomic_energies,
         "n_without_stress": 0,
         "n_failures": sum(reasons.values()),
         "failure_reasons": reasons,
     }
-    assert commands_label.summary(given, "me") == text
+    assert commands_label.summary(full_report, "me") == text
 
 
 def test_a_teacher_that_always_fails_leaves_no_file(path, tmp_path, capsys):
@@ -408,7 +416,7 @@ def test_the_command_labels_with_any_calculator(path, tmp_path, capsys):
         (["--teacher", "so3lr", "-o", "structures.h5"], "is the file of structures"),
     ],
 )
-def test_mistakes_are_told_in_one_line(path, monkeypatch, capsys, options, message):
+def test_mistakes_get_one_line(path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(path.parent)
     assert main(["label", "structures.h5", "-o", "out.h5", *options]) == 2
     error = capsys.readouterr().err
@@ -424,14 +432,16 @@ def test_missing_structures_are_named(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: no data set at 'none.h5'.\n"
 
 
-def test_charges_and_hirshfeld_ratios_are_kept_where_they_are_numbers(path, tmp_path):
+def test_charges_and_hirshfeld_ratios_are_kept_where_they_are_finite(path, tmp_path):
     class ChargedTeacher(CountingTeacher):
         def evaluate(self, structures):
             labels = []
-            for i, plain in enumerate(super().evaluate(structures)):
+            for i, evaluation in enumerate(super().evaluate(structures)):
                 charges = np.array([-0.6, 0.3, 0.3]) if i % 2 else np.zeros(2)
                 ratios = np.array([0.9, np.inf if i == 3 else 0.6, 0.6])
-                labels.append(dataclasses.replace(plain, charges=charges, hirshfeld_ratios=ratios))
+                labels.append(
+                    dataclasses.replace(evaluation, charges=charges, hirshfeld_ratios=ratios)
+                )
             return labels
 
     label.label_structures(path, ChargedTeacher(), tmp_path / "labelled.h5")

@@ -1,4 +1,4 @@
-"""Labelling by several processes or a Dask cluster: the same labels, and troubles told plainly."""
+"""Labelling by several processes or a Dask cluster: the same labels, and clear errors."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ase_student.distill.labelling import chunks, label, parallel
 from ase_student.jobs import executors
 from ase_student.potentials.registry import load_teacher
 
-#: A module that workers import: teachers that say who they are and can be told to misbehave.
+#: A module that workers import: teachers that record their process and can be made to fail.
 TEACHERS = '''
 import os, signal, time
 from pathlib import Path
 from ase_student.potentials.calculator import Evaluation, Refusal
 
 class Sums:
-    """Gives the sum of positions, and fails for every fifth structure."""
+    """The energy is the sum of positions; every fifth structure is refused."""
 
     elements = frozenset((1, 8))
 
@@ -38,31 +38,31 @@ class Sums:
 
     def evaluate(self, structures):
         Path(os.environ["SUMS_SEEN"], str(os.getpid())).write_text(os.environ["OMP_NUM_THREADS"])
-        return [self.one(atoms) for atoms in structures]
+        return [self.evaluate_one(atoms) for atoms in structures]
 
-    def one(self, atoms):
+    def evaluate_one(self, atoms):
         number = round(atoms.positions[0, 0])
         if number % 5 == 3:
             return Refusal(f"structure {number} is odd")
         return Evaluation(atoms.positions.sum(), atoms.positions, None, atoms.positions.sum(axis=1))
 
 class Deadly(Sums):
-    def one(self, atoms):
+    def evaluate_one(self, atoms):
         if "SPARED" not in os.environ and round(atoms.positions[0, 0]) == 9:
             time.sleep(float(os.environ.get("DELAY", "0")))
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().one(atoms)
+        return super().evaluate_one(atoms)
 
 class Slow(Sums):
-    def one(self, atoms):
+    def evaluate_one(self, atoms):
         time.sleep(0.05 if atoms.positions[0, 0] < 9 else 60)
-        return super().one(atoms)
+        return super().evaluate_one(atoms)
 '''
 
 
 @pytest.fixture
 def path(tmp_path, monkeypatch):
-    """Return a file of 13 waters, in pieces of two, for teachers in a module of their own."""
+    """Return a file of 13 waters, in pieces of two, for the teachers of the module `worked`."""
     (tmp_path / "worked.py").write_text(TEACHERS)
     (tmp_path / "seen").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
@@ -80,7 +80,7 @@ def path(tmp_path, monkeypatch):
 
 @pytest.fixture
 def expected(path):
-    """Return labels and failures as this process gives them."""
+    """Return the labels and failures that this process computes."""
     output = path.with_name("alone.h5")
     label.label_structures(path, load_teacher("worked:Sums"), output)
     for file in path.with_name("seen").iterdir():
@@ -105,14 +105,14 @@ def test_processes_give_the_same_labels_with_one_thread_each(path, expected):
     assert content(output) == expected
     assert report["n_labels"] == 11
     assert report["failure_reasons"] == {"structure 3 to 8 is odd": 2}
-    seen = list(path.with_name("seen").iterdir())
-    assert 1 <= len(seen) <= 2
-    assert str(os.getpid()) not in {file.name for file in seen}
-    assert {file.read_text() for file in seen} == {"1"}
+    process_files = list(path.with_name("seen").iterdir())
+    assert 1 <= len(process_files) <= 2
+    assert str(os.getpid()) not in {file.name for file in process_files}
+    assert {file.read_text() for file in process_files} == {"1"}
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
-def test_a_dead_process_is_told_and_finished_pieces_stay(path, expected, monkeypatch):
+def test_a_dead_process_is_reported_and_finished_pieces_are_kept(path, expected, monkeypatch):
     output = path.with_name("out.h5")
     teacher = load_teacher("worked:Deadly")
     monkeypatch.setenv("DELAY", "0.5")
@@ -136,7 +136,7 @@ def test_ctrl_c_ends_all_processes_at_once(path, tmp_path):
         "from ase_student.distill.__main__ import main\n"
         "chunks.CHUNK_SIZE = 2\n"
         "if __name__ == '__main__':\n"
-        # What a shell starts in the background ignores interrupts.
+        # A background job of a shell ignores interrupts.
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    sys.exit(main(sys.argv[1:]))\n"
     )
@@ -192,7 +192,7 @@ def test_workers_with_other_versions_are_refused(path, cluster, monkeypatch, cap
     assert not path.with_name("out.h5").exists()
 
 
-def test_a_scheduler_that_is_not_there_is_told(path, monkeypatch, capsys):
+def test_a_missing_scheduler_is_reported(path, monkeypatch, capsys):
     dask = pytest.importorskip("dask")
     command = ["label", str(path), "-o", str(path.with_name("out.h5")), "--teacher", "worked:Sums"]
     with dask.config.set({"distributed.comm.timeouts.connect": "0.3s"}):
@@ -224,18 +224,18 @@ class Late:
         return future
 
 
-def test_no_piece_is_lost_to_an_error_of_another(path):
-    crew = executors.Workers(Late(), lambda: 2, are_elsewhere=False)
+def test_no_finished_piece_is_lost_to_an_error_of_another(path):
+    workers = executors.Workers(Late(), lambda: 2, are_elsewhere=False)
     structures = Structures.from_atoms([molecule("H2O")])
-    questions = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
-    answers = parallel.labeled(crew, load_teacher("worked:Sums"), questions, max_force=60.0)
-    assert next(answers) == ((1, 2), ["second"])
+    pieces = [((0, 1), structures), ((1, 2), structures), ((2, 3), structures)]
+    labeled_pieces = parallel.labeled(workers, load_teacher("worked:Sums"), pieces, max_force=60.0)
+    assert next(labeled_pieces) == ((1, 2), ["second"])
     with pytest.raises(RuntimeError, match="first"):
-        next(answers)
-    assert len(crew.executor.futures) == 2
+        next(labeled_pieces)
+    assert len(workers.executor.futures) == 2
 
 
-def test_nothing_is_started_when_all_is_done(path, monkeypatch):
+def test_no_worker_is_started_when_all_pieces_exist(path, monkeypatch):
     output = path.with_name("out.h5")
     teacher = load_teacher("worked:Sums")
     original = label.write_dataset

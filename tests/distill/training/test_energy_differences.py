@@ -33,7 +33,7 @@ from ase_student.student import Architecture  # noqa: E402
 
 CPU = torch.device("cpu")
 CUTOFF = 5.0
-#: Whose only term is that of interactions, but for a force term that has no error.
+#: The interactions are the only term of the loss, apart from forces without an error.
 INTERACTIONS = TrainingSettings(stress_weight=0.0, interaction_scale=0.1, interaction_weight=2.0)
 #: Groups of two complexes and two fragments.
 N_GROUPS = 30
@@ -50,17 +50,17 @@ def arbitrary_labels(structures: Structures, rng: np.random.Generator) -> Labels
 
 
 def complexes(n_groups: int = N_GROUPS, n_alone: int = 40) -> tuple[Structures, Labels]:
-    """Return scans of C-C beside O-H, and molecules alone, with arbitrary labels."""
+    """Return scans of C-C beside O-H, and single molecules, with arbitrary labels."""
     rng = np.random.default_rng(0)
     atoms, sources, names, fragments = [], [], [], []
     for group in range(n_groups):
-        one = Atoms("C2", [[0, 0, 0], [0, 0, 1.4 + 0.1 * rng.random()]])
-        other = Atoms("OH", [[0, 0, 0], [0, 0, 0.9 + 0.1 * rng.random()]])
+        carbons = Atoms("C2", [[0, 0, 0], [0, 0, 1.4 + 0.1 * rng.random()]])
+        hydroxyl = Atoms("OH", [[0, 0, 0], [0, 0, 0.9 + 0.1 * rng.random()]])
         for distance in (2.5, 3.5):
-            moved = other.copy()
+            moved = hydroxyl.copy()
             moved.positions += (distance, 0, 0)
-            atoms.append(one + moved)
-        atoms += [one, other]
+            atoms.append(carbons + moved)
+        atoms += [carbons, hydroxyl]
         sources += ["dimer", "dimer", "fragment", "fragment"]
         names += [f"a{group}.b{group}"] * 2 + [f"a{group}", f"b{group}"]
         fragments += [(group, -1), (group, -1), (group, 0), (group, 1)]
@@ -123,7 +123,7 @@ def group_of(samples: list, name: str) -> list:
     return [sample for sample in samples if sample.group == name]
 
 
-def test_the_column_comes_back_and_is_taken_along(path: Path) -> None:
+def test_the_column_of_fragments_is_read_and_taken(path: Path) -> None:
     structures, _ = complexes()
     with Dataset(path) as dataset:
         np.testing.assert_array_equal(dataset.read_structures().fragments, structures.fragments)
@@ -139,7 +139,7 @@ def test_data_without_complexes_have_no_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda fragments, _: fragments.__setitem__((0, 1), 3), "not those of fragment|nor|must"),
         (lambda fragments, _: fragments.__setitem__((2, 0), -1), "it must be"),
@@ -148,7 +148,7 @@ def test_data_without_complexes_have_no_column(tmp_path: Path) -> None:
         (lambda _, positions: positions.__setitem__((0, 0), 0.3), "not those of fragment 0"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(tmp_path: Path, change, said: str) -> None:
+def test_wrong_fragments_are_refused(tmp_path: Path, change, message: str) -> None:
     a, b = Atoms("C2", [[0, 0, 0], [0, 0, 1.4]]), Atoms("OH", [[3, 0, 0], [3, 0, 0.9]])
     structures = Structures.from_atoms(
         [a + b, a + b, a, b], fragments=[(0, -1), (0, -1), (0, 0), (0, 1)]
@@ -156,24 +156,24 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path, change, said: 
     write_dataset(tmp_path / "good.h5", structures)
     change(structures.fragments, structures.positions)
     if structures.fragments[0, 1] == 3:
-        # A complex among the fragments is one fragment more than there is room for.
+        # A complex as a fragment is one fragment too many.
         structures.fragments[0, 1] = 2
-        said = "not those of fragment 2"
-    with pytest.raises(ValueError, match=said):
+        message = "not those of fragment 2"
+    with pytest.raises(ValueError, match=message):
         write_dataset(tmp_path / "bad.h5", structures)
     assert not (tmp_path / "bad.h5").exists()
 
 
-def test_a_group_belongs_to_one_part_that_trains_on_no_molecule_held_out() -> None:
+def test_a_group_belongs_to_one_part_and_trains_on_no_held_out_molecule() -> None:
     structures, _ = complexes(300)
     for split in ("molecule", "structure"):
         parts = parts_of(structures, split)
         groups = structures.fragments[:, 0]
         counts = Counter()
         for group in range(300):
-            own = {parts[i] for i in np.flatnonzero(groups == group)}
-            assert len(own) == 1
-            counts[own.pop()] += 1
+            parts_of_group = {parts[i] for i in np.flatnonzero(groups == group)}
+            assert len(parts_of_group) == 1
+            counts[parts_of_group.pop()] += 1
         # Two molecules are held out nearly twice as often as one structure.
         low, high = (210, 245) if split == "molecule" else (245, 275)
         assert low < counts["train"] < high
@@ -186,8 +186,8 @@ def test_interaction_energies_are_those_of_complexes_minus_fragments(samples: li
     unit = group_of(samples, samples[0].group or samples[1].group or samples[2].group)
     coefficients = interaction_coefficients(unit)
     energies = np.array([sample.energy for sample in unit])
-    alone = sum(sample.energy for sample in unit if sample.fragment >= 0)
-    expected = [sample.energy - alone for sample in unit if sample.fragment < 0]
+    sum_of_fragments = sum(sample.energy for sample in unit if sample.fragment >= 0)
+    expected = [sample.energy - sum_of_fragments for sample in unit if sample.fragment < 0]
     np.testing.assert_allclose(coefficients @ energies, expected)
 
 
@@ -208,48 +208,48 @@ def test_batches_hold_whole_groups_and_every_sample_once(samples: list) -> None:
     assert len(batches) <= -(-len(samples) // 8)
 
 
-def test_batches_of_other_data_are_what_they_were(samples: list) -> None:
-    alone = [dataclasses.replace(sample, group=None) for sample in samples]
+def test_batches_without_groups_have_the_size_of_the_settings(samples: list) -> None:
+    without_groups = [dataclasses.replace(sample, group=None) for sample in samples]
     generator = np.random.default_rng(3)
-    order = generator.permutation(len(alone))
-    expected = sorted(order[:192], key=lambda i: alone[i].neighbors.shape[1])
-    first = [alone[i] for i in expected[:8]]
-    batches = list(shuffled(alone, 8, np.random.default_rng(3)))
-    assert any([id(s) for s in batch] == [id(s) for s in first] for batch in batches)
-    assert [len(batch) for batch in batches].count(8) == len(alone) // 8
+    order = generator.permutation(len(without_groups))
+    expected = sorted(order[:192], key=lambda i: without_groups[i].neighbors.shape[1])
+    first_batch = [without_groups[i] for i in expected[:8]]
+    batches = list(shuffled(without_groups, 8, np.random.default_rng(3)))
+    assert any([id(s) for s in batch] == [id(s) for s in first_batch] for batch in batches)
+    assert [len(batch) for batch in batches].count(8) == len(without_groups) // 8
 
 
-def test_each_copy_of_a_group_is_a_unit(samples: list) -> None:
-    twice = [copy for sample in samples for copy in (sample, sample)]
-    sizes = Counter(len(unit) for unit in units_of(twice))
+def test_each_copy_of_a_group_is_its_own_unit(samples: list) -> None:
+    doubled = [copy for sample in samples for copy in (sample, sample)]
+    sizes = Counter(len(unit) for unit in units_of(doubled))
     assert sizes == {4: 2 * N_GROUPS, 1: 80}
-    for unit in units_of(twice):
-        assert len({id(twice[i]) for i in unit}) == len(unit)
+    for unit in units_of(doubled):
+        assert len({id(doubled[i]) for i in unit}) == len(unit)
 
 
-def test_the_loss_counts_every_complex_alike(samples: list) -> None:
+def test_the_loss_counts_every_complex_equally(samples: list) -> None:
     groups = sorted({sample.group for sample in samples if sample.group})[:2]
     units = [group_of(samples, group) for group in groups]
     error = 0.37
 
     def value(chosen: list, settings: TrainingSettings) -> float:
         batch = collate(chosen, CUTOFF, CPU)
-        wrong = torch.tensor([error if s.fragment < 0 and s.group else 0.0 for s in chosen])
+        errors = torch.tensor([error if s.fragment < 0 and s.group else 0.0 for s in chosen])
         predictions = Predictions(
-            torch.zeros(len(batch.structures)), batch.energies + wrong, batch.forces, None
+            torch.zeros(len(batch.structures)), batch.energies + errors, batch.forces, None
         )
         return float(loss(predictions, batch, settings, energy_weight=0.0))
 
-    one = np.sqrt(1 + (error / 0.1) ** 2) - 1
-    assert value(units[0], INTERACTIONS) == pytest.approx(2.0 * 2 * one / 4, rel=1e-5)
-    assert value(units[0] + units[1], INTERACTIONS) == pytest.approx(2.0 * 4 * one / 8, rel=1e-5)
+    term = np.sqrt(1 + (error / 0.1) ** 2) - 1
+    assert value(units[0], INTERACTIONS) == pytest.approx(2.0 * 2 * term / 4, rel=1e-5)
+    assert value(units[0] + units[1], INTERACTIONS) == pytest.approx(2.0 * 4 * term / 8, rel=1e-5)
     assert value(units[0], dataclasses.replace(INTERACTIONS, interaction_weight=0.0)) == 0.0
-    # An error that complexes share with their fragments is none of the interaction.
+    # Structures without a group have no interaction energy.
     alone = [sample for sample in samples if sample.group is None][:4]
     assert value(alone, INTERACTIONS) == 0.0
 
 
-def test_a_scan_is_divided_into_groups_around_the_circle() -> None:
+def test_a_scan_is_divided_into_groups_around_the_full_turn() -> None:
     structures, _ = torsion_scans()
     groups = conformer_groups(structures.sources, structures.molecules)
     assert groups == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 4, -1]
@@ -261,8 +261,8 @@ def test_conformers_stay_together_and_are_compared_with_their_mean(scans: list) 
     assert sorted(len(unit) for unit in units_of(scans)) == [1, 1, 2, 3, 3, 3]
     for batch in shuffled(scans, 4, np.random.default_rng(0)):
         counts = Counter(sample.conformers for sample in batch if sample.conformers)
-        whole = Counter(sample.conformers for sample in scans if sample.conformers)
-        assert all(counts[name] == whole[name] for name in counts)
+        expected_counts = Counter(sample.conformers for sample in scans if sample.conformers)
+        assert all(counts[name] == expected_counts[name] for name in counts)
     coefficients = conformer_coefficients(scans)
     assert coefficients is not None
     energies = np.array([sample.energy for sample in scans])
@@ -282,13 +282,13 @@ def test_the_loss_counts_relative_energies_of_conformers(scans: list) -> None:
         )
         return float(loss(predictions, batch, chosen, energy_weight=0.0))
 
-    wrong = torch.zeros(13, dtype=torch.float64)
-    wrong[0] = 0.3
+    conformer_errors = torch.zeros(13, dtype=torch.float64)
+    conformer_errors[0] = 0.3
     terms = [np.sqrt(1 + (error / 0.1) ** 2) - 1 for error in (0.2, 0.1, 0.1)]
-    assert value(wrong) == pytest.approx(3.0 * sum(terms) / 13, rel=1e-5)
-    # An error that all conformers of a molecule share is none of their relative energies.
+    assert value(conformer_errors) == pytest.approx(3.0 * sum(terms) / 13, rel=1e-5)
+    # An error that all conformers of a molecule share does not change their relative energies.
     assert value(torch.full((13,), 0.3, dtype=torch.float64)) == pytest.approx(0.0, abs=1e-6)
-    assert value(wrong, dataclasses.replace(settings, conformer_weight=0.0)) == 0.0
+    assert value(conformer_errors, dataclasses.replace(settings, conformer_weight=0.0)) == 0.0
 
 
 @pytest.mark.usefixtures("compiler")
@@ -297,10 +297,10 @@ def test_both_gradients_hold_the_differences(
     network: PaiNN, samples: list, scans: list, term: str
 ) -> None:
     group = next(sample.group for sample in samples if sample.group)
-    alone = next(sample for sample in samples if sample.group is None)
-    chosen = [*group_of(samples, group), alone]
+    single = next(sample for sample in samples if sample.group is None)
+    chosen = [*group_of(samples, group), single]
     if term == "conformer":
-        chosen = [*scans[:6], alone]
+        chosen = [*scans[:6], single]
     batch, pair_batch = collate(chosen, CUTOFF, CPU), PairCollator(CUTOFF)(chosen)
     compiled = CompiledNetwork(network)
     weights = [p for p in network.parameters() if p.requires_grad]
@@ -323,14 +323,14 @@ def test_both_gradients_hold_the_differences(
         )
 
     settings = dataclasses.replace(INTERACTIONS, conformer_scale=0.1)
-    without = dataclasses.replace(settings, **{f"{term}_weight": 0.0})
-    exact = gradient(settings, False) - gradient(without, False)
-    cheap = gradient(settings, True) - gradient(without, True)
+    without_term = dataclasses.replace(settings, **{f"{term}_weight": 0.0})
+    exact = gradient(settings, False) - gradient(without_term, False)
+    displaced = gradient(settings, True) - gradient(without_term, True)
     assert exact.norm() > 1e-3
     assert values[0] > values[1]
     assert values[2:] == pytest.approx(values[:2], rel=1e-5)
-    # The force term's displacement changes with the total, but here forces have no share in it.
-    assert (cheap - exact).norm() < 1e-2 * exact.norm()
+    # The force term is the same in both gradients, so that it cancels in their difference.
+    assert (displaced - exact).norm() < 1e-2 * exact.norm()
 
 
 def test_errors_of_interactions_are_reported(network: PaiNN, samples: list) -> None:
@@ -344,16 +344,16 @@ def test_errors_of_interactions_are_reported(network: PaiNN, samples: list) -> N
     assert errors["dimer"]["interaction_mae_kcal_mol"] == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_a_choice_of_samples_keeps_groups_whole(path: Path) -> None:
-    parts = TrainingData([path], TrainingSettings(split="molecule"), CUTOFF)
-    chosen = parts.chosen("train", 50)
+def test_a_random_selection_of_samples_keeps_groups_whole(path: Path) -> None:
+    data = TrainingData([path], TrainingSettings(split="molecule"), CUTOFF)
+    chosen = data.chosen("train", 50)
     assert 40 < len(chosen) <= 50
     sizes = Counter(sample.group for sample in chosen if sample.group)
     assert sizes
     assert set(sizes.values()) == {4}
 
 
-def test_a_subset_takes_fragments_along(path: Path, tmp_path: Path) -> None:
+def test_a_subset_includes_the_fragments_of_complexes(path: Path, tmp_path: Path) -> None:
     output = tmp_path / "some.h5"
     command = ["subset", str(path), "-o", str(output), "--part", "train", "--per-source", "5"]
     assert main(command) == 0

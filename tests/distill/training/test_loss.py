@@ -1,4 +1,4 @@
-"""What training minimises: predictions by autograd and the terms of the loss."""
+"""Predictions by autograd and the terms of the loss."""
 
 import dataclasses
 
@@ -62,7 +62,7 @@ def batch(dataset) -> Batch:
         return collate(read_samples(file, range(2), 5.0), 5.0, CPU)
 
 
-def test_a_batch_holds_what_the_teacher_gave(batch: Batch) -> None:
+def test_a_batch_holds_the_labels_of_the_teacher(batch: Batch) -> None:
     assert torch.isnan(batch.stress[0]).all()
     voigt = full_3x3_to_voigt_6_stress(batch.stress[1].numpy())
     np.testing.assert_allclose(voigt, [0.01, 0.02, 0.03, 0.004, 0.005, 0.006])
@@ -86,7 +86,7 @@ def test_every_term_of_the_loss_is_zero_only_without_its_error(
     network: PaiNN, batch: Batch
 ) -> None:
     predictions = predict(network, batch)
-    right = dataclasses.replace(
+    exact = dataclasses.replace(
         batch,
         energies=predictions.energies,
         forces=predictions.forces,
@@ -94,35 +94,35 @@ def test_every_term_of_the_loss_is_zero_only_without_its_error(
         atomic_energies=predictions.atomic_energies + 0.7,
     )
     settings = dataclasses.replace(TrainingSettings(), atomic_energy_weight=0.1)
-    # A constant per structure is the business of the energy term.
-    assert loss(predictions, right, settings, energy_weight=0.1).item() == pytest.approx(
+    # A constant per structure belongs to the energy term.
+    assert loss(predictions, exact, settings, energy_weight=0.1).item() == pytest.approx(
         0, abs=1e-7
     )
-    one_atom = torch.zeros_like(right.atomic_energies)
+    one_atom = torch.zeros_like(exact.atomic_energies)
     one_atom[0] = 0.1
-    for wrong in (
-        {"energies": right.energies + 0.1},
-        {"forces": right.forces + 0.1},
-        {"stress": right.stress + 0.01},
-        {"atomic_energies": right.atomic_energies + one_atom},
+    for changes in (
+        {"energies": exact.energies + 0.1},
+        {"forces": exact.forces + 0.1},
+        {"stress": exact.stress + 0.01},
+        {"atomic_energies": exact.atomic_energies + one_atom},
     ):
         assert (
-            loss(predictions, dataclasses.replace(right, **wrong), settings, energy_weight=0.1)
+            loss(predictions, dataclasses.replace(exact, **changes), settings, energy_weight=0.1)
             > 1e-3
         )
 
 
 def test_weights_of_zero_leave_terms_out(network: PaiNN, batch: Batch) -> None:
     predictions = predict(network, batch)
-    wrong = dataclasses.replace(
+    shifted = dataclasses.replace(
         batch, forces=predictions.forces, energies=batch.energies + 5, stress=batch.stress + 1
     )
-    assert loss(predictions, wrong, FORCES_ONLY, energy_weight=0.0).item() == pytest.approx(
+    assert loss(predictions, shifted, FORCES_ONLY, energy_weight=0.0).item() == pytest.approx(
         0, abs=1e-6
     )
 
 
-def test_all_terms_can_be_trained_on(network: PaiNN, batch: Batch) -> None:
+def test_all_terms_have_finite_gradients(network: PaiNN, batch: Batch) -> None:
     settings = dataclasses.replace(TrainingSettings(), atomic_energy_weight=0.1)
     loss(predict(network, batch, create_graph=True), batch, settings, energy_weight=0.1).backward()
     for name, parameter in network.named_parameters():
@@ -131,7 +131,7 @@ def test_all_terms_can_be_trained_on(network: PaiNN, batch: Batch) -> None:
     network.zero_grad()
 
 
-def test_the_error_of_the_stress_is_that_of_the_definition(network: PaiNN, dataset) -> None:
+def test_the_error_of_the_stress_follows_its_definition(network: PaiNN, dataset) -> None:
     with Dataset(dataset) as file:
         samples = read_samples(file, range(2), 5.0)
     errors = evaluate(network, samples, 5.0, device=CPU)
@@ -147,7 +147,7 @@ def test_a_stress_without_a_mask_is_that_of_all_crystals(dataset) -> None:
         molecule, crystal = read_samples(file, range(2), 5.0)
     with h5py.File(dataset, "a") as file:
         del file["labels/stress_mask"]
-        # A box around it does not make the molecule a crystal.
+        # A cell does not make the molecule a crystal.
         file["structures/cells"][0] = 9 * np.eye(3)
     with Dataset(dataset) as file:
         same_molecule, same_crystal = read_samples(file, range(2), 5.0)
@@ -156,14 +156,18 @@ def test_a_stress_without_a_mask_is_that_of_all_crystals(dataset) -> None:
     np.testing.assert_array_equal(crystal.stress, same_crystal.stress)
 
 
-def test_the_mean_structure_is_not_decided_by_one(network: PaiNN, dataset) -> None:
+def test_the_mean_error_per_structure_is_not_dominated_by_one_structure(
+    network: PaiNN, dataset
+) -> None:
     with Dataset(dataset) as file:
         samples = read_samples(file, range(1), 5.0)
-    strange = dataclasses.replace(samples[0], forces=samples[0].forces + np.float32(1000.0))
-    calm, wild = (
+    outlier = dataclasses.replace(samples[0], forces=samples[0].forces + np.float32(1000.0))
+    without_outlier, with_outlier = (
         evaluate(network, [*[samples[0]] * 99, last], 5.0, device=CPU)["md"]
-        for last in (samples[0], strange)
+        for last in (samples[0], outlier)
     )
-    assert calm["force_rmse_mean"] == pytest.approx(calm["force_rmse"])
-    assert wild["force_rmse"] - calm["force_rmse"] > 90
-    assert wild["force_rmse_mean"] - calm["force_rmse_mean"] == pytest.approx(10, rel=0.02)
+    assert without_outlier["force_rmse_mean"] == pytest.approx(without_outlier["force_rmse"])
+    assert with_outlier["force_rmse"] - without_outlier["force_rmse"] > 90
+    assert with_outlier["force_rmse_mean"] - without_outlier["force_rmse_mean"] == pytest.approx(
+        10, rel=0.02
+    )

@@ -1,4 +1,4 @@
-"""Settings of training: what is allowed, and where they come from."""
+"""Settings of training: allowed values, and reading them from a file."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "message"),
     [
         ({"epochs": 0}, "epochs must be at least 1; given 0."),
         ({"learning_rate": -1.0}, "learning_rate must be above 0; given -1.0."),
@@ -31,15 +31,15 @@ BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
         ({"split": "element"}, "split must be one of"),
     ],
 )
-def test_values_that_cannot_be_meant_are_refused(given: dict, message: str) -> None:
+def test_invalid_values_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TrainingSettings(**given)
+        TrainingSettings(**settings)
 
 
-@pytest.mark.parametrize("given", [{"epochs": 2.5}, {"epochs": True}, {"learning_rate": "fast"}])
-def test_values_of_other_types_are_refused(given: dict) -> None:
-    with pytest.raises(TypeError, match=f"{next(iter(given))} must be"):
-        TrainingSettings(**given)
+@pytest.mark.parametrize("settings", [{"epochs": 2.5}, {"epochs": True}, {"learning_rate": "fast"}])
+def test_values_of_other_types_are_refused(settings: dict) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(settings))} must be"):
+        TrainingSettings(**settings)
 
 
 def test_an_integer_may_stand_for_a_float() -> None:
@@ -78,7 +78,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_shapes_keep_to_the_budgets_of_their_names(name: str) -> None:
+def test_students_have_at_most_their_documented_numbers_of_parameters(name: str) -> None:
     torch = pytest.importorskip("torch")
     from ase_student.networks.painn import PaiNN
 

@@ -17,8 +17,8 @@ from ase_student.networks.painn import PaiNN  # noqa: E402
 pytestmark = pytest.mark.usefixtures("compiler")
 
 ELEMENTS = (1, 6, 8)
-#: Of two trajectories, relative to their length. Directions in which the first gradients vanish are
-#: rounding errors made as long as the others.
+#: Largest difference of two runs, relative to their length. Where the first gradients vanish, the
+#: optimizer scales rounding errors to the length of other steps.
 DIFFERENCE = 1e-3
 
 
@@ -31,7 +31,7 @@ def compiled() -> CompiledNetwork:
 
 
 class Run:
-    """Steps of one optimizer with gradients that are the same for every run."""
+    """Steps of an optimizer with the same gradients in every run."""
 
     def __init__(self, compiled: CompiledNetwork, is_compiled: bool):
         self.network = copy.deepcopy(compiled.network)
@@ -52,28 +52,35 @@ class Run:
 
 
 def test_steps_are_those_of_the_library(compiled: CompiledNetwork) -> None:
-    plain, fast = Run(compiled, False), Run(compiled, True)
-    assert type(plain.optimizer) is not type(fast.optimizer)
-    # Past two changes of the eigenbases.
-    expected, found = plain.advance(0, 25), fast.advance(0, 25)
-    assert (found - expected).norm() < DIFFERENCE * (expected - plain.start).norm()
-    for weight, other in zip(plain.network.parameters(), fast.network.parameters(), strict=True):
-        for key, statistics in plain.optimizer.state[weight].items():
+    library, compiled_run = Run(compiled, False), Run(compiled, True)
+    assert type(library.optimizer) is not type(compiled_run.optimizer)
+    # Long enough for two changes of the eigenbases.
+    expected, weights = library.advance(0, 25), compiled_run.advance(0, 25)
+    assert (weights - expected).norm() < DIFFERENCE * (expected - library.start).norm()
+    for weight, compiled_weight in zip(
+        library.network.parameters(), compiled_run.network.parameters(), strict=True
+    ):
+        for key, statistics in library.optimizer.state[weight].items():
             if key in ("GG", "exp_avg"):
                 torch.testing.assert_close(
-                    fast.optimizer.state[other][key], statistics, rtol=1e-3, atol=1e-4
+                    compiled_run.optimizer.state[compiled_weight][key],
+                    statistics,
+                    rtol=1e-3,
+                    atol=1e-4,
                 )
 
 
 @pytest.mark.parametrize("was_compiled", [True, False])
-def test_checkpoints_are_gone_on_from(compiled: CompiledNetwork, was_compiled: bool) -> None:
-    begun = Run(compiled, was_compiled)
-    begun.advance(0, 13)
+def test_checkpoints_of_both_optimizers_are_resumed(
+    compiled: CompiledNetwork, was_compiled: bool
+) -> None:
+    uninterrupted = Run(compiled, was_compiled)
+    uninterrupted.advance(0, 13)
     resumed = Run(compiled, True)
-    resumed.network.load_state_dict(begun.network.state_dict())
-    resumed.optimizer.load_state_dict(copy.deepcopy(begun.optimizer.state_dict()))
-    before = begun.weights()
-    expected, found = begun.advance(13, 25), resumed.advance(13, 25)
+    resumed.network.load_state_dict(uninterrupted.network.state_dict())
+    resumed.optimizer.load_state_dict(copy.deepcopy(uninterrupted.optimizer.state_dict()))
+    weights_at_checkpoint = uninterrupted.weights()
+    expected, weights = uninterrupted.advance(13, 25), resumed.advance(13, 25)
     if was_compiled:
-        np.testing.assert_array_equal(found.numpy(), expected.numpy())
-    assert (found - expected).norm() < DIFFERENCE * (expected - before).norm()
+        np.testing.assert_array_equal(weights.numpy(), expected.numpy())
+    assert (weights - expected).norm() < DIFFERENCE * (expected - weights_at_checkpoint).norm()

@@ -1,4 +1,4 @@
-"""Training: splits, resumption, and a student that learns."""
+"""Training: splits, resumed runs, and errors that fall."""
 
 import dataclasses
 import hashlib
@@ -57,7 +57,7 @@ CPU = torch.device("cpu")
 
 
 def molecule_names(n_molecules: int) -> list[str]:
-    """Return names of which every part of the split gets some."""
+    """Return names of molecules that are spread over all parts of the split."""
     return [f"molecule-{index}" for index in range(n_molecules)]
 
 
@@ -99,11 +99,11 @@ def train(
 def begin(
     dataset: Path, folder: Path, settings: TrainingSettings = SETTINGS, **options: Any
 ) -> Trainer:
-    parts = TrainingData([dataset], settings, CUTOFF)
-    return Trainer(parts, "ultra-tiny", folder, settings=settings, **options)
+    data = TrainingData([dataset], settings, CUTOFF)
+    return Trainer(data, "ultra-tiny", folder, settings=settings, **options)
 
 
-def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path) -> None:
+def test_errors_fall_and_metadata_are_stored(dataset: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=8)
     train(dataset, tmp_path, settings)
     rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
@@ -122,31 +122,31 @@ def test_a_student_learns_and_says_how_it_was_made(dataset: Path, tmp_path: Path
 def test_a_calibration_shifts_energies_by_the_same_for_every_atom(
     dataset: Path, tmp_path: Path
 ) -> None:
-    plain = train(dataset, tmp_path)
-    before = load_student(tmp_path / "weights.safetensors")
-    # The same run again has nothing left to train, and only calibrates.
+    training = train(dataset, tmp_path)
+    uncalibrated = load_student(tmp_path / "weights.safetensors")
+    # The run is complete: repeated, it only calibrates.
     for _ in range(2):
-        parts = TrainingData([dataset], SETTINGS, CUTOFF, calibration=dataset)
-        Trainer(parts, "ultra-tiny", tmp_path, settings=SETTINGS).run()
-        after = load_student(tmp_path / "weights.safetensors")
-        calibration = after.metadata["training"]["calibration"]
+        data = TrainingData([dataset], SETTINGS, CUTOFF, calibration=dataset)
+        Trainer(data, "ultra-tiny", tmp_path, settings=SETTINGS).run()
+        calibrated = load_student(tmp_path / "weights.safetensors")
+        calibration = calibrated.metadata["training"]["calibration"]
         shift = calibration["shift"]
         assert abs(shift) > 1e-4
-        for number, energy in before.reference_energies.items():
-            assert after.reference_energies[number] - energy == pytest.approx(shift, abs=1e-9)
-        network = build_network(after)
+        for number, energy in uncalibrated.reference_energies.items():
+            assert calibrated.reference_energies[number] - energy == pytest.approx(shift, abs=1e-9)
+        network = build_network(calibrated)
         assert isinstance(network, PaiNN)
-        samples = plain.parts["validation"]
+        samples = training.parts["validation"]
         assert calibration["structures"] == len(samples)
         assert calibration["sha256"] == hashlib.sha256(dataset.read_bytes()).hexdigest()
         deviations = energy_deviations(network, samples, CUTOFF, device=CPU)
         assert np.median(deviations) == pytest.approx(0.0, abs=1e-6)
     # Metrics are those of the calibrated student.
-    errors = evaluate(network, plain.parts["test"], CUTOFF, device=CPU)
-    assert after.metadata["metrics"]["test"] == errors
+    errors = evaluate(network, training.parts["test"], CUTOFF, device=CPU)
+    assert calibrated.metadata["metrics"]["test"] == errors
 
 
-def test_a_file_for_the_calibration_needs_molecules_for_validation(
+def test_a_calibration_file_needs_molecules_of_the_validation_part(
     dataset: Path, tmp_path: Path
 ) -> None:
     with Dataset(dataset) as file:
@@ -166,7 +166,7 @@ def test_a_file_for_the_calibration_needs_molecules_for_validation(
 
 
 @pytest.mark.usefixtures("compiler")
-def test_a_student_learns_from_compiled_gradients(dataset: Path, tmp_path: Path) -> None:
+def test_errors_fall_with_compiled_gradients(dataset: Path, tmp_path: Path) -> None:
     training = train(
         dataset, tmp_path, dataclasses.replace(SETTINGS, epochs=8, gradient="compiled")
     )
@@ -177,18 +177,18 @@ def test_a_student_learns_from_compiled_gradients(dataset: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("optimizer", ["soap", "adam"])
-def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
+def test_a_resumed_run_gives_the_same_weights(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    # In the middle of the second epoch, and the optimizer has changed its eigenbases.
+    # Interrupted within the second epoch, after the optimizer has changed its eigenbases.
     settings = dataclasses.replace(SETTINGS, optimizer=optimizer, validate_every=20)
-    whole = train(dataset, tmp_path / "whole", settings)
+    uninterrupted = train(dataset, tmp_path / "whole", settings)
     validate = Trainer._validate
 
     def interrupted(self: Trainer, mean_loss: float) -> dict[str, float]:
         row = validate(self, mean_loss)
         if self.step == 20:
-            # As if it had been stopped in the next validation, before the checkpoint.
+            # As if the run had been stopped in the next validation, before the checkpoint.
             with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
                 file.write('{"step": 26}\n{"step": 2')
             raise KeyboardInterrupt
@@ -199,8 +199,8 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
         with pytest.raises(KeyboardInterrupt):
             train(dataset, tmp_path / "parts", settings)
     resumed = train(dataset, tmp_path / "parts", settings)
-    assert resumed.step == whole.step
-    for name, value in whole.average.state_dict().items():
+    assert resumed.step == uninterrupted.step
+    for name, value in uninterrupted.average.state_dict().items():
         torch.testing.assert_close(resumed.average.state_dict()[name], value, rtol=0, atol=0)
     steps = [
         [json.loads(line)["step"] for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -209,15 +209,13 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(
     assert steps[0] == steps[1] == [20, 26]
 
 
-def test_a_student_that_was_not_trained_there_is_not_replaced(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_a_student_without_checkpoint_is_not_replaced(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(resolve_model("ultra-tiny").parent, tmp_path / "run")
-    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    content = (tmp_path / "run" / "weights.safetensors").read_bytes()
     with pytest.raises(ValueError, match="run' holds a student but no checkpoint to continue from"):
         train(dataset, tmp_path / "run")
-    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
-    # Nor is one whose checkpoint was thrown away; stopped before its first one, it begins again.
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == content
+    # The same if the checkpoint was deleted. A run stopped before its first one starts again.
     train(dataset, tmp_path / "mine")
     (tmp_path / "mine" / "checkpoint.pt").unlink()
     history = (tmp_path / "mine" / "history.jsonl").read_text()
@@ -229,7 +227,7 @@ def test_a_student_that_was_not_trained_there_is_not_replaced(
     assert (tmp_path / "mine" / "history.jsonl").read_text().count("\n") == history.count("\n")
 
 
-def test_one_training_writes_a_folder(
+def test_only_one_training_writes_to_a_folder(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["train", str(dataset), "-o", str(tmp_path / "deep" / "run"), "--epochs=1"]
@@ -257,7 +255,7 @@ def test_parts_of_the_split_share_no_molecule(dataset: Path, tmp_path: Path) -> 
     assert min(counts.values()) > 0
 
 
-def test_an_element_that_is_not_trained_on_is_refused(dataset: Path, tmp_path: Path) -> None:
+def test_an_element_missing_from_training_is_refused(dataset: Path, tmp_path: Path) -> None:
     training = begin(dataset, tmp_path)
     sample = training.parts["test"][0]
     training.parts["test"][0] = dataclasses.replace(sample, numbers=sample.numbers + 1)
@@ -268,13 +266,13 @@ def test_an_element_that_is_not_trained_on_is_refused(dataset: Path, tmp_path: P
 def test_reference_energies_are_recovered(dataset: Path, tmp_path: Path) -> None:
     training = begin(dataset, tmp_path)
     fitted = fit_reference_energies(training.parts["train"])
-    # The potential's own energies, a few eV, are on top of what the labels were given.
+    # The labels also hold the potential's own energies, a few eV.
     for number, energy in {1: -13.0, 6: -1030.0, 8: -2040.0}.items():
         assert abs(fitted[number] - energy) < 3.0
 
 
 @pytest.mark.parametrize("source", [DIATOMIC, FOREIGN])
-def test_what_is_unlike_use_counts_for_nothing_but_what_is_learnt(
+def test_structures_unlike_use_change_only_what_is_trained(
     dataset: Path, tmp_path: Path, source: str
 ) -> None:
     frames = diatomics(["H", "C", "O"], 10)
@@ -284,13 +282,13 @@ def test_what_is_unlike_use_counts_for_nothing_but_what_is_learnt(
     n = len(frames.structures)
     labels = Labels(np.arange(n), np.full(n, 1e4), pairs.splits, np.zeros((2 * n, 3)))
     write_dataset(tmp_path / "pairs.h5", pairs, labels, metadata={"teacher": "morse"})
-    alone = TrainingData([dataset], SETTINGS, CUTOFF)
-    both = TrainingData([dataset, tmp_path / "pairs.h5"], SETTINGS, CUTOFF)
-    assert len(both["train"]) > len(alone["train"])
-    assert both.seen.as_dict() == alone.seen.as_dict()
-    assert fit_reference_energies(both["train"]) == fit_reference_energies(alone["train"])
-    network = Trainer(both, "ultra-tiny", tmp_path / "run", settings=SETTINGS).average
-    errors = evaluate(network, both["train"], CUTOFF, device=CPU)
+    usual = TrainingData([dataset], SETTINGS, CUTOFF)
+    extended = TrainingData([dataset, tmp_path / "pairs.h5"], SETTINGS, CUTOFF)
+    assert len(extended["train"]) > len(usual["train"])
+    assert extended.seen.as_dict() == usual.seen.as_dict()
+    assert fit_reference_energies(extended["train"]) == fit_reference_energies(usual["train"])
+    network = Trainer(extended, "ultra-tiny", tmp_path / "run", settings=SETTINGS).average
+    errors = evaluate(network, extended["train"], CUTOFF, device=CPU)
     assert errors[source]["structures"] > 0
     assert errors["all"] == pytest.approx(errors["morse"])
 
@@ -322,33 +320,34 @@ def test_errors_are_those_of_the_definition(dataset: Path, tmp_path: Path) -> No
     assert errors["energy_mae"] == pytest.approx(float(deviations), abs=1e-5)
 
 
-def test_data_given_twice_count_twice_in_training_only(dataset: Path) -> None:
-    once, twice = (TrainingData([dataset] * times, TrainingSettings(), 5.0) for times in (1, 2))
-    assert len(twice["train"]) == 2 * len(once["train"])
-    assert len(twice["validation"]) == len(once["validation"])
-    assert len(twice["test"]) == len(once["test"])
-    assert [entry["times_in_training"] for entry in twice.provenance] == [2]
+def test_data_given_twice_count_twice_only_in_training(dataset: Path) -> None:
+    single, doubled = (TrainingData([dataset] * times, TrainingSettings(), 5.0) for times in (1, 2))
+    assert len(doubled["train"]) == 2 * len(single["train"])
+    assert len(doubled["validation"]) == len(single["validation"])
+    assert len(doubled["test"]) == len(single["test"])
+    assert [entry["times_in_training"] for entry in doubled.provenance] == [2]
 
 
-@pytest.mark.parametrize("n_wild", [MAX_NOT_FINITE - 1, MAX_NOT_FINITE])
+@pytest.mark.parametrize("n_infinite", [MAX_NOT_FINITE - 1, MAX_NOT_FINITE])
 def test_steps_without_a_finite_gradient_change_nothing(
-    dataset: Path, tmp_path: Path, n_wild: int
+    dataset: Path, tmp_path: Path, n_infinite: int
 ) -> None:
     training = begin(dataset, tmp_path)
-    before = [weight.clone() for weight in training.network.parameters()]
+    weights_before = [weight.clone() for weight in training.network.parameters()]
     samples = training.parts["train"][:2]
-    wild = [dataclasses.replace(samples[0], energy=float("inf"))]
+    infinite = [dataclasses.replace(samples[0], energy=float("inf"))]
     for _ in range(MAX_NOT_FINITE - 1):
-        training._train_on(wild)
+        training._train_on(infinite)
     assert all(
-        torch.equal(*pair) for pair in zip(before, training.network.parameters(), strict=True)
+        torch.equal(*pair)
+        for pair in zip(weights_before, training.network.parameters(), strict=True)
     )
-    if n_wild == MAX_NOT_FINITE:
+    if n_infinite == MAX_NOT_FINITE:
         with pytest.raises(ValueError, match="not finite in 20 steps up to 19; begin again"):
-            training._train_on(wild)
+            training._train_on(infinite)
     else:
         training._train_on(samples)
-        training._train_on(wild)
+        training._train_on(infinite)
 
 
 def test_batches_hold_every_sample_once(dataset: Path, tmp_path: Path) -> None:
@@ -365,14 +364,14 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[-1] == pytest.approx(TrainingSettings().final_learning_rate)
 
 
-def test_training_on_begins_with_the_weights_it_is_given(dataset: Path, tmp_path: Path) -> None:
+def test_a_training_starts_from_the_weights_of_a_student(dataset: Path, tmp_path: Path) -> None:
     train(dataset, tmp_path / "first", dataclasses.replace(SETTINGS, epochs=4))
     start = load_student(tmp_path / "first" / "weights.safetensors")
-    second = begin(dataset, tmp_path / "second", start=start)
-    for name, value in second.network.state_dict().items():
+    continued = begin(dataset, tmp_path / "second", start=start)
+    for name, value in continued.network.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), start.tensors[name])
-    assert second.references == start.reference_energies
-    second.run()
+    assert continued.references == start.reference_energies
+    continued.run()
     student = load_student(tmp_path / "second" / "weights.safetensors")
     assert student.metadata["training"]["start"]["weights_sha256"] == start.sha256
     assert student.metadata["seen"] == start.metadata["seen"]
@@ -380,7 +379,9 @@ def test_training_on_begins_with_the_weights_it_is_given(dataset: Path, tmp_path
         begin(dataset, tmp_path / "third", start=start, changes={"features": 16})
 
 
-def test_data_may_not_be_split_in_another_way_than_before(dataset: Path, tmp_path: Path) -> None:
+def test_a_start_with_another_split_of_the_same_data_is_refused(
+    dataset: Path, tmp_path: Path
+) -> None:
     train(dataset, tmp_path / "first")
     train(dataset, tmp_path / "second", start=load_student(str(tmp_path / "first")))
     start = load_student(str(tmp_path / "second"))
@@ -390,15 +391,15 @@ def test_data_may_not_be_split_in_another_way_than_before(dataset: Path, tmp_pat
     by_structure = dataclasses.replace(SETTINGS, split="structure")
     with pytest.raises(ValueError, match="split = 'molecule' and split_seed = 0; with 'structure'"):
         begin(dataset, tmp_path / "third", by_structure, start=start)
-    # Another file is no harm, if something else is split.
-    other = labelled_by("morse", tmp_path / "other.h5", dataset, range(40))
-    begin(other, tmp_path / "third", by_structure, start=start)
+    # Another split of another file is allowed.
+    other_data = labelled_by("morse", tmp_path / "other.h5", dataset, range(40))
+    begin(other_data, tmp_path / "third", by_structure, start=start)
 
 
 def labelled_by(
     teacher: str | None, path: Path, dataset: Path, rows: Sequence[int], **settings: Any
 ) -> Path:
-    """Write some rows of a file to another that says that this teacher labelled it."""
+    """Write some rows of a file to another file whose metadata name this teacher."""
     with Dataset(dataset) as file:
         structures, labels = file.read_structures().take(rows), file.read_labels().take(rows)
     labels = dataclasses.replace(labels, structure_indices=np.arange(len(rows)))
@@ -417,18 +418,18 @@ def test_another_teacher_gets_its_own_reference_energies(dataset: Path, tmp_path
     shift = [sum(shifts[z] for z in structures.atoms(i).numbers) for i in range(len(structures))]
     moved = dataclasses.replace(labels, energies=labels.energies + shift)
     write_dataset(tmp_path / "moved.h5", structures, moved, metadata={"teacher": "another"})
-    second = begin(tmp_path / "moved.h5", tmp_path / "second", start=start)
-    same = energy_deviations(build(start), second.parts["test"], CUTOFF, device=CPU)
-    found = energy_deviations(second.network, second.parts["test"], CUTOFF, device=CPU)
-    assert np.abs(same).min() > 1.0
-    assert np.abs(found).max() < 1.0
+    continued = begin(tmp_path / "moved.h5", tmp_path / "second", start=start)
+    old_deviations = energy_deviations(build(start), continued.parts["test"], CUTOFF, device=CPU)
+    deviations = energy_deviations(continued.network, continued.parts["test"], CUTOFF, device=CPU)
+    assert np.abs(old_deviations).min() > 1.0
+    assert np.abs(deviations).max() < 1.0
     for number, energy in start.reference_energies.items():
-        assert second.references[number] - energy == pytest.approx(shifts[number], abs=1.0)
-    second.run()
+        assert continued.references[number] - energy == pytest.approx(shifts[number], abs=1.0)
+    continued.run()
     student = load_student(str(tmp_path / "second"))
     assert student.metadata["teacher"] == "another"
     assert student.metadata["training"]["start"]["teacher"] == "morse"
-    assert student.reference_energies == second.references
+    assert student.reference_energies == continued.references
 
 
 def build(student: Student) -> PaiNN:
@@ -438,17 +439,17 @@ def build(student: Student) -> PaiNN:
 
 
 def test_a_student_has_one_teacher(dataset: Path, tmp_path: Path) -> None:
-    other = labelled_by("another", tmp_path / "other.h5", dataset, range(60))
+    other_data = labelled_by("another", tmp_path / "other.h5", dataset, range(60))
     unknown = labelled_by(None, tmp_path / "unknown.h5", dataset, range(60))
-    assert TrainingData([unknown, other], SETTINGS, CUTOFF).teacher == "another"
+    assert TrainingData([unknown, other_data], SETTINGS, CUTOFF).teacher == "another"
     message = "other.h5: has labels of 'another', but an earlier file has labels of 'morse'"
-    for others in ([other], [unknown, other]):
+    for files in ([other_data], [unknown, other_data]):
         with pytest.raises(ValueError, match=message):
-            TrainingData([dataset, *others], SETTINGS, CUTOFF)
+            TrainingData([dataset, *files], SETTINGS, CUTOFF)
     with pytest.raises(ValueError, match=message):
-        TrainingData([dataset], SETTINGS, CUTOFF, tests=[other])
+        TrainingData([dataset], SETTINGS, CUTOFF, tests=[other_data])
     with pytest.raises(ValueError, match=message):
-        TrainingData([dataset], SETTINGS, CUTOFF, calibration=other)
+        TrainingData([dataset], SETTINGS, CUTOFF, calibration=other_data)
     versions = [
         labelled_by("mine", tmp_path / f"{i}.h5", dataset, range(60), module_sha256=code)
         for i, code in enumerate(("ab", "ab", "cd"))
@@ -466,14 +467,14 @@ def test_labels_of_different_settings_are_not_mixed(dataset: Path, tmp_path: Pat
         {"package": "so3 1.1", "cutoff_long_range": 12.0, "periodic_coulomb": "Ewald"},
         {},
     ]
-    first, newer, unlimited, other, unknown = (
-        labelled_by("so3lr", tmp_path / f"{i}.h5", dataset, range(60), **one)
-        for i, one in enumerate(settings)
+    first, newer, unlimited, ewald, unknown = (
+        labelled_by("so3lr", tmp_path / f"{i}.h5", dataset, range(60), **teacher_settings)
+        for i, teacher_settings in enumerate(settings)
     )
     TrainingData([unknown, first, newer], SETTINGS, CUTOFF)
     for path, difference in (
         (unlimited, r"cutoff_long_range is 'none' here and 12\.0 there"),
-        (other, "periodic_coulomb is 'Ewald' here and not given there"),
+        (ewald, "periodic_coulomb is 'Ewald' here and not given there"),
     ):
         message = rf"{path.name}: has labels of 'so3lr' with other settings.*{difference}; label"
         with pytest.raises(ValueError, match=message):
@@ -494,7 +495,7 @@ def test_files_without_labels_are_refused(dataset: Path, tmp_path: Path) -> None
         TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / "bare.h5"])
 
 
-def test_tests_have_names_of_their_own(dataset: Path, tmp_path: Path) -> None:
+def test_names_of_tests_are_unique(dataset: Path, tmp_path: Path) -> None:
     for part in ("test", "validation"):
         with pytest.raises(ValueError, match=f"a test cannot be called '{part}'"):
             TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / f"{part}.h5"])
@@ -504,34 +505,32 @@ def test_tests_have_names_of_their_own(dataset: Path, tmp_path: Path) -> None:
         )
 
 
-def test_no_structure_of_a_test_is_trained_on(dataset: Path, tmp_path: Path) -> None:
+def test_tests_with_training_structures_are_refused(dataset: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, split="structure")
     with Dataset(dataset) as file:
         parts = parts_of(file.read_structures(), "structure")
     held_out = [row for row, part in enumerate(parts) if part != "train"]
-    fine = labelled_by("morse", tmp_path / "fine.h5", dataset, held_out)
-    assert len(TrainingData([dataset], settings, CUTOFF, tests=[fine]).tests["fine"]) == len(
+    valid = labelled_by("morse", tmp_path / "fine.h5", dataset, held_out)
+    assert len(TrainingData([dataset], settings, CUTOFF, tests=[valid]).tests["fine"]) == len(
         held_out
     )
     row = parts.index("train")
-    bad = labelled_by("morse", tmp_path / "bad.h5", dataset, [*held_out[:2], row])
+    invalid = labelled_by("morse", tmp_path / "bad.h5", dataset, [*held_out[:2], row])
     with pytest.raises(ValueError, match="structure 2 is for the test only, but it is train"):
-        TrainingData([dataset], settings, CUTOFF, tests=[bad])
+        TrainingData([dataset], settings, CUTOFF, tests=[invalid])
 
 
-def test_second_moments_join_a_trained_student_without_influence(
-    dataset: Path, tmp_path: Path
-) -> None:
+def test_added_second_moments_start_without_influence(dataset: Path, tmp_path: Path) -> None:
     without = {"tensor_channels": 0}
-    first = begin(dataset, tmp_path / "first", changes=without)
-    first.run()
+    trained = begin(dataset, tmp_path / "first", changes=without)
+    trained.run()
     start = load_student(tmp_path / "first" / "weights.safetensors")
-    second = begin(dataset, tmp_path / "second", start=start, changes={"tensor_channels": 3})
-    batch = collate(second.parts["test"], second.cutoff, torch.device("cpu"))
-    before = build_network(start)(*batch.inputs)
-    torch.testing.assert_close(second.network(*batch.inputs), before, rtol=0, atol=1e-6)
-    second.run()
-    moments = second.network.first.moments
+    extended = begin(dataset, tmp_path / "second", start=start, changes={"tensor_channels": 3})
+    batch = collate(extended.parts["test"], extended.cutoff, torch.device("cpu"))
+    energies_before = build_network(start)(*batch.inputs)
+    torch.testing.assert_close(extended.network(*batch.inputs), energies_before, rtol=0, atol=1e-6)
+    extended.run()
+    moments = extended.network.first.moments
     assert moments is not None
     assert moments.scalars.weight.abs().max() > 0
     with pytest.raises(ValueError, match="the student to start from has the shape"):
@@ -546,15 +545,17 @@ def test_whole_files_can_be_held_out(dataset: Path, tmp_path: Path) -> None:
         rows = np.flatnonzero(parts == wanted)
         labels_of = dataclasses.replace(labels.take(rows), structure_indices=np.arange(len(rows)))
         write_dataset(tmp_path / f"{name}.h5", structures.take(rows), labels_of)
-    whole = TrainingData([dataset], SETTINGS, CUTOFF)
-    more = TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / "held-out.h5"])
-    assert len(more.tests["held-out"]) == len(more["test"]) == len(whole["test"])
-    assert len(more["train"]) == len(whole["train"])
+    without_tests = TrainingData([dataset], SETTINGS, CUTOFF)
+    with_tests = TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / "held-out.h5"])
+    assert (
+        len(with_tests.tests["held-out"]) == len(with_tests["test"]) == len(without_tests["test"])
+    )
+    assert len(with_tests["train"]) == len(without_tests["train"])
     with pytest.raises(ValueError, match="trained.h5: structure 0 is for the test"):
         TrainingData([dataset], SETTINGS, CUTOFF, tests=[tmp_path / "trained.h5"])
 
 
-def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None:
+def test_a_split_by_structure_depends_only_on_the_structure(dataset: Path) -> None:
     with Dataset(dataset) as file:
         structures = file.read_structures()
     parts = parts_of(structures, "structure")
@@ -562,7 +563,7 @@ def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None
     order = np.random.default_rng(0).permutation(len(structures))
     assert parts_of(structures.take(order), "structure") == [parts[i] for i in order]
     assert parts != parts_of(structures, "structure", seed=1)
-    # Of one atom in a cell, the cell is all there is.
+    # Structures of one atom differ only in their cell.
     cells = [bulk("Cu", a=3.0 + 0.01 * i) for i in range(100)]
     assert set(parts_of(Structures.from_atoms(cells), "structure")) == set(PARTS)
 
@@ -570,13 +571,15 @@ def test_a_split_by_structure_goes_by_the_structure_alone(dataset: Path) -> None
 def test_the_summary_has_the_stress_where_there_is_one() -> None:
     row = {"force_rmse": 0.1, "force_r2": 0.99, "energy_mae": 0.002, "structures": 3.0}
     with_stress = {"all": row | {"stress_rmse": 0.2 * units.GPa}, "md": row}
-    first, second = table({"validation": {"all": row}, "test": with_stress}).splitlines()
-    assert first.endswith("energy MAE 2.00 meV/atom, stress RMSE 0.200 GPa, 3 structures")
-    assert second.endswith("energy MAE 2.00 meV/atom, 3 structures")
+    validation_line, test_line = table(
+        {"validation": {"all": row}, "test": with_stress}
+    ).splitlines()
+    assert validation_line.endswith("energy MAE 2.00 meV/atom, stress RMSE 0.200 GPa, 3 structures")
+    assert test_line.endswith("energy MAE 2.00 meV/atom, 3 structures")
 
 
 def script_for_two_processes(dataset: Path, folder: Path, *options: str) -> Path:
-    """Write a script that trains: PyTorch's process group cannot be made twice in one process."""
+    """Write a script that trains: a process can make PyTorch's process group only once."""
     arguments = [str(dataset), "-o", str(folder), "--student=ultra-tiny", "--devices=2"]
     arguments += ["--batch-size=4", "--threads=1", *options]
     code = (
@@ -590,18 +593,18 @@ def script_for_two_processes(dataset: Path, folder: Path, *options: str) -> Path
 
 def test_two_processes_end_with_the_same_weights(dataset: Path, tmp_path: Path) -> None:
     script = script_for_two_processes(dataset, tmp_path, "--epochs=1")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     student = load_student(tmp_path / "weights.safetensors")
     n_train = student.metadata["data"][0]["structures"]["train"]
     assert student.metadata["training"]["processes"] == 2
     assert student.metadata["training"]["steps"] == -(-n_train // 4 // 2)
 
 
-def test_no_process_outlives_the_one_that_was_stopped(dataset: Path, tmp_path: Path) -> None:
+def test_worker_processes_end_with_their_parent(dataset: Path, tmp_path: Path) -> None:
     psutil = pytest.importorskip("psutil")
     script = script_for_two_processes(dataset, tmp_path, "--epochs=100000", "--validate-every=2")
-    # SIGINT is ignored, as in what a shell puts into the background.
+    # SIGINT is ignored, as in a background job of a shell.
     command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, str(script)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as training:
         wait_for(lambda: (tmp_path / "checkpoint.pt").exists())
