@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 from ase import Atoms
 from measuring import describe_others
+from measuring import run as timed_rounds
 from test_md import SYSTEMS, run
 from timing.machine import versions
+from timing.memory import PHASES
 from timing.peers import PEERS, PERIODIC, open_peer
+from timing.structures import moved
+
+from ase_student import StudentCalculator
+
+# The fastest peer, and the students that are timed beside it in structures of this many atoms.
+FASTEST_PEER = "NEP, size of NEP89"
+STUDENTS = ("original", "tiny", "ultra-tiny")
+N_ATOMS = 1000
 
 
 def aspirin(peer: str) -> Atoms:
@@ -20,16 +30,21 @@ def aspirin(peer: str) -> Atoms:
     return atoms
 
 
+def opened(peer: str, device: str, threads: int) -> Any:
+    """Return the calculator of a peer; skip the test if it cannot run here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return open_peer(peer, device, threads)
+    except (ImportError, ValueError) as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.filterwarnings("ignore")  # Warnings of other packages.
 @pytest.mark.parametrize("peer", PEERS)
 def test_peers(benchmark: Any, peer: str, device: str, threads: int, budget: float) -> None:
     package, _ = PEERS[peer]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            calculator = open_peer(peer, device, threads)
-    except (ImportError, ValueError) as error:
-        pytest.skip(str(error))
+    calculator = opened(peer, device, threads)
     benchmark.group = "md of aspirin"
     atoms = aspirin(peer)
     atoms.calc = calculator
@@ -49,3 +64,31 @@ def test_peers(benchmark: Any, peer: str, device: str, threads: int, budget: flo
         package=f"{package} {versions([package]).get(package, '')}".strip(),
         **figures,
     )
+
+
+@pytest.mark.filterwarnings("ignore")  # Warnings of other packages.
+@pytest.mark.parametrize("name", [FASTEST_PEER, *STUDENTS])
+@pytest.mark.parametrize("phase", PHASES)
+def test_peers_with_1000_atoms(
+    benchmark: Any, name: str, phase: str, device: str, threads: int, budget: float
+) -> None:
+    """Time forces of moved atoms; NEP builds its neighbor list each time."""
+    atoms = PHASES[phase](N_ATOMS)
+    if name == FASTEST_PEER:
+        calculator, package = opened(name, device, threads), PEERS[name][0]
+        if not atoms.cell.rank:
+            atoms.center(vacuum=20.0)
+    else:
+        calculator, package = StudentCalculator(name, device=device, threads=threads), "ase-student"
+    benchmark.group = f"{phase}, {N_ATOMS} atoms"
+    rng = np.random.default_rng(0)
+
+    def forces(atoms: Atoms) -> Any:
+        atoms.calc = calculator
+        return atoms.get_forces()
+
+    seconds = timed_rounds(benchmark, forces, lambda: (moved(atoms, rng),), device, budget)
+    describe_others(
+        benchmark, "peer size", threads, device=device, phase=phase, student=name,
+        backend=package, atoms=N_ATOMS, microseconds_per_atom=1e6 * seconds / N_ATOMS,
+    )  # fmt: skip

@@ -203,7 +203,8 @@ def _caption(results: Results) -> str:
     return (
         f"The C++ engine (`native`) with {count}, "
         f"{results.hardware.get('cpu', 'unknown processor')}, {versions}; medians; "
-        "'zeros' is a calculator that returns zeros. "
+        "'zeros' is a calculator on ASE's base class that returns zeros: what ASE itself takes, "
+        "most of it for copies and comparisons that students do without. "
         f"All results: {_link(results)}."
     )
 
