@@ -299,9 +299,11 @@ def _verdict(rows: dict[str, Row]) -> list[str]:
 
 def draw(document: dict[str, Any], path: Path) -> None:
     """Draw errors against time and against size."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 4.2), layout="constrained")
+    colors = colormaps["tab20"].colors
     rows = document["rows"]
     quantities = (
         ("relative_time", 1.0, "time relative to float32 in ONNX Runtime"),
@@ -311,10 +313,10 @@ def draw(document: dict[str, Any], path: Path) -> None:
         figure.subplots(1, 2, sharey=True), quantities, strict=True
     ):
         for index, (name, row) in enumerate(rows.items()):
-            marker = "x" if row["crossed"] else "o"
+            marker, color = "x" if row["crossed"] else "o", colors[index % len(colors)]
             axes.plot(
-                scale * row[key], row["teacher_force_rmse"], marker, color=f"C{index % 10}",
-                ls="none", label=name,
+                scale * row[key], row["teacher_force_rmse"], marker, color=color, ls="none",
+                label=name,
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("log")

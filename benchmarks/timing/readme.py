@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from ase_student.files import between_marks, reason_of, replaced_when_complete
@@ -19,6 +20,8 @@ STUDENTS = Path("ase_student/students")
 BACKEND = "native"
 #: Two labels whose times differ by less than this factor would overlap.
 OVERLAP = 1.1
+#: Longest line of the text around the table.
+COLUMNS = 100
 
 
 @dataclass(frozen=True)
@@ -178,14 +181,14 @@ def _beside_peers(results: Results) -> list[str]:
     if not peers:
         return []
     students = results.of("md", system="aspirin", backend=BACKEND, device="cpu")
-    timed = [(row.seconds, f"`{row.info['student']}` {_milliseconds(row)}") for row in students]
-    timed += [(row.seconds, f"{row.info['student']} {_milliseconds(row)}") for row in peers]
+    timed = [(row.seconds, f"`{row.info['student']}`: {_milliseconds(row)}") for row in students]
+    timed += [(row.seconds, f"{row.info['student']}: {_milliseconds(row)}") for row in peers]
     texts = [text for _, text in sorted(timed)]
-    return [
-        "",
+    text = (
         f"MD step of aspirin with other potentials, in one run ({_link(results)}): "
-        f"{', '.join(texts)}.",
-    ]
+        f"{'; '.join(texts)}."
+    )
+    return ["", fill(text, COLUMNS, break_on_hyphens=False)]
 
 
 def _link(results: Results) -> str:
@@ -200,13 +203,14 @@ def _caption(results: Results) -> str:
         if name in results.versions
     )
     count = f"{' or '.join(map(str, threads))} thread{'s' * (threads != [1])}"
-    return (
+    text = (
         f"The C++ engine (`native`) with {count}, "
         f"{results.hardware.get('cpu', 'unknown processor')}, {versions}; medians; "
         "'zeros' is a calculator on ASE's base class that returns zeros: what ASE itself takes, "
         "most of it for copies and comparisons that students do without. "
         f"All results: {_link(results)}."
     )
+    return fill(text, COLUMNS, break_on_hyphens=False)
 
 
 def replaced(text: str, new: str, file: str) -> str:

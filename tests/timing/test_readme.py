@@ -53,15 +53,19 @@ def students(tmp_path):
 
 
 def test_table_has_a_row_for_each_measurement(results):
-    lines = table(read_results(results)).splitlines()
-    assert "2 threads, a processor" in lines[0]
-    assert lines[2] == "| | `tiny` | `ultra-tiny` | zeros |"
-    assert lines[4] == "| MD step of aspirin (21 atoms) in ASE | 1.2 ms | 0.8 ms | 0.5 ms |"
-    assert lines[5] == "| MD step of 512 waters | 90 ms |  |  |"
-    assert lines[6] == "| MD step of 512 waters, backend `onnx` | 30 ms |  |  |"
-    assert lines[7] == "| per atom, 1,000 atoms of a liquid | 70 µs |  |  |"
-    assert lines[8] == "| import, load and first energy in a new process | 0.35 s |  |  |"
-    assert lines[10].endswith("`ultra-tiny` 0.8 ms, `tiny` 1.2 ms, SO3LR 33 ms.")
+    caption, rows, peers = table(read_results(results)).split("\n\n")
+    assert "2 threads, a processor" in caption.replace("\n", " ")
+    assert rows.splitlines() == [
+        "| | `tiny` | `ultra-tiny` | zeros |",
+        "|---|---|---|---|",
+        "| MD step of aspirin (21 atoms) in ASE | 1.2 ms | 0.8 ms | 0.5 ms |",
+        "| MD step of 512 waters | 90 ms |  |  |",
+        "| MD step of 512 waters, backend `onnx` | 30 ms |  |  |",
+        "| per atom, 1,000 atoms of a liquid | 70 µs |  |  |",
+        "| import, load and first energy in a new process | 0.35 s |  |  |",
+    ]
+    assert peers.replace("\n", " ").endswith("`ultra-tiny`: 0.8 ms; `tiny`: 1.2 ms; SO3LR: 33 ms.")
+    assert max(map(len, [*caption.splitlines(), *peers.splitlines()])) <= 100
 
 
 def test_peers_of_another_run_are_compared_with_its_students(results, tmp_path):
@@ -70,7 +74,7 @@ def test_peers_of_another_run_are_compared_with_its_students(results, tmp_path):
     other_run.write_text(json.dumps({"hardware": {}, "versions": {}, "results": slower}))
     text = table(read_results(results), read_results(other_run))
     assert "1.2 ms" in text
-    assert text.endswith("peers.json)): `tiny` 2.5 ms, MACE 60 ms.")
+    assert text.replace("\n", " ").endswith("peers.json)): `tiny`: 2.5 ms; MACE: 60 ms.")
 
 
 def test_plot_of_errors_against_costs(results, students):
