@@ -45,4 +45,5 @@ export TSAN_OPTIONS=report_bugs=1
 export ASE_STUDENT_ENGINE_LIBRARY="$PWD/$folder/_library.so" OMP_NUM_THREADS=1
 # The sanitizer looks for the C++ library when it starts, before Python loads the engine.
 LD_PRELOAD="$($compiler -print-file-name=$runtime) $($compiler -print-file-name=libstdc++.so)" \
-    "$python" -m pytest -q -p no:cacheprovider tests/test_engine.py -k "$tests" "$@"
+    "$python" -m pytest -q -p no:cacheprovider tests/test_engine.py \
+    tests/extrapolation/test_native.py -k "$tests" "$@"
