@@ -71,15 +71,10 @@ def environment_keys(
     orders : (n_atoms,) float64
         Sum of Pauling's bond orders: about 4 for carbon, 2 for oxygen.
     """
-    radii = _RADII[numbers]
-    # NaN if one of the elements is not covalent: then all comparisons are false.
-    sums = radii.take(neighbors) + radii[:, None]
-    rows, columns = np.nonzero(squares < (ORDER_RATIO * sums) ** 2)
-    lengths = np.sqrt(squares[rows, columns])
-    sums = sums[rows, columns]
+    rows, partners, lengths, sums = _pairs_with_orders(numbers, neighbors, squares)
     orders = np.bincount(rows, bond_orders(lengths, sums), minlength=len(numbers)).astype(float)
     is_bonded = lengths < BOND_RATIO * sums
-    bonded, partners = rows[is_bonded], neighbors[rows[is_bonded], columns[is_bonded]]
+    bonded, partners = rows[is_bonded], partners[is_bonded]
     keys: NDArray[np.int64] = _PLACE[numbers] * _OWN
     np.add.at(keys, bonded, _WEIGHTS[numbers[partners]])
     keys[np.bincount(bonded, minlength=len(numbers)) > MOST_BONDS] = TOO_MANY
@@ -111,10 +106,10 @@ def are_nonbonded(
     (n,) bool
         An atom whose periodic images are bonded differently counts as bonded in each of these ways.
     """
-    n_atoms, radii = len(numbers), _RADII[numbers]
-    sums = radii.take(neighbors) + radii[:, None]
-    atoms, places = np.nonzero(squares < (BOND_RATIO * sums) ** 2)
-    partners = neighbors[atoms, places].astype(np.int64)
+    n_atoms = len(numbers)
+    atoms, partners, lengths, sums = _pairs_with_orders(numbers, neighbors, squares)
+    is_bonded = lengths < BOND_RATIO * sums
+    atoms, partners = atoms[is_bonded], partners[is_bonded].astype(np.int64)
     # The bonds of an atom lie behind each other: those of each partner are taken in turn.
     starts = np.searchsorted(atoms, np.arange(n_atoms + 1))
     counts = np.diff(starts)[partners]
@@ -123,6 +118,25 @@ def are_nonbonded(
     joined = np.append(n_atoms * atoms + partners, n_atoms * np.repeat(atoms, counts) + seconds)
     pairs = n_atoms * rows.astype(np.int64) + neighbors[rows, columns]
     return ~np.isin(pairs, joined)
+
+
+def _pairs_with_orders(
+    numbers: Integers, neighbors: Integers, squares: Floats
+) -> tuple[Integers, Integers, Floats, Floats]:
+    """Return the pairs that have a bond order, by ascending first atom.
+
+    Returns
+    -------
+    atoms, partners : (n,) int
+    lengths, sums : (n,) float, Å
+        Distances, and sums of the covalent radii of both atoms.
+    """
+    radii = _RADII[numbers]
+    # NaN if one of the elements is not covalent: then all comparisons are false.
+    sums = radii.take(neighbors) + radii[:, None]
+    rows, columns = np.nonzero(squares < (ORDER_RATIO * sums) ** 2)
+    lengths = np.sqrt(squares[rows, columns])
+    return rows, neighbors[rows, columns], lengths, sums[rows, columns]
 
 
 def radius_sums(numbers: Integers) -> Floats:
