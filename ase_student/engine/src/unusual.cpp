@@ -95,9 +95,9 @@ UsualPairs::UsualPairs(const Usual& usual, const std::vector<int>& present, doub
 int UsualPairs::rarity(const PairKind& kind, double distance) const {
     const double place = distance / usual_.bin_width, width = ROUNDING / usual_.bin_width;
     const int first = (int)std::max(0.0, place - width), last = (int)(place + width);
-    const int at_first = first < usual_.n_bins ? kind.gaps[first] : 0;
-    const int at_last = last < usual_.n_bins ? kind.gaps[last] : 0;
-    return at_first == 1 || at_last == 1 ? 1 : std::max(at_first, at_last);
+    const int at_first = first < usual_.n_bins ? kind.gaps[first] : USUAL;
+    const int at_last = last < usual_.n_bins ? kind.gaps[last] : USUAL;
+    return at_first == RARE || at_last == RARE ? RARE : std::max(at_first, at_last);
 }
 
 bool UsualPairs::is_certainly_bonded(const PairKind& kind, double squared) const {
@@ -171,7 +171,8 @@ uint8_t UsualPairs::outside_bits(const ListView& list, int64_t i) const {
             if (has_bonds && kind.radius_sum > 0) add(bonds, kind, distance);
             if (!kind.gaps) continue;
             const int rare = rarity(kind, distance);
-            if (rare == 1 || (rare == 2 && may_be_nonbonded(list, i, place))) outside |= CONTACT;
+            if (rare == RARE || (rare == RARE_NONBONDED && may_be_nonbonded(list, i, place)))
+                outside |= CONTACT;
         }
     }
     if (has_bonds && is_rare(bonds, element)) outside |= BONDS;

@@ -9,6 +9,9 @@
 
 namespace ase {
 
+// Values of `gaps`, as in ase_student.h.
+enum Rarity { USUAL = 0, RARE = 1, RARE_NONBONDED = 2 };
+
 // What was common in training, by the elements of a student, checked.
 struct Usual {
     Usual() = default;
@@ -49,7 +52,6 @@ private:
         bool is_certain = true;  // false if rounding decides what counts as a bond
     };
 
-    // 1 for a rare distance, 2 for one that is rare of atoms more than two bonds apart, else 0.
     int rarity(const PairKind& kind, double distance) const;
     bool is_certainly_bonded(const PairKind& kind, double squared) const;
     // Whether atom `i` and its neighbor at a place of its row may be more than two bonds apart.
