@@ -18,6 +18,7 @@ from ase_student.callers import stacklevel
 from ase_student.files import reason_of, replaced_when_complete
 from ase_student.student import FORMAT_VERSION, Architecture, Student
 
+#: The bundled students, from large to small.
 STUDENT_NAMES = ("original", "tiny", "ultra-tiny")
 _METADATA_KEY = "ase_student"
 #: End of the document of a file: the SHA-256 of all other content of the file.

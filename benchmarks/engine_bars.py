@@ -26,10 +26,10 @@ from timing.structures import anisole, condensed, molecular, moved
 
 from ase_student import StudentCalculator, load_student
 from ase_student.backends import BACKENDS, open_backend
+from ase_student.checkpoint import STUDENT_NAMES
 from ase_student.neighbors import neighbor_matrix
 from ase_student.testing import structure
 
-STUDENTS = ("original", "tiny", "ultra-tiny")
 # Targets of the three students: upper limits; lower limits where the name says 'at least'.
 BARS = {
     "molecules µs/atom": (30.0, 6.5, 2.3),
@@ -277,7 +277,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, help="also write all results as JSON")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
+    parser.add_argument("--students", nargs="+", choices=STUDENT_NAMES, default=list(STUDENT_NAMES))
     parser.add_argument(
         "--backends", nargs="*", choices=BACKENDS, default=["onnx"], help="timed beside 'native'"
     )
@@ -296,7 +296,7 @@ def main(argv=None):
                 reached[name] /= product.rate
     print_table(
         reached_by_student,
-        lambda student: {name: bars[STUDENTS.index(student)] for name, bars in BARS.items()},
+        lambda student: {name: bars[STUDENT_NAMES.index(student)] for name, bars in BARS.items()},
     )
     isa = open_backend("tiny", "native").isa
     print(

@@ -20,11 +20,11 @@ from timing.structures import anisole, condensed, moved
 
 from ase_student import StudentCalculator, load_student
 from ase_student.backends.devices import run_module
+from ase_student.checkpoint import STUDENT_NAMES
 from ase_student.neighbors import concatenate, neighbor_matrix
 from ase_student.networks import build_potential
 from ase_student.testing import structure
 
-STUDENTS = ("original", "tiny", "ultra-tiny")
 BATCHES = (1, 2, 4, 8, 16, 32)
 LIQUIDS = (1000, 3000, 10_000, 30_000, 100_000)
 # Targets: µs per call for aspirin; atoms per second at 55 neighbors (original, tiny, ultra-tiny).
@@ -168,7 +168,7 @@ def main(argv=None):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     document = {"device": name, "versions": versions(), "bars": BARS, "students": {}}
     end = time.perf_counter() + 60.0 * arguments.minutes
-    for student in STUDENTS:
+    for student in STUDENT_NAMES:
         results = document["students"][student] = {}
         for case, structures in cases(arguments.quick):
             if time.perf_counter() > end:

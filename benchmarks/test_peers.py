@@ -11,23 +11,26 @@ from measuring import run as timed_rounds
 from test_md import SYSTEMS, run
 from timing.machine import versions
 from timing.memory import PHASES
-from timing.peers import PEERS, PERIODIC, open_peer
+from timing.peers import NEP, PEERS, PERIODIC, open_peer
 from timing.structures import moved
 
 from ase_student import StudentCalculator
+from ase_student.checkpoint import STUDENT_NAMES
 
-# The fastest peer, and the students that are timed beside it in structures of this many atoms.
-FASTEST_PEER = "NEP, size of NEP89"
-STUDENTS = ("original", "tiny", "ultra-tiny")
+# Atoms of the structures in which students are timed beside the fastest peer.
 N_ATOMS = 1000
+
+
+def in_a_cell(atoms: Atoms, name: str) -> Atoms:
+    """Return a structure, put into a cell if it has none and the potential needs one."""
+    if name in PERIODIC and not atoms.cell.rank:
+        atoms.center(vacuum=20.0)
+    return atoms
 
 
 def aspirin(peer: str) -> Atoms:
     """Return the molecule, in a cell if the peer needs a cell."""
-    atoms = SYSTEMS["aspirin"]()
-    if peer in PERIODIC:
-        atoms.center(vacuum=20.0)
-    return atoms
+    return in_a_cell(SYSTEMS["aspirin"](), peer)
 
 
 def opened(peer: str, device: str, threads: int) -> Any:
@@ -67,17 +70,15 @@ def test_peers(benchmark: Any, peer: str, device: str, threads: int, budget: flo
 
 
 @pytest.mark.filterwarnings("ignore")  # Warnings of other packages.
-@pytest.mark.parametrize("name", [FASTEST_PEER, *STUDENTS])
+@pytest.mark.parametrize("name", [NEP, *STUDENT_NAMES])
 @pytest.mark.parametrize("phase", PHASES)
 def test_peers_with_1000_atoms(
     benchmark: Any, name: str, phase: str, device: str, threads: int, budget: float
 ) -> None:
     """Time forces of moved atoms; NEP builds its neighbor list each time."""
-    atoms = PHASES[phase](N_ATOMS)
-    if name == FASTEST_PEER:
+    atoms = in_a_cell(PHASES[phase](N_ATOMS), name)
+    if name in PEERS:
         calculator, package = opened(name, device, threads), PEERS[name][0]
-        if not atoms.cell.rank:
-            atoms.center(vacuum=20.0)
     else:
         calculator, package = StudentCalculator(name, device=device, threads=threads), "ase-student"
     benchmark.group = f"{phase}, {N_ATOMS} atoms"

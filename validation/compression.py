@@ -43,8 +43,6 @@ DATA = ROOT / "validation" / "reference" / "teacher-md-so3lr.h5"
 RANKS = (0.5, 0.25)
 UNITS = (0.75, 0.5)
 N_ROUNDS = 3
-#: From large to small.
-ORDER = ("original", "tiny", "ultra-tiny")
 TRAINING = ("--epochs", "1", "--learning-rate", "0.001", "--gradient", "compiled")
 Row = dict[str, Any]
 
@@ -82,8 +80,8 @@ class Study:
         rows |= {f"hidden units × {share:g}": self._pruned(share) for share in UNITS}
         if self.arguments.train:
             rows[f"hidden units × {UNITS[-1]:g}, trained on"] = self.trained
-        place = ORDER.index(self.arguments.student) if self.arguments.student in ORDER else -1
-        for name in ORDER[place + 1 :] if place >= 0 else ():
+        students = available_students()
+        for name in students[students.index(self.arguments.student) + 1 :]:
             rows[f"the student {name}"] = self._other(name)
         rows["tables of filters (native engine)"] = self.engine
         return rows

@@ -17,6 +17,8 @@ from ase.data import atomic_numbers
 
 #: Elements of the organic models, in the order of their atomic numbers.
 ELEMENTS = ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
+#: The fastest peer.
+NEP = "NEP, size of NEP89"
 CUTOFF = 5.0
 
 
@@ -193,7 +195,7 @@ def _nep(device: str) -> Any:
 
 
 #: Peers that treat every structure as periodic. A molecule gets a cell much larger than itself.
-PERIODIC = {"NEP, size of NEP89"}
+PERIODIC = {NEP}
 #: Name of a peer to its package and to a function of a device that returns the calculator.
 PEERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "SchNetPack PaiNN, 64 × 2": ("schnetpack", _painn),
@@ -201,5 +203,5 @@ PEERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "GFN2-xTB": ("tblite", _gfn2_xtb),
     "MACE, size of MACE-OFF small": ("mace-torch", _mace),
     "TorchANI, size of ANI-2x": ("torchani", _ani),
-    "NEP, size of NEP89": ("calorine", _nep),
+    NEP: ("calorine", _nep),
 }
