@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from ase_student.files import replaced_when_complete
+from ase_student.files import folder_for_output, replaced_when_complete
 
 _NAME = "job.json"
 
@@ -131,6 +131,8 @@ def what_to_install(error: ModuleNotFoundError) -> ImportError:
 def only_writer(path: Path) -> Iterator[None]:
     """Prevent other processes from writing the same file, or its pieces, during the block.
 
+    A folder that is created for the file and is still empty after the block is removed.
+
     Raises
     ------
     ValueError
@@ -141,16 +143,17 @@ def only_writer(path: Path) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise what_to_install(error) from error
     path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"another process is writing '{path}': wait until it is done, or give another output."
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+    with folder_for_output(path.parent):
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(
+                f"another process is writing '{path}': wait until it is done, or give another "
+                "output."
+            ) from error
+        try:
+            yield
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()

@@ -238,6 +238,13 @@ def test_only_one_training_writes_to_a_folder(
     assert main(command) == 0
 
 
+def test_an_error_leaves_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data.xyz").write_text("0\n\n")
+    assert main(["train", str(tmp_path / "data.xyz"), "-o", str(tmp_path / "deep" / "run")]) == 2
+    assert "not an HDF5 file" in capsys.readouterr().err
+    assert not (tmp_path / "deep").exists()
+
+
 def test_a_checkpoint_of_other_settings_is_refused(dataset: Path, tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=1)
     train(dataset, tmp_path, settings)
